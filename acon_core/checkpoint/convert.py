@@ -1,0 +1,202 @@
+"""Native file -> canonical state -> native file: read, recognised, written, read again and compared bit for bit."""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from acon_core.checkpoint.file import File
+from acon_core.checkpoint.formats import SAFETENSORS, Format, format_for, format_named, sniff
+from acon_core.checkpoint.recognise import recognise
+from acon_core.errors import AconError, CheckpointError, SpecError, StateError
+from acon_core.networks import Network
+from acon_core.spec.activations import activation_name
+from acon_core.spec.node import named_params
+
+FLOATS = ("float16", "bfloat16", "float32", "float64")
+PREFIX = "module."
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A file that was read and recognised: its network, its canonical state in the published order, what is worth telling."""
+
+    path: Path
+    format: Format
+    network: Network
+    state: dict[str, NDArray]
+    notes: tuple[str, ...]
+
+    @property
+    def dtype(self) -> str:
+        """The float dtype that holds every weight: the one that they have, or the widest where they differ."""
+        table = named_params(self.network.graph)
+        names = {str(array.dtype) for path, array in self.state.items() if not table[path].integer}
+        return max(names, key=FLOATS.index, default="float32")
+
+    def cast(self, dtype: str) -> dict[str, NDArray]:
+        """The state with every weight and statistic in `dtype`; counters stay int64."""
+        table = named_params(self.network.graph)
+        return {path: array if table[path].integer else array.astype(dtype) for path, array in self.state.items()}
+
+
+def read_file(path: str | os.PathLike[str]) -> tuple[Format, File]:
+    """A file by its content, whatever its name. Where two formats share an encoding, the first that can be read."""
+    path = Path(path)
+    if not path.exists():
+        raise AconError(f"{path}: no such file")
+    if path.is_dir():
+        raise AconError(f"{path}: is a folder, expected a checkpoint file")
+    format = sniff(path)[0]
+    return format, strip_prefix(format.files.read(path))
+
+
+def strip_prefix(file: File) -> File:
+    """The tensors without the `module.` that DataParallel puts before every name."""
+    if not file.tensors or not all(name.startswith(PREFIX) for name in file.tensors):
+        return file
+    tensors = {name.removeprefix(PREFIX): array for name, array in file.tensors.items()}
+    return replace(file, tensors=tensors, notes=[*file.notes, f"{PREFIX!r} (DataParallel) was taken off every name"])
+
+
+def read_network(path: str | os.PathLike[str], network: str | None = None, act: str | None = None) -> Checkpoint:
+    """Read any checkpoint as a network and its canonical state. No framework is needed, nothing in the file is run.
+
+    `network`, `act`: a registry name (or `package.module:function`) and an activation's name, where the tensors leave a
+    choice; else both are recognised. Raises CheckpointError, StateError or AconError, whose message begins with the file.
+    """
+    format, file = read_file(path)
+    try:
+        return as_checkpoint(Path(path), format, file, network, act)
+    except CheckpointError as error:
+        raise CheckpointError(error.kind, f"{path}: {error}") from None
+    except (SpecError, StateError) as error:
+        raise type(error)(f"{path}: {error}") from None
+    except AconError as error:
+        raise AconError(f"{path}: {error}") from None
+
+
+def as_checkpoint(path: Path, format: Format, file: File, network: str | None, act: str | None) -> Checkpoint:
+    """Recognise what was read. A name in the file's own metadata counts where the caller gives none."""
+    network = network or file.metadata.get("network")
+    act = act or (file.metadata.get("activation") if network == file.metadata.get("network") else None)
+    shapes = {name: array.shape for name, array in file.tensors.items()}
+    found = recognise(format, shapes, network, act)
+    state, made = format.layout.to_canonical(found.graph, file.tensors)
+    notes = list(file.notes)
+    if made:
+        notes.append(f"{len(made)} counters that {format.name} does not keep were set to 0 (first: {made[0]})")
+    for name, param in named_params(found.graph).items():
+        kind = str(state[name].dtype)
+        if kind != "int64" if param.integer else kind not in FLOATS:
+            expected = "int64" if param.integer else "a float dtype"
+            raise CheckpointError("unsupported", f"{name}: expected {expected}, found {kind}; convert the tensor first")
+    return Checkpoint(path, format, found, state, tuple(notes))
+
+
+def metadata(network: Network) -> dict[str, str]:
+    """What travels beside the tensors where the format has room: the network, the activation, the classes, the input."""
+    entries = {
+        "network": network.name,
+        "activation": activation_name(network.activation) if network.activation else "",
+        "num_classes": str(network.num_classes or ""),
+        "input": json.dumps(asdict(network.input)) if network.input else "",
+    }
+    return {name: text for name, text in entries.items() if text and ":" not in network.name} | {"writer": "acon-ports"}
+
+
+@dataclass(frozen=True)
+class Conversion:
+    """What a conversion did: what was read, the format written, the tensors written and what was left out."""
+
+    source: Checkpoint
+    target: Format
+    tensors: int
+    notes: tuple[str, ...]
+
+
+Step = Callable[[str], None]
+
+
+def convert(
+    source: str | os.PathLike[str],
+    target: str | os.PathLike[str],
+    to: str | None = None,
+    network: str | None = None,
+    act: str | None = None,
+    *,
+    step: Step = lambda text: None,
+    verify: Callable[[Checkpoint, Path, Format], None] | None = None,
+) -> Conversion:
+    """Write `source` as a checkpoint of another framework, and prove that it holds the same.
+
+    `to`: the format, else the one of the target's ending. The new file is written beside the target, read again, compared
+    with the source bit for bit, shown to `verify`, and only then takes the target's name: whatever fails before leaves
+    the target as it was. `step` is told what happens. Raises AconError and its kinds.
+    """
+    source, target = Path(source), Path(target)
+    format = format_named(to) if to else format_for(target)
+    if target.is_dir():
+        raise AconError(f"{target}: is a folder; give the name of a file")
+    if target.exists() and source.exists() and os.path.samefile(source, target):
+        raise AconError(f"{target}: is the file that is read; give another target")
+    step("reading")
+    checkpoint = read_network(source, network, act)
+    step("writing")
+    native = format.layout.to_native(checkpoint.network.graph, checkpoint.state)
+    draft = target.parent / f".{target.name}.{secrets.token_hex(4)}.draft"
+    try:
+        try:
+            format.files.write(draft, native, metadata(checkpoint.network))
+        except AconError as error:
+            named = str(error).replace(str(draft), str(target))
+            raise (CheckpointError(error.kind, named) if isinstance(error, CheckpointError) else AconError(named)) from error
+        step("comparing")
+        left_out = compare(checkpoint, native, format, draft)
+        if verify is not None:
+            verify(checkpoint, draft, format)
+        os.replace(draft, target)
+    finally:
+        draft.unlink(missing_ok=True)
+    return Conversion(checkpoint, format, len(native), (*checkpoint.notes, *left_out))
+
+
+def compare(checkpoint: Checkpoint, native: Mapping[str, NDArray], format: Format, written: Path) -> list[str]:
+    """Read the written file again: the same names in the same order, every tensor the same bits, and so is the state that
+    it stands for. Returns notes on what the format has no place for. Raises StateError otherwise."""
+    again = format.files.read(written)
+    if sorted(again.tensors) != sorted(native):
+        raise StateError(f"{written}: read again, the names differ: {difference_of_names(native, again.tensors)}")
+    for name, array in native.items():
+        _same_bits(name, array, again.tensors[name])
+    state, made = format.layout.to_canonical(checkpoint.network.graph, again.tensors)
+    for path, array in checkpoint.state.items():
+        if path not in made:
+            _same_bits(path, array, state[path])
+    lost = [path for path in made if checkpoint.state[path].any()]
+    if not lost:
+        return []
+    return [f"{len(lost)} counters (first: {lost[0]}) have no place in a {format.name} file; they come back as 0"]
+
+
+def difference_of_names(expected: Mapping[str, object], found: Mapping[str, object]) -> str:
+    """The first name that one has and the other has not."""
+    first = sorted(set(expected) ^ set(found))[0]
+    return f"{first!r} is {'missing' if first in expected else 'left over'}"
+
+
+def _same_bits(name: str, expected: NDArray, found: NDArray) -> None:
+    if expected.dtype != found.dtype or expected.shape != found.shape:
+        raise StateError(f"{name}: wrote {expected.dtype} {expected.shape}, read {found.dtype} {found.shape}")
+    if np.ascontiguousarray(expected).tobytes() != np.ascontiguousarray(found).tobytes():
+        raise StateError(f"{name}: what was written and what was read again differ")
+
+
+__all__ = ["SAFETENSORS", "Checkpoint", "Conversion", "convert", "metadata", "read_file", "read_network"]

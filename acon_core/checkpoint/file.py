@@ -1,0 +1,258 @@
+"""What every checkpoint file becomes when it is read, how much of one is believed, and how one is written.
+
+Arrays that come out of a file are read-only, C-contiguous, aligned and of this machine's byte order, whatever the file held.
+"""
+
+from __future__ import annotations
+
+import math
+import mmap
+import os
+import secrets
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
+from typing import BinaryIO, cast
+
+import numpy as np
+
+from acon_core.errors import AconError, CheckpointError
+
+
+@dataclass(frozen=True)
+class Limits:
+    """How much a file may ask for before it is refused; every number is far above what a real checkpoint needs."""
+
+    file_bytes: int = 1 << 40
+    opcodes: int = 5_000_000  # of one pickle; a tensor takes about forty
+    nodes: int = 5_000_000  # values in one msgpack file
+    depth: int = 64  # of nested marks or maps
+    line: int = 4096  # characters in a text opcode's line, except those that hold strings
+    integer_bytes: int = 32
+    header_bytes: int = 25_000_000  # safetensors' JSON, about 250,000 tensors
+    members: int = 1_000_000  # of a zip
+    ndim: int = 32  # NumPy 1's own limit
+    expansion: int = 16  # bytes of tensors for each byte of file, which only overlapping views can bring above 1
+    expansion_floor: int = 1 << 26
+
+
+LIMITS = Limits()
+
+
+@dataclass
+class File:
+    """A checkpoint's tensors by name, in the file's order, and what else is worth telling about the file.
+
+    `metadata` is empty for the formats that have no place for it. `notes` says, a sentence each, what was left out or
+    resolved while reading. `globals_seen` lists the names that a pickle mentions; none of them was looked up or called.
+    """
+
+    tensors: dict[str, np.ndarray]
+    metadata: dict[str, str] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+    globals_seen: tuple[str, ...] = ()
+
+
+def map_file(path: Path, limits: Limits = LIMITS) -> memoryview:
+    """The bytes of a file, mapped and not read: a page is loaded when it is touched."""
+    path = Path(path)
+    try:
+        size = path.stat().st_size
+        if not path.is_file():
+            raise AconError(f"{path}: expected a file, found a folder, a device or a pipe; give the name of a file")
+        if size > limits.file_bytes:
+            raise CheckpointError("unsupported", f"{path}: {size} bytes, more than {limits.file_bytes}")
+        if size == 0:
+            raise CheckpointError("corrupt", f"{path}: the file is empty; copy or download it again")
+        with path.open("rb") as file:
+            return memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
+    except OSError as error:
+        raise AconError(f"{path}: cannot be read: {error.strerror}; check the path and its permissions") from error
+
+
+def contains(data: memoryview, mark: bytes) -> bool:
+    """Whether the bytes of a mapped file have `mark` in them, found without copying them."""
+    return cast("mmap.mmap", data.obj).find(mark) >= 0
+
+
+class Budget:
+    """How many bytes of tensors a file may still give; a small file may name the same bytes very often."""
+
+    def __init__(self, file_bytes: int, limits: Limits = LIMITS) -> None:
+        self.left = max(file_bytes * limits.expansion, limits.expansion_floor)
+
+    def spend(self, count: int) -> None:
+        """Count a tensor's bytes before they are copied. Raises CheckpointError when there are too many."""
+        self.left -= count
+        if self.left < 0:
+            raise CheckpointError("corrupt", "the tensors name the file's bytes again and again, and would fill the memory")
+
+
+def view(
+    buffer: memoryview,
+    dtype: np.dtype,
+    shape: Sequence[int],
+    *,
+    offset: int = 0,
+    strides: Sequence[int] | None = None,
+    limits: Limits = LIMITS,
+) -> np.ndarray:
+    """The array that a file describes, after its description was checked against the bytes there are.
+
+    `offset` and `strides` count elements; without strides the array is C-ordered and must fill `buffer` exactly.
+    Raises CheckpointError, to which the caller adds file and key.
+    """
+    _check_dims("shape", shape, limits)
+    cells = math.prod(shape)
+    if math.prod(max(d, 1) for d in shape) * dtype.itemsize >= 1 << 62:
+        raise CheckpointError("corrupt", f"shape {tuple(shape)} is larger than any memory")
+    if strides is None:
+        if offset or cells * dtype.itemsize != len(buffer):
+            raise CheckpointError(
+                "corrupt", f"shape {tuple(shape)} of {dtype} needs {cells * dtype.itemsize} bytes, found {len(buffer)}"
+            )
+        array = np.ndarray(tuple(shape), dtype, buffer)
+    else:
+        _check_dims("stride", strides, limits)
+        _check_dims("offset", (offset,), limits)
+        if len(strides) != len(shape):
+            raise CheckpointError("corrupt", f"shape {tuple(shape)} has another length than stride {tuple(strides)}")
+        end = offset + (1 + sum((d - 1) * s for d, s in zip(shape, strides, strict=True)) if cells else 0)
+        if end * dtype.itemsize > len(buffer):
+            raise CheckpointError(
+                "corrupt",
+                f"shape {tuple(shape)}, stride {tuple(strides)}, offset {offset} of {dtype} ends at byte "
+                f"{end * dtype.itemsize} of a storage of {len(buffer)}",
+            )
+        # An empty array's strides mean nothing and may overflow NumPy's integers.
+        steps = [s * dtype.itemsize for s in strides] if cells else None
+        array = np.ndarray(tuple(shape), dtype, buffer, offset * dtype.itemsize if cells else 0, steps)
+    return array
+
+
+def settled(array: np.ndarray) -> np.ndarray:
+    """The same values in C order, aligned, in this machine's byte order, read-only; copied only where one of these fails.
+
+    Raises CheckpointError for a bool that is neither 0 nor 1, with which NumPy's results would depend on the operation.
+    """
+    if not array.dtype.isnative:
+        array = array.astype(array.dtype.newbyteorder("="))
+    if not (array.flags.c_contiguous and array.flags.aligned):
+        array = array.copy(order="C")
+    if array.dtype.kind == "b" and array.size and array.view(np.uint8).max() > 1:
+        raise CheckpointError("corrupt", "a bool array holds bytes other than 0 and 1")
+    array.flags.writeable = False
+    return array
+
+
+def raw(array: np.ndarray) -> memoryview:
+    """The array's bytes in C order and little-endian, as every format here stores them; NaN payloads are kept."""
+    if array.dtype.hasobject or array.dtype.fields:
+        raise CheckpointError("unsupported", f"dtype {array.dtype} is not an array of numbers")
+    array = np.ascontiguousarray(array)
+    if array.dtype.byteorder == ">" or (array.dtype.byteorder == "=" and not np.little_endian):
+        array = array.astype(array.dtype.newbyteorder("<"))
+    return array.reshape(-1).view(np.uint8).data if array.size else memoryview(b"")
+
+
+def find_state(
+    value: object, is_tensor: Callable[[object], bool], path: Path
+) -> tuple[dict[str, object], list[str]]:
+    """The one dict of tensors in a loaded object: the object itself, or a dict one level below it.
+
+    A dict under one of the usual names wins over tensors beside it, since training scripts save their best accuracy as
+    a tensor too. Returns the tensors by key and a note on each thing left out. Raises CheckpointError when there is no
+    dict of tensors, or several and no usual name among them.
+    """
+    if not isinstance(value, dict):
+        raise CheckpointError("unsupported", f"{path}: expected a dict of tensors, found a {type(value).__name__}")
+    dicts = {id(v): v for v in value.values() if isinstance(v, dict)}  # a file may name one dict very often
+    states = {mark for mark, v in dicts.items() if any(is_tensor(leaf) for leaf in v.values())}
+    inner = [k for k, v in value.items() if id(v) in states]
+    usual = [k for k in STATE_KEYS if k in inner]
+    notes = []
+    if usual or not any(is_tensor(v) for v in value.values()):
+        if len(inner) > 1 and not usual:
+            raise CheckpointError("unsupported", f"{path}: several dicts of tensors, {_names(inner)}; save one of them alone")
+        if not inner:
+            raise CheckpointError("unsupported", f"{path}: no dict of tensors at the top level or below; keys {_names(value)}")
+        chosen = (usual or inner)[0]
+        others = [k for k in value if k != chosen]
+        notes.append(f"read the tensors under {chosen!r}" + (f"; ignored {_names(others)}" if others else ""))
+        value = value[chosen]
+        assert isinstance(value, dict)
+    for key in value:
+        if not isinstance(key, str):
+            raise CheckpointError("unsupported", f"{path}: expected names as keys, found {key!r}; save a state dict")
+    ignored = [k for k, v in value.items() if not is_tensor(v)]
+    if ignored:
+        notes.append(f"ignored what is not a tensor: {_names(ignored)}")
+    return {k: v for k, v in value.items() if is_tensor(v)}, notes
+
+
+STATE_KEYS = ("state_dict", "model_state_dict", "model_state", "model", "net", "network", "params")
+
+
+@contextmanager
+def atomic_write(path: Path) -> Iterator[BinaryIO]:
+    """A file that appears at `path` whole, or not at all: on any error the old file stays and no other is left behind.
+
+    The bytes go to a new file in the same folder, reach the disk, and then take the name. A symbolic link at `path` is
+    replaced, never followed. Raises AconError naming the path where the system refuses.
+    """
+    path = Path(path)
+    temporary = path.parent / f".acon-{secrets.token_hex(8)}.tmp"
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
+    try:
+        if path.is_dir():
+            raise AconError(f"{path}: is a folder; give the name of a file")
+        descriptor = os.open(temporary, flags, 0o666)
+    except OSError as error:
+        raise _unwritable(path, error) from error
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except BaseException as error:  # an interrupt from the keyboard too must leave nothing behind
+        temporary.unlink()
+        if isinstance(error, OSError):
+            raise _unwritable(path, error) from error
+        raise
+
+
+def _unwritable(path: Path, error: OSError) -> AconError:
+    hint = "check that the folder exists, may be written to, and has space"
+    return AconError(f"{path}: cannot be written: {error.strerror or error}; {hint}; nothing was changed")
+
+
+def check_writable(tensors: Mapping[str, np.ndarray], path: Path, dtypes: Mapping[str, object], framework: str) -> None:
+    """Raise CheckpointError for a name that is not text or a dtype that the framework would not give back."""
+    for key, array in tensors.items():
+        if not isinstance(key, str) or not key or any("\ud800" <= letter <= "\udfff" for letter in key):
+            raise CheckpointError("unsupported", f"{path}: {key!r:.80} is not a name for a tensor; give it one of text")
+        if array.dtype.name not in dtypes:
+            raise CheckpointError(
+                "unsupported",
+                f"{path}: {key}: {framework} cannot hold {array.dtype.name}; convert it to one of {', '.join(sorted(dtypes))}",
+            )
+
+
+def _check_dims(what: str, dims: Sequence[int], limits: Limits) -> None:
+    if len(dims) > limits.ndim:
+        raise CheckpointError("corrupt", f"{what} has {len(dims)} dimensions, more than {limits.ndim}")
+    if not all(type(d) is int and 0 <= d < 1 << 62 for d in dims):
+        raise CheckpointError("corrupt", f"{what} must be whole numbers from 0 on, found {_kinds(dims)}")
+
+
+def _kinds(dims: Sequence[object]) -> str:
+    # Anything but an integer is shown by its type: a nested tuple of a hostile file has no end.
+    return ", ".join(str(d) if type(d) is int else type(d).__name__ for d in dims[:8]) or "none"
+
+
+def _names(keys: Iterable[object]) -> str:
+    shown = [f"{key!r:.60}" for key in islice(keys, 9)]
+    return ", ".join(shown[:8]) + (", ..." if len(shown) > 8 else "")

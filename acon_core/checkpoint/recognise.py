@@ -1,0 +1,102 @@
+"""Which network a file's tensors are: by their names and shapes, held against the specs of the registry."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from functools import cache
+
+import numpy as np
+
+from acon_core.checkpoint.formats import Format
+from acon_core.errors import AconError, CheckpointError, SpecError
+from acon_core.networks import NETWORKS, Network, create
+from acon_core.spec.activations import ACTIVATIONS, activation_name
+from acon_core.spec.param import Shape
+
+# What is tried when the activation is not named: the published forms, and the generators that people train in their place.
+CANDIDATES = (
+    *(name for name in ACTIVATIONS if name != "meta_acon"),
+    "meta_acon",
+    *(f"meta_acon(reduction={r}, norm={norm})" for norm in ("batch", "none") for r in (4, 8, 16, 32)),
+)
+
+Shapes = Mapping[str, Shape]
+
+
+@cache
+def _published(name: str, act: str) -> Network:
+    return create(name, act)
+
+
+def recognise(format: Format, shapes: Shapes, network: str | None, act: str | None) -> Network:
+    """The one network whose tensors in this format have exactly these names and shapes.
+
+    `network`, `act`: narrow the search; the number of classes is read off the head. Raises CheckpointError when none fits
+    (with the nearest one and where it differs), or several do (with the option that decides between them).
+    """
+    if network is not None and ":" in network:
+        own = create(network)
+        return _exactly(format, shapes, [own])
+    seen: dict[tuple[str, str], Network] = {}
+    for candidate in _candidates(format, shapes, network, act):
+        key = (candidate.name, activation_name(candidate.activation)) if candidate.activation else (candidate.name, "")
+        seen.setdefault(key, candidate)
+    return _exactly(format, shapes, list(seen.values()))
+
+
+def _candidates(format: Format, shapes: Shapes, network: str | None, act: str | None) -> Iterator[Network]:
+    for name in [network] if network else NETWORKS:
+        for activation in [act] if act else CANDIDATES:
+            published = _published(name, activation)
+            classes = _classes(format, shapes, published)
+            yield published if classes in (None, published.num_classes) else create(name, activation, classes)
+
+
+def _classes(format: Format, shapes: Shapes, network: Network) -> int | None:
+    """The number of classes that the head's weight in the file stands for, None where there is no such weight."""
+    weight = f"{network.head}.weight"
+    for path, param, native, slot in format.layout.table(network.graph):
+        if path == weight and slot is not None and native in shapes and len(shapes[native]) == len(param.shape):
+            return max(slot.to_canonical(np.broadcast_to(np.int8(0), shapes[native])).shape[0], 1)
+    return None
+
+
+def _exactly(format: Format, shapes: Shapes, candidates: list[Network]) -> Network:
+    differences = [difference(shapes, format.layout.native_shapes(each.graph)) for each in candidates]
+    fitting = [each for each, found in zip(candidates, differences, strict=True) if not found]
+    if len(fitting) == 1:
+        return fitting[0]
+    if not fitting:
+        nearest = min(range(len(candidates)), key=lambda index: len(differences[index]))
+        raise CheckpointError(
+            "unsupported",
+            f"no network fits these {len(shapes)} tensors; nearest is {describe(candidates[nearest])}: "
+            f"{differences[nearest][0]} ({len(differences[nearest])} differences); name another with --network and --act",
+        )
+    option = "--act" if len({each.name for each in fitting}) == 1 else "--network"
+    raise AconError(
+        f"{len(fitting)} networks have exactly these names and shapes, and the tensors cannot tell which: "
+        f"{'; '.join(describe(each) for each in fitting)}; pass {option}"
+    )
+
+
+def difference(found: Shapes, expected: Shapes) -> list[str]:
+    """What keeps a set of named shapes from being another, a phrase each."""
+    lines = [f"{name!r} is missing" for name in expected if name not in found]
+    lines += [f"{name!r} is left over" for name in found if name not in expected]
+    lines += [
+        f"{name!r} has shape {tuple(found[name])}, expected {shape}"
+        for name, shape in expected.items()
+        if name in found and tuple(found[name]) != shape
+    ]
+    return lines
+
+
+def describe(network: Network) -> str:
+    """A network in one phrase: name, activation, classes."""
+    act = f" with {activation_name(network.activation)}" if network.activation else ""
+    classes = f", {network.num_classes} classes" if network.num_classes else ""
+    return f"{network.name}{act}{classes}"
+
+
+__all__ = ["CANDIDATES", "SpecError", "describe", "difference", "recognise"]

@@ -1,0 +1,151 @@
+"""The file of the hub: safetensors, read and written here so that the order of names, float8 and every bit are kept.
+
+A file is the header's length in eight bytes, the header as JSON, and the tensors' bytes one after another.
+"""
+
+from __future__ import annotations
+
+import json
+import struct
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NoReturn
+
+import ml_dtypes
+import numpy as np
+
+from acon_core.checkpoint.file import LIMITS, File, Limits, atomic_write, check_writable, map_file, raw, settled, view
+from acon_core.errors import CheckpointError
+
+SUFFIXES = (".safetensors",)
+SUFFIX = SUFFIXES[0]
+
+# Those that the safetensors library reads too; other float8 kinds have names that not all of its versions know.
+DTYPES: dict[str, np.dtype] = {
+    name: np.dtype(scalar)
+    for name, scalar in {
+        "BOOL": np.bool_,
+        "U8": np.uint8,
+        "I8": np.int8,
+        "U16": np.uint16,
+        "I16": np.int16,
+        "U32": np.uint32,
+        "I32": np.int32,
+        "U64": np.uint64,
+        "I64": np.int64,
+        "F16": np.float16,
+        "F32": np.float32,
+        "F64": np.float64,
+        "C64": np.complex64,
+        "BF16": ml_dtypes.bfloat16,
+        "F8_E4M3": ml_dtypes.float8_e4m3fn,
+        "F8_E5M2": ml_dtypes.float8_e5m2,
+        "F8_E8M0": ml_dtypes.float8_e8m0fnu,
+    }.items()
+}
+_NAMES = {dtype.name: name for name, dtype in DTYPES.items()}
+
+
+def sniff(path: Path) -> bool:
+    """Whether the file's first bytes are those of a safetensors file: a length that fits, then a JSON object."""
+    data = map_file(path)
+    return len(data) > 8 and struct.unpack("<Q", data[:8])[0] <= len(data) - 8 and bytes(data[8:16]).lstrip()[:1] == b"{"
+
+
+def read(path: Path, limits: Limits = LIMITS) -> File:
+    """Read a safetensors file; names come in the header's order, which is not always that of the bytes.
+
+    The tensors must cover the data exactly, without holes or overlap, each name once. Raises CheckpointError.
+    """
+    data = map_file(path, limits)
+    length = struct.unpack("<Q", data[:8])[0] if len(data) >= 8 else -1
+    if not 2 <= length <= len(data) - 8:
+        _corrupt(path, f"a header of {length} bytes in a file of {len(data)}; copy or download it again")
+    if length > limits.header_bytes:
+        raise CheckpointError("unsupported", f"{path}: a header of {length} bytes, more than {limits.header_bytes}")
+    header = _header(path, bytes(data[8 : 8 + length]))
+    metadata = header.pop("__metadata__", {})
+    if type(metadata) is not dict or not all(type(v) is str for v in metadata.values()):
+        _corrupt(path, "__metadata__ must map names to text")
+    body = data[8 + length :]
+    spans = {key: _span(path, key, entry) for key, entry in header.items()}
+    end = 0
+    for key, (begin, stop) in sorted(spans.items(), key=lambda item: item[1]):
+        if begin != end:
+            _corrupt(path, f"{key}: begins at byte {begin}, expected {end}, where the tensor before it ends")
+        end = stop
+    if end != len(body):
+        _corrupt(path, f"the tensors take {end} bytes and the file holds {len(body)}")
+    tensors = {key: _tensor(path, key, header[key], body[begin:stop]) for key, (begin, stop) in spans.items()}
+    return File(tensors, metadata)
+
+
+def write(path: Path, tensors: Mapping[str, np.ndarray], metadata: Mapping[str, str] | None = None) -> None:
+    """Write a safetensors file, whole or not at all.
+
+    The header lists the names in the given order; the bytes are ordered by size of dtype, so that each tensor is aligned.
+    Equal arguments give equal bytes. Raises CheckpointError for a dtype that the format does not have.
+    """
+    check_writable(tensors, path, _NAMES, "safetensors")
+    if "__metadata__" in tensors:
+        raise CheckpointError("unsupported", f"{path}: __metadata__: the format keeps this name for itself; rename it")
+    by_size = sorted(tensors, key=lambda key: -tensors[key].dtype.itemsize)
+    spans: dict[str, list[int]] = {}
+    end = 0
+    for key in by_size:
+        spans[key] = [end, end + tensors[key].nbytes]
+        end += tensors[key].nbytes
+    header: dict[str, object] = {"__metadata__": dict(metadata)} if metadata else {}
+    for key, array in tensors.items():
+        header[key] = {"dtype": _NAMES[array.dtype.name], "shape": list(array.shape), "data_offsets": spans[key]}
+    encoded = json.dumps(header, ensure_ascii=False, separators=(",", ":")).encode("utf-8")
+    encoded += b" " * (-len(encoded) % 8)
+    with atomic_write(path) as file:
+        file.write(struct.pack("<Q", len(encoded)) + encoded)
+        for key in by_size:
+            file.write(raw(tensors[key]))
+
+
+def _corrupt(path: Path, message: str) -> NoReturn:
+    raise CheckpointError("corrupt", f"{path}: {message}")
+
+
+def _header(path: Path, text: bytes) -> dict[str, Any]:
+    def once(pairs: list[tuple[str, object]]) -> dict[str, object]:
+        found = dict(pairs)
+        if len(found) != len(pairs):
+            raise ValueError("a name stands twice")
+        return found
+
+    def no_constant(word: str) -> NoReturn:
+        raise ValueError(f"{word} is not JSON")
+
+    try:
+        header = json.loads(text.decode("utf-8"), object_pairs_hook=once, parse_constant=no_constant)
+    except (ValueError, RecursionError) as error:
+        _corrupt(path, f"the header is not JSON as the format has it: {str(error)[:80]}")
+    if type(header) is not dict:
+        _corrupt(path, "the header is not a JSON object")
+    if any("\ud800" <= letter <= "\udfff" for letter in "".join(header)):
+        _corrupt(path, "a name in the header is not text")
+    return header
+
+
+def _span(path: Path, key: str, entry: object) -> tuple[int, int]:
+    if type(entry) is not dict or set(entry) != {"dtype", "shape", "data_offsets"}:
+        _corrupt(path, f"{key}: expected dtype, shape and data_offsets, found {str(entry)[:80]}")
+    span, shape = entry["data_offsets"], entry["shape"]
+    if type(entry["dtype"]) is not str or entry["dtype"] not in DTYPES:
+        raise CheckpointError("unsupported", f"{path}: {key}: dtype {str(entry['dtype'])[:40]!r} is not read here")
+    if type(span) is not list or len(span) != 2 or not all(type(at) is int for at in span) or not 0 <= span[0] <= span[1]:
+        _corrupt(path, f"{key}: data_offsets must be two whole numbers, begin and end, found {str(span)[:80]}")
+    if type(shape) is not list or not all(type(d) is int and d >= 0 for d in shape):
+        _corrupt(path, f"{key}: shape must be a list of whole numbers, found {str(shape)[:80]}")
+    return span[0], span[1]
+
+
+def _tensor(path: Path, key: str, entry: dict[str, Any], data: memoryview) -> np.ndarray:
+    try:
+        return settled(view(data, DTYPES[entry["dtype"]], entry["shape"]))
+    except CheckpointError as error:
+        raise CheckpointError(error.kind, f"{path}: {key}: {error}") from None

@@ -1,0 +1,396 @@
+"""Reads a pickle as data. Nothing in it is imported, looked up or called.
+
+A pickle is a program for a small stack machine, and a checkpoint uses a little of it. This runs that little over values
+of its own: a GLOBAL becomes a `Name`, and what a pickle calls is found in the caller's table, or the file is refused.
+Bytes in the pickle are slices of the buffer it was given, never copies.
+"""
+
+from __future__ import annotations
+
+import codecs
+import struct
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple, NoReturn
+
+from acon_core.checkpoint.file import LIMITS, Limits
+from acon_core.errors import CheckpointError
+
+
+@dataclass(frozen=True)
+class Name:
+    """What GLOBAL leaves on the stack: two words. It is data, with no way from it to the thing so named."""
+
+    module: str
+    name: str
+
+    def __str__(self) -> str:
+        return f"{self.module}.{self.name}"
+
+
+class Opaque:
+    """A value that the pickle needs and no reader here looks at, such as a `torch.device`."""
+
+
+@dataclass(frozen=True)
+class Constructor:
+    """What a global means when a pickle calls it: `reduce` makes a value of arguments, `build` gives it its state.
+
+    Without `reduce` the name may be mentioned, as `numpy.ndarray` is, and not called. Only a value that a constructor
+    with `build` made can be the target of BUILD. Both raise CheckpointError for arguments that no checkpoint writes.
+    """
+
+    reduce: Callable[[tuple[Any, ...]], object] | None = None
+    build: Callable[[Any, Any], None] | None = None
+
+
+Table = Mapping[tuple[str, str], Constructor]
+MENTION = Constructor()
+OPAQUE = Constructor(lambda args: Opaque(), lambda value, state: None)
+
+
+class Pickled(NamedTuple):
+    """What one pickle holds, the index after its last byte, and the globals that it mentions."""
+
+    value: object
+    end: int
+    globals_seen: tuple[str, ...]
+
+
+def load(
+    data: memoryview,
+    table: Table,
+    where: str,
+    persistent: Callable[[object], object] | None = None,
+    limits: Limits = LIMITS,
+) -> Pickled:
+    """Read the one pickle at the start of `data`, of any protocol from 0 to 5.
+
+    `table` gives the globals that may occur; any other makes the file `unsafe`. `persistent` turns a persistent id into
+    a value. Sets come back as lists. Dicts must have names or integers as keys, each of them once. Every error is a
+    CheckpointError that names `where`, the byte and the opcode.
+    """
+    machine = _Machine(data, table, persistent, limits)
+    try:
+        value = machine.run()
+    except CheckpointError as error:
+        at = f"byte {machine.opcode_at}, opcode {bytes(data[machine.opcode_at : machine.opcode_at + 1])!r}"
+        raise CheckpointError(error.kind, f"{where}: {at}: {error}") from None
+    return Pickled(value, machine.position, tuple(machine.globals_seen))
+
+
+def looks_like_pickle(data: memoryview) -> bool:
+    """Whether the bytes begin as a pickle of a dict does. Says nothing of whether it may be read."""
+    head = bytes(data[:32])
+    text = (b"ccollections\nOrderedDict\n", b"(dp", b"(d.", b"(lp", b"}q", b"}.", b"](")
+    return (head[:1] == b"\x80" and head[1:2] in (b"\x02", b"\x03", b"\x04", b"\x05")) or head.startswith(text)
+
+
+def _corrupt(message: str) -> NoReturn:
+    raise CheckpointError("corrupt", message)
+
+
+def _unsafe(message: str) -> NoReturn:
+    raise CheckpointError("unsafe", f"{message}; nothing was run; save the bare state dict with the framework itself")
+
+
+class _Machine:
+    def __init__(
+        self, data: memoryview, table: Table, persistent: Callable[[object], object] | None, limits: Limits
+    ) -> None:
+        self.data, self.table, self.persistent, self.limits = data, table, persistent, limits
+        self.position = self.opcode_at = 0
+        self.stack: list[Any] = []
+        self.below: list[list[Any]] = []  # the stacks under each open mark
+        self.memo: dict[int, Any] = {}
+        self.globals_seen: dict[str, None] = {}
+        # Keeps each value beside its constructor, so that no other value can come to have its id.
+        self.made: dict[int, tuple[object, Constructor]] = {}
+
+    def run(self) -> object:
+        for _ in range(self.limits.opcodes):
+            self.opcode_at = self.position
+            opcode = self.take(1)[0]
+            if opcode == _STOP:
+                value = self.pop()
+                if self.stack or self.below:
+                    _corrupt("the pickle stops with values left over")
+                return value
+            action = _ACTIONS.get(opcode)
+            if action is None:
+                _refuse_opcode(opcode)
+            action(self)
+        _corrupt(f"more than {self.limits.opcodes} opcodes")
+
+    # Bytes of the pickle.
+
+    def take(self, count: int) -> memoryview:
+        end = self.position + count
+        if end > len(self.data):
+            _corrupt(f"the file ends early: {count} bytes wanted, {len(self.data) - self.position} left")
+        taken = self.data[self.position : end]
+        self.position = end
+        return taken
+
+    def number(self, layout: str) -> Any:
+        return struct.unpack(layout, self.take(struct.calcsize(layout)))[0]
+
+    def counted(self, layout: str) -> memoryview:
+        return self.take(self.number(layout))
+
+    def line(self, limit: int | None = None) -> bytes:
+        longest = len(self.data) - self.position
+        longest = longest if limit is None else min(limit, longest)
+        size = 0
+        while size < longest:
+            size = min(max(2 * size, 256), longest)
+            text, newline, _ = bytes(self.data[self.position : self.position + size]).partition(b"\n")
+            if newline:
+                self.position += len(text) + 1
+                return text
+        _corrupt("a line of text that does not end")
+
+    def short_line(self) -> str:
+        return _text(self.line(self.limits.line))
+
+    # The stack.
+
+    def push(self, value: object) -> None:
+        self.stack.append(value)
+
+    def pop(self) -> Any:
+        if not self.stack:
+            _corrupt("a value is missing on the stack")
+        return self.stack.pop()
+
+    def top(self, kind: type) -> Any:
+        value = self.pop()
+        if type(value) is not kind:
+            _unsafe(f"items for a {kind.__name__}, found a {type(value).__name__}")
+        self.push(value)
+        return value
+
+    def mark(self) -> None:
+        if len(self.below) >= self.limits.depth:
+            _corrupt(f"nested more than {self.limits.depth} deep")
+        self.below.append(self.stack)
+        self.stack = []
+
+    def to_mark(self) -> list[Any]:
+        if not self.below:
+            _corrupt("a mark is missing on the stack")
+        values, self.stack = self.stack, self.below.pop()
+        return values
+
+    def last(self, count: int) -> list[Any]:
+        return [self.pop() for _ in range(count)][::-1]
+
+    # Opcodes that need more than a line.
+
+    def drop(self) -> None:
+        if self.stack:
+            self.stack.pop()
+        else:
+            self.to_mark()  # POP takes a mark away where that is what lies on top.
+
+    def duplicate(self) -> None:
+        value = self.pop()
+        self.stack += [value, value]
+
+    def put(self, index: int) -> None:
+        value = self.pop()
+        self.push(value)
+        self.memo[index] = value
+
+    def get(self, index: int) -> None:
+        if index not in self.memo:
+            _corrupt(f"memo {index} was never set")
+        self.push(self.memo[index])
+
+    def integer(self, data: memoryview) -> None:
+        if len(data) > self.limits.integer_bytes:
+            _corrupt(f"an integer of {len(data)} bytes")
+        self.push(int.from_bytes(data, "little", signed=True))
+
+    def integer_line(self) -> None:
+        text = self.short_line()
+        if text in ("00", "01"):  # protocols 0 and 1 have no other way to write False and True
+            self.push(text == "01")
+            return
+        self.push(self.decimal(text.removesuffix("L")))
+
+    def decimal(self, text: str) -> int:
+        digits = text.removeprefix("-")
+        if not (digits.isascii() and digits.isdigit()) or len(digits) > 2 * self.limits.integer_bytes:
+            _corrupt(f"not an integer: {text[:40]!r}")
+        return int(text)
+
+    def float_line(self) -> None:
+        text = self.short_line()
+        try:
+            self.push(float(text))
+        except ValueError:
+            _corrupt(f"not a number: {text[:40]!r}")
+
+    def quoted_line(self) -> None:
+        text = self.line()
+        if len(text) < 2 or text[:1] not in (b"'", b'"') or text[-1:] != text[:1]:
+            _corrupt("a string without its quotes")
+        try:
+            self.push(codecs.escape_decode(text[1:-1])[0].decode("latin-1"))
+        except ValueError:
+            _corrupt("a string with a broken escape")
+
+    def unicode_line(self) -> None:
+        self.push(_text(self.line(), "raw-unicode-escape"))
+
+    def frame(self) -> None:
+        if self.number("<Q") > len(self.data) - self.position:
+            _corrupt("a frame is longer than the file")
+
+    def protocol(self) -> None:
+        version = self.number("<B")
+        if version > 5:
+            raise CheckpointError("unsupported", f"pickle protocol {version}; save with protocol 4")
+
+    def append(self, values: list[Any]) -> None:
+        self.top(list).extend(values)
+
+    def set_items(self, values: list[Any]) -> None:
+        target = self.top(dict)
+        if len(values) % 2:
+            _corrupt("a key without a value")
+        for key, value in zip(values[::2], values[1::2], strict=True):
+            set_item(target, key, value)
+
+    def make_dict(self, values: list[Any]) -> None:
+        self.push({})
+        self.set_items(values)
+
+    # Names, and what is made by them.
+
+    def name(self, module: object, name: object) -> None:
+        if type(module) is not str or type(name) is not str:
+            _unsafe("a global whose name is not text")
+        shown = f"{module}.{name}"[:200]
+        if (module, name) not in self.table:
+            _unsafe(f"the global {shown!r} is none that a file of this format needs")
+        self.globals_seen[shown] = None
+        self.push(Name(module, name))
+
+    def reduce(self) -> None:
+        callee, args = self.last(2)
+        if type(callee) is not Name or type(args) is not tuple:
+            _unsafe(f"a call of a {type(callee).__name__} with a {type(args).__name__}")
+        constructor = self.table[callee.module, callee.name]
+        if constructor.reduce is None:
+            _unsafe(f"a call of {callee}, which is only ever mentioned")
+        value = constructor.reduce(args)
+        if constructor.build is not None:
+            self.made[id(value)] = value, constructor
+        self.push(value)
+
+    def build(self) -> None:
+        state = self.pop()
+        target = self.pop()
+        _, constructor = self.made.get(id(target), (None, MENTION))
+        if constructor.build is None:
+            _unsafe(f"BUILD would change a {target if type(target) is Name else type(target).__name__}")
+        constructor.build(target, state)
+        self.push(target)
+
+    def persistent_id(self, value: object) -> None:
+        if self.persistent is None:
+            _unsafe("a persistent id, which this format does not have")
+        self.push(self.persistent(value))
+
+
+def set_item(target: dict[Any, Any], key: object, value: object) -> None:
+    """Add one item to a dict of a checkpoint, where a name stands once and is text or a whole number."""
+    # Hashing anything else may run deep into a nested tuple, and no checkpoint needs it.
+    if type(key) is not str and type(key) is not int:
+        _corrupt(f"a dict's key is a {type(key).__name__}, expected a name or an integer")
+    if key in target:
+        _corrupt(f"the key {key!r:.80} stands twice in a dict")
+    target[key] = value
+
+
+def _text(data: bytes | memoryview, encoding: str = "utf-8") -> str:
+    try:
+        return str(data, encoding)
+    except UnicodeDecodeError:
+        _corrupt(f"text that is not {encoding}")
+
+
+def _refuse_opcode(opcode: int) -> NoReturn:
+    unsafe = {"i": "INST", "o": "OBJ", "\x82": "EXT1", "\x83": "EXT2", "\x84": "EXT4", "\x92": "NEWOBJ_EX"}
+    if chr(opcode) in unsafe:
+        _unsafe(f"{unsafe[chr(opcode)]} makes objects of any class")
+    if chr(opcode) == "\x97":
+        raise CheckpointError("unsupported", "NEXT_BUFFER: the data lies outside of this file; save without buffer_callback")
+    _corrupt("no such opcode, so this is not a pickle or its bytes have changed")
+
+
+_STOP = ord(".")
+# One entry an opcode of the pickle protocol, by its character; `pickletools` in the standard library describes each.
+_ACTIONS: dict[int, Callable[[_Machine], None]] = {
+    ord(code): action
+    for codes, action in {
+        "(": _Machine.mark,
+        "0": _Machine.drop,
+        "1": lambda m: m.to_mark().clear(),
+        "2": _Machine.duplicate,
+        "N": lambda m: m.push(None),
+        "\x88": lambda m: m.push(True),
+        "\x89": lambda m: m.push(False),
+        "IL": _Machine.integer_line,
+        "F": _Machine.float_line,
+        "S": _Machine.quoted_line,
+        "V": _Machine.unicode_line,
+        "J": lambda m: m.push(m.number("<i")),
+        "K": lambda m: m.push(m.number("<B")),
+        "M": lambda m: m.push(m.number("<H")),
+        "\x8a": lambda m: m.integer(m.counted("<B")),
+        "\x8b": lambda m: m.integer(m.counted("<I")),
+        "G": lambda m: m.push(m.number(">d")),
+        "X": lambda m: m.push(_text(m.counted("<I"))),
+        "\x8c": lambda m: m.push(_text(m.counted("<B"))),
+        "\x8d": lambda m: m.push(_text(m.counted("<Q"))),
+        # Python 2's str is text in a key and bytes in an array; latin-1 loses neither.
+        "U": lambda m: m.push(_text(m.counted("<B"), "latin-1")),
+        "T": lambda m: m.push(_text(m.counted("<I"), "latin-1")),
+        "C": lambda m: m.push(m.counted("<B")),
+        "B": lambda m: m.push(m.counted("<I")),
+        "\x8e\x96": lambda m: m.push(m.counted("<Q")),
+        "\x98": lambda m: None,  # READONLY_BUFFER: every buffer here is read-only.
+        "p": lambda m: m.put(m.decimal(m.short_line())),
+        "q": lambda m: m.put(m.number("<B")),
+        "r": lambda m: m.put(m.number("<I")),
+        "\x94": lambda m: m.put(len(m.memo)),
+        "g": lambda m: m.get(m.decimal(m.short_line())),
+        "h": lambda m: m.get(m.number("<B")),
+        "j": lambda m: m.get(m.number("<I")),
+        ")": lambda m: m.push(()),
+        "t\x91": lambda m: m.push(tuple(m.to_mark())),
+        "\x85": lambda m: m.push(tuple(m.last(1))),
+        "\x86": lambda m: m.push(tuple(m.last(2))),
+        "\x87": lambda m: m.push(tuple(m.last(3))),
+        "]\x8f": lambda m: m.push([]),
+        "l": lambda m: m.push(m.to_mark()),
+        "a": lambda m: m.append(m.last(1)),
+        "e\x90": lambda m: m.append(m.to_mark()),
+        "}": lambda m: m.push({}),
+        "d": lambda m: m.make_dict(m.to_mark()),
+        "s": lambda m: m.set_items(m.last(2)),
+        "u": lambda m: m.set_items(m.to_mark()),
+        "c": lambda m: m.name(m.short_line(), m.short_line()),
+        "\x93": lambda m: m.name(*m.last(2)),
+        "R\x81": _Machine.reduce,
+        "b": _Machine.build,
+        "P": lambda m: m.persistent_id(m.short_line()),
+        "Q": lambda m: m.persistent_id(m.pop()),
+        "\x95": _Machine.frame,
+        "\x80": _Machine.protocol,
+    }.items()
+    for code in codes
+}

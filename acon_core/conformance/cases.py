@@ -1,0 +1,126 @@
+"""A case as data: a node, the batches that it sees, what is checked, where the numbers come from."""
+
+from __future__ import annotations
+
+import inspect
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from acon_core import networks, spec
+from acon_core.conformance.tolerances import Scope
+from acon_core.errors import SpecError
+from acon_core.random import Stream
+from acon_core.spec.primitives import Pair, Primitive
+
+DATA = Path(str(files("conformance_data")))
+ARRAYS = DATA / "golden.safetensors"
+SCHEMA = DATA / "schema.json"
+NODE_TYPES: dict[str, type[spec.Node]] = {
+    name: kind
+    for name, kind in vars(spec).items()
+    if inspect.isclass(kind) and issubclass(kind, (Primitive, spec.Layer)) and kind not in (Primitive, spec.Layer)
+}
+
+
+@dataclass(frozen=True)
+class Case:
+    """`node`: its JSON; `batches`: the shapes of the inputs, run one after the other on the same state. `train`: in training
+    mode. `gradients`: go back too. `taps`: inner values that are checked. `sample`: how many elements of an output are kept
+    (0: all). `golden`: `stored`, or `reference` where the arrays are too many to keep and are made anew. `raises`: the error
+    expected instead. `compiled`: also run through the framework's compiler. `values`: what x is made of. `source`: why."""
+
+    name: str
+    node: Mapping[str, Any]
+    batches: tuple[tuple[int, ...], ...]
+    source: str
+    train: bool = False
+    gradients: bool = True
+    taps: tuple[str, ...] = ()
+    sample: int = 0
+    golden: str = "stored"
+    raises: str = ""
+    compiled: bool = False
+    values: tuple[float, ...] = ()
+    low: float = -2.0
+    high: float = 2.0
+    dtypes: tuple[str, ...] = ("float32", "float64")
+
+    @property
+    def scope(self) -> Scope:
+        return "network" if "network" in self.node else "layer"
+
+    def build(self) -> spec.Node:
+        return spec.deterministic(node_from_json(self.node))
+
+    def x(self, step: int) -> NDArray[np.float32]:
+        """The input of a step: uniform variates, or the listed values in turn. Exact in float32."""
+        shape = self.batches[step]
+        if self.values:
+            return np.resize(np.array(self.values, np.float32), shape)
+        return Stream("x", self.name, step).uniform(shape, self.low, self.high).astype(np.float32)
+
+    def cotangent(self, step: int, shape: tuple[int, ...]) -> NDArray[np.float32]:
+        """What the output of a step is told, exact in float32."""
+        return Stream("cotangent", self.name, step).uniform(shape, -1.0, 1.0).astype(np.float32)
+
+    def state(self, node: spec.Node) -> dict[str, NDArray]:
+        """The state that the case starts from: nothing at its initial value, nothing zero, exact in float32."""
+        return {
+            spec.join(path, name): _values(part, name, param, Stream("state", self.name, spec.join(path, name)))
+            for path, part in spec.walk(node)
+            for name, param in part.params.items()
+        }
+
+
+RANGES: dict[tuple[type[spec.Node] | None, str], Pair | tuple[float, float]] = {
+    (spec.BatchNorm, "weight"): (0.5, 1.5),
+    (spec.BatchNorm, "running_var"): (0.5, 2.0),
+    (None, "p1"): (0.5, 1.75),
+    (None, "p2"): (-0.5, 0.25),
+    (None, "beta"): (-1.0, 3.0),
+}
+
+
+def _values(node: spec.Node, name: str, param: spec.Param, random: Stream) -> NDArray:
+    if param.integer:
+        return np.full(param.shape, 3, np.int64)
+    if len(param.shape) > 1 and name == "weight":
+        bound = (3.0 / np.prod(param.shape[1:])) ** 0.5
+        low, high = -bound, bound
+    else:
+        low, high = RANGES.get((type(node), name), RANGES.get((None, name), (-0.5, 0.5)))
+    return random.uniform(param.shape, low, high).astype(np.float32)
+
+
+def node_from_json(data: Mapping[str, Any]) -> spec.Node:
+    """A node from its JSON: a network by name, a `sequential` list, a `graph`, or a type with its fields."""
+    if "network" in data:
+        return networks.create(data["network"], data["act"], data["classes"]).graph
+    if "sequential" in data:
+        return spec.sequential(*(node_from_json(each) for each in data["sequential"]))
+    if "graph" in data:
+        children = {name: node_from_json(each) for name, each in data["children"].items()}
+        return spec.graph("x", data["graph"], "y", children)
+    kind = NODE_TYPES.get(data["type"])
+    if kind is None:
+        raise SpecError(f"node type {data['type']!r} is not known; known: {', '.join(sorted(NODE_TYPES))}")
+    values = {name: tuple(value) if isinstance(value, list) else value for name, value in data.items() if name != "type"}
+    return kind(**values)
+
+
+def load_cases() -> list[Case]:
+    """Every case of `conformance_data`, by file and then in the order written."""
+    cases = []
+    for path in sorted((DATA / "cases").glob("*.json")):
+        for entry in json.loads(path.read_text()):
+            plain = {name: tuple(value) if isinstance(value, list) else value for name, value in entry.items()}
+            plain["batches"] = tuple(tuple(shape) for shape in entry["batches"])
+            cases.append(Case(**plain))
+    return cases

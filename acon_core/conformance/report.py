@@ -1,0 +1,80 @@
+"""Results as JSON, as a table for the terminal, as Markdown for documents; those of several environments side by side."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from rich.table import Table
+
+from acon_core.checkpoint.file import atomic_write
+from acon_core.conformance.runner import BackendResult, CaseResult
+from acon_core.errors import AconError
+
+MARKS = {"pass": "green", "fail": "bold red", "waived": "yellow", "unsupported": "dim"}
+
+
+def write(path: Path, results: list[BackendResult]) -> None:
+    """Write results as JSON, whole or not at all."""
+    with atomic_write(path) as file:
+        file.write(json.dumps([result.to_json() for result in results], indent=1).encode())
+
+
+def read(path: Path) -> list[BackendResult]:
+    """Read what `write` wrote. Raises AconError for anything else."""
+    try:
+        entries = json.loads(path.read_text())
+        return [
+            BackendResult(e["backend"], e["compiled"], e["environment"], [CaseResult(**each) for each in e["results"]])
+            for e in entries
+        ]
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise AconError(f"{path}: expected a report of `acon conformance --report`: {error}") from error
+
+
+def title(result: BackendResult) -> str:
+    """A backend with its version, and whether it was compiled."""
+    version = result.environment.get(result.backend, "")
+    return " ".join(filter(None, (result.backend, version, "compiled" if result.compiled else "")))
+
+
+def _cell(results: list[CaseResult]) -> str:
+    """The worst error of each dtype of a case, or its status where there is none."""
+    parts = []
+    for result in results:
+        worst = f"{max(result.worst.values()):.0e}" if result.worst else "ok"
+        text = worst if result.status in ("pass", "waived") else result.status
+        parts.append(f"[{MARKS[result.status]}]{text}[/]")
+    return " ".join(parts)
+
+
+def table(results: list[BackendResult]) -> Table:
+    """A row a case, a column a backend: the worst error as a fraction of its scale, float32 then float64."""
+    made = Table("case", *(title(result) for result in results), title="worst error as a fraction of its scale")
+    names = dict.fromkeys(each.case for result in results for each in result.results)
+    for name in names:
+        made.add_row(name, *(_cell([each for each in result.results if each.case == name]) for result in results))
+    made.add_section()
+    for status in MARKS:
+        made.add_row(f"[{MARKS[status]}]{status}[/]", *(str(result.counts[status]) for result in results))
+    for result in results:
+        for each in result.results:
+            if each.status == "fail" or (each.status == "waived"):
+                made.add_row(f"[{MARKS[each.status]}]{each.status}[/] {title(result)} {each.case} {each.dtype}", each.message)
+    return made
+
+
+def markdown(results: list[BackendResult]) -> str:
+    """What agrees with the reference, and how closely: a row a backend, the worst error of each kind of number."""
+    kinds = {"y": "outputs", "dx": "input gradient", "dparams": "parameter gradients", "running_mean": "running mean"}
+    kinds["running_var"] = "running variance"
+    lines = ["| backend | dtype | " + " | ".join(kinds.values()) + " | pass | fail | waived | unsupported |"]
+    lines.append("|---" * (len(kinds) + 6) + "|")
+    for result in results:
+        for dtype in dict.fromkeys(each.dtype for each in result.results):
+            chosen = [each for each in result.results if each.dtype == dtype]
+            counts = [str(sum(each.status == status for each in chosen)) for status in MARKS]
+            worst = [[each.worst[kind] for each in chosen if kind in each.worst and each.status == "pass"] for kind in kinds]
+            cells = [f"{max(values):.1e}" if values else "" for values in worst]
+            lines.append(f"| {title(result)} | {dtype} | " + " | ".join(cells + counts) + " |")
+    return "\n".join(lines)

@@ -1,0 +1,100 @@
+"""Canonical state and native state: one rule a node type, in each backend's `layout.py`, says where its arrays are kept."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from acon_core.errors import SpecError, StateError
+from acon_core.spec.node import Node, Rules, join, walk
+from acon_core.spec.param import Param, Shape
+
+Change = Callable[[NDArray], NDArray]
+
+
+def same(array: NDArray) -> NDArray:
+    """The array as it is."""
+    return array
+
+
+@dataclass(frozen=True)
+class Slot:
+    """Where a framework keeps one parameter: its native name, and the array's way there and back (exact inverses)."""
+
+    name: str
+    to_native: Change = same
+    to_canonical: Change = same
+
+
+class Layout:
+    """How one framework names and lays out the parameters of each node type.
+
+    ``@layout.register(Conv2d)`` adds a rule: node -> {parameter: Slot}, or None in place of a Slot for what the framework
+    does not keep (`num_batches_tracked` outside PyTorch). Graphs and layers keep their own parameters as they are unless
+    they have a rule. A primitive with parameters but no rule is a SpecError.
+    """
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.rules: Rules[Mapping[str, Slot | None]] = Rules(f"layout of {name}")
+        self.register = self.rules.register
+
+    def slots(self, node: Node) -> Mapping[str, Slot | None]:
+        if type(node) in self.rules or (node.params and not node.children):
+            return self.rules(node)
+        return {name: Slot(name) for name in node.params}
+
+    def table(self, node: Node) -> Iterator[tuple[str, Param, str | None, Slot | None]]:
+        """Every parameter as (canonical path, Param, native path, Slot), in the published order."""
+        for path, part in walk(node):
+            slots = self.slots(part) if part.params else {}
+            for name, param in part.params.items():
+                if name not in slots:
+                    raise SpecError(f"layout of {self.name}: {type(part).__name__} has no slot for {name!r}")
+                slot = slots[name]
+                yield join(path, name), param, slot and join(path, slot.name), slot
+
+    def native_shapes(self, node: Node) -> dict[str, Shape]:
+        """Native names and shapes, from the spec alone: what a file of this framework must hold."""
+        shapes = {}
+        for _, param, native, slot in self.table(node):
+            if native is not None and slot is not None:
+                shapes[native] = slot.to_native(np.broadcast_to(np.int8(0), param.shape)).shape
+        return shapes
+
+    def to_native(self, node: Node, state: Mapping[str, NDArray]) -> dict[str, NDArray]:
+        """A canonical state under native names in native layouts, in the published order."""
+        return {
+            native: np.ascontiguousarray(slot.to_native(state[path])).reshape(slot.to_native(state[path]).shape)
+            for path, _, native, slot in self.table(node)
+            if native is not None and slot is not None
+        }
+
+    def to_canonical(self, node: Node, native_state: Mapping[str, NDArray]) -> tuple[dict[str, NDArray], list[str]]:
+        """A native state as the canonical one, and the paths that the framework does not keep and that are made anew.
+
+        Strict: a missing or unexpected name, or a wrong shape, is a StateError that names it. A parameter that the framework
+        does not keep starts as its init says: a counter at 0.
+        """
+        expected = self.native_shapes(node)
+        missing = [name for name in expected if name not in native_state]
+        extra = [name for name in native_state if name not in expected]
+        if missing or extra:
+            which = f"{missing[0]!r} is missing" if missing else f"{extra[0]!r} is not the network's"
+            raise StateError(f"{which} ({len(missing)} missing, {len(extra)} left over, {len(expected)} expected)")
+        state, made = {}, []
+        for path, param, native, slot in self.table(node):
+            if native is None or slot is None:
+                if param.kind not in ("counter", "derived"):
+                    raise SpecError(f"layout of {self.name}: {path} is a {param.kind} and cannot be left out")
+                state[path] = np.zeros(param.shape, np.int64)
+                made.append(path)
+                continue
+            array = native_state[native]
+            if array.shape != expected[native]:
+                raise StateError(f"{native}: expected shape {expected[native]}, found {array.shape}")
+            state[path] = slot.to_canonical(array)
+        return state, made

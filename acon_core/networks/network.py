@@ -1,0 +1,53 @@
+"""What a published network is beyond its graph: its name, its activation, its stages, what its input must look like."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+from acon_core.errors import SpecError
+from acon_core.spec.graph import Graph
+from acon_core.spec.node import Node
+from acon_core.spec.param import Shape
+
+
+@dataclass(frozen=True)
+class InputContract:
+    """What a trained network expects of an image: channel `order`, the `range` of values, `mean` and `std` that were taken
+    off and divided by, per channel, and the `size` (height and width in pixels) that it was evaluated at."""
+
+    order: Literal["BGR", "RGB"]
+    range: tuple[float, float]
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    size: int
+
+    def __str__(self) -> str:
+        scaled = "not normalised" if self.mean == (0, 0, 0) and self.std == (1, 1, 1) else f"mean {self.mean}, std {self.std}"
+        return f"{self.order}, {self.range[0]:g} to {self.range[1]:g}, {scaled}, {self.size}x{self.size}"
+
+
+@dataclass(frozen=True, eq=False)
+class Network:
+    """A graph with what the registry knows of it; a user's own network needs the first two alone.
+
+    `stages`: names of features to the taps that are those features. `head`: the path of the layer whose outputs are the
+    classes. `input`: what a trained one expects. `source`: the paper and the code that it follows.
+    """
+
+    name: str
+    graph: Graph
+    activation: Node | None = None
+    num_classes: int | None = None
+    stages: Mapping[str, str] = field(default_factory=dict)
+    head: str | None = None
+    input: InputContract | None = None
+    source: str = ""
+
+    @property
+    def input_shape(self) -> Shape:
+        """One image of the size that the network was published with. Raises SpecError where none is known."""
+        if self.input is None:
+            raise SpecError(f"network {self.name!r} does not say what its input is; set Network.input")
+        return (1, 3, self.input.size, self.input.size)

@@ -1,0 +1,54 @@
+"""The reference under the verbs of a backend, so that the runner holds it to the same cases as everyone."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from acon_core.backends import Outputs, Vjp, Waiver, check_state
+from acon_core.reference import forward
+from acon_core.spec import Node, initial_state, named_params
+
+
+class ReferenceModel:
+    """A node and its state in float64."""
+
+    def __init__(self, node: Node, state: dict[str, NDArray]) -> None:
+        self.node = self.native = node
+        self._state = state
+
+    def load(self, state: Mapping[str, NDArray]) -> None:
+        """Take a canonical state of any float dtype: float64 holds them all."""
+        check_state(self.node, state)
+        table = named_params(self.node)
+        self._state = {path: np.array(state[path], np.int64 if param.integer else np.float64) for path, param in table.items()}
+
+    def state(self) -> dict[str, NDArray]:
+        return {path: array.copy() for path, array in self._state.items()}
+
+    def __call__(self, x: NDArray, *, train: bool = False, taps: Sequence[str] = ()) -> Outputs:
+        result = forward(self.node, self._state, [x], train)
+        self._state.update(result.statistics)
+        return Outputs(result.values[0], {tap: result.taps[tap] for tap in taps})
+
+    def vjp(self, x: NDArray, cotangent: NDArray, *, train: bool = False) -> Vjp:
+        result = forward(self.node, self._state, [x], train)
+        self._state.update(result.statistics)
+        gradients = result.vjp((np.asarray(cotangent, np.float64),))
+        return Vjp(result.values[0], gradients.inputs[0], gradients.params)
+
+
+class ReferenceBackend:
+    """NumPy in float64; what it is asked for in another dtype it computes in float64 all the same."""
+
+    name = "numpy"
+    dtypes = ("float64",)
+    waivers: tuple[Waiver, ...] = ()
+
+    def build(self, node: Node, *, dtype: str = "float64", seed: int = 0, compiled: bool = False) -> ReferenceModel:
+        return ReferenceModel(node, initial_state(node, seed, "float64"))
+
+
+backend = ReferenceBackend()

@@ -1,0 +1,243 @@
+"""What each primitive computes, forward and back. Plain before fast: this is the meaning of the spec."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
+
+from acon_core.errors import OneValuePerChannelError, SpecError
+from acon_core.reference.core import Array, Context, Gradients, Vjp, evaluate
+from acon_core.spec import primitives as p
+from acon_core.spec.node import join
+from acon_core.spec.param import Shape
+
+Values = tuple[tuple[Array, ...], Vjp]
+
+
+def sigmoid(z: Array) -> Array:
+    """1 / (1 + exp(-z)) from exp(-|z|) alone, so that nothing overflows and small values keep their digits."""
+    small = np.exp(-np.abs(z))
+    return np.where(z >= 0, 1.0 / (1.0 + small), small / (1.0 + small))
+
+
+def simple(y: Array, *back: Array) -> Values:
+    """A value without parameters of its own whose vjp multiplies by `back`, one factor an input."""
+    return (y,), lambda cotangents: Gradients(tuple(cotangents[0] * factor for factor in back), {}, {})
+
+
+def _windows(x: Array, kernel: p.Pair, stride: p.Pair, dilation: p.Pair) -> Array:
+    """A view (N, C, H', W', kernel height, kernel width) of padded x."""
+    reach = tuple(d * (k - 1) + 1 for d, k in zip(dilation, kernel, strict=True))
+    view = sliding_window_view(x, reach, axis=(2, 3))
+    return view[:, :, :: stride[0], :: stride[1], :: dilation[0], :: dilation[1]]
+
+
+def _pad(x: Array, padding: p.Pair, value: float) -> Array:
+    return np.pad(x, ((0, 0), (0, 0), (padding[0],) * 2, (padding[1],) * 2), constant_values=value)
+
+
+def _unwindow(parts: Array, padded: Shape, kernel: p.Pair, stride: p.Pair, padding: p.Pair, dilation: p.Pair) -> Array:
+    """The transpose of `_windows` and `_pad`: parts (N, C, H', W', kh, kw) summed back to where they came from."""
+    total = np.zeros(padded)
+    height, width = parts.shape[2:4]
+    for i in range(kernel[0]):
+        for j in range(kernel[1]):
+            top, left = i * dilation[0], j * dilation[1]
+            rows = slice(top, top + stride[0] * (height - 1) + 1, stride[0])
+            columns = slice(left, left + stride[1] * (width - 1) + 1, stride[1])
+            total[:, :, rows, columns] += parts[:, :, :, :, i, j]
+    return total[:, :, padding[0] : padded[2] - padding[0], padding[1] : padded[3] - padding[1]]
+
+
+@evaluate.register(p.Conv2d)
+def _(node: p.Conv2d, context: Context, x: Array) -> Values:
+    weight = context.param("weight")
+    groups, shape = node.groups, node.out_shapes(x.shape)[0]
+    flat_weight = weight.reshape(groups, shape[1] // groups, -1)
+
+    def columns() -> Array:
+        view = _windows(_pad(x, node.padding, 0.0), node.kernel, node.stride, node.dilation)
+        view = view.reshape(shape[0], groups, -1, *view.shape[2:]).transpose(0, 1, 2, 5, 6, 3, 4)
+        return view.reshape(shape[0], groups, flat_weight.shape[2], shape[2] * shape[3])
+
+    y = np.matmul(flat_weight, columns()).reshape(shape)
+    if node.bias:
+        y = y + context.param("bias")[:, None, None]
+
+    def vjp(cotangents: tuple[Array, ...]) -> Gradients:
+        g = cotangents[0].reshape(shape[0], groups, -1, shape[2] * shape[3])
+        cols = columns()
+        parts = np.matmul(flat_weight.transpose(0, 2, 1), g)
+        parts = parts.reshape(shape[0], node.in_channels, *node.kernel, *shape[2:]).transpose(0, 1, 4, 5, 2, 3)
+        padded = (*x.shape[:2], x.shape[2] + 2 * node.padding[0], x.shape[3] + 2 * node.padding[1])
+        dx = _unwindow(parts, padded, node.kernel, node.stride, node.padding, node.dilation)
+        params = {"weight": np.matmul(g, cols.swapaxes(2, 3)).sum(0).reshape(weight.shape)}
+        scales = {"weight": np.matmul(np.abs(g), np.abs(cols).swapaxes(2, 3)).sum(0).reshape(weight.shape)}
+        if node.bias:
+            params["bias"] = cotangents[0].sum((0, 2, 3))
+            scales["bias"] = np.abs(cotangents[0]).sum((0, 2, 3))
+        return Gradients((dx,), params, scales)
+
+    return (y,), vjp
+
+
+@evaluate.register(p.BatchNorm)
+def _(node: p.BatchNorm, context: Context, x: Array) -> Values:
+    axes = (0, *range(2, x.ndim))
+    shape = (1, -1, *(1,) * (x.ndim - 2))
+    count = x.size // node.channels
+    if context.train:
+        if count == 1:
+            raise OneValuePerChannelError(context.path, x.shape)
+        mean, variance = x.mean(axes), x.var(axes)
+        keep, take = node.decay, 1.0 - node.decay
+        unbiased = variance * (count / max(count - 1, 1))
+        for name, batch in (("running_mean", mean), ("running_var", unbiased)):
+            context.statistics[join(context.path, name)] = keep * context.param(name) + take * batch
+        counter = join(context.path, "num_batches_tracked")
+        context.statistics[counter] = np.asarray(context.state[counter]) + 1
+    else:
+        mean, variance = context.param("running_mean"), context.param("running_var")
+    inverse = 1.0 / np.sqrt(variance + node.eps)
+    normal = (x - mean.reshape(shape)) * inverse.reshape(shape)
+    weight = context.param("weight")
+
+    def vjp(cotangents: tuple[Array, ...]) -> Gradients:
+        g = cotangents[0]
+        dweight, dbias = (g * normal).sum(axes), g.sum(axes)
+        dx = g
+        if context.train:
+            dx = g - (dbias.reshape(shape) + normal * dweight.reshape(shape)) / count
+        scales = {"weight": np.abs(g * normal).sum(axes), "bias": np.abs(g).sum(axes)}
+        return Gradients(((weight * inverse).reshape(shape) * dx,), {"weight": dweight, "bias": dbias}, scales)
+
+    return (weight.reshape(shape) * normal + context.param("bias").reshape(shape),), vjp
+
+
+@evaluate.register(p.Linear)
+def _(node: p.Linear, context: Context, x: Array) -> Values:
+    weight = context.param("weight")
+    y = x @ weight.T
+    if node.bias:
+        y = y + context.param("bias")
+
+    def vjp(cotangents: tuple[Array, ...]) -> Gradients:
+        g = cotangents[0]
+        rows, flat = g.reshape(-1, node.out_features), x.reshape(-1, node.in_features)
+        params, scales = {"weight": rows.T @ flat}, {"weight": np.abs(rows).T @ np.abs(flat)}
+        if node.bias:
+            params["bias"], scales["bias"] = rows.sum(0), np.abs(rows).sum(0)
+        return Gradients((g @ weight,), params, scales)
+
+    return (y,), vjp
+
+
+@evaluate.register(p.MaxPool2d)
+def _(node: p.MaxPool2d, context: Context, x: Array) -> Values:
+    padded = _pad(x, node.padding, -np.inf)
+    view = _windows(padded, node.kernel, node.stride, (1, 1))
+    flat = view.reshape(*view.shape[:4], -1)
+    first = flat.argmax(-1)[..., None]
+
+    def vjp(cotangents: tuple[Array, ...]) -> Gradients:
+        parts = np.zeros(flat.shape)
+        np.put_along_axis(parts, first, cotangents[0][..., None], -1)
+        return Gradients((_unwindow(parts.reshape(view.shape), padded.shape, node.kernel, node.stride, node.padding, (1, 1)),), {}, {})
+
+    return (np.take_along_axis(flat, first, -1)[..., 0],), vjp
+
+
+@evaluate.register(p.GlobalAvgPool)
+def _(node: p.GlobalAvgPool, context: Context, x: Array) -> Values:
+    space = tuple(range(2, x.ndim))
+    y = x.mean(space).reshape(*x.shape[:2], 1, 1)
+
+    def vjp(cotangents: tuple[Array, ...]) -> Gradients:
+        g = cotangents[0].reshape(*x.shape[:2], *(1,) * len(space))
+        return Gradients((np.broadcast_to(g, x.shape) * (x.shape[0] * x.shape[1] / max(x.size, 1)),), {}, {})
+
+    return (y,), vjp
+
+
+@evaluate.register(p.Flatten)
+def _(node: p.Flatten, context: Context, x: Array) -> Values:
+    return (x.reshape(node.out_shapes(x.shape)[0]),), lambda cotangents: Gradients((cotangents[0].reshape(x.shape),), {}, {})
+
+
+@evaluate.register(p.Dropout)
+def _(node: p.Dropout, context: Context, x: Array) -> Values:
+    if context.train and node.rate:
+        raise SpecError(f"{context.path}: Dropout({node.rate}) is random in training; run deterministic(spec), or evaluation")
+    return simple(x, np.ones(()))
+
+
+@evaluate.register(p.Concat)
+def _(node: p.Concat, context: Context, *values: Array) -> Values:
+    ends = np.cumsum([value.shape[1] for value in values])[:-1]
+    return (np.concatenate(values, 1),), lambda cotangents: Gradients(tuple(np.split(cotangents[0], ends, 1)), {}, {})
+
+
+@evaluate.register(p.Split)
+def _(node: p.Split, context: Context, x: Array) -> Values:
+    size = x.shape[1] // node.parts
+    slices = [slice(i, None, node.parts) if node.interleaved else slice(i * size, (i + 1) * size) for i in range(node.parts)]
+
+    def vjp(cotangents: tuple[Array, ...]) -> Gradients:
+        dx = np.empty(x.shape)
+        for part, g in zip(slices, cotangents, strict=True):
+            dx[:, part] = g
+        return Gradients((dx,), {}, {})
+
+    return tuple(x[:, part] for part in slices), vjp
+
+
+@evaluate.register(p.Shuffle)
+def _(node: p.Shuffle, context: Context, x: Array) -> Values:
+    order = np.arange(x.shape[1]).reshape(node.groups, -1).T.reshape(-1)
+    return (x[:, order],), lambda cotangents: Gradients((cotangents[0][:, np.argsort(order)],), {}, {})
+
+
+@evaluate.register(p.ReLU)
+def _(node: p.ReLU, context: Context, x: Array) -> Values:
+    return simple(np.maximum(x, 0.0), (x > 0).astype(np.float64))
+
+
+@evaluate.register(p.SiLU)
+def _(node: p.SiLU, context: Context, x: Array) -> Values:
+    s, t = sigmoid(x), sigmoid(-x)
+    return simple(x * s, s + x * (s * t))
+
+
+@evaluate.register(p.Sigmoid)
+def _(node: p.Sigmoid, context: Context, x: Array) -> Values:
+    return simple(sigmoid(x), sigmoid(x) * sigmoid(-x))
+
+
+@evaluate.register(p.Acon)
+def _(node: p.Acon, context: Context, x: Array, p1: Array, p2: Array, beta: Array) -> Values:
+    def to_rank(gate: Array) -> Array:
+        return gate.reshape(*gate.shape[:2], *(1,) * (x.ndim - 2))
+
+    a, b = to_rank(p1), to_rank(p2)
+    slope = a - b
+    z = to_rank(beta) * slope * x
+    s, t = sigmoid(z), sigmoid(-z)
+    bend = np.clip(z, -1e300, 1e300) * (s * t)
+
+    def vjp(cotangents: tuple[Array, ...]) -> Gradients:
+        g = cotangents[0]
+        gx = g * x
+        terms = (gx * (s + bend), gx * (t - bend), gx * (slope * (x * (slope * (s * t)))))
+        sizes = (np.abs(gx) * (s + np.abs(bend)), np.abs(gx) * (t + np.abs(bend)), np.abs(terms[2]))
+
+        def to_gate(term: Array, gate: Array) -> Array:
+            axes = (() if gate.shape[0] == x.shape[0] != 1 else (0,)) + tuple(range(2, x.ndim))
+            return term.sum(axes).reshape(gate.shape)
+
+        gates = (p1, p2, beta)
+        dx = g * (a * (s + bend) + b * (t - bend))
+        grads = tuple(to_gate(term, gate) for term, gate in zip(terms, gates, strict=True))
+        scales = {f"input{i + 1}": to_gate(size, gate) for i, (size, gate) in enumerate(zip(sizes, gates, strict=True))}
+        return Gradients((dx, *grads), {}, scales)
+
+    return (x * (b + slope * s),), vjp

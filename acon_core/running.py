@@ -1,0 +1,76 @@
+"""`acon run`: a checkpoint's network on images, through any backend."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from zipfile import BadZipFile
+
+import numpy as np
+from numpy.typing import NDArray
+
+from acon_core import backends
+from acon_core.backends import Model
+from acon_core.checkpoint import Checkpoint, read_network
+from acon_core.checkpoint.file import atomic_write
+from acon_core.errors import AconError
+
+BATCH = 4
+
+
+def read_images(path: Path) -> NDArray:
+    """The one NCHW array of an .npz, as it is. Raises AconError for anything else."""
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            arrays = {name: archive[name] for name in archive.files}
+    except (OSError, ValueError, BadZipFile, AttributeError, EOFError) as error:
+        raise AconError(f"{path}: expected an .npz with one NCHW array: {error}") from error
+    if len(arrays) != 1:
+        raise AconError(f"{path}: expected one array, found {len(arrays)}: {', '.join(arrays)}; save the images alone")
+    ((name, images),) = arrays.items()
+    if images.ndim != 4 or not (images.dtype == np.uint8 or images.dtype.kind == "f"):
+        raise AconError(f"{path}: {name}: expected uint8 or float (N, C, H, W), found {images.dtype} {images.shape}")
+    return images
+
+
+def model_of(checkpoint: Checkpoint, backend: str) -> tuple[Model, str]:
+    """The checkpoint's network on a backend with its weights, and the dtype that it runs in.
+
+    A file of the backend's own format is read by the framework's own loader, so that what runs is what the file says to
+    the framework; any other goes through the canonical state.
+    """
+    dtype = "float64" if backend == "numpy" else "float32"
+    model = backends.get(backend).build(checkpoint.network.graph, dtype=dtype)
+    if checkpoint.format.name == backend and checkpoint.dtype == dtype:
+        model.load_file(checkpoint.path)
+    else:
+        model.load(checkpoint.cast(dtype))
+    return model, dtype
+
+
+def run_in_batches(model: Model, images: NDArray, dtype: str) -> Iterator[NDArray]:
+    """The outputs, a few images at a time: evaluation does not mix rows."""
+    for start in range(0, max(len(images), 1), BATCH):
+        yield model(images[start : start + BATCH].astype(dtype)).y
+
+
+def run_checkpoint(
+    file: Path,
+    input: Path,
+    output: Path,
+    backend: str,
+    network: str | None,
+    act: str | None,
+    tell: Callable[[int, int], None],
+) -> NDArray:
+    """Run `file` on the images of `input` and write `logits` to `output`: float64 from numpy, else float32."""
+    images = read_images(input)
+    model, dtype = model_of(read_network(file, network, act), backend)
+    parts = []
+    for part in run_in_batches(model, images, dtype):
+        parts.append(part)
+        tell(sum(map(len, parts)), len(images))
+    logits = np.concatenate(parts).astype(dtype)
+    with atomic_write(output) as target:
+        np.savez(target, logits=logits)
+    return logits

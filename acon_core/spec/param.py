@@ -1,0 +1,79 @@
+"""What a parameter is: its shape, its kind, whether weight decay applies to it, and how it starts."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from acon_core.random import Stream
+
+Shape = tuple[int, ...]
+Kind = Literal["weight", "statistic", "counter", "derived"]
+
+
+class Init(Protocol):
+    """A rule for initial values: a shape and a stream of random numbers give the array, in float64."""
+
+    def draw(self, shape: Shape, random: Stream) -> NDArray[np.float64]: ...
+
+
+@dataclass(frozen=True)
+class Constant:
+    """Every element is `value`."""
+
+    value: float
+
+    def draw(self, shape: Shape, random: Stream) -> NDArray[np.float64]:
+        return np.full(shape, self.value)
+
+
+@dataclass(frozen=True)
+class Normal:
+    """Normal, mean 0, standard deviation `std`."""
+
+    std: float
+
+    def draw(self, shape: Shape, random: Stream) -> NDArray[np.float64]:
+        return random.normal(shape, self.std)
+
+
+@dataclass(frozen=True)
+class NormalPerInput:
+    """Normal, mean 0, standard deviation 1 / shape[1]: one over the inputs of a group (the ShuffleNetV2 rule)."""
+
+    def draw(self, shape: Shape, random: Stream) -> NDArray[np.float64]:
+        return random.normal(shape, 1.0 / shape[1])
+
+
+@dataclass(frozen=True)
+class UniformPerFan:
+    """Uniform within +-1 / sqrt(fan): PyTorch's rule for the weights and the bias of its conv and linear layers."""
+
+    fan: int
+
+    def draw(self, shape: Shape, random: Stream) -> NDArray[np.float64]:
+        bound = 1.0 / math.sqrt(self.fan)
+        return random.uniform(shape, -bound, bound)
+
+
+@dataclass(frozen=True)
+class Param:
+    """One named array of a node: the checkpoint's schema is the table of these.
+
+    `kind`: `weight` (trained), `statistic` (a running mean or variance), `counter` (`num_batches_tracked`, int64),
+    `derived` (follows from the spec alone: made again when written, checked when read). `decay`: weight decay applies.
+    """
+
+    shape: Shape
+    init: Init
+    kind: Kind = "weight"
+    decay: bool = False
+
+    @property
+    def integer(self) -> bool:
+        """Counters and derived indices are int64 in every dtype of the network; all else has the network's dtype."""
+        return self.kind in ("counter", "derived")

@@ -1,0 +1,272 @@
+"""The leaves: what a backend implements, one rule each. What frameworks disagree on is a field or stated here."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from acon_core.errors import SpecError
+from acon_core.spec.node import Node
+from acon_core.spec.param import Constant, Param, Shape, UniformPerFan
+
+Pair = tuple[int, int]
+
+
+def pair(value: int | Pair) -> Pair:
+    """(height, width) from one number or two."""
+    return (value, value) if isinstance(value, int) else (value[0], value[1])
+
+
+def check(holds: bool, node: Node, expected: str, shape: object) -> None:
+    """Raise the SpecError that says what `node` expected and what shape it was given."""
+    if not holds:
+        raise SpecError(f"{type(node).__name__}: expected {expected}, found shape {shape}")
+
+
+@dataclass(frozen=True)
+class Primitive(Node):
+    """A node that a backend implements; it has parameters, but no children."""
+
+    def _set_pairs(self, *names: str) -> None:
+        for name in names:
+            object.__setattr__(self, name, pair(getattr(self, name)))
+
+
+@dataclass(frozen=True)
+class Conv2d(Primitive):
+    """2-D cross-correlation: y[n,o,h,w] = bias[o] + sum over i, u, v of weight[o,i,u,v] x[n, i, s h + d u - p, s w + d v - p].
+
+    `kernel`, `stride`, `padding` (zeros, on both sides), `dilation`: one number or (height, width), in pixels.
+    `weight`: (out, in / groups, kernel height, kernel width); `bias`: (out,). (N, in, H, W) -> (N, out, H', W').
+    Raises SpecError for channels that `groups` does not divide, or an input smaller than the kernel.
+    """
+
+    in_channels: int
+    out_channels: int
+    kernel: Any
+    stride: Any = (1, 1)
+    padding: Any = (0, 0)
+    dilation: Any = (1, 1)
+    groups: int = 1
+    bias: bool = True
+
+    def __post_init__(self) -> None:
+        self._set_pairs("kernel", "stride", "padding", "dilation")
+        if self.in_channels % self.groups or self.out_channels % self.groups:
+            raise SpecError(
+                f"Conv2d: groups={self.groups} must divide {self.in_channels} inputs and {self.out_channels} outputs"
+            )
+
+    @property
+    def params(self) -> Mapping[str, Param]:
+        shape = (self.out_channels, self.in_channels // self.groups, *self.kernel)
+        init = UniformPerFan(shape[1] * shape[2] * shape[3])
+        params = {"weight": Param(shape, init, decay=True)}
+        if self.bias:
+            params["bias"] = Param((self.out_channels,), init)
+        return params
+
+    def out_shapes(self, *shapes: Shape) -> tuple[Shape, ...]:
+        (x,) = shapes
+        check(len(x) == 4 and x[1] == self.in_channels, self, f"(N, {self.in_channels}, H, W)", x)
+        size = window(self, x, self.kernel, self.stride, self.padding, self.dilation)
+        return ((x[0], self.out_channels, *size),)
+
+
+def window(node: Node, x: Shape, kernel: Pair, stride: Pair, padding: Pair, dilation: Pair = (1, 1)) -> Shape:
+    """The (height, width) that a window slid over `x` gives: rounded down, as in all four frameworks by default."""
+    size = tuple((x[2 + i] + 2 * padding[i] - dilation[i] * (kernel[i] - 1) - 1) // stride[i] + 1 for i in (0, 1))
+    check(min(size) > 0, node, f"an input no smaller than its {kernel[0]}x{kernel[1]} window", x)
+    return size
+
+
+@dataclass(frozen=True)
+class BatchNorm(Primitive):
+    """Batch normalisation over every axis but the channel's: y = weight (x - mean) / sqrt(var + eps) + bias.
+
+    Training: mean and **biased** variance of the batch; then running = decay running + (1 - decay) batch, with the
+    **unbiased** variance (n - 1). Evaluation: the running values. `decay` 0.9 is PyTorch's momentum 0.1.
+    `weight`, `bias`, `running_mean`, `running_var`: (C,); `num_batches_tracked`: (), counts training batches.
+    (N, C, ...) -> the same. Raises OneValuePerChannelError in training when N times the space is 1. Source: Ioffe and
+    Szegedy 2015, algorithm 1 and 2, with PyTorch's running variance.
+    """
+
+    channels: int
+    eps: float = 1e-5
+    decay: float = 0.9
+
+    @property
+    def params(self) -> Mapping[str, Param]:
+        shape = (self.channels,)
+        return {
+            "weight": Param(shape, Constant(1.0)),
+            "bias": Param(shape, Constant(0.0)),
+            "running_mean": Param(shape, Constant(0.0), kind="statistic"),
+            "running_var": Param(shape, Constant(1.0), kind="statistic"),
+            "num_batches_tracked": Param((), Constant(0), kind="counter"),
+        }
+
+    def out_shapes(self, *shapes: Shape) -> tuple[Shape, ...]:
+        (x,) = shapes
+        check(len(x) >= 2 and x[1] == self.channels, self, f"(N, {self.channels}, ...)", x)
+        return (x,)
+
+
+@dataclass(frozen=True)
+class Linear(Primitive):
+    """y = x weight^T + bias, over the last axis. `weight`: (out, in); `bias`: (out,). (..., in) -> (..., out)."""
+
+    in_features: int
+    out_features: int
+    bias: bool = True
+
+    @property
+    def params(self) -> Mapping[str, Param]:
+        init = UniformPerFan(self.in_features)
+        params = {"weight": Param((self.out_features, self.in_features), init, decay=True)}
+        if self.bias:
+            params["bias"] = Param((self.out_features,), init)
+        return params
+
+    def out_shapes(self, *shapes: Shape) -> tuple[Shape, ...]:
+        (x,) = shapes
+        check(len(x) >= 2 and x[-1] == self.in_features, self, f"(..., {self.in_features})", x)
+        return ((*x[:-1], self.out_features),)
+
+
+@dataclass(frozen=True)
+class MaxPool2d(Primitive):
+    """The largest of each window; padding never wins. Sizes are rounded down.
+
+    Gradient: all of it to the first of equal values in row order. (N, C, H, W) -> (N, C, H', W').
+    Raises SpecError when padding exceeds half the kernel: such a window could hold padding alone.
+    """
+
+    kernel: Any
+    stride: Any
+    padding: Any = (0, 0)
+
+    def __post_init__(self) -> None:
+        self._set_pairs("kernel", "stride", "padding")
+        if any(2 * p > k for p, k in zip(self.padding, self.kernel, strict=True)):
+            raise SpecError(f"MaxPool2d: padding {self.padding} exceeds half the kernel {self.kernel}")
+
+    def out_shapes(self, *shapes: Shape) -> tuple[Shape, ...]:
+        (x,) = shapes
+        check(len(x) == 4, self, "(N, C, H, W)", x)
+        return ((x[0], x[1], *window(self, x, self.kernel, self.stride, self.padding)),)
+
+
+@dataclass(frozen=True)
+class GlobalAvgPool(Primitive):
+    """The mean over space, whatever its rank and size. (N, C, ...) -> (N, C, 1, 1)."""
+
+    def out_shapes(self, *shapes: Shape) -> tuple[Shape, ...]:
+        (x,) = shapes
+        check(len(x) >= 2, self, "(N, C, ...)", x)
+        return ((x[0], x[1], 1, 1),)
+
+
+@dataclass(frozen=True)
+class Flatten(Primitive):
+    """(N, C, H, W) -> (N, C H W), in C, H, W order in every framework, also where the backend runs channels last."""
+
+    def out_shapes(self, *shapes: Shape) -> tuple[Shape, ...]:
+        (x,) = shapes
+        check(len(x) == 4, self, "(N, C, H, W)", x)
+        return ((x[0], x[1] * x[2] * x[3]),)
+
+
+@dataclass(frozen=True)
+class Dropout(Primitive):
+    """In training, each element is zero with probability `rate`, else divided by 1 - rate; in evaluation, x."""
+
+    rate: float
+
+    def __post_init__(self) -> None:
+        if not 0.0 <= self.rate < 1.0:
+            raise SpecError(f"Dropout: expected a rate in [0, 1), found {self.rate}")
+
+    def out_shapes(self, *shapes: Shape) -> tuple[Shape, ...]:
+        return shapes
+
+
+@dataclass(frozen=True)
+class Concat(Primitive):
+    """Values joined along the channel axis. (N, C1, ...), (N, C2, ...), ... -> (N, C1 + C2 + ..., ...)."""
+
+    def out_shapes(self, *shapes: Shape) -> tuple[Shape, ...]:
+        first = shapes[0]
+        alike = all(s[:1] + s[2:] == first[:1] + first[2:] for s in shapes)
+        check(len(first) >= 2 and alike, self, "values that differ in channels alone", shapes)
+        return ((first[0], sum(s[1] for s in shapes), *first[2:]),)
+
+
+@dataclass(frozen=True)
+class Split(Primitive):
+    """The channels in `parts` equal values: interleaved, part i takes channels i, i + parts, ...; else consecutive runs.
+
+    (N, C, ...) -> `parts` values (N, C / parts, ...). The ShuffleNetV2 of ACON splits even and odd: Split(2, interleaved=True).
+    """
+
+    parts: int
+    interleaved: bool
+
+    def out_shapes(self, *shapes: Shape) -> tuple[Shape, ...]:
+        (x,) = shapes
+        check(len(x) >= 2 and x[1] % self.parts == 0, self, f"channels divisible by {self.parts}", x)
+        return ((x[0], x[1] // self.parts, *x[2:]),) * self.parts
+
+
+@dataclass(frozen=True)
+class Shuffle(Primitive):
+    """Channel shuffle: y[:, j groups + g] = x[:, g C / groups + j]. (N, C, ...) -> the same. Source: ShuffleNet, section 3.1."""
+
+    groups: int
+
+    def out_shapes(self, *shapes: Shape) -> tuple[Shape, ...]:
+        (x,) = shapes
+        check(len(x) >= 2 and x[1] % self.groups == 0, self, f"channels divisible by {self.groups}", x)
+        return (x,)
+
+
+@dataclass(frozen=True)
+class Elementwise(Primitive):
+    """A function of each element alone: any shape -> the same."""
+
+    def out_shapes(self, *shapes: Shape) -> tuple[Shape, ...]:
+        check(len(shapes) == 1, self, "one value", shapes)
+        return shapes
+
+
+@dataclass(frozen=True)
+class ReLU(Elementwise):
+    """max(x, 0). Gradient at 0: 0."""
+
+
+@dataclass(frozen=True)
+class SiLU(Elementwise):
+    """x sigmoid(x). Its gradient is finite for every finite x."""
+
+
+@dataclass(frozen=True)
+class Sigmoid(Elementwise):
+    """1 / (1 + exp(-x))."""
+
+
+@dataclass(frozen=True)
+class Acon(Primitive):
+    """acon(x, p1, p2, beta) = x (p2 + (p1 - p2) sigmoid(beta (p1 - p2) x)): the smooth maximum of p1 x and p2 x.
+
+    x: (N, C, ...); p1, p2, beta: (1 or N, C, 1, 1), brought to the rank of x, so that one rule serves ACON-C (beta a
+    parameter) and Meta-ACON (beta generated). Smooth: no kinks. Source: Ma et al. 2021, equation 8 (field name ACON-C).
+    """
+
+    def out_shapes(self, *shapes: Shape) -> tuple[Shape, ...]:
+        check(len(shapes) == 4, self, "x, p1, p2, beta", shapes)
+        x, *gates = shapes
+        for gate in gates:
+            fits = len(gate) == 4 and gate[0] in (1, x[0]) and gate[1:] == (x[1], 1, 1)
+            check(len(x) >= 2 and fits, self, f"(1 or {x[0]}, {x[1]}, 1, 1) beside x {x}", gate)
+        return (x,)

@@ -1,0 +1,157 @@
+"""What is done to specs before anything runs: initial values, lowering, the deterministic form, counts."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from acon_core.errors import SpecError
+from acon_core.random import Stream
+from acon_core.spec import primitives as p
+from acon_core.spec.graph import Graph, InitRule, Layer
+from acon_core.spec.node import Node, Rules, join, named_params, walk
+from acon_core.spec.param import Shape
+
+
+def cast(array: NDArray[np.float64], integer: bool, dtype: np.dtype | str) -> NDArray:
+    """A parameter's array in the network's dtype, or int64 where the parameter is a counter or an index."""
+    return array.astype(np.int64 if integer else dtype)
+
+
+def initial_state(node: Node, seed: int = 0, dtype: np.dtype | str = np.float32) -> dict[str, NDArray]:
+    """The initial values of every parameter, drawn once for all frameworks from a stream keyed by seed and path.
+
+    The first of the network's init rules that fits decides, else the parameter's own. The same seed gives the same bits
+    in every process; two parameters never share a stream.
+    """
+    return {
+        join(path, name): cast(_init(rules, part, path, name).draw(param.shape, Stream("init", seed, join(path, name))), param.integer, dtype)
+        for rules, path, part in _walk_with_rules(node, "", ())
+        for name, param in part.params.items()
+    }
+
+
+def _walk_with_rules(node: Node, path: str, rules: tuple[InitRule, ...]) -> Iterator[tuple[tuple[InitRule, ...], str, Node]]:
+    if isinstance(node, Graph):
+        rules = node.init_rules + rules
+    yield rules, path, node
+    for name, child in node.children.items():
+        yield from _walk_with_rules(child, join(path, name), rules)
+
+
+def _init(rules: tuple[InitRule, ...], node: Node, path: str, name: str):  # type: ignore[no-untyped-def]
+    for rule in rules:
+        if rule.node is type(node) and rule.param == name and rule.under in path:
+            return rule.init
+    return node.params[name].init
+
+
+def rewrite(node: Node, change: Callable[[Node], Node]) -> Node:
+    """The same network with `change` applied to every leaf: names, order and programs stay.
+
+    A Layer of which no leaf changes stays itself, so that backends keep their rule for it; else its graph takes its place.
+    """
+    if not node.children:
+        return change(node)
+    graph = node.graph if isinstance(node, Layer) else node
+    if not isinstance(graph, Graph):
+        raise SpecError(f"rewrite: {type(node).__name__} has children but is no Graph or Layer")
+    members = {name: rewrite(child, change) for name, child in graph.members.items()}
+    same = all(members[name] is child for name, child in graph.members.items())
+    return node if same else replace(graph, members=members)
+
+
+def lower(node: Node) -> Node:
+    """The same network in primitives and graphs alone: every Layer is written out. Names and order stay."""
+    graph = node.graph if isinstance(node, Layer) else node
+    if not isinstance(graph, Graph):
+        return graph
+    return replace(graph, members={name: lower(child) for name, child in graph.members.items()})
+
+
+def deterministic(node: Node) -> Node:
+    """The same network, same names, with nothing random in training: dropout at rate 0."""
+    return rewrite(node, lambda leaf: p.Dropout(0.0) if type(leaf) is p.Dropout else leaf)
+
+
+macs: Rules[int] = Rules("macs")
+"""Multiply-accumulates of one node: output elements times kernel volume per group, convolutions and linear layers alone."""
+
+
+@macs.register(p.Conv2d)
+def _(node: p.Conv2d, shapes: tuple[Shape, ...]) -> int:
+    return math.prod(node.out_shapes(*shapes)[0]) * (node.in_channels // node.groups) * math.prod(node.kernel)
+
+
+@macs.register(p.Linear)
+def _(node: p.Linear, shapes: tuple[Shape, ...]) -> int:
+    return math.prod(node.out_shapes(*shapes)[0]) * node.in_features
+
+
+@macs.register(
+    p.BatchNorm, p.MaxPool2d, p.GlobalAvgPool, p.Flatten, p.Dropout, p.Concat, p.Split, p.Shuffle, p.ReLU, p.SiLU, p.Sigmoid, p.Acon
+)
+def _(node: Node, shapes: tuple[Shape, ...]) -> int:
+    return 0
+
+
+@dataclass(frozen=True)
+class Row:
+    """One leaf of a summary: where, what, the shapes in and out, trainable parameters and MACs."""
+
+    path: str
+    kind: str
+    inputs: tuple[Shape, ...]
+    outputs: tuple[Shape, ...]
+    parameters: int
+    macs: int
+
+
+def summarise(node: Node, *shapes: Shape, path: str = "") -> list[Row]:
+    """Every leaf in the order of execution with its shapes and counts; a graph's own parameters get a row of their own."""
+    graph = node.graph if isinstance(node, Layer) else node
+    own = sum(math.prod(param.shape) for param in graph.params.values() if param.kind == "weight")
+    if not isinstance(graph, Graph):
+        return [Row(path, type(node).__name__, shapes, node.out_shapes(*shapes), own, macs(node, shapes))]
+    rows = [Row(path, type(node).__name__, shapes, graph.out_shapes(*shapes), own, 0)] if own else []
+    values = graph.shapes(*shapes)
+    for step in graph.steps:
+        arguments = tuple(values[name] for name in step.inputs)
+        rows += summarise(graph.members[step.child], *arguments, path=join(path, step.child))
+    return rows
+
+
+@dataclass(frozen=True)
+class Counts:
+    """`parameters`: trainable; `decayed`: those under weight decay, which are the convolution and linear weights (what the
+    published tables print); `biases`: of convolutions and linear layers; `buffers`: elements of running statistics;
+    `state_keys`: tensors of the state; `macs`: for the input shape given."""
+
+    parameters: int
+    decayed: int
+    biases: int
+    buffers: int
+    state_keys: int
+    macs: int
+
+
+def count(node: Node, *shapes: Shape) -> Counts:
+    """Exact counts from the spec alone. `shapes`: of the inputs, which only the MACs depend on."""
+    table = named_params(node)
+
+    def total(wanted: Callable[..., bool]) -> int:
+        return sum(math.prod(param.shape) for path, param in table.items() if wanted(path, param))
+
+    convolutions = {path for path, part in walk(node) if type(part) is p.Conv2d}
+    return Counts(
+        parameters=total(lambda _, param: param.kind == "weight"),
+        decayed=total(lambda _, param: param.decay),
+        biases=total(lambda path, _: path.endswith(".bias") and path.removesuffix(".bias") in convolutions),
+        buffers=total(lambda _, param: param.kind == "statistic"),
+        state_keys=len(table),
+        macs=sum(row.macs for row in summarise(node, *shapes)),
+    )

@@ -1,0 +1,71 @@
+"""`acon convert --verify`: the network of the new file runs, and gives what the network of the old one gives."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tempfile
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
+
+from acon_core.checkpoint import Checkpoint, read_network
+from acon_core.checkpoint.formats import Format
+from acon_core.conformance.tolerances import TOLERANCES
+from acon_core.errors import AconError, StateError
+from acon_core.networks import Network
+from acon_core.random import Stream
+from acon_core.reference import forward
+from acon_core.spec.activations import activation_name
+
+MODULES = {"torch": "torch", "jax": "flax", "paddle": "paddle", "megengine": "megengine"}
+SIZE = (2, 3, 64, 96)
+
+
+def interpreter(framework: str) -> str | None:
+    """A Python that has the framework: the one that ACON_PYTHON_<NAME> names, else this one, else none."""
+    named = os.environ.get(f"ACON_PYTHON_{framework.upper()}")
+    if named:
+        return named
+    return sys.executable if framework in MODULES and find_spec(MODULES[framework]) else None
+
+
+def verify(checkpoint: Checkpoint, written: Path, format: Format) -> None:
+    """Run the source on the reference, and the new file on the reference and, where at hand, on its own framework.
+
+    Raises StateError when two outputs differ by more than rounding explains.
+    """
+    network = checkpoint.network
+    low, high = network.input.range if network.input else (-1.0, 1.0)
+    x = Stream("verify", network.name).uniform(SIZE, low, high).astype(np.float32)
+    expected = forward(network.graph, checkpoint.state, [x]).values[0]
+    named = network.name, activation_name(network.activation) if network.activation else None
+    again = read_network(written, *named)
+    if not np.array_equal(forward(network.graph, again.state, [x]).values[0], expected, equal_nan=True):
+        raise StateError(f"{written}: the network of the new file gives other outputs than that of the old one")
+    python = interpreter(format.name)
+    if python is None or checkpoint.dtype != "float32":
+        return
+    found = _run(python, written, format.name, network, x)
+    error = float(np.abs(found - expected).max() / np.abs(expected).max())
+    bound = TOLERANCES["network", "y", "float32"].bound
+    if not error <= bound:
+        raise StateError(f"{written}: {format.name} gives outputs that differ by {error:.1e} of the largest, allowed {bound:.0e}")
+
+
+def _run(python: str, file: Path, backend: str, network: Network, x: np.ndarray) -> np.ndarray:
+    """`acon run` in another process."""
+    with tempfile.TemporaryDirectory() as folder:
+        source, target = Path(folder, "x.npz"), Path(folder, "y.npz")
+        np.savez(source, x=x)
+        command = [python, "-m", "acon_core.cli", "run", str(file), "--input", str(source), "--output", str(target)]
+        command += ["--backend", backend, "--network", network.name]
+        if network.activation:
+            command += ["--act", activation_name(network.activation)]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        if done.returncode:
+            raise AconError(f"{file}: {backend} could not run it: {done.stderr.strip().splitlines()[-1:]}")
+        with np.load(target) as archive:
+            return np.asarray(archive["logits"], np.float64)

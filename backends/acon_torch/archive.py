@@ -1,0 +1,232 @@
+"""The zip that `torch.save` writes: nothing compressed, nothing hidden, every byte accounted for.
+
+Zip tells everything twice, in each member's own header and in a directory at the end, and readers that believe one or
+the other can be shown two different files. Here both must agree, and members must lie one after another from byte 0.
+"""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO, NamedTuple, NoReturn
+
+from acon_core.checkpoint.file import LIMITS, Limits
+from acon_core.errors import CheckpointError
+
+_ALIGNMENT = 64
+_SATURATED = 0xFFFFFFFF
+_DATE = 0, 0x21  # 1980-01-01 00:00, zip's own beginning of time
+_LOCAL = struct.Struct("<4s5H3L2H")
+_CENTRAL = struct.Struct("<4s6H3L5H2L")
+_END = struct.Struct("<4s4H2LH")
+_END64 = struct.Struct("<4sQ2H2L4Q")
+_LOCATOR = struct.Struct("<4sLQL")
+
+
+@dataclass(frozen=True)
+class Member:
+    """One file in a zip, as the directory describes it; `data` is not yet checked against `crc`."""
+
+    name: str
+    compressed: bool
+    crc: int
+    data: memoryview
+
+
+class _Region(NamedTuple):
+    begin: int
+    end: int
+    described: bool
+    crc: int
+    packed: int
+    size: int
+
+
+class Zip:
+    """The members of a zip by name, and its one top folder.
+
+    Raises CheckpointError for a file that contradicts itself. Compressed members are listed, and refused when read.
+    """
+
+    def __init__(self, data: memoryview, path: Path, limits: Limits = LIMITS) -> None:
+        self.data, self.path = data, path
+        count, start, size, end = self._directory()
+        if count > limits.members:
+            raise CheckpointError("unsupported", f"{path}: {count} members, more than {limits.members}")
+        self.members: dict[str, Member] = {}
+        regions = []
+        position = start
+        for _ in range(count):
+            position, region = self._member(position, start + size)
+            regions.append(region)
+        if position != start + size or position != end:
+            self.corrupt("the zip's directory has another size than it says")
+        self._check_regions(sorted(regions), start)
+        roots = {name.partition("/")[0] for name in self.members}
+        if len(roots) != 1:
+            self.corrupt(f"expected one folder in the zip, found {len(roots)}")
+        self.root = roots.pop()
+
+    def __contains__(self, name: str) -> bool:
+        return f"{self.root}/{name}" in self.members
+
+    def read(self, name: str) -> memoryview:
+        """A member's bytes, with their checksum verified, which PyTorch does not do."""
+        member = self.members.get(f"{self.root}/{name}")
+        if member is None:
+            self.corrupt(f"the zip has no {name}")
+        if member.compressed:
+            self.corrupt(f"{member.name} is compressed, which torch.save never does; save the file again")
+        if zlib.crc32(member.data) != member.crc:
+            self.corrupt(f"{member.name}: its checksum does not match, so its bytes have changed; download it again")
+        return member.data
+
+    def corrupt(self, message: str) -> NoReturn:
+        """Raise CheckpointError, naming the file."""
+        raise CheckpointError("corrupt", f"{self.path}: {message}")
+
+    def _unpack(self, layout: struct.Struct, at: int, magic: bytes, what: str) -> tuple[int, ...]:
+        if at < 0 or at + layout.size > len(self.data) or bytes(self.data[at : at + 4]) != magic:
+            self.corrupt(f"the zip has no {what} where it should be; the file is cut short or has bytes added")
+        return layout.unpack_from(self.data, at)[1:]
+
+    def _directory(self) -> tuple[int, int, int, int]:
+        """How many members, where the directory starts, its size, and where it must end."""
+        at = len(self.data) - _END.size
+        disk, start_disk, here, count, size, start, comment = self._unpack(_END, at, b"PK\5\6", "end record")
+        if disk or start_disk or here != count or comment:
+            self.corrupt("the zip spans several disks or has a comment")
+        if bytes(self.data[max(at - _LOCATOR.size, 0) :][:4]) != b"PK\6\7":
+            return count, start, size, at
+        _, end, disks = self._unpack(_LOCATOR, at - _LOCATOR.size, b"PK\6\7", "zip64 locator")
+        if end != at - _LOCATOR.size - _END64.size or disks != 1:
+            self.corrupt("the zip64 end record is not where the zip says")
+        record = self._unpack(_END64, end, b"PK\6\6", "zip64 end record")
+        length, _, _, disk, start_disk, here, count64, size64, start64 = record
+        if length != _END64.size - 12 or disk or start_disk or here != count64:
+            self.corrupt("the zip64 end record contradicts itself")
+        for short, long, saturated in ((count, count64, 0xFFFF), (size, size64, _SATURATED), (start, start64, _SATURATED)):
+            if short not in (long, saturated):
+                self.corrupt("the zip's two end records disagree")
+        return count64, start64, size64, end
+
+    def _member(self, at: int, end: int) -> tuple[int, _Region]:
+        """Read the directory's entry at `at`; returns where the next begins, and the bytes that this member takes."""
+        entry = self._unpack(_CENTRAL, at, b"PK\1\2", "directory entry")
+        _, _, flags, method, _, _, crc, packed, size, n_name, n_extra, n_comment, disk, _, _, offset = entry
+        after = at + _CENTRAL.size + n_name + n_extra
+        if n_comment or disk or after > end or flags & ~0x0808:
+            self.corrupt("a member of the zip is encrypted, has a comment, or lies on another disk")
+        encoded = bytes(self.data[at + _CENTRAL.size : at + _CENTRAL.size + n_name])
+        size, packed, offset = self._zip64(self.data[after - n_extra : after], size, packed, offset)
+        local = self._unpack(_LOCAL, offset, b"PK\3\4", "header for a member")
+        _, local_flags, local_method, _, _, local_crc, local_packed, local_size, local_name, local_extra = local
+        begin = offset + _LOCAL.size + local_name + local_extra
+        name = self._name(encoded)
+        if bytes(self.data[offset + _LOCAL.size :][:local_name]) != encoded or (local_flags, local_method) != (flags, method):
+            self.corrupt(f"{name}: the zip's directory and the member's own header disagree")
+        told = (local_crc, local_packed, local_size)
+        later = flags & 8 and told == (0, 0, 0)  # PyTorch tells them in a descriptor behind the bytes
+        if not later and told != (crc, min(packed, _SATURATED), min(size, _SATURATED)):
+            self.corrupt(f"{name}: the zip's directory and the member's own header disagree on size or checksum")
+        if begin + packed > len(self.data) or (method == 0 and packed != size):
+            self.corrupt(f"{name}: {packed} bytes do not fit into the file")
+        self.members[name] = Member(name, method != 0, crc, self.data[begin : begin + packed])
+        return after, _Region(offset, begin + packed, bool(flags & 8), crc, packed, size)
+
+    def _zip64(self, extra: memoryview, *fields: int) -> list[int]:
+        """Sizes and offset, taken from the zip64 extra field where the entry has no room for them."""
+        long = memoryview(b"")
+        while len(extra):
+            if len(extra) < 4 or len(extra) < 4 + struct.unpack("<H", extra[2:4])[0]:
+                self.corrupt("an extra field of the zip is cut short")
+            tag, length = struct.unpack("<2H", extra[:4])
+            if tag == 1:
+                long = extra[4 : 4 + length]
+            extra = extra[4 + length :]
+        found = list(fields)
+        for index, value in enumerate(found):
+            if value == _SATURATED:
+                if len(long) < 8:
+                    self.corrupt("the zip64 extra field is missing or cut short")
+                found[index] = struct.unpack("<Q", long[:8])[0]
+                long = long[8:]
+        return found
+
+    def _name(self, encoded: bytes) -> str:
+        try:
+            name = encoded.decode("utf-8")
+        except UnicodeDecodeError:
+            self.corrupt(f"the zip has a member whose name is not UTF-8: {encoded[:60]!r}")
+        parts = name.split("/")
+        if len(parts) < 2 or "\\" in name or "\0" in name or any(part in ("", ".", "..") for part in parts):
+            self.corrupt(f"the zip has a member with a name that torch.save never gives: {name[:60]!r}")
+        if name in self.members:
+            self.corrupt(f"{name} is in the zip twice")
+        return name
+
+    def _check_regions(self, regions: list[_Region], directory: int) -> None:
+        """Members follow one another from byte 0 to the directory; only their descriptors may lie between."""
+        position = 0
+        for region in regions:
+            if region.begin != position:
+                self.corrupt("members of the zip overlap, or bytes lie between them")
+            position = region.end + (self._descriptor(region) if region.described else 0)
+        if position != directory:
+            self.corrupt("bytes that belong to no member lie in the zip")
+
+    def _descriptor(self, region: _Region) -> int:
+        """The length of the data descriptor, which repeats the checksum, and the sizes in 4 or 8 bytes each."""
+        for layout in (struct.Struct("<4sLLL"), struct.Struct("<4sLQQ")):
+            found = bytes(self.data[region.end : region.end + layout.size])
+            fits = region.packed <= _SATURATED and region.size <= _SATURATED
+            if (fits or layout.size == 24) and found == layout.pack(b"PK\7\x08", region.crc, region.packed, region.size):
+                return layout.size
+        self.corrupt("a member of the zip lacks its descriptor, or the descriptor disagrees with the directory")
+
+
+class ZipWriter:
+    """Writes members as torch.save lays them out: stored, each one's bytes at a multiple of 64, one date for all.
+
+    Use `add` for each member and `close` once. There is no `.format_version`, which would let PyTorch compute where the
+    bytes lie from its own habits instead of reading it.
+    """
+
+    def __init__(self, file: BinaryIO, root: str = "archive") -> None:
+        self.file, self.root = file, root
+        self.position = 0
+        self.directory: list[bytes] = []
+
+    def add(self, name: str, data: memoryview | bytes) -> None:
+        """Append one member."""
+        encoded, size, crc, offset = f"{self.root}/{name}".encode(), len(data), zlib.crc32(data), self.position
+        extra = struct.pack("<2H2Q", 1, 16, size, size) if size >= _SATURATED else b""
+        padding = -(offset + _LOCAL.size + len(encoded) + len(extra) + 4) % _ALIGNMENT
+        extra += b"FB" + struct.pack("<H", padding) + b"Z" * padding
+        short = min(size, _SATURATED)
+        version = 45 if size >= _SATURATED or offset >= _SATURATED else 20
+        common = (0x0800, 0, *_DATE, crc, short, short, len(encoded))
+        self._write(_LOCAL.pack(b"PK\3\4", version, *common, len(extra)) + encoded + extra)
+        self._write(data)
+        long = [size, size] if size >= _SATURATED else []
+        long += [offset] if offset >= _SATURATED else []
+        extra = struct.pack(f"<2H{len(long)}Q", 1, 8 * len(long), *long) if long else b""
+        tail = (len(extra), 0, 0, 0, 0, min(offset, _SATURATED))
+        self.directory.append(_CENTRAL.pack(b"PK\1\2", version, version, *common, *tail) + encoded + extra)
+
+    def close(self) -> None:
+        """Write the directory and the end records, the zip64 ones always, as PyTorch does."""
+        start, count = self.position, len(self.directory)
+        for entry in self.directory:
+            self._write(entry)
+        size, end = self.position - start, self.position
+        self._write(_END64.pack(b"PK\6\6", _END64.size - 12, 45, 45, 0, 0, count, count, size, start))
+        self._write(_LOCATOR.pack(b"PK\6\7", 0, end, 1))
+        short = min(count, 0xFFFF)
+        self._write(_END.pack(b"PK\5\6", 0, 0, short, short, min(size, _SATURATED), min(start, _SATURATED), 0))
+
+    def _write(self, data: bytes | memoryview) -> None:
+        self.file.write(data)
+        self.position += len(data)

@@ -1,0 +1,25 @@
+"""NumPy arrays and tensors, bit for bit, bfloat16 included."""
+
+from __future__ import annotations
+
+import ml_dtypes
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+
+def to_tensor(array: NDArray) -> Tensor:
+    """A tensor with a copy of the array's values, in its dtype."""
+    array = np.array(array, order="C", copy=True)
+    if array.dtype == ml_dtypes.bfloat16:
+        return torch.from_numpy(array.view(np.uint16)).view(torch.bfloat16)
+    return torch.from_numpy(array)
+
+
+def to_array(tensor: Tensor) -> NDArray:
+    """An array with a copy of the tensor's values, in its dtype."""
+    tensor = tensor.detach().cpu().contiguous()
+    if tensor.dtype == torch.bfloat16:
+        return tensor.view(torch.uint16).numpy().view(ml_dtypes.bfloat16).copy()
+    return tensor.numpy().copy()

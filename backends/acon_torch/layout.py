@@ -1,0 +1,15 @@
+"""PyTorch's names and layouts. They are the canonical ones: the published weights are PyTorch's."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from acon_core.layout import Layout, Slot
+from acon_core.spec import BatchNorm, Conv2d, Linear, Node
+
+layout = Layout("torch")
+
+
+@layout.register(Conv2d, Linear, BatchNorm)
+def _(node: Node) -> Mapping[str, Slot | None]:
+    return {name: Slot(name) for name in node.params}
