@@ -143,6 +143,7 @@ def settled(array: np.ndarray) -> np.ndarray:
         array = array.copy(order="C")
     if array.dtype.kind == "b" and array.size and array.view(np.uint8).max() > 1:
         raise CheckpointError("corrupt", "a bool array holds bytes other than 0 and 1")
+    array = array.view()
     array.flags.writeable = False
     return array
 
@@ -157,9 +158,7 @@ def raw(array: np.ndarray) -> memoryview:
     return array.reshape(-1).view(np.uint8).data if array.size else memoryview(b"")
 
 
-def find_state(
-    value: object, is_tensor: Callable[[object], bool], path: Path
-) -> tuple[dict[str, object], list[str]]:
+def find_state(value: object, is_tensor: Callable[[object], bool], path: Path) -> tuple[dict[str, object], list[str]]:
     """The one dict of tensors in a loaded object: the object itself, or a dict one level below it.
 
     A dict under one of the usual names wins over tensors beside it, since training scripts save their best accuracy as
@@ -167,7 +166,9 @@ def find_state(
     dict of tensors, or several and no usual name among them.
     """
     if not isinstance(value, dict):
-        raise CheckpointError("unsupported", f"{path}: expected a dict of tensors, found a {type(value).__name__}")
+        raise CheckpointError(
+            "unsupported", f"{path}: expected a dict of tensors, found an object of type {type(value).__name__}"
+        )
     dicts = {id(v): v for v in value.values() if isinstance(v, dict)}  # a file may name one dict very often
     states = {mark for mark, v in dicts.items() if any(is_tensor(leaf) for leaf in v.values())}
     inner = [k for k, v in value.items() if id(v) in states]
@@ -175,12 +176,12 @@ def find_state(
     notes = []
     if usual or not any(is_tensor(v) for v in value.values()):
         if len(inner) > 1 and not usual:
-            raise CheckpointError("unsupported", f"{path}: several dicts of tensors, {_names(inner)}; save one of them alone")
+            raise CheckpointError("unsupported", f"{path}: several dicts of tensors, {listed(inner)}; save one of them alone")
         if not inner:
-            raise CheckpointError("unsupported", f"{path}: no dict of tensors at the top level or below; keys {_names(value)}")
+            raise CheckpointError("unsupported", f"{path}: no dict of tensors at the top level or below; keys {listed(value)}")
         chosen = (usual or inner)[0]
         others = [k for k in value if k != chosen]
-        notes.append(f"read the tensors under {chosen!r}" + (f"; ignored {_names(others)}" if others else ""))
+        notes.append(f"read the tensors under {chosen!r}" + (f"; ignored {listed(others)}" if others else ""))
         value = value[chosen]
         assert isinstance(value, dict)
     for key in value:
@@ -188,7 +189,7 @@ def find_state(
             raise CheckpointError("unsupported", f"{path}: expected names as keys, found {key!r}; save a state dict")
     ignored = [k for k, v in value.items() if not is_tensor(v)]
     if ignored:
-        notes.append(f"ignored what is not a tensor: {_names(ignored)}")
+        notes.append(f"ignored what is not a tensor: {listed(ignored)}")
     return {k: v for k, v in value.items() if is_tensor(v)}, notes
 
 
@@ -237,7 +238,8 @@ def check_writable(tensors: Mapping[str, np.ndarray], path: Path, dtypes: Mappin
         if array.dtype.name not in dtypes:
             raise CheckpointError(
                 "unsupported",
-                f"{path}: {key}: {framework} cannot hold {array.dtype.name}; convert it to one of {', '.join(sorted(dtypes))}",
+                f"{path}: {shown(key)}: {framework} cannot hold {array.dtype.name}; "
+                f"convert it to one of {', '.join(sorted(dtypes))}",
             )
 
 
@@ -248,11 +250,17 @@ def _check_dims(what: str, dims: Sequence[int], limits: Limits) -> None:
         raise CheckpointError("corrupt", f"{what} must be whole numbers from 0 on, found {_kinds(dims)}")
 
 
+def shown(key: object) -> str:
+    """A name as an error prints it: on one line, of bounded length, without a terminal's control characters."""
+    return key[:200] if isinstance(key, str) and key.isprintable() else f"{key!r:.200}"
+
+
 def _kinds(dims: Sequence[object]) -> str:
     # Anything but an integer is shown by its type: a nested tuple of a hostile file has no end.
     return ", ".join(str(d) if type(d) is int else type(d).__name__ for d in dims[:8]) or "none"
 
 
-def _names(keys: Iterable[object]) -> str:
+def listed(keys: Iterable[object]) -> str:
+    """The first few names of many, for a note or an error."""
     shown = [f"{key!r:.60}" for key in islice(keys, 9)]
     return ", ".join(shown[:8]) + (", ..." if len(shown) > 8 else "")

@@ -11,7 +11,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from acon_core.checkpoint.file import LIMITS, Budget, Limits, raw, settled, view
+from acon_core.checkpoint.file import LIMITS, Budget, Limits, raw, settled, shown, view
 from acon_core.checkpoint.unpickler import MENTION, Constructor, Name, Table
 from acon_core.errors import CheckpointError
 
@@ -47,9 +47,7 @@ class Array:
         return settled(view(data, self.dtype.numpy(), self.shape))
 
 
-def arrays(
-    values: Mapping[str, object], path: Path, file_bytes: int, limits: Limits = LIMITS
-) -> dict[str, np.ndarray]:
+def arrays(values: Mapping[str, object], path: Path, file_bytes: int, limits: Limits = LIMITS) -> dict[str, np.ndarray]:
     """Every `Array` of a state as a NumPy array; an error names the file and the key."""
     found = {}
     budget = Budget(file_bytes, limits)
@@ -59,7 +57,7 @@ def arrays(
             budget.spend(len(value.data or ""))
             found[key] = value.numpy()
         except CheckpointError as error:
-            raise CheckpointError(error.kind, f"{path}: {key}: {error}") from None
+            raise CheckpointError(error.kind, f"{path}: {shown(key)}: {error}") from None
     return found
 
 

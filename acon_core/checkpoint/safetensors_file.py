@@ -14,7 +14,7 @@ from typing import Any, NoReturn
 import ml_dtypes
 import numpy as np
 
-from acon_core.checkpoint.file import LIMITS, File, Limits, atomic_write, check_writable, map_file, raw, settled, view
+from acon_core.checkpoint.file import LIMITS, File, Limits, atomic_write, check_writable, map_file, raw, settled, shown, view
 from acon_core.errors import CheckpointError
 
 SUFFIXES = (".safetensors",)
@@ -72,7 +72,7 @@ def read(path: Path, limits: Limits = LIMITS) -> File:
     end = 0
     for key, (begin, stop) in sorted(spans.items(), key=lambda item: item[1]):
         if begin != end:
-            _corrupt(path, f"{key}: begins at byte {begin}, expected {end}, where the tensor before it ends")
+            _corrupt(path, f"{shown(key)}: begins at byte {begin}, expected {end}, where the tensor before it ends")
         end = stop
     if end != len(body):
         _corrupt(path, f"the tensors take {end} bytes and the file holds {len(body)}")
@@ -133,14 +133,14 @@ def _header(path: Path, text: bytes) -> dict[str, Any]:
 
 def _span(path: Path, key: str, entry: object) -> tuple[int, int]:
     if type(entry) is not dict or set(entry) != {"dtype", "shape", "data_offsets"}:
-        _corrupt(path, f"{key}: expected dtype, shape and data_offsets, found {str(entry)[:80]}")
+        _corrupt(path, f"{shown(key)}: expected dtype, shape and data_offsets, found {str(entry)[:80]}")
     span, shape = entry["data_offsets"], entry["shape"]
     if type(entry["dtype"]) is not str or entry["dtype"] not in DTYPES:
-        raise CheckpointError("unsupported", f"{path}: {key}: dtype {str(entry['dtype'])[:40]!r} is not read here")
+        raise CheckpointError("unsupported", f"{path}: {shown(key)}: dtype {str(entry['dtype'])[:40]!r} is not read here")
     if type(span) is not list or len(span) != 2 or not all(type(at) is int for at in span) or not 0 <= span[0] <= span[1]:
-        _corrupt(path, f"{key}: data_offsets must be two whole numbers, begin and end, found {str(span)[:80]}")
+        _corrupt(path, f"{shown(key)}: data_offsets must be two whole numbers, begin and end, found {str(span)[:80]}")
     if type(shape) is not list or not all(type(d) is int and d >= 0 for d in shape):
-        _corrupt(path, f"{key}: shape must be a list of whole numbers, found {str(shape)[:80]}")
+        _corrupt(path, f"{shown(key)}: shape must be a list of whole numbers, found {str(shape)[:80]}")
     return span[0], span[1]
 
 
@@ -148,4 +148,4 @@ def _tensor(path: Path, key: str, entry: dict[str, Any], data: memoryview) -> np
     try:
         return settled(view(data, DTYPES[entry["dtype"]], entry["shape"]))
     except CheckpointError as error:
-        raise CheckpointError(error.kind, f"{path}: {key}: {error}") from None
+        raise CheckpointError(error.kind, f"{path}: {shown(key)}: {error}") from None

@@ -82,7 +82,7 @@ def load(
 def looks_like_pickle(data: memoryview) -> bool:
     """Whether the bytes begin as a pickle of a dict does. Says nothing of whether it may be read."""
     head = bytes(data[:32])
-    text = (b"ccollections\nOrderedDict\n", b"(dp", b"(d.", b"(lp", b"}q", b"}.", b"](")
+    text = (b"ccollections\nOrderedDict\n", b"(dp", b"(d.", b"}q", b"}.")
     return (head[:1] == b"\x80" and head[1:2] in (b"\x02", b"\x03", b"\x04", b"\x05")) or head.startswith(text)
 
 
@@ -95,9 +95,7 @@ def _unsafe(message: str) -> NoReturn:
 
 
 class _Machine:
-    def __init__(
-        self, data: memoryview, table: Table, persistent: Callable[[object], object] | None, limits: Limits
-    ) -> None:
+    def __init__(self, data: memoryview, table: Table, persistent: Callable[[object], object] | None, limits: Limits) -> None:
         self.data, self.table, self.persistent, self.limits = data, table, persistent, limits
         self.position = self.opcode_at = 0
         self.stack: list[Any] = []
@@ -242,7 +240,10 @@ class _Machine:
             _corrupt("a string with a broken escape")
 
     def unicode_line(self) -> None:
-        self.push(_text(self.line(), "raw-unicode-escape"))
+        text = _text(self.line(), "raw-unicode-escape")
+        if any("\ud800" <= letter <= "\udfff" for letter in text):
+            _corrupt("half of a surrogate pair, which is no text")
+        self.push(text)
 
     def frame(self) -> None:
         if self.number("<Q") > len(self.data) - self.position:

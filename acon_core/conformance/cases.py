@@ -34,7 +34,8 @@ class Case:
     """`node`: its JSON; `batches`: the shapes of the inputs, run one after the other on the same state. `train`: in training
     mode. `gradients`: go back too. `taps`: inner values that are checked. `sample`: how many elements of an output are kept
     (0: all). `golden`: `stored`, or `reference` where the arrays are too many to keep and are made anew. `raises`: the error
-    expected instead. `compiled`: also run through the framework's compiler. `values`: what x is made of. `source`: why."""
+    expected instead. `compiled`: also run through the framework's compiler. `values`: what x is made of, else uniform variates from `low` to `high`, each row of the batch
+    shifted by up to `rows` (rows that are alike leave a generator's BatchNorm nothing but rounding). `source`: why."""
 
     name: str
     node: Mapping[str, Any]
@@ -50,6 +51,7 @@ class Case:
     values: tuple[float, ...] = ()
     low: float = -2.0
     high: float = 2.0
+    rows: float = 0.0
     dtypes: tuple[str, ...] = ("float32", "float64")
 
     @property
@@ -64,7 +66,9 @@ class Case:
         shape = self.batches[step]
         if self.values:
             return np.resize(np.array(self.values, np.float32), shape)
-        return Stream("x", self.name, step).uniform(shape, self.low, self.high).astype(np.float32)
+        random = Stream("x", self.name, step)
+        x = random.uniform(shape, self.low, self.high)
+        return (x + random.uniform((shape[0], *(1,) * (len(shape) - 1)), -self.rows, self.rows)).astype(np.float32)
 
     def cotangent(self, step: int, shape: tuple[int, ...]) -> NDArray[np.float32]:
         """What the output of a step is told, exact in float32."""

@@ -30,8 +30,8 @@ def sampled(case: Case, key: str, array: NDArray) -> NDArray:
 
 
 def make(case: Case) -> Golden:
-    """Every number that the case checks, by key: `y/0`, `tap/0/features.3`, `dparams/0/weight`, `scale/0/weight`,
-    `statistics/0/running_mean`. The number is the step. Arrays that are sampled keep their largest |value| as `peak/...`."""
+    """Every number that the case checks, by key: `y/0`, `tap/0/features.3`, `dparams/0/weight`, `scale/0/weight`
+    (of `dx`: `scale/0`), `statistics/0/running_mean`. The number is the step. Arrays that are sampled keep their largest |value| as `peak/...`."""
     node = case.build()
     state = case.state(node)
     golden: Golden = {}
@@ -50,6 +50,7 @@ def make(case: Case) -> Golden:
             cotangent = case.cotangent(step, result.values[0].shape).astype(np.float64)
             gradients = result.vjp((cotangent,))
             keep(f"dx/{step}", gradients.inputs[0])
+            golden[f"scale/{step}"] = np.array(gradients.input_scales[0].max(initial=0.0))
             for path, gradient in gradients.params.items():
                 golden[f"dparams/{step}/{path}"] = gradient
                 golden[f"scale/{step}/{path}"] = np.array(gradients.scales[path].max(initial=0.0))

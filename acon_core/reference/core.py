@@ -17,12 +17,19 @@ Array = NDArray[np.float64]
 
 
 class Gradients(NamedTuple):
-    """What a vjp gives: cotangents of the inputs, gradients of the parameters by path, and each gradient's scale, which is
-    the sum of the absolute values of the terms that the gradient is the sum of: what its rounding is measured against."""
+    """What a vjp gives: gradients of the inputs, and of the parameters by path; and the scale of each, which is the sum of
+    the absolute values of the terms that it is the sum of in the last layer that made it. Rounding is measured against
+    that: a convolution's bias before BatchNorm has a gradient of exactly 0, and so has the input of a norm of two values."""
 
     inputs: tuple[Array, ...]
+    input_scales: tuple[Array, ...]
     params: dict[str, Array]
     scales: dict[str, Array]
+
+
+def gradients(*inputs: Array, scales: tuple[Array, ...] | None = None) -> Gradients:
+    """Of a node without parameters. Each gradient is its own scale where it is no sum of several terms."""
+    return Gradients(inputs, scales or tuple(np.abs(each) for each in inputs), {}, {})
 
 
 Vjp = Callable[[tuple[Array, ...]], Gradients]
@@ -95,24 +102,30 @@ def run_graph(graph: Graph, context: Context, *inputs: Array) -> tuple[tuple[Arr
 
     def graph_vjp(cotangents: tuple[Array, ...]) -> Gradients:
         totals: dict[str, Array] = {}
-        scales: dict[str, Array] = {name: np.zeros(param.shape) for name, param in graph.params.items()}
+        sizes: dict[str, Array] = {}
         params: dict[str, Array] = {}
-        child_scales: dict[str, Array] = {}
+        scales: dict[str, Array] = {}
 
-        def add(names: Sequence[str], parts: Sequence[Array], part_scales: Mapping[str, Array]) -> None:
-            for index, (name, part) in enumerate(zip(names, parts, strict=True)):
+        def add(names: Sequence[str], parts: Sequence[Array], part_sizes: Sequence[Array]) -> None:
+            for name, part, size in zip(names, parts, part_sizes, strict=True):
                 totals[name] = totals[name] + part if name in totals else part
-                if name in scales:
-                    scales[name] = scales[name] + part_scales.get(f"input{index}", np.abs(part))
+                sizes[name] = sizes[name] + size if name in sizes else size
 
-        add(graph.outputs, cotangents, {})
+        def of(table: Mapping[str, Array], names: Sequence[str]) -> tuple[Array, ...]:
+            return tuple(table[name] if name in table else np.zeros_like(values[name]) for name in names)
+
+        add(graph.outputs, cotangents, [np.abs(each) for each in cotangents])
         for step, vjp in zip(reversed(graph.steps), reversed(backward), strict=True):
-            gradients = vjp(tuple(totals.get(name, np.zeros_like(values[name])) for name in step.outputs))
-            add(step.inputs, gradients.inputs, gradients.scales)
-            params.update({join(step.child, name): value for name, value in gradients.params.items()})
-            child_scales.update({join(step.child, n): s for n, s in gradients.scales.items() if n in gradients.params})
-        own = {name: totals.get(name, np.zeros(param.shape)) for name, param in graph.params.items()}
-        inputs_back = tuple(totals.get(name, np.zeros_like(values[name])) for name in graph.inputs)
-        return Gradients(inputs_back, {**own, **params}, {**scales, **child_scales})
+            back = vjp(of(totals, step.outputs))
+            add(step.inputs, back.inputs, back.input_scales)
+            params.update({join(step.child, name): gradient for name, gradient in back.params.items()})
+            scales.update({join(step.child, name): scale for name, scale in back.scales.items()})
+        own = list(graph.params)
+        return Gradients(
+            of(totals, graph.inputs),
+            of(sizes, graph.inputs),
+            dict(zip(own, of(totals, own), strict=True)) | params,
+            dict(zip(own, of(sizes, own), strict=True)) | scales,
+        )
 
     return tuple(values[name] for name in graph.outputs), graph_vjp

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 
 from acon_core.errors import OneValuePerChannelError, SpecError
-from acon_core.reference.core import Array, Context, Gradients, Vjp, evaluate
+from acon_core.reference.core import Array, Context, Gradients, Vjp, evaluate, gradients
 from acon_core.spec import primitives as p
 from acon_core.spec.node import join
 from acon_core.spec.param import Shape
@@ -22,7 +22,7 @@ def sigmoid(z: Array) -> Array:
 
 def simple(y: Array, *back: Array) -> Values:
     """A value without parameters of its own whose vjp multiplies by `back`, one factor an input."""
-    return (y,), lambda cotangents: Gradients(tuple(cotangents[0] * factor for factor in back), {}, {})
+    return (y,), lambda cotangents: gradients(*(cotangents[0] * factor for factor in back))
 
 
 def _windows(x: Array, kernel: p.Pair, stride: p.Pair, dilation: p.Pair) -> Array:
@@ -65,18 +65,21 @@ def _(node: p.Conv2d, context: Context, x: Array) -> Values:
         y = y + context.param("bias")[:, None, None]
 
     def vjp(cotangents: tuple[Array, ...]) -> Gradients:
-        g = cotangents[0].reshape(shape[0], groups, -1, shape[2] * shape[3])
-        cols = columns()
-        parts = np.matmul(flat_weight.transpose(0, 2, 1), g)
-        parts = parts.reshape(shape[0], node.in_channels, *node.kernel, *shape[2:]).transpose(0, 1, 4, 5, 2, 3)
         padded = (*x.shape[:2], x.shape[2] + 2 * node.padding[0], x.shape[3] + 2 * node.padding[1])
-        dx = _unwindow(parts, padded, node.kernel, node.stride, node.padding, node.dilation)
-        params = {"weight": np.matmul(g, cols.swapaxes(2, 3)).sum(0).reshape(weight.shape)}
-        scales = {"weight": np.matmul(np.abs(g), np.abs(cols).swapaxes(2, 3)).sum(0).reshape(weight.shape)}
-        if node.bias:
-            params["bias"] = cotangents[0].sum((0, 2, 3))
-            scales["bias"] = np.abs(cotangents[0]).sum((0, 2, 3))
-        return Gradients((dx,), params, scales)
+
+        def back(g: Array, w: Array, cols: Array) -> tuple[Array, dict[str, Array]]:
+            """Linear in each argument, so that their absolute values give the scales."""
+            flat = g.reshape(shape[0], groups, -1, shape[2] * shape[3])
+            parts = np.matmul(w.transpose(0, 2, 1), flat)
+            parts = parts.reshape(shape[0], node.in_channels, *node.kernel, *shape[2:]).transpose(0, 1, 4, 5, 2, 3)
+            dx = _unwindow(parts, padded, node.kernel, node.stride, node.padding, node.dilation)
+            dweight = np.matmul(flat, cols.swapaxes(2, 3)).sum(0).reshape(weight.shape)
+            return dx, {"weight": dweight, **({"bias": g.sum((0, 2, 3))} if node.bias else {})}
+
+        cols = columns()
+        dx, params = back(cotangents[0], flat_weight, cols)
+        size, scales = back(np.abs(cotangents[0]), np.abs(flat_weight), np.abs(cols))
+        return Gradients((dx,), (size,), params, scales)
 
     return (y,), vjp
 
@@ -105,11 +108,13 @@ def _(node: p.BatchNorm, context: Context, x: Array) -> Values:
     def vjp(cotangents: tuple[Array, ...]) -> Gradients:
         g = cotangents[0]
         dweight, dbias = (g * normal).sum(axes), g.sum(axes)
-        dx = g
+        factor = (weight * inverse).reshape(shape)
+        dx, size = g, np.abs(g)
         if context.train:
-            dx = g - (dbias.reshape(shape) + normal * dweight.reshape(shape)) / count
+            shift, tilt = dbias.reshape(shape) / count, normal * dweight.reshape(shape) / count
+            dx, size = g - shift - tilt, size + np.abs(shift) + np.abs(tilt)
         scales = {"weight": np.abs(g * normal).sum(axes), "bias": np.abs(g).sum(axes)}
-        return Gradients(((weight * inverse).reshape(shape) * dx,), {"weight": dweight, "bias": dbias}, scales)
+        return Gradients((factor * dx,), (np.abs(factor) * size,), {"weight": dweight, "bias": dbias}, scales)
 
     return (weight.reshape(shape) * normal + context.param("bias").reshape(shape),), vjp
 
@@ -127,7 +132,7 @@ def _(node: p.Linear, context: Context, x: Array) -> Values:
         params, scales = {"weight": rows.T @ flat}, {"weight": np.abs(rows).T @ np.abs(flat)}
         if node.bias:
             params["bias"], scales["bias"] = rows.sum(0), np.abs(rows).sum(0)
-        return Gradients((g @ weight,), params, scales)
+        return Gradients((g @ weight,), (np.abs(g) @ np.abs(weight),), params, scales)
 
     return (y,), vjp
 
@@ -142,7 +147,7 @@ def _(node: p.MaxPool2d, context: Context, x: Array) -> Values:
     def vjp(cotangents: tuple[Array, ...]) -> Gradients:
         parts = np.zeros(flat.shape)
         np.put_along_axis(parts, first, cotangents[0][..., None], -1)
-        return Gradients((_unwindow(parts.reshape(view.shape), padded.shape, node.kernel, node.stride, node.padding, (1, 1)),), {}, {})
+        return gradients(_unwindow(parts.reshape(view.shape), padded.shape, node.kernel, node.stride, node.padding, (1, 1)))
 
     return (np.take_along_axis(flat, first, -1)[..., 0],), vjp
 
@@ -154,14 +159,14 @@ def _(node: p.GlobalAvgPool, context: Context, x: Array) -> Values:
 
     def vjp(cotangents: tuple[Array, ...]) -> Gradients:
         g = cotangents[0].reshape(*x.shape[:2], *(1,) * len(space))
-        return Gradients((np.broadcast_to(g, x.shape) * (x.shape[0] * x.shape[1] / max(x.size, 1)),), {}, {})
+        return gradients(np.broadcast_to(g, x.shape) * (x.shape[0] * x.shape[1] / max(x.size, 1)))
 
     return (y,), vjp
 
 
 @evaluate.register(p.Flatten)
 def _(node: p.Flatten, context: Context, x: Array) -> Values:
-    return (x.reshape(node.out_shapes(x.shape)[0]),), lambda cotangents: Gradients((cotangents[0].reshape(x.shape),), {}, {})
+    return (x.reshape(node.out_shapes(x.shape)[0]),), lambda cotangents: gradients(cotangents[0].reshape(x.shape))
 
 
 @evaluate.register(p.Dropout)
@@ -174,7 +179,7 @@ def _(node: p.Dropout, context: Context, x: Array) -> Values:
 @evaluate.register(p.Concat)
 def _(node: p.Concat, context: Context, *values: Array) -> Values:
     ends = np.cumsum([value.shape[1] for value in values])[:-1]
-    return (np.concatenate(values, 1),), lambda cotangents: Gradients(tuple(np.split(cotangents[0], ends, 1)), {}, {})
+    return (np.concatenate(values, 1),), lambda cotangents: gradients(*np.split(cotangents[0], ends, 1))
 
 
 @evaluate.register(p.Split)
@@ -186,7 +191,7 @@ def _(node: p.Split, context: Context, x: Array) -> Values:
         dx = np.empty(x.shape)
         for part, g in zip(slices, cotangents, strict=True):
             dx[:, part] = g
-        return Gradients((dx,), {}, {})
+        return gradients(dx)
 
     return tuple(x[:, part] for part in slices), vjp
 
@@ -194,7 +199,7 @@ def _(node: p.Split, context: Context, x: Array) -> Values:
 @evaluate.register(p.Shuffle)
 def _(node: p.Shuffle, context: Context, x: Array) -> Values:
     order = np.arange(x.shape[1]).reshape(node.groups, -1).T.reshape(-1)
-    return (x[:, order],), lambda cotangents: Gradients((cotangents[0][:, np.argsort(order)],), {}, {})
+    return (x[:, order],), lambda cotangents: gradients(cotangents[0][:, np.argsort(order)])
 
 
 @evaluate.register(p.ReLU)
@@ -234,10 +239,14 @@ def _(node: p.Acon, context: Context, x: Array, p1: Array, p2: Array, beta: Arra
             axes = (() if gate.shape[0] == x.shape[0] != 1 else (0,)) + tuple(range(2, x.ndim))
             return term.sum(axes).reshape(gate.shape)
 
-        gates = (p1, p2, beta)
-        dx = g * (a * (s + bend) + b * (t - bend))
-        grads = tuple(to_gate(term, gate) for term, gate in zip(terms, gates, strict=True))
-        scales = {f"input{i + 1}": to_gate(size, gate) for i, (size, gate) in enumerate(zip(sizes, gates, strict=True))}
-        return Gradients((dx, *grads), {}, scales)
+        dx = (g * a * (s + bend), g * b * (t - bend))
+        return gradients(
+            dx[0] + dx[1],
+            *(to_gate(term, gate) for term, gate in zip(terms, (p1, p2, beta), strict=True)),
+            scales=(
+                np.abs(dx[0]) + np.abs(dx[1]),
+                *(to_gate(size, gate) for size, gate in zip(sizes, (p1, p2, beta), strict=True)),
+            ),
+        )
 
     return (x * (b + slope * s),), vjp

@@ -1,0 +1,130 @@
+"""Every task of the project, for people and CI alike: `python -m nox -s demo`, `python -m nox -s tests`, `python -m nox -l`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import nox
+
+nox.needs_version = ">=2024.10"
+nox.options.sessions = ["lint", "tests"]
+# Without this, nox passes over a session whose Python is not installed, and exits with 0.
+nox.options.error_on_missing_interpreters = True
+nox.options.reuse_venv = "yes"
+
+ROOT = Path(__file__).parent
+DATA = ROOT / "conformance_data"
+CHECKPOINT = DATA / "shufflenetv2_acon_0.5x.pth.tar"
+PYTHON = {"torch": "3.11", "jax": "3.11", "paddle": "3.11", "megengine": "3.10"}
+TEST_TOOLS = ["pytest>=8", "hypothesis>=6.100", "mpmath>=1.3", "jsonschema>=4.20"]
+# A denormal number is a number: Paddle's and JAX's thread pools are left alone, two threads are what CI has.
+THREADS = {"OMP_NUM_THREADS": "2", "MKL_NUM_THREADS": "2"}
+
+
+def install(session: nox.Session, backend: str, *tools: str) -> None:
+    """The project as a user installs it, with one backend's extra, in the versions of constraints.txt."""
+    extra = "" if backend == "core" else f"[{backend}]"
+    session.install("-c", "constraints.txt", "-e", f".{extra}", *tools)
+
+
+@nox.session
+@nox.parametrize(
+    ("python", "backend"),
+    [("3.11", "core"), ("3.10", "core"), *((python, backend) for backend, python in PYTHON.items())],
+)
+def tests(session: nox.Session, backend: str) -> None:
+    """The tests, one environment a backend; `core` has NumPy and no framework."""
+    install(session, backend, *TEST_TOOLS)
+    if backend == "core":
+        session.run("python", "-m", "acon_core.conformance", "check")
+        session.run("python", "-m", "acon_core.conformance", "compare")
+        session.run("pytest", "tests/core", "tests/checkpoint", "--backend", "numpy", *session.posargs, env=THREADS)
+    else:
+        session.run("pytest", "tests/backends", "tests/checkpoint", "--backend", backend, *session.posargs, env=THREADS)
+
+
+@nox.session(python="3.11")
+def quick(session: nox.Session) -> None:
+    """What a developer runs while working: the core tests without the slow ones."""
+    install(session, "core", *TEST_TOOLS)
+    session.run("pytest", "tests/core", "--backend", "numpy", "-m", "not slow", "-x", *session.posargs)
+
+
+@nox.session(python="3.11")
+def lint(session: nox.Session) -> None:
+    """Style and types."""
+    install(session, "core", "ruff>=0.14", "mypy>=1.18")
+    session.run("ruff", "check", ".")
+    session.run("ruff", "format", "--check", ".")
+    session.run("mypy")
+
+
+def environment(session: nox.Session, backend: str) -> str:
+    """The Python of a backend's environment, made where it is missing."""
+    folder = ROOT / ".nox" / f"run-{backend}"
+    python = folder / "bin" / "python"
+    if not python.exists():
+        session.run(f"python{PYTHON[backend]}", "-m", "venv", str(folder), external=True)
+        session.run(str(python), "-m", "pip", "install", "-q", "-c", "constraints.txt", "-e", f".[{backend}]", external=True)
+    return str(python)
+
+
+@nox.session(python="3.11")
+def demo(session: nox.Session) -> None:
+    """The main job: the published checkpoint in every format, run by NumPy and by frameworks (default: torch), compared."""
+    asked = session.posargs or ["torch"]
+    for backend in asked:
+        if backend not in PYTHON:
+            session.error(f"demo: {backend!r} is not a backend; expected some of {', '.join(PYTHON)}")
+    install(session, "core")
+    out = ROOT / "demo_output"
+    out.mkdir(exist_ok=True)
+    suffix = {"torch": ".pth", "megengine": ".pkl", "paddle": ".pdparams", "jax": ".msgpack", "safetensors": ".safetensors"}
+    source = CHECKPOINT
+    for format, ending in suffix.items():
+        target = out / f"{format}{ending}"
+        session.run("acon", "convert", str(source), str(target), "--to", format)
+        source = target  # each hop reads what the last one wrote
+    runs = [("numpy", "python", out / "safetensors.safetensors")]
+    runs += [(backend, environment(session, backend), out / f"{backend}{suffix[backend]}") for backend in asked]
+    pairs = []
+    for backend, python, file in runs:
+        logits = out / f"logits_{backend}.npz"
+        arguments = [str(file), "--input", str(DATA / "photos_bgr_224.npz"), "--output", str(logits), "--backend", backend]
+        session.run(python, "-m", "acon_core.cli", "run", *arguments, external=True)
+        pairs.append(f"{backend}={logits}")
+    session.run("python", "-m", "acon_core.conformance.agreement", str(DATA / "shufflenetv2_acon_0.5x.out.npz"), *pairs)
+
+
+@nox.session(python="3.11")
+def conformance(session: nox.Session) -> None:
+    """Reports of all backends, or of those named, eager and compiled, as one table and as README's Markdown."""
+    install(session, "core")
+    out = ROOT / "demo_output"
+    out.mkdir(exist_ok=True)
+    session.run("acon", "conformance", "--backend", "numpy", "--report", str(out / "numpy.json"))
+    reports = [str(out / "numpy.json")]
+    for backend in session.posargs or PYTHON:
+        for mode in ([], ["--compiled"]):
+            report = str(out / f"{backend}{'-compiled' if mode else ''}.json")
+            python = environment(session, backend)
+            arguments = ["--backend", backend, "--report", report, *mode]
+            session.run(python, "-m", "acon_core.cli", "conformance", *arguments, external=True, env=THREADS, success_codes=[0, 1])
+            reports.append(report)
+    session.run("acon", "report", *reports, success_codes=[0, 1])
+    session.run("acon", "report", "--markdown", *reports)
+
+
+@nox.session(python="3.11")
+def golden(session: nox.Session) -> None:
+    """Make the golden numbers anew and compare them with the stored ones; `-- regenerate` writes them."""
+    install(session, "core")
+    session.run("python", "-m", "acon_core.conformance", *(session.posargs or ["compare"]))
+
+
+@nox.session(python="3.11")
+def mutants(session: nox.Session) -> None:
+    """Break the code on purpose, one breakage at a time: each must turn the suite red."""
+    install(session, "core", *TEST_TOOLS)
+    pythons = [f"{backend}={environment(session, backend)}" for backend in PYTHON]
+    session.run("python", "tests/mutants.py", *pythons, *session.posargs)

@@ -1,0 +1,36 @@
+"""Which backend a run is about: `--backend NAME`. One that cannot be imported is an error; nothing is skipped."""
+
+from __future__ import annotations
+
+import pytest
+
+from acon_core import backends
+from acon_core.backends import Backend
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--backend", choices=list(backends.packages()), help="the backend that this environment has")
+
+
+@pytest.fixture(scope="session")
+def backend(pytestconfig: pytest.Config) -> Backend:
+    """The backend under test, imported."""
+    name = pytestconfig.getoption("--backend")
+    if name is None:
+        raise pytest.UsageError("--backend NAME says which backend is tested here")
+    return backends.get(name)
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Tests that name a backend run in its environment alone, and are counted as deselected elsewhere; in a framework's
+    environment the framework-free tests of checkpoints are deselected, since the core environment runs them."""
+    chosen = config.getoption("--backend")
+    here, elsewhere = [], []
+    for item in items:
+        mark = item.get_closest_marker("backend")
+        wanted = mark.args[0] if mark else None
+        free = wanted is None and "checkpoint" in item.path.parts
+        (elsewhere if (wanted not in (None, chosen)) or (free and chosen != "numpy") else here).append(item)
+    if elsewhere:
+        config.hook.pytest_deselected(items=elsewhere)
+        items[:] = here

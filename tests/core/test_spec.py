@@ -1,0 +1,222 @@
+"""The spec: published counts to the unit, published names in the published order, and programs that cannot run."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from acon_core import spec
+from acon_core.checkpoint import read_file
+from acon_core.conformance.cases import DATA
+from acon_core.errors import SpecError
+from acon_core.networks import NETWORKS, create, shufflenet_v2
+
+# reference/field.md 5.1: parameters, p1/p2/beta, conv biases, buffers, state keys, conv and linear weights, MACs.
+PUBLISHED = {
+    ("0_5", "relu"): (1_370_768, 0, 3_976, 7_952, 394, 1_357_840, 40_476_448),
+    ("0_5", "acon_c"): (1_379_600, 8_832, 3_976, 7_952, 505, 1_357_840, 40_476_448),
+    ("0_5", "meta_acon"): (1_686_620, 5_888, 7_372, 14_744, 986, 1_657_616, 40_776_224),
+    ("1_0", "relu"): (2_287_850, 0, 8_090, 16_180, 394, 2_262_580, 145_814_296),
+    ("1_0", "acon_c"): (2_304_740, 16_890, 8_090, 16_180, 505, 2_262_580, 145_814_296),
+    ("1_0", "meta_acon"): (2_596_384, 11_260, 14_360, 28_720, 986, 2_541_044, 146_092_760),
+    ("1_5", "relu"): (3_519_440, 0, 11_720, 23_440, 394, 3_483_280, 298_970_656),
+    ("1_5", "acon_c"): (3_543_440, 24_000, 11_720, 23_440, 505, 3_483_280, 298_970_656),
+    ("1_5", "meta_acon"): (3_953_842, 16_000, 20_414, 40_828, 986, 3_875_600, 299_362_976),
+    ("2_0", "relu"): (7_420_458, 0, 16_858, 33_716, 394, 7_368_884, 590_783_000),
+    ("2_0", "acon_c"): (7_455_588, 35_130, 16_858, 33_716, 505, 7_368_884, 590_783_000),
+    ("2_0", "meta_acon"): (8_437_946, 23_420, 29_398, 58_796, 986, 8_325_332, 591_739_448),
+}
+
+
+@pytest.mark.parametrize(("width", "act"), PUBLISHED)
+def test_counts_equal_the_published_ones(width: str, act: str) -> None:
+    network = create(f"acon/shufflenet_v2_x{width}", act)
+    table = spec.named_params(network.graph)
+    gates = sum(np.prod(p.shape) for path, p in table.items() if path.rpartition(".")[2] in ("p1", "p2", "beta"))
+    counts = spec.count(network.graph, network.input_shape)
+    found = (counts.parameters, gates, counts.biases, counts.buffers, counts.state_keys, counts.decayed, counts.macs)
+    assert found == PUBLISHED[width, act]
+
+
+def test_names_order_and_shapes_are_the_published_checkpoint_s() -> None:
+    _, file = read_file(DATA / "shufflenetv2_acon_0.5x.pth.tar")
+    table = spec.named_params(create("acon/shufflenet_v2_x0_5", "acon_c").graph)
+    assert {name: array.shape for name, array in file.tensors.items()} == {name: p.shape for name, p in table.items()}
+    assert list(file.tensors) == list(table)
+
+
+def test_schemas_of_all_networks_are_pinned() -> None:
+    """Paths, shapes, kinds and decay as JSON: a change of any of them breaks somebody's checkpoint."""
+    path = Path(__file__).parent / "schemas.json"
+    found = {
+        f"{name} {act}": {
+            "keys": len(spec.named_params(graph)),
+            "first": [f"{key} {p.shape} {p.kind} {p.decay}" for key, p in list(spec.named_params(graph).items())[:40]],
+            "digest": spec_digest(graph),
+        }
+        for name in NETWORKS
+        for act in spec.ACTIVATIONS
+        for graph in [create(name, act).graph]
+    }
+    assert found == json.loads(path.read_text()), "if the change is meant: python tests/core/pin_schemas.py"
+
+
+def spec_digest(graph: spec.Graph) -> str:
+    """A hash of every path, shape, kind and decay flag, in order."""
+    import hashlib
+
+    text = "\n".join(f"{path} {p.shape} {p.kind} {p.decay}" for path, p in spec.named_params(graph).items())
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def test_weight_decay_is_for_conv_and_linear_weights_alone() -> None:
+    graph = create("acon/shufflenet_v2_x0_5", "meta_acon").graph
+    kinds = {spec.join(path, name): type(node) for path, node in spec.walk(graph) for name in node.params}
+    for path, param in spec.named_params(graph).items():
+        assert param.decay == (kinds[path] in (spec.Conv2d, spec.Linear) and path.endswith(".weight")), path
+
+
+@pytest.mark.parametrize(("width", "reduction"), [(0.5, 8), (1.0, 16), (1.5, 16), (2.0, 16)])
+def test_meta_acon_by_name_has_the_published_reduction(width: float, reduction: int) -> None:
+    assert shufflenet_v2(width, "meta_acon").activation == spec.MetaAconC(reduction=reduction)
+    assert shufflenet_v2(width, "meta_acon(reduction=4)").activation == spec.MetaAconC(reduction=4)
+
+
+def test_dropout_is_at_the_widest_alone_and_deterministic_takes_it_out() -> None:
+    rates = {
+        name: [node.rate for _, node in spec.walk(create(name).graph) if isinstance(node, spec.Dropout)] for name in NETWORKS
+    }
+    assert rates == {name: [0.2] if name.endswith("2_0") else [] for name in NETWORKS}
+    wide = create("acon/shufflenet_v2_x2_0", "meta_acon").graph
+    still = spec.deterministic(wide)
+    assert [node.rate for _, node in spec.walk(still) if isinstance(node, spec.Dropout)] == [0.0]
+    assert list(spec.named_params(still)) == list(spec.named_params(wide))
+
+
+def test_published_initial_values() -> None:
+    state = spec.initial_state(create("acon/shufflenet_v2_x1_0", "meta_acon").graph, seed=7, dtype="float64")
+    close = {
+        "first_conv.0.weight": 0.01,
+        "first_conv.2.fc1.weight": 0.01,  # `first` is in its name too
+        "features.3.branch_main.0.weight": 1 / 58,
+        "features.3.branch_main.3.weight": 1.0,  # depthwise: one input
+        "conv_last.0.weight": 1 / 464,
+        "conv_last.2.fc2.weight": 1 / 64,
+        "classifier.0.weight": 0.01,
+        "conv_last.2.p1": 1.0,
+    }
+    for path, std in close.items():
+        sample = state[path]
+        assert abs(sample.std() / std - 1) < 5 / np.sqrt(sample.size), path
+        assert abs(sample.mean()) < 5 * std / np.sqrt(sample.size), path
+    for path, array in state.items():
+        expected = {"bias": 0.0, "running_mean": 0.0, "running_var": 1.0, "num_batches_tracked": 0}
+        name = path.rpartition(".")[2]
+        norm = path.replace(name, "running_var") in state
+        if name in expected and not (norm and name == "bias"):
+            assert (array == expected[name]).all(), path
+        if norm and name in ("weight", "bias"):
+            assert (array == {"weight": 1.0, "bias": 0.0001}[name]).all(), path
+
+
+def test_initial_state_depends_on_seed_and_path_alone() -> None:
+    graph = create("acon/shufflenet_v2_x0_5").graph
+    first, again, other = (spec.initial_state(graph, seed) for seed in (3, 3, 4))
+    assert all((first[path] == again[path]).all() for path in first)
+    assert (first["conv_last.2.p1"] != other["conv_last.2.p1"]).all()
+    assert (first["conv_last.2.p1"] != first["conv_last.2.p2"]).all()
+
+
+def test_the_first_values_of_a_stream_are_pinned() -> None:
+    """From NumPy's Philox by hand: the same numbers in every version and on every machine."""
+    from acon_core.random import Stream
+
+    assert Stream("pinned", 1).unit((3,)).tolist() == PINNED
+
+
+PINNED = [0.39447676232655504, 0.6441114547079752, 0.907999743314471]
+
+
+@pytest.mark.parametrize("size", [(32, 32), (61, 97), (448, 448), (192, 192)])
+def test_any_input_size_gives_a_row_an_image(size: tuple[int, int]) -> None:
+    assert create("acon/shufflenet_v2_x0_5").graph.out_shapes((2, 3, *size)) == ((2, 1000),)
+
+
+def test_lower_leaves_primitives_and_graphs_and_the_names() -> None:
+    graph = create("acon/shufflenet_v2_x0_5", "meta_acon").graph
+    lowered = spec.lower(graph)
+    assert not any(isinstance(node, spec.Layer) for _, node in spec.walk(lowered))
+    assert list(spec.named_params(lowered)) == list(spec.named_params(graph))
+
+
+@pytest.mark.parametrize(
+    ("program", "message"),
+    [
+        (["y = relu(z)"], "'z', which no earlier line makes"),
+        (["y = relu(x)", "y = silu(x)"], "'y' occurs twice"),
+        (["a = relu(x)", "y = relu(a)"], "'relu' occurs twice"),
+        (["y = relu(x)"], "'silu' is called but not defined, or defined but never called"),
+        (["y is relu(x)"], "expected `values = child"),
+        (["a = relu(x)", "b = silu(a)"], "no line makes the output 'y'"),
+    ],
+)
+def test_a_program_that_cannot_run_is_refused(program: list[str], message: str) -> None:
+    with pytest.raises(SpecError, match=message.replace("(", r"\(")):
+        spec.graph("x", program, "y", {"relu": spec.ReLU(), "silu": spec.SiLU()})
+
+
+def test_a_type_without_a_rule_is_named() -> None:
+    class Unheard(spec.Primitive):
+        pass
+
+    with pytest.raises(SpecError, match="reference has no rule for Unheard"):
+        from acon_core.reference.core import evaluate
+
+        evaluate(Unheard())
+
+
+def test_rules_do_not_fall_through_to_a_parent() -> None:
+    class Wider(spec.Conv2d):
+        pass
+
+    from acon_core.spec.transforms import macs
+
+    with pytest.raises(SpecError, match="no rule for Wider"):
+        macs(Wider(3, 4, 1), ((1, 3, 2, 2),))
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("acon_c", spec.AconC()),
+        ("acon_c(init=paper)", spec.AconC(init="paper")),
+        ("meta_acon(reduction=8, norm=none)", spec.MetaAconC(reduction=8, norm="none")),
+        ("relu", spec.ReLU()),
+    ],
+)
+def test_activation_names_read_back(text: str, expected: spec.Node) -> None:
+    assert spec.parse_activation(text) == expected
+    assert spec.parse_activation(spec.activation_name(expected), reduction=99) == expected
+
+
+@pytest.mark.parametrize("text", ["acon", "acon_c(beta=2)", "meta_acon(reduction=0)", "meta_acon(norm=group)", "relu(", ""])
+def test_an_activation_that_does_not_exist_is_refused(text: str) -> None:
+    with pytest.raises(SpecError):
+        spec.parse_activation(text)
+
+
+def test_taps_name_the_child_that_makes_them() -> None:
+    graph = create("acon/shufflenet_v2_x0_5").graph
+    assert spec.producer(graph, "features.3") == ("features.3", 0)
+    assert spec.producer(graph, "features.1.odd") == ("features.1.split", 1)
+    with pytest.raises(SpecError, match="no value 'nothing' there; values: first_conv"):
+        spec.producer(graph, "nothing")
+
+
+def test_shapes_are_checked_with_the_place() -> None:
+    graph = create("acon/shufflenet_v2_x0_5").graph
+    with pytest.raises(SpecError, match=r"first_conv: 0: Conv2d: expected shape|first_conv: 0: Conv2d: expected"):
+        graph.out_shapes((2, 4, 32, 32))
