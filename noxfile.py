@@ -53,7 +53,7 @@ def quick(session: nox.Session) -> None:
 @nox.session(python="3.11")
 def lint(session: nox.Session) -> None:
     """Style and types."""
-    install(session, "core", "ruff>=0.14", "mypy>=1.18")
+    install(session, "core", "ruff>=0.14", "mypy>=1.18", "types-jsonschema")
     session.run("ruff", "check", ".")
     session.run("ruff", "format", "--check", ".")
     session.run("mypy")
@@ -109,7 +109,9 @@ def conformance(session: nox.Session) -> None:
             report = str(out / f"{backend}{'-compiled' if mode else ''}.json")
             python = environment(session, backend)
             arguments = ["--backend", backend, "--report", report, *mode]
-            session.run(python, "-m", "acon_core.cli", "conformance", *arguments, external=True, env=THREADS, success_codes=[0, 1])
+            session.run(
+                python, "-m", "acon_core.cli", "conformance", *arguments, external=True, env=THREADS, success_codes=[0, 1]
+            )
             reports.append(report)
     session.run("acon", "report", *reports, success_codes=[0, 1])
     session.run("acon", "report", "--markdown", *reports)

@@ -1,4 +1,4 @@
-"""The verbs of a backend, and how backends are found: entry points of the group `acon.backends`, ours and a stranger's alike."""
+"""The verbs of a backend, and how backends are found: by the entry points `acon.backends`, ours and a stranger's alike."""
 
 from __future__ import annotations
 

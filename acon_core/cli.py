@@ -16,7 +16,7 @@ from typer.exceptions import TyperException
 
 from acon_core import backends, networks
 from acon_core.checkpoint import convert as convert_checkpoint
-from acon_core.checkpoint import read_file, read_network
+from acon_core.checkpoint import read_file
 from acon_core.checkpoint.convert import as_checkpoint
 from acon_core.checkpoint.recognise import describe
 from acon_core.conformance import report as reports
@@ -93,7 +93,9 @@ def inspect(
 def convert(
     source: Path,
     target: Path,
-    to: Annotated[str | None, typer.Option(help="torch, megengine, paddle, jax or safetensors; else by TARGET's ending.")] = None,
+    to: Annotated[
+        str | None, typer.Option(help="torch, megengine, paddle, jax or safetensors; else by TARGET's ending.")
+    ] = None,
     network: NetworkOption = None,
     act: ActOption = None,
     verify: Annotated[bool, typer.Option("--verify", help="Run the network on both sides and compare.")] = False,
@@ -124,7 +126,9 @@ def run(
     """Run a checkpoint's network in evaluation. A backend's own file goes through its framework's own loader."""
     with progress() as bar:
         task = bar.add_task(f"{file.name} on {backend}", total=None)
-        logits = run_checkpoint(file, input, output, backend, network, act, lambda done, total: bar.update(task, completed=done, total=total))
+        logits = run_checkpoint(
+            file, input, output, backend, network, act, lambda done, total: bar.update(task, completed=done, total=total)
+        )
     out.print(f"{output}: logits {logits.shape} {logits.dtype}", markup=False)
 
 

@@ -55,7 +55,7 @@ class Layout:
                 if name not in slots:
                     raise SpecError(f"layout of {self.name}: {type(part).__name__} has no slot for {name!r}")
                 slot = slots[name]
-                yield join(path, name), param, slot and join(path, slot.name), slot
+                yield join(path, name), param, join(path, slot.name) if slot else None, slot
 
     def native_shapes(self, node: Node) -> dict[str, Shape]:
         """Native names and shapes, from the spec alone: what a file of this framework must hold."""

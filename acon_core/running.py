@@ -22,12 +22,12 @@ def read_images(path: Path) -> NDArray:
     """The one NCHW array of an .npz, as it is. Raises AconError for anything else."""
     try:
         with np.load(path, allow_pickle=False) as archive:
-            arrays = {name: archive[name] for name in archive.files}
+            arrays: dict[str, NDArray] = {name: archive[name] for name in archive.files}
     except (OSError, ValueError, BadZipFile, AttributeError, EOFError) as error:
         raise AconError(f"{path}: expected an .npz with one NCHW array: {error}") from error
     if len(arrays) != 1:
         raise AconError(f"{path}: expected one array, found {len(arrays)}: {', '.join(arrays)}; save the images alone")
-    ((name, images),) = arrays.items()
+    name, images = arrays.popitem()
     if images.ndim != 4 or not (images.dtype == np.uint8 or images.dtype.kind == "f"):
         raise AconError(f"{path}: {name}: expected uint8 or float (N, C, H, W), found {images.dtype} {images.shape}")
     return images

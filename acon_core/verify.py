@@ -32,27 +32,32 @@ def interpreter(framework: str) -> str | None:
     return sys.executable if framework in MODULES and find_spec(MODULES[framework]) else None
 
 
-def verify(checkpoint: Checkpoint, written: Path, format: Format) -> None:
+def verify(checkpoint: Checkpoint, written: Path, format: Format) -> list[str]:
     """Run the source on the reference, and the new file on the reference and, where at hand, on its own framework.
 
-    Raises StateError when two outputs differ by more than rounding explains.
+    Returns what was run and how closely it agreed. Raises StateError when two outputs differ by more than rounding explains.
     """
     network = checkpoint.network
     low, high = network.input.range if network.input else (-1.0, 1.0)
     x = Stream("verify", network.name).uniform(SIZE, low, high).astype(np.float32)
     expected = forward(network.graph, checkpoint.state, [x]).values[0]
-    named = network.name, activation_name(network.activation) if network.activation else None
-    again = read_network(written, *named)
+    act = activation_name(network.activation) if network.activation else None
+    again = read_network(written, network.name, act)
     if not np.array_equal(forward(network.graph, again.state, [x]).values[0], expected, equal_nan=True):
         raise StateError(f"{written}: the network of the new file gives other outputs than that of the old one")
+    told = ["verified: the reference gives the same outputs from both files, bit for bit"]
     python = interpreter(format.name)
     if python is None or checkpoint.dtype != "float32":
-        return
+        why = "is not at hand" if python is None else f"would not run in {checkpoint.dtype}"
+        return [*told, f"{format.name} itself {why}, so it was not run"] if format.name in MODULES else told
     found = _run(python, written, format.name, network, x)
     error = float(np.abs(found - expected).max() / np.abs(expected).max())
     bound = TOLERANCES["network", "y", "float32"].bound
     if not error <= bound:
-        raise StateError(f"{written}: {format.name} gives outputs that differ by {error:.1e} of the largest, allowed {bound:.0e}")
+        raise StateError(
+            f"{written}: {format.name} gives outputs that differ by {error:.1e} of the largest, allowed {bound:.0e}"
+        )
+    return [*told, f"verified: {format.name} gives them within {error:.1e} of the largest"]
 
 
 def _run(python: str, file: Path, backend: str, network: Network, x: np.ndarray) -> np.ndarray:

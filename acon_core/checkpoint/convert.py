@@ -133,7 +133,7 @@ def convert(
     act: str | None = None,
     *,
     step: Step = lambda text: None,
-    verify: Callable[[Checkpoint, Path, Format], None] | None = None,
+    verify: Callable[[Checkpoint, Path, Format], list[str]] | None = None,
 ) -> Conversion:
     """Write `source` as a checkpoint of another framework, and prove that it holds the same.
 
@@ -145,7 +145,7 @@ def convert(
     format = format_named(to) if to else format_for(target)
     if target.is_dir():
         raise AconError(f"{target}: is a folder; give the name of a file")
-    if target.exists() and source.exists() and os.path.samefile(source, target):
+    if target.exists() and source.exists() and source.samefile(target):
         raise AconError(f"{target}: is the file that is read; give another target")
     step("reading")
     checkpoint = read_network(source, network, act)
@@ -159,13 +159,14 @@ def convert(
             named = str(error).replace(str(draft), str(target))
             raise (CheckpointError(error.kind, named) if isinstance(error, CheckpointError) else AconError(named)) from error
         step("comparing")
-        left_out = compare(checkpoint, native, format, draft)
+        told = compare(checkpoint, native, format, draft)
         if verify is not None:
-            verify(checkpoint, draft, format)
-        os.replace(draft, target)
+            step("running")
+            told += verify(checkpoint, draft, format)
+        draft.replace(target)
     finally:
         draft.unlink(missing_ok=True)
-    return Conversion(checkpoint, format, len(native), (*checkpoint.notes, *left_out))
+    return Conversion(checkpoint, format, len(native), (*checkpoint.notes, *told))
 
 
 def compare(checkpoint: Checkpoint, native: Mapping[str, NDArray], format: Format, written: Path) -> list[str]:

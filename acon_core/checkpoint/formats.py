@@ -23,7 +23,9 @@ SAFETENSORS = "safetensors"
 class Files(Protocol):
     """What a backend's `files` module offers."""
 
-    SUFFIXES: tuple[str, ...]
+    @property
+    def SUFFIXES(self) -> tuple[str, ...]:  # noqa: N802
+        """The endings of its files' names, the usual one first."""
 
     def sniff(self, path: Path) -> bool:
         """Whether the content of a file looks like this format; its name is not asked."""
@@ -63,7 +65,7 @@ def formats() -> dict[str, Format]:
     found = {SAFETENSORS: Format(SAFETENSORS, safetensors_file)}
     for name, package in backends.packages().items():
         if find_spec(f"{package}.files"):
-            found[name] = Format(name, backends.part(name, "files"))  # type: ignore[arg-type]
+            found[name] = Format(name, backends.part(name, "files"))
     return found
 
 

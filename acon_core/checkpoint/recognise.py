@@ -8,7 +8,7 @@ from functools import cache
 import numpy as np
 
 from acon_core.checkpoint.formats import Format
-from acon_core.errors import AconError, CheckpointError, SpecError
+from acon_core.errors import AconError, CheckpointError
 from acon_core.networks import NETWORKS, Network, create
 from acon_core.spec.activations import ACTIVATIONS, activation_name
 from acon_core.spec.param import Shape
@@ -56,8 +56,8 @@ def _classes(format: Format, shapes: Shapes, network: Network) -> int | None:
     """The number of classes that the head's weight in the file stands for, None where there is no such weight."""
     weight = f"{network.head}.weight"
     for path, param, native, slot in format.layout.table(network.graph):
-        if path == weight and slot is not None and native in shapes and len(shapes[native]) == len(param.shape):
-            return max(slot.to_canonical(np.broadcast_to(np.int8(0), shapes[native])).shape[0], 1)
+        if path == weight and slot is not None and native is not None and len(shapes.get(native, ())) == len(param.shape):
+            return max(int(slot.to_canonical(np.broadcast_to(np.int8(0), shapes[native])).shape[0]), 1)
     return None
 
 
@@ -97,6 +97,3 @@ def describe(network: Network) -> str:
     act = f" with {activation_name(network.activation)}" if network.activation else ""
     classes = f", {network.num_classes} classes" if network.num_classes else ""
     return f"{network.name}{act}{classes}"
-
-
-__all__ = ["CANDIDATES", "SpecError", "describe", "difference", "recognise"]

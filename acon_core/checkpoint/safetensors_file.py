@@ -18,7 +18,6 @@ from acon_core.checkpoint.file import LIMITS, File, Limits, atomic_write, check_
 from acon_core.errors import CheckpointError
 
 SUFFIXES = (".safetensors",)
-SUFFIX = SUFFIXES[0]
 
 # Those that the safetensors library reads too; other float8 kinds have names that not all of its versions know.
 DTYPES: dict[str, np.dtype] = {

@@ -1,4 +1,4 @@
-"""`python -m acon_core.conformance.agreement EXPECTED.npz NAME=LOGITS.npz ...`: how closely outputs agree with published ones."""
+"""`python -m acon_core.conformance.agreement EXPECTED.npz NAME=LOGITS.npz ...`: how closely outputs agree."""
 
 from __future__ import annotations
 
@@ -28,7 +28,9 @@ def main(arguments: list[str]) -> int:
         bound = BOUNDS[str(logits.dtype)]
         same = int((logits.argmax(1) == expected.argmax(1)).sum())
         failed |= not fraction <= bound
-        table.add_row(name, str(logits.dtype), f"{difference:.1e}", f"{fraction:.1e}", f"{bound:.0e}", f"{same} of {len(expected)}")
+        table.add_row(
+            name, str(logits.dtype), f"{difference:.1e}", f"{fraction:.1e}", f"{bound:.0e}", f"{same} of {len(expected)}"
+        )
     Console().print(table)
     return int(failed)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.resources import files
@@ -17,7 +18,7 @@ from acon_core import networks, spec
 from acon_core.conformance.tolerances import Scope
 from acon_core.errors import SpecError
 from acon_core.random import Stream
-from acon_core.spec.primitives import Pair, Primitive
+from acon_core.spec.primitives import Primitive
 
 DATA = Path(str(files("conformance_data")))
 ARRAYS = DATA / "golden.safetensors"
@@ -31,11 +32,15 @@ NODE_TYPES: dict[str, type[spec.Node]] = {
 
 @dataclass(frozen=True)
 class Case:
-    """`node`: its JSON; `batches`: the shapes of the inputs, run one after the other on the same state. `train`: in training
+    """One thing to be held to.
+
+    `node`: its JSON; `batches`: the shapes of the inputs, run one after the other on the same state. `train`: in training
     mode. `gradients`: go back too. `taps`: inner values that are checked. `sample`: how many elements of an output are kept
     (0: all). `golden`: `stored`, or `reference` where the arrays are too many to keep and are made anew. `raises`: the error
-    expected instead. `compiled`: also run through the framework's compiler. `values`: what x is made of, else uniform variates from `low` to `high`, each row of the batch
-    shifted by up to `rows` (rows that are alike leave a generator's BatchNorm nothing but rounding). `source`: why."""
+    expected instead. `compiled`: also run through the framework's compiler. `values`: what x is made of, else uniform
+    variates from `low` to `high`, each row of the batch shifted by up to `rows` (rows that are alike leave a generator's
+    BatchNorm nothing but rounding). `dtypes`: what it is run in. `source`: where it comes from.
+    """
 
     name: str
     node: Mapping[str, Any]
@@ -83,7 +88,7 @@ class Case:
         }
 
 
-RANGES: dict[tuple[type[spec.Node] | None, str], Pair | tuple[float, float]] = {
+RANGES: dict[tuple[type[spec.Node] | None, str], tuple[float, float]] = {
     (spec.BatchNorm, "weight"): (0.5, 1.5),
     (spec.BatchNorm, "running_var"): (0.5, 2.0),
     (None, "p1"): (0.5, 1.75),
@@ -96,10 +101,10 @@ def _values(node: spec.Node, name: str, param: spec.Param, random: Stream) -> ND
     if param.integer:
         return np.full(param.shape, 3, np.int64)
     if len(param.shape) > 1 and name == "weight":
-        bound = (3.0 / np.prod(param.shape[1:])) ** 0.5
+        bound = math.sqrt(3.0 / math.prod(param.shape[1:]))
         low, high = -bound, bound
     else:
-        low, high = RANGES.get((type(node), name), RANGES.get((None, name), (-0.5, 0.5)))
+        low, high = RANGES.get((type(node), name)) or RANGES.get((None, name), (-0.5, 0.5))
     return random.uniform(param.shape, low, high).astype(np.float32)
 
 
@@ -124,7 +129,7 @@ def load_cases() -> list[Case]:
     cases = []
     for path in sorted((DATA / "cases").glob("*.json")):
         for entry in json.loads(path.read_text()):
-            plain = {name: tuple(value) if isinstance(value, list) else value for name, value in entry.items()}
+            plain: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in entry.items()}
             plain["batches"] = tuple(tuple(shape) for shape in entry["batches"])
             cases.append(Case(**plain))
     return cases

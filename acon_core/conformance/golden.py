@@ -31,7 +31,8 @@ def sampled(case: Case, key: str, array: NDArray) -> NDArray:
 
 def make(case: Case) -> Golden:
     """Every number that the case checks, by key: `y/0`, `tap/0/features.3`, `dparams/0/weight`, `scale/0/weight`
-    (of `dx`: `scale/0`), `statistics/0/running_mean`. The number is the step. Arrays that are sampled keep their largest |value| as `peak/...`."""
+    (of `dx`: `scale/0`), `statistics/0/running_mean`. The number is the step. Sampled arrays keep
+    their largest |value| as `peak/...`."""
     node = case.build()
     state = case.state(node)
     golden: Golden = {}
@@ -100,7 +101,9 @@ def compare() -> list[str]:
     for key, array in new.items():
         if key in old and not (
             old[key].shape == array.shape
-            and np.allclose(old[key], array, rtol=0, atol=REPRODUCED * max(np.abs(array).max(initial=0.0), 1e-300), equal_nan=True)
+            and np.allclose(
+                old[key], array, rtol=0, atol=REPRODUCED * max(np.abs(array).max(initial=0.0), 1e-300), equal_nan=True
+            )
         ):
             lines.append(f"{key}: stored and made anew differ")
     return lines

@@ -23,13 +23,15 @@ def write(path: Path, results: list[BackendResult]) -> None:
 def read(path: Path) -> list[BackendResult]:
     """Read what `write` wrote. Raises AconError for anything else."""
     try:
-        entries = json.loads(path.read_text())
-        return [
+        results = [
             BackendResult(e["backend"], e["compiled"], e["environment"], [CaseResult(**each) for each in e["results"]])
-            for e in entries
+            for e in json.loads(path.read_text())
         ]
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise AconError(f"{path}: expected a report of `acon conformance --report`: {error}") from error
+    if not results:
+        raise AconError(f"{path}: expected a report of `acon conformance --report`, found no backend in it")
+    return results
 
 
 def title(result: BackendResult) -> str:

@@ -118,7 +118,7 @@ def run_steps(case: Case, model: Model, golden: Golden, dtype: str) -> Iterator[
         state = model.state() if case.train else {}
         for key in [key for key in golden if key.startswith(f"statistics/{step}/")]:
             path = key.split("/", 2)[2]
-            stem, _, name = path.rpartition(".")
+            name = path.rpartition(".")[2]
             if name == "num_batches_tracked":
                 continue
             variance = golden[key.removesuffix(name) + "running_var"]

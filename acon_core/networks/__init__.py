@@ -38,7 +38,9 @@ def _users_own(name: str) -> Network:
     try:
         made = getattr(importlib.import_module(module_name), function_name)()
     except (ImportError, AttributeError) as error:
-        raise SpecError(f"network {name!r} cannot be had: {error}; expected package.module:function, importable here") from error
+        raise SpecError(
+            f"network {name!r} cannot be had: {error}; expected package.module:function, importable here"
+        ) from error
     if isinstance(made, Graph):
         return Network(name, made)
     if not isinstance(made, Network):

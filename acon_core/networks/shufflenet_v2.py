@@ -78,7 +78,11 @@ def shufflenet_v2(width: float = 0.5, act: Node | str = AconC(), num_classes: in
         activation=act,
         num_classes=num_classes,
         graph=Graph(network.inputs, network.steps, network.outputs, network.members, {}, INIT_RULES),
-        stages={"stem": "maxpool", **{f"stage{i + 2}": f"features.{end}" for i, end in enumerate(ends)}, "conv_last": "conv_last"},
+        stages={
+            "stem": "maxpool",
+            **{f"stage{i + 2}": f"features.{end}" for i, end in enumerate(ends)},
+            "conv_last": "conv_last",
+        },
         head="classifier.0",
         input=INPUT,
         source="Ma et al. 2018 (ShuffleNetV2), Ma et al. 2021 (ACON); nmaac/acon at 99fd679",

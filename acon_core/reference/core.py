@@ -58,7 +58,7 @@ evaluate: Rules[tuple[tuple[Array, ...], Vjp]] = Rules("reference")
 
 @dataclass(frozen=True)
 class Result:
-    """`values` by the node's outputs, `vjp`, the `statistics` after a training step, every named value of the graph (`taps`)."""
+    """`values` of the node's outputs, its `vjp`, the `statistics` after a training step, every named value by path (`taps`)."""
 
     values: tuple[Array, ...]
     vjp: Vjp
@@ -91,6 +91,7 @@ def run(node: Node, context: Context, *inputs: Array) -> tuple[tuple[Array, ...]
 
 
 def run_graph(graph: Graph, context: Context, *inputs: Array) -> tuple[tuple[Array, ...], Vjp]:
+    """The steps in order; back, the same steps in reverse, adding up what each value is told."""
     values = dict(zip(graph.inputs, inputs, strict=True))
     values.update({name: context.param(name) for name in graph.params})
     backward: list[Vjp] = []

@@ -237,7 +237,8 @@ def _(node: p.Acon, context: Context, x: Array, p1: Array, p2: Array, beta: Arra
 
         def to_gate(term: Array, gate: Array) -> Array:
             axes = (() if gate.shape[0] == x.shape[0] != 1 else (0,)) + tuple(range(2, x.ndim))
-            return term.sum(axes).reshape(gate.shape)
+            total: Array = term.sum(axes)
+            return total.reshape(gate.shape)
 
         dx = (g * a * (s + bend), g * b * (t - bend))
         return gradients(

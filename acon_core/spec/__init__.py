@@ -25,8 +25,8 @@ from acon_core.spec.transforms import Counts, Row, count, deterministic, initial
 
 __all__ = [
     "ACTIVATIONS", "Acon", "AconC", "BatchNorm", "Concat", "Constant", "Conv2d", "Counts", "Dropout", "Flatten",
-    "GlobalAvgPool", "Graph", "InitName", "InitRule", "Layer", "Linear", "MaxPool2d", "MetaAconC", "Node", "Norm", "Normal", "NormalPerInput",
-    "Param", "Primitive", "ReLU", "Row", "Rules", "Shape", "Shuffle", "SiLU", "Sigmoid", "Split", "Step", "UniformPerFan",
-    "activation_name", "bind", "count", "deterministic", "graph", "initial_state", "join", "lower", "named_params",
-    "parse_activation", "producer", "sequential", "summarise", "walk",
+    "GlobalAvgPool", "Graph", "InitName", "InitRule", "Layer", "Linear", "MaxPool2d", "MetaAconC", "Node", "Norm",
+    "Normal", "NormalPerInput", "Param", "Primitive", "ReLU", "Row", "Rules", "Shape", "Shuffle", "SiLU", "Sigmoid",
+    "Split", "Step", "UniformPerFan", "activation_name", "bind", "count", "deterministic", "graph", "initial_state",
+    "join", "lower", "named_params", "parse_activation", "producer", "sequential", "summarise", "walk",
 ]  # fmt: skip

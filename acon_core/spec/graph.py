@@ -26,7 +26,7 @@ class Step:
 
 @dataclass(frozen=True)
 class InitRule:
-    """In every `node` type under a path that contains `under`, the parameter `param` starts as `init`. The first that fits wins."""
+    """In each `node` under a path that contains `under`, the parameter `param` starts as `init`. The first that fits wins."""
 
     node: type[Node]
     param: str

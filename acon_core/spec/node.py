@@ -10,10 +10,11 @@ from acon_core.errors import SpecError
 from acon_core.spec.param import Param, Shape
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Node:
     """One layer or network as data: frozen, no arrays, no framework. Arrays are NCHW, weights OIHW and (out, in).
 
+    Leaves and layers are equal when their fields are; graphs, whose fields are tables, only when they are the same object.
     A node's type is final: operations look it up exactly, so that a subclass can never fall into its parent's rule.
     """
 

@@ -221,7 +221,7 @@ class Split(Primitive):
 
 @dataclass(frozen=True)
 class Shuffle(Primitive):
-    """Channel shuffle: y[:, j groups + g] = x[:, g C / groups + j]. (N, C, ...) -> the same. Source: ShuffleNet, section 3.1."""
+    """Channel shuffle: y[:, j groups + g] = x[:, g C / groups + j]. (N, C, ...) -> the same. Source: ShuffleNet, 3.1."""
 
     groups: int
 

@@ -17,19 +17,21 @@ from acon_core.spec.node import Node, Rules, join, named_params, walk
 from acon_core.spec.param import Shape
 
 
-def cast(array: NDArray[np.float64], integer: bool, dtype: np.dtype | str) -> NDArray:
+def cast(array: NDArray[np.float64], integer: bool, dtype: str) -> NDArray:
     """A parameter's array in the network's dtype, or int64 where the parameter is a counter or an index."""
     return array.astype(np.int64 if integer else dtype)
 
 
-def initial_state(node: Node, seed: int = 0, dtype: np.dtype | str = np.float32) -> dict[str, NDArray]:
+def initial_state(node: Node, seed: int = 0, dtype: str = "float32") -> dict[str, NDArray]:
     """The initial values of every parameter, drawn once for all frameworks from a stream keyed by seed and path.
 
     The first of the network's init rules that fits decides, else the parameter's own. The same seed gives the same bits
     in every process; two parameters never share a stream.
     """
     return {
-        join(path, name): cast(_init(rules, part, path, name).draw(param.shape, Stream("init", seed, join(path, name))), param.integer, dtype)
+        join(path, name): cast(
+            _init(rules, part, path, name).draw(param.shape, Stream("init", seed, join(path, name))), param.integer, dtype
+        )
         for rules, path, part in _walk_with_rules(node, "", ())
         for name, param in part.params.items()
     }
@@ -84,16 +86,29 @@ macs: Rules[int] = Rules("macs")
 
 @macs.register(p.Conv2d)
 def _(node: p.Conv2d, shapes: tuple[Shape, ...]) -> int:
-    return math.prod(node.out_shapes(*shapes)[0]) * (node.in_channels // node.groups) * math.prod(node.kernel)
+    kernel: p.Pair = node.kernel
+    return math.prod(node.out_shapes(*shapes)[0]) * (node.in_channels // node.groups) * math.prod(kernel)
 
 
 @macs.register(p.Linear)
 def _(node: p.Linear, shapes: tuple[Shape, ...]) -> int:
-    return math.prod(node.out_shapes(*shapes)[0]) * node.in_features
+    (shape,) = node.out_shapes(*shapes)
+    return math.prod(shape) * node.in_features
 
 
 @macs.register(
-    p.BatchNorm, p.MaxPool2d, p.GlobalAvgPool, p.Flatten, p.Dropout, p.Concat, p.Split, p.Shuffle, p.ReLU, p.SiLU, p.Sigmoid, p.Acon
+    p.BatchNorm,
+    p.MaxPool2d,
+    p.GlobalAvgPool,
+    p.Flatten,
+    p.Dropout,
+    p.Concat,
+    p.Split,
+    p.Shuffle,
+    p.ReLU,
+    p.SiLU,
+    p.Sigmoid,
+    p.Acon,
 )
 def _(node: Node, shapes: tuple[Shape, ...]) -> int:
     return 0

@@ -161,7 +161,7 @@ class Zip:
         except UnicodeDecodeError:
             self.corrupt(f"the zip has a member whose name is not UTF-8: {encoded[:60]!r}")
         parts = name.split("/")
-        if len(parts) < 2 or "\\" in name or "\0" in name or any(part in ("", ".", "..") for part in parts):
+        if len(parts) < 2 or "\\" in name or not name.isprintable() or any(part in ("", ".", "..") for part in parts):
             self.corrupt(f"the zip has a member with a name that torch.save never gives: {name[:60]!r}")
         if name in self.members:
             self.corrupt(f"{name} is in the zip twice")

@@ -44,10 +44,12 @@ class TorchModel:
         recorded: dict[str, NDArray] = {}
         hooks = [self._record(tap, recorded) for tap in taps]
         self.native.train(train)
-        with torch.no_grad():
-            y = self._run(to_tensor(x))
-        for hook in hooks:
-            hook.remove()
+        try:
+            with torch.no_grad():
+                y = self._run(to_tensor(x))
+        finally:
+            for hook in hooks:
+                hook.remove()
         return Outputs(to_array(y), recorded)
 
     def _record(self, tap: str, recorded: dict[str, NDArray]) -> torch.utils.hooks.RemovableHandle:
@@ -84,7 +86,9 @@ class TorchBackend:
 backend = TorchBackend()
 
 
-def create(name: str, act: spec.Node | str = "acon_c", num_classes: int = 1000, *, dtype: str = "float32", seed: int = 0) -> nn.Module:
+def create(
+    name: str, act: spec.Node | str = "acon_c", num_classes: int = 1000, *, dtype: str = "float32", seed: int = 0
+) -> nn.Module:
     """A published network with its published initial values: `create("acon/shufflenet_v2_x0_5", act="meta_acon")`.
 
     Attribute names are the published code's, so that its state dict loads. (N, 3, H, W) -> (N, num_classes), any H and W.

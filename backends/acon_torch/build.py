@@ -18,6 +18,9 @@ class Place:
     dtype: torch.dtype
     path: str = ""
 
+    def child(self, name: str) -> Place:
+        return replace(self, path=spec.join(self.path, name))
+
 
 build: spec.Rules[nn.Module] = spec.Rules("acon_torch.build")
 
@@ -25,7 +28,7 @@ build: spec.Rules[nn.Module] = spec.Rules("acon_torch.build")
 def make(node: spec.Node, place: Place) -> nn.Module:
     """The module of a node, its parameters not yet set: by its rule if it has one, else its graph line by line."""
     if isinstance(node, spec.Graph | spec.Layer) and type(node) not in build:
-        return modules.Graph(node, lambda name, child: make(child, replace(place, path=spec.join(place.path, name))), place.dtype)
+        return modules.Graph(node, lambda name, child: make(child, place.child(name)), place.dtype)
     return build(node, place)
 
 

@@ -22,6 +22,7 @@ from acon_core.checkpoint.file import (
     map_file,
     raw,
     settled,
+    shown,
     view,
 )
 from acon_core.checkpoint.numpy_pickle import ARRAYS, int_opcode, text_opcode, tuple_opcodes
@@ -30,7 +31,6 @@ from acon_core.errors import CheckpointError
 from acon_torch.archive import Zip, ZipWriter
 
 SUFFIXES = (".pth", ".pth.tar", ".pt")
-SUFFIX = SUFFIXES[0]
 
 _AGAIN = "load it in PyTorch and save it again with torch.save(model.state_dict(), ...)"
 _LEGACY = b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19."
@@ -127,12 +127,12 @@ def read(path: Path, limits: Limits = LIMITS) -> File:
         if tensor.storage.key not in storages:
             storages[tensor.storage.key] = archive.read(f"data/{tensor.storage.key}")
         try:
-            shown = _view(tensor, storages[tensor.storage.key], order, limits)
-            budget.spend(shown.nbytes)
-            # A big-endian bfloat16 is shown as uint16, since ml_dtypes knows one byte order only.
-            tensors[key] = settled(settled(shown).view(tensor.dtype))
+            array = _view(tensor, storages[tensor.storage.key], order, limits)
+            budget.spend(array.nbytes)
+            # A big-endian bfloat16 is read as uint16, since ml_dtypes knows one byte order only.
+            tensors[key] = settled(settled(array).view(tensor.dtype))
         except CheckpointError as error:
-            raise CheckpointError(error.kind, f"{path}: {key}: {error}") from None
+            raise CheckpointError(error.kind, f"{path}: {shown(key)}: {error}") from None
     return File(tensors, notes=notes, globals_seen=pickled.globals_seen)
 
 
@@ -154,12 +154,14 @@ def write(path: Path, tensors: Mapping[str, np.ndarray], metadata: Mapping[str, 
 
 
 def _refuse_other_kinds(data: memoryview, path: Path) -> None:
+    if bytes(data[:4]) == b"PK\3\4":
+        return
+    kind = "not a file of torch.save, which begins with PK"
     if bytes(data[: len(_LEGACY)]) == _LEGACY:
-        raise CheckpointError("unsupported", f"{path}: the format that PyTorch wrote before 1.6; {_AGAIN}")
-    if bytes(data[257:262]) == b"ustar":
-        raise CheckpointError("unsupported", f"{path}: a tar, as PyTorch wrote before 0.1.2; {_AGAIN}")
-    if bytes(data[:4]) != b"PK\3\4":
-        raise CheckpointError("unsupported", f"{path}: not a file of torch.save, which begins with PK; {_AGAIN}")
+        kind = "the format that PyTorch wrote before 1.6"
+    elif bytes(data[257:262]) == b"ustar":
+        kind = "a tar, as PyTorch wrote before 0.1.2"
+    raise CheckpointError("unsupported", f"{path}: {kind}; {_AGAIN}")
 
 
 def _view(tensor: _Tensor, data: memoryview, order: bytes, limits: Limits) -> np.ndarray:
@@ -167,7 +169,7 @@ def _view(tensor: _Tensor, data: memoryview, order: bytes, limits: Limits) -> np
     itemsize = storage.dtype.itemsize if storage.dtype else 1
     if storage.length * itemsize != len(data):
         raise CheckpointError(
-            "corrupt", f"storage {storage.key} holds {len(data)} bytes, expected {storage.length} times {itemsize}"
+            "corrupt", f"storage {shown(storage.key)} holds {len(data)} bytes, expected {storage.length} times {itemsize}"
         )
     dtype = tensor.dtype
     if order == b"big" and dtype.itemsize > 1:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from pathlib import Path
 
@@ -13,6 +14,9 @@ from acon_core.checkpoint import read_file
 from acon_core.conformance.cases import DATA
 from acon_core.errors import SpecError
 from acon_core.networks import NETWORKS, create, shufflenet_v2
+from acon_core.random import Stream
+from acon_core.reference.core import evaluate
+from acon_core.spec.transforms import macs
 
 # reference/field.md 5.1: parameters, p1/p2/beta, conv biases, buffers, state keys, conv and linear weights, MACs.
 PUBLISHED = {
@@ -66,8 +70,6 @@ def test_schemas_of_all_networks_are_pinned() -> None:
 
 def spec_digest(graph: spec.Graph) -> str:
     """A hash of every path, shape, kind and decay flag, in order."""
-    import hashlib
-
     text = "\n".join(f"{path} {p.shape} {p.kind} {p.decay}" for path, p in spec.named_params(graph).items())
     return hashlib.sha256(text.encode()).hexdigest()
 
@@ -132,8 +134,6 @@ def test_initial_state_depends_on_seed_and_path_alone() -> None:
 
 def test_the_first_values_of_a_stream_are_pinned() -> None:
     """From NumPy's Philox by hand: the same numbers in every version and on every machine."""
-    from acon_core.random import Stream
-
     assert Stream("pinned", 1).unit((3,)).tolist() == PINNED
 
 
@@ -173,16 +173,12 @@ def test_a_type_without_a_rule_is_named() -> None:
         pass
 
     with pytest.raises(SpecError, match="reference has no rule for Unheard"):
-        from acon_core.reference.core import evaluate
-
         evaluate(Unheard())
 
 
 def test_rules_do_not_fall_through_to_a_parent() -> None:
     class Wider(spec.Conv2d):
         pass
-
-    from acon_core.spec.transforms import macs
 
     with pytest.raises(SpecError, match="no rule for Wider"):
         macs(Wider(3, 4, 1), ((1, 3, 2, 2),))

@@ -1,0 +1,154 @@
+"""The verbs that the conformance runner calls, and `create` and `load` for users."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from os import PathLike
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx, serialization
+from flax.traverse_util import flatten_dict, unflatten_dict
+from jax import Array
+from numpy.typing import NDArray
+
+from acon_core import spec
+from acon_core.backends import Outputs, Vjp, Waiver, check_state
+from acon_core.checkpoint import read_network
+from acon_core.errors import SpecError
+from acon_core.networks import create as create_network
+from acon_jax import activations  # noqa: F401  (registers its rules)
+from acon_jax.arrays import to_jax, to_numpy
+from acon_jax.build import Place, make
+from acon_jax.layout import layout
+from acon_jax.modules import call
+
+DTYPES = {"float32": jnp.float32, "float64": jnp.float64, "bfloat16": jnp.bfloat16, "float16": jnp.float16}
+
+
+def _precision(dtype: str) -> AbstractContextManager[None]:
+    """JAX has float64 only where it is switched on: here, while a verb runs, so that the user's process stays as it is."""
+    return jax.enable_x64(True) if dtype == "float64" else nullcontext()
+
+
+def _forward(model: nnx.Module, x: Array, rngs: nnx.Rngs, taps: tuple[str, ...]) -> tuple[Array, dict[str, Array]]:
+    recorded: dict[str, Array] = {}
+    y = call(model, x, rngs=rngs, taps=recorded)
+    return y, {tap: recorded[tap] for tap in taps}
+
+
+def _vjp(model: nnx.Module, x: Array, cotangent: Array, rngs: nnx.Rngs) -> tuple[Array, Array, nnx.State]:
+    def loss(model: nnx.Module, x: Array, rngs: nnx.Rngs) -> tuple[Array, Array]:
+        y = call(model, x, rngs=rngs, taps=None)
+        return (y * cotangent).sum(), y
+
+    (_, y), (dparams, dx) = nnx.value_and_grad(loss, argnums=(0, 1), has_aux=True)(model, x, rngs)
+    return y, dx, dparams
+
+
+def _arrays(state: nnx.State) -> dict[str, NDArray]:
+    """Native arrays by dotted path."""
+    return {path: np.array(array) for path, array in flatten_dict(nnx.to_pure_dict(state), sep=".").items()}
+
+
+class JaxModel:
+    """An nnx module under the verbs of `acon_core.backends.Model`; arrays are turned to channels last and back on the way."""
+
+    def __init__(self, node: spec.Node, native: nnx.Module, dtype: str, compiled: bool = False, seed: int = 0) -> None:
+        self.node, self.native, self.dtype = node, native, dtype
+        self.rngs = nnx.Rngs(seed)
+        self._forward = nnx.jit(_forward, static_argnames="taps") if compiled else _forward
+        self._vjp = nnx.jit(_vjp) if compiled else _vjp
+
+    def load(self, state: Mapping[str, NDArray]) -> None:
+        check_state(self.node, state, self.dtype)
+        with _precision(self.dtype):
+            arrays = {path: jnp.array(array) for path, array in layout.to_native(self.node, state).items()}
+            nnx.update(self.native, unflatten_dict(arrays, sep="."))
+
+    def load_file(self, path: Path) -> None:
+        with _precision(self.dtype):
+            tree = nnx.to_pure_dict(nnx.state(self.native))
+            nnx.update(self.native, serialization.from_bytes(tree, path.read_bytes()))
+
+    def state(self) -> dict[str, NDArray]:
+        return layout.to_canonical(self.node, _arrays(nnx.state(self.native)))[0]
+
+    def __call__(self, x: NDArray, *, train: bool = False, taps: Sequence[str] = ()) -> Outputs:
+        for tap in taps:
+            spec.producer(self.node, tap)
+        self._set_mode(train)
+        with _precision(self.dtype):
+            y, recorded = self._forward(self.native, to_jax(x), self.rngs, taps=tuple(taps))
+        return Outputs(to_numpy(y), {tap: to_numpy(value) for tap, value in recorded.items()})
+
+    def vjp(self, x: NDArray, cotangent: NDArray, *, train: bool = False) -> Vjp:
+        self._set_mode(train)
+        with _precision(self.dtype):
+            y, dx, gradients = self._vjp(self.native, to_jax(x), to_jax(cotangent), self.rngs)
+        found = _arrays(gradients)
+        dparams = {
+            path: np.ascontiguousarray(slot.to_canonical(found[native]))
+            for path, param, native, slot in layout.table(self.node)
+            if param.kind == "weight" and native is not None and slot is not None
+        }
+        return Vjp(to_numpy(y), to_numpy(dx), dparams)
+
+    def _set_mode(self, train: bool) -> None:
+        if train:
+            self.native.train()
+        else:
+            self.native.eval()
+
+
+class JaxBackend:
+    """JAX with Flax under the verbs of `acon_core.backends.Backend`."""
+
+    name = "jax"
+    dtypes = tuple(DTYPES)
+    waivers: tuple[Waiver, ...] = ()
+
+    def build(self, node: spec.Node, *, dtype: str = "float32", seed: int = 0, compiled: bool = False) -> JaxModel:
+        with _precision(dtype):
+            model = JaxModel(node, make(node, Place(DTYPES[dtype])), dtype, compiled, seed)
+        model.load(spec.initial_state(node, seed, dtype))
+        return model
+
+
+backend = JaxBackend()
+
+
+def _for_user(dtype: str) -> None:
+    if dtype == "float64" and not jax.config.jax_enable_x64:
+        raise SpecError("float64: JAX would compute in float32 and not say so; jax.config.update('jax_enable_x64', True) first")
+
+
+def create(
+    name: str, act: spec.Node | str = "acon_c", num_classes: int = 1000, *, dtype: str = "float32", seed: int = 0
+) -> nnx.Module:
+    """A published network with its published initial values: `create("acon/shufflenet_v2_x0_5", act="meta_acon")`.
+
+    An nnx.Module in training mode; attribute names are the published code's. (N, H, W, 3) -> (N, num_classes), any H and W:
+    channels last. Where it has dropout, training draws from `model(x, rngs=nnx.Rngs(0))`; `nnx.state(model)` holds the
+    weights and running statistics alone, as a tree of dicts. `model(x, taps=values)` puts every named value into a dict.
+    Raises SpecError for a name that does not exist, and for float64 where JAX has it switched off.
+    """
+    _for_user(dtype)
+    return backend.build(create_network(name, act, num_classes).graph, dtype=dtype, seed=seed).native
+
+
+def load(path: str | PathLike[str], network: str | None = None, act: str | None = None) -> nnx.Module:
+    """The network of a checkpoint of any of the frameworks, as an nnx.Module in evaluation mode that takes (N, H, W, 3).
+
+    `network`, `act`: where the tensors' names and shapes leave a choice. Raises CheckpointError, StateError or SpecError,
+    each of which says what was expected, what was found and the way out.
+    """
+    checkpoint = read_network(path, network=network, act=act)
+    _for_user(checkpoint.dtype)
+    model = backend.build(checkpoint.network.graph, dtype=checkpoint.dtype)
+    model.load(checkpoint.state)
+    model.native.eval()
+    return model.native

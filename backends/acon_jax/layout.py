@@ -1,0 +1,65 @@
+"""Flax's names and layouts: a leaf called kernel, HWIO and (in, out); scale, mean and var in norms; (C,) in activations."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from numpy.typing import NDArray
+
+from acon_core.layout import Layout, Slot
+from acon_core.spec import BatchNorm, Conv2d, Graph, Layer, Linear, Node
+
+
+class FlaxLayout(Layout):
+    """Whatever a graph or a layer owns per channel, (1, C, 1, 1), is (C,) here, so that it broadcasts against channels last."""
+
+    def slots(self, node: Node) -> Mapping[str, Slot | None]:
+        if isinstance(node, Graph | Layer) and type(node) not in self.rules:
+            return {
+                name: _per_channel(name) if _is_per_channel(param.shape) else Slot(name) for name, param in node.params.items()
+            }
+        return super().slots(node)
+
+
+def _is_per_channel(shape: tuple[int, ...]) -> bool:
+    return len(shape) == 4 and shape == (1, shape[1], 1, 1)
+
+
+def _per_channel(name: str) -> Slot:
+    return Slot(name, lambda array: array.reshape(-1), lambda array: array.reshape(1, -1, 1, 1))
+
+
+def _hwio(array: NDArray) -> NDArray:
+    return array.transpose(2, 3, 1, 0)
+
+
+def _oihw(array: NDArray) -> NDArray:
+    return array.transpose(3, 2, 0, 1)
+
+
+def _turned(array: NDArray) -> NDArray:
+    return array.transpose(1, 0)
+
+
+layout = FlaxLayout("jax")
+
+
+@layout.register(Conv2d)
+def _(node: Conv2d) -> Mapping[str, Slot | None]:
+    return {"weight": Slot("kernel", _hwio, _oihw), "bias": Slot("bias")}
+
+
+@layout.register(Linear)
+def _(node: Linear) -> Mapping[str, Slot | None]:
+    return {"weight": Slot("kernel", _turned, _turned), "bias": Slot("bias")}
+
+
+@layout.register(BatchNorm)
+def _(node: BatchNorm) -> Mapping[str, Slot | None]:
+    return {
+        "weight": Slot("scale"),
+        "bias": Slot("bias"),
+        "running_mean": Slot("mean"),
+        "running_var": Slot("var"),
+        "num_batches_tracked": None,
+    }

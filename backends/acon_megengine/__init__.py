@@ -1,0 +1,24 @@
+"""ACON for MegEngine. `layout` and `files` need NumPy alone; whatever else is asked for imports megengine.
+
+That import flushes denormal numbers to zero for the whole process, NumPy's included.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from acon_megengine.activations import AconC, MetaAconC
+    from acon_megengine.backend import create, load
+    from acon_megengine.functional import acon
+
+_HOME = {"AconC": "activations", "MetaAconC": "activations", "acon": "functional", "create": "backend", "load": "backend"}
+
+__all__ = ["AconC", "MetaAconC", "acon", "create", "load"]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}; it has {', '.join(__all__)}")
+    return getattr(import_module(f"{__name__}.{_HOME[name]}"), name)

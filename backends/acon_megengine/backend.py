@@ -1,0 +1,154 @@
+"""The verbs that the conformance runner calls, and `create` and `load` for users."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from functools import partial, reduce
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+import megengine as mge
+import megengine.functional as F
+import megengine.module as M
+from megengine import Tensor
+from megengine.autodiff import GradManager
+from megengine.jit import trace
+from megengine.utils.hook import HookHandler
+from numpy.typing import NDArray
+
+from acon_core import spec
+from acon_core.backends import Outputs, Vjp, Waiver, check_state
+from acon_core.checkpoint import read_network
+from acon_core.errors import SpecError
+from acon_core.networks import create as create_network
+from acon_megengine import activations  # noqa: F401  (registers its rules)
+from acon_megengine.arrays import to_array, to_tensor
+from acon_megengine.build import Place, make
+from acon_megengine.layout import layout
+
+DTYPES = ("float32",)
+
+
+class MegEngineModel:
+    """A MegEngine module under the verbs of `acon_core.backends.Model`."""
+
+    def __init__(self, node: spec.Node, native: M.Module, compiled: bool = False) -> None:
+        self.node, self.native, self.compiled = node, native, compiled
+        self._traces: dict[Hashable, trace] = {}
+
+    def load(self, state: Mapping[str, NDArray]) -> None:
+        check_state(self.node, state, *DTYPES)
+        self.native.load_state_dict(layout.to_native(self.node, state))
+
+    def load_file(self, path: Path) -> None:
+        self.native.load_state_dict(mge.load(str(path)), strict=True)
+
+    def state(self) -> dict[str, NDArray]:
+        native = {name: array.copy() for name, array in self.native.state_dict().items()}
+        return layout.to_canonical(self.node, native)[0]
+
+    def __call__(self, x: NDArray, *, train: bool = False, taps: Sequence[str] = ()) -> Outputs:
+        self.native.train(train)
+        y, recorded = self._run(partial(self._forward, taps), (train, *taps), to_tensor(x))
+        return Outputs(to_array(y), {tap: to_array(value) for tap, value in recorded.items()})
+
+    def vjp(self, x: NDArray, cotangent: NDArray, *, train: bool = False) -> Vjp:
+        self.native.train(train)
+        y, dx, dweights = self._run(self._backward, ("vjp", train), to_tensor(x), to_tensor(cotangent))
+        shapes = layout.native_shapes(self.node)
+        dparams = {
+            path: slot.to_canonical(to_array(dweights[native]).reshape(shapes[native]))
+            for path, param, native, slot in layout.table(self.node)
+            if param.kind == "weight"
+        }
+        return Vjp(to_array(y), to_array(dx), dparams)
+
+    def _run(self, function: Callable[..., Any], kind: tuple[Hashable, ...], *tensors: Tensor) -> Any:
+        """The function's result; when compiled, through a trace of its own for each kind of call and shape of input."""
+        if not self.compiled:
+            return function(*tensors)
+        # An error leaves a trace that cannot be used again, so it is put back only when it has run.
+        key = (*kind, tensors[0].shape)
+        run = self._traces.pop(key, None) or trace(function, symbolic=True)
+        made = run(*tensors)
+        self._traces[key] = run
+        return made
+
+    def _forward(self, taps: Sequence[str], x: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        recorded: dict[str, Tensor] = {}
+        hooks = [self._record(tap, recorded) for tap in taps]
+        try:
+            return self._apply(x), recorded
+        finally:
+            for hook in hooks:
+                hook.remove()
+
+    def _apply(self, x: Tensor) -> Tensor:
+        """The network on a copy: one that returns its input itself has no gradient, and nothing to trace."""
+        return self.native(F.copy(x))
+
+    def _record(self, tap: str, recorded: dict[str, Tensor]) -> HookHandler:
+        path, index = spec.producer(self.node, tap)
+
+        def hook(module: M.Module, inputs: object, made: Tensor | tuple[Tensor, ...]) -> None:
+            recorded[tap] = made[index] if isinstance(made, tuple) else made
+
+        return reduce(getattr, path.split("."), self.native).register_forward_hook(hook)
+
+    def _backward(self, x: Tensor, cotangent: Tensor) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+        weights = dict(self.native.named_parameters())
+        leaves = [x, *weights.values()]
+        # Gradients accumulate in `grad`; the user's are put back.
+        kept = [leaf.grad for leaf in leaves]
+        for leaf in leaves:
+            leaf.grad = None
+        with GradManager().attach(leaves) as gm:
+            y = self._apply(x)
+            gm.backward(y, cotangent)
+        gradients = [leaf.grad for leaf in leaves]
+        for leaf, grad in zip(leaves, kept, strict=True):
+            leaf.grad = grad
+        return y, gradients[0], dict(zip(weights, gradients[1:], strict=True))
+
+
+class MegEngineBackend:
+    """MegEngine under the verbs of `acon_core.backends.Backend`."""
+
+    name = "megengine"
+    dtypes = DTYPES
+    waivers = (Waiver("max_pool2d/ties", "dx", "MegEngine gives the whole gradient to every one of equal values"),)
+
+    def build(self, node: spec.Node, *, dtype: str = "float32", seed: int = 0, compiled: bool = False) -> MegEngineModel:
+        if dtype not in DTYPES:
+            raise SpecError(f"MegEngine: expected dtype {' or '.join(DTYPES)}, found {dtype!r}; cast the state with .astype")
+        model = MegEngineModel(node, make(node, Place()), compiled)
+        model.load(spec.initial_state(node, seed, dtype))
+        return model
+
+
+backend = MegEngineBackend()
+
+
+def create(
+    name: str, act: spec.Node | str = "acon_c", num_classes: int = 1000, *, dtype: str = "float32", seed: int = 0
+) -> M.Module:
+    """A published network with its published initial values: `create("acon/shufflenet_v2_x0_5", act="meta_acon")`.
+
+    Attribute names are the published code's. (N, 3, H, W) -> (N, num_classes), any H and W; `dtype` is float32.
+    Raises SpecError for a name that does not exist, or another dtype.
+    """
+    return backend.build(create_network(name, act, num_classes).graph, dtype=dtype, seed=seed).native
+
+
+def load(path: str | PathLike[str], network: str | None = None, act: str | None = None) -> M.Module:
+    """The network of a checkpoint of any of the frameworks, in evaluation mode.
+
+    `network`, `act`: where the tensors' names and shapes leave a choice. Raises CheckpointError, StateError or SpecError,
+    each of which says what was expected, what was found and the way out.
+    """
+    checkpoint = read_network(path, network=network, act=act)
+    model = backend.build(checkpoint.network.graph, dtype=checkpoint.dtype)
+    model.load(checkpoint.state)
+    model.native.eval()
+    return model.native

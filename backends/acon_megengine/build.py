@@ -1,0 +1,101 @@
+"""A spec as a MegEngine module: one short rule a primitive; graphs are run by `Graph`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import megengine.module as M
+
+from acon_core import spec
+from acon_megengine import modules
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a module is built: its path, for errors. Parameters are float32, all that MegEngine trains in."""
+
+    path: str = ""
+
+
+build: spec.Rules[M.Module] = spec.Rules("acon_megengine.build")
+
+
+def make(node: spec.Node, place: Place) -> M.Module:
+    """The module of a node, its parameters not yet set: by its rule if it has one, else its graph line by line."""
+    if isinstance(node, spec.Graph | spec.Layer) and type(node) not in build:
+        return modules.Graph(node, lambda name, child: make(child, replace(place, path=spec.join(place.path, name))))
+    return build(node, place)
+
+
+@build.register(spec.Conv2d)
+def _(node: spec.Conv2d, place: Place) -> M.Module:
+    return modules.Conv2d(
+        node.in_channels, node.out_channels, node.kernel, node.stride, node.padding, node.dilation, node.groups, node.bias
+    )
+
+
+@build.register(spec.BatchNorm)
+def _(node: spec.BatchNorm, place: Place) -> M.Module:
+    norm = modules.BatchNorm(node.channels, node.eps, momentum=node.decay)
+    norm.path = place.path
+    return norm
+
+
+@build.register(spec.Linear)
+def _(node: spec.Linear, place: Place) -> M.Module:
+    return M.Linear(node.in_features, node.out_features, node.bias)
+
+
+@build.register(spec.MaxPool2d)
+def _(node: spec.MaxPool2d, place: Place) -> M.Module:
+    return M.MaxPool2d(node.kernel, node.stride, node.padding)
+
+
+@build.register(spec.GlobalAvgPool)
+def _(node: spec.GlobalAvgPool, place: Place) -> M.Module:
+    return modules.GlobalAvgPool()
+
+
+@build.register(spec.Flatten)
+def _(node: spec.Flatten, place: Place) -> M.Module:
+    return modules.Flatten()
+
+
+@build.register(spec.Dropout)
+def _(node: spec.Dropout, place: Place) -> M.Module:
+    return M.Dropout(node.rate)
+
+
+@build.register(spec.Concat)
+def _(node: spec.Concat, place: Place) -> M.Module:
+    return modules.Concat()
+
+
+@build.register(spec.Split)
+def _(node: spec.Split, place: Place) -> M.Module:
+    return modules.Split(node.parts, node.interleaved)
+
+
+@build.register(spec.Shuffle)
+def _(node: spec.Shuffle, place: Place) -> M.Module:
+    return modules.Shuffle(node.groups)
+
+
+@build.register(spec.ReLU)
+def _(node: spec.ReLU, place: Place) -> M.Module:
+    return M.ReLU()
+
+
+@build.register(spec.SiLU)
+def _(node: spec.SiLU, place: Place) -> M.Module:
+    return M.SiLU()
+
+
+@build.register(spec.Sigmoid)
+def _(node: spec.Sigmoid, place: Place) -> M.Module:
+    return M.Sigmoid()
+
+
+@build.register(spec.Acon)
+def _(node: spec.Acon, place: Place) -> M.Module:
+    return modules.Acon()

@@ -1,0 +1,127 @@
+"""What a user meets is the same in every backend: names, signatures, defaults, and a rule for every type of node."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from importlib import import_module
+
+import numpy as np
+import pytest
+
+from acon_core import backends, spec
+from acon_core.backends import Backend
+from acon_core.conformance.cases import NODE_TYPES
+from acon_core.errors import SpecError, StateError
+from acon_core.spec.primitives import Primitive
+
+# Keyword-only parameters are a framework's own (dtype, device, rngs); those before them are everyone's.
+SIGNATURES = {
+    "AconC": "(channels, init='published')",
+    "MetaAconC": "(channels, reduction=16, norm='batch', init='published')",
+    "acon": "(x, p1, p2, beta, channel_axis=AXIS)",
+    "create": "(name, act='acon_c', num_classes=1000)",
+    "load": "(path, network=None, act=None)",
+}
+
+
+def package(backend: Backend) -> object:
+    return import_module(backends.packages()[backend.name])
+
+
+@pytest.mark.parametrize("name", SIGNATURES)
+def test_signature(backend: Backend, name: str) -> None:
+    signature = inspect.signature(getattr(package(backend), name))
+    shared = [p.replace(annotation=p.empty) for p in signature.parameters.values() if p.kind is not p.KEYWORD_ONLY]
+    found = str(inspect.Signature(shared))
+    assert found == SIGNATURES[name].replace("AXIS", "-1" if backend.name == "jax" else "1")
+
+
+def test_public_names_are_the_same(backend: Backend) -> None:
+    assert sorted(package(backend).__all__) == sorted(SIGNATURES)  # type: ignore[attr-defined]
+    with pytest.raises(AttributeError, match="has no attribute 'nothing'"):
+        package(backend).nothing  # type: ignore[attr-defined]  # noqa: B018
+
+
+def test_docstrings(backend: Backend) -> None:
+    for name in SIGNATURES:
+        text = inspect.getdoc(getattr(package(backend), name))
+        assert text, name
+        assert len(text.splitlines()) >= 4, name
+
+
+def test_every_type_has_a_rule(backend: Backend) -> None:
+    build = import_module(f"{backends.packages()[backend.name]}.build").build
+    layout = import_module(f"{backends.packages()[backend.name]}.layout").layout
+    for kind in NODE_TYPES.values():
+        if issubclass(kind, Primitive):
+            assert kind in build, kind.__name__
+    for node in (spec.Conv2d(2, 3, 1), spec.Linear(2, 3), spec.BatchNorm(2)):
+        assert set(layout.slots(node)) == set(node.params)
+
+
+def test_a_type_without_a_rule_is_an_error_that_names_both(backend: Backend) -> None:
+    class Unheard(Primitive):
+        pass
+
+    with pytest.raises(SpecError, match=rf"acon_{backend.name}.*Unheard"):
+        backend.build(spec.sequential(Unheard()))
+
+
+def test_loading_is_strict(backend: Backend) -> None:
+    graph = spec.sequential(spec.Conv2d(3, 5, (3, 2)), spec.BatchNorm(5), spec.AconC(5))
+    state = spec.initial_state(graph)
+    model = backend.build(graph)
+    wrong = {
+        "0.weight": state["0.weight"].swapaxes(2, 3),
+        "1.running_var": state["1.running_var"].astype(np.float16),
+        "2.p1": state["2.p1"].reshape(5),
+    }
+    for path, array in wrong.items():
+        with pytest.raises(StateError, match=re.escape(path)):
+            model.load(state | {path: array})
+    with pytest.raises(StateError, match=r"'2\.beta' is missing"):
+        model.load({path: array for path, array in state.items() if path != "2.beta"})
+    with pytest.raises(StateError, match="'more' is not the network's"):
+        model.load(state | {"more": np.ones(2, np.float32)})
+    for path, array in model.state().items():
+        np.testing.assert_array_equal(array, state[path], err_msg=f"{path} changed by a load that failed")
+
+
+def test_dropout_in_training_scales_what_it_keeps(backend: Backend) -> None:
+    """Inverted dropout: each element is 0 or x / (1 - rate), about rate of them 0; in evaluation all are x."""
+    model = backend.build(spec.Dropout(0.2))
+    x = np.random.default_rng(3).uniform(1, 2, (4, 50, 8, 6)).astype(np.float32)
+    np.testing.assert_array_equal(model(x).y, x)
+    y = model(x, train=True).y
+    kept = y != 0
+    np.testing.assert_allclose(y[kept], (x / 0.8)[kept], rtol=1e-6)
+    assert abs((1 - kept.mean()) - 0.2) < 5 * np.sqrt(0.2 * 0.8 / x.size)
+    assert (model(x, train=True).y != y).any()
+
+
+def test_public_activations_start_as_the_spec_says(backend: Backend) -> None:
+    """Through the public constructors: two instances differ, p1 and p2 are standard normal, beta is 1; `paper` is 1, 0, 1."""
+    made = package(backend)
+    kwargs = {"rngs": import_module("flax.nnx").Rngs(0)} if backend.name == "jax" else {}
+
+    def values(module: object, name: str) -> np.ndarray:
+        array = getattr(module, name)
+        array = array[...] if backend.name == "jax" else array
+        return np.asarray(
+            array.detach().numpy()
+            if hasattr(array, "detach") and backend.name == "torch"
+            else np.array(array.numpy() if hasattr(array, "numpy") else array)
+        ).reshape(-1)
+
+    for kind in ("AconC", "MetaAconC"):
+        first, second = (getattr(made, kind)(2000, **kwargs) for _ in range(2))
+        for name in ("p1", "p2"):
+            sample = values(first, name)
+            assert abs(sample.mean()) < 0.12
+            assert abs(sample.std() - 1) < 0.08
+            assert (values(second, name) != sample).all()
+        paper = getattr(made, kind)(6, init="paper", **kwargs)
+        assert values(paper, "p1").tolist() == [1.0] * 6
+        assert values(paper, "p2").tolist() == [0.0] * 6
+    assert values(made.AconC(6, **kwargs), "beta").tolist() == [1.0] * 6  # type: ignore[attr-defined]

@@ -1,0 +1,39 @@
+"""The golden cases, one test each: eagerly in every dtype, and through the framework's compiler where a case asks for it."""
+
+from __future__ import annotations
+
+import pytest
+
+from acon_core.backends import Backend
+from acon_core.conformance.cases import Case, load_cases
+from acon_core.conformance.golden import Golden, of_cases
+from acon_core.conformance.runner import run_case
+
+CASES = load_cases()
+
+
+@pytest.fixture(scope="session")
+def goldens() -> dict[str, Golden]:
+    return of_cases(CASES)
+
+
+def hold(backend: Backend, case: Case, golden: Golden, dtype: str, compiled: bool) -> None:
+    """Pass, fail, or be counted as what it is: a waiver shows as xfailed, an unsupported dtype as skipped, with reasons."""
+    result = run_case(backend, case, golden, dtype, compiled)
+    if result.status == "unsupported":
+        pytest.skip(f"unsupported: {result.message}")
+    if result.status == "waived":
+        pytest.xfail(f"waived: {result.message}")
+    assert result.status == "pass", result.message
+
+
+@pytest.mark.parametrize(
+    ("case", "dtype"), [(c, dtype) for c in CASES for dtype in c.dtypes], ids=lambda v: getattr(v, "name", v)
+)
+def test_eager(backend: Backend, goldens: dict[str, Golden], case: Case, dtype: str) -> None:
+    hold(backend, case, goldens[case.name], dtype, compiled=False)
+
+
+@pytest.mark.parametrize("case", [case for case in CASES if case.compiled], ids=lambda case: case.name)
+def test_compiled(backend: Backend, goldens: dict[str, Golden], case: Case) -> None:
+    hold(backend, case, goldens[case.name], "float32", compiled=True)

@@ -1,0 +1,75 @@
+"""The published checkpoint, converted for a framework, loaded by the framework's own loader, run natively."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from subprocess import run
+
+import numpy as np
+import pytest
+
+from acon_core import backends, spec
+from acon_core.backends import Backend
+from acon_core.checkpoint import convert, read_network
+from acon_core.conformance.cases import DATA
+from acon_core.networks import create
+
+CHECKPOINT = DATA / "shufflenetv2_acon_0.5x.pth.tar"
+
+
+@pytest.fixture(scope="module")
+def converted(backend: Backend, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("converted") / "checkpoint"
+    convert(CHECKPOINT, path, backend.name)
+    return path
+
+
+def test_acon_run_gives_the_published_logits(backend: Backend, converted: Path, tmp_path: Path) -> None:
+    arguments = [str(converted), "--input", str(DATA / "photos_bgr_224.npz"), "--output", str(tmp_path / "y.npz")]
+    command = [sys.executable, "-m", "acon_core.cli", "run", *arguments, "--backend", backend.name]
+    done = run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    with np.load(tmp_path / "y.npz") as found, np.load(DATA / "shufflenetv2_acon_0.5x.out.npz") as published:
+        assert found["logits"].dtype == np.float32
+        difference = np.abs(found["logits"].astype(np.float64) - published["logits"]).max()
+        assert difference <= 5e-6 * np.abs(published["logits"]).max()
+
+
+def test_the_framework_s_own_loader_gives_the_same_bits(backend: Backend, converted: Path) -> None:
+    checkpoint = read_network(CHECKPOINT)
+    model = backend.build(checkpoint.network.graph)
+    model.load_file(converted)
+    kept = {path for path, param in spec.named_params(checkpoint.network.graph).items() if not param.integer}
+    for path, array in model.state().items():
+        if path in kept or backend.name == "torch":
+            np.testing.assert_array_equal(array, checkpoint.state[path], err_msg=path)
+
+
+def test_load_takes_any_framework_s_checkpoint(backend: Backend, tmp_path: Path) -> None:
+    package = __import__(backends.packages()[backend.name])
+    for format in ("torch", "megengine", "paddle", "jax", "safetensors"):
+        convert(CHECKPOINT, tmp_path / format, format)
+        assert package.load(tmp_path / format) is not None
+
+
+@pytest.mark.parametrize("act", ["acon_c", "meta_acon"])
+def test_trainable_parameters_are_the_published_count(backend: Backend, act: str) -> None:
+    network = create("acon/shufflenet_v2_x0_5", act)
+    model = backend.build(network.graph)
+    x = np.random.default_rng(0).normal(size=(2, 3, 32, 64)).astype(np.float32)
+    back = model.vjp(x, np.ones((2, 1000), np.float32), train=True)
+    assert sum(gradient.size for gradient in back.dparams.values()) == spec.count(network.graph, x.shape).parameters
+
+
+@pytest.mark.parametrize("size", [(448, 448), (192, 192), (64, 97)])
+def test_any_input_size_gives_a_row_an_image(backend: Backend, size: tuple[int, int]) -> None:
+    model = backend.build(create("acon/shufflenet_v2_x0_5", num_classes=7).graph)
+    assert model(np.zeros((2, 3, *size), np.float32)).y.shape == (2, 7)
+
+
+def test_initial_values_are_the_spec_s(backend: Backend) -> None:
+    graph = create("acon/shufflenet_v2_x0_5", "meta_acon").graph
+    expected = spec.initial_state(graph, seed=11)
+    for path, array in backend.build(graph, seed=11).state().items():
+        np.testing.assert_array_equal(array, expected[path], err_msg=path)

@@ -1,0 +1,80 @@
+"""States whose every bit is awkward, and what makes two of them the same."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from importlib import import_module
+from types import ModuleType
+
+import ml_dtypes
+import numpy as np
+
+FORMATS = {
+    "torch": "acon_torch.files",
+    "megengine": "acon_megengine.files",
+    "paddle": "acon_paddle.files",
+    "jax": "acon_jax.files",
+    "safetensors": "acon_core.checkpoint.safetensors_file",
+}
+_COMMON = ("float32", "float16", "int32", "int16", "int8", "uint8", "bool")
+_WIDE = ("float64", "int64", "bfloat16", "complex64")
+_LATE = ("uint16", "uint32", "uint64", "float8_e4m3fn", "float8_e5m2", "float8_e8m0fnu")
+_FNUZ = ("float8_e4m3fnuz", "float8_e5m2fnuz")
+DTYPES = {
+    "torch": (*_COMMON, *_WIDE, *_LATE, *_FNUZ, "complex128"),
+    "megengine": (*_COMMON, "uint16"),
+    "paddle": (*_COMMON, *_WIDE, "complex128"),
+    "jax": (*_COMMON, *_WIDE, *_LATE, *_FNUZ, "complex128"),
+    "safetensors": (*_COMMON, *_WIDE, *_LATE),
+}
+
+
+def module(name: str) -> ModuleType:
+    return import_module(FORMATS[name])
+
+
+def dtype(name: str) -> np.dtype:
+    return np.dtype(getattr(ml_dtypes, name, None) or name)
+
+
+def bits(name: str, shape: tuple[int, ...], seed: int = 0) -> np.ndarray:
+    """Uniform bits: among floats, that gives NaNs with payloads, infinities, denormals and both zeros."""
+    kind = dtype(name)
+    if name == "bool":
+        return np.random.default_rng(seed).integers(0, 2, shape).astype(bool)
+    count = int(np.prod(shape, dtype=np.int64)) * kind.itemsize
+    return np.random.default_rng(seed).integers(0, 256, count, dtype=np.uint8).view(kind).reshape(shape)
+
+
+def special() -> np.ndarray:
+    words = [0x7FC00001, 0xFFC12345, 0x7F800001, 0x7F800000, 0xFF800000, 0x80000000, 0, 1, 0x807FFFFF, 0x7F7FFFFF]
+    return np.array(words, np.uint32).view(np.float32)
+
+
+def state(name: str) -> dict[str, np.ndarray]:
+    """Every dtype that the format holds, and every layout an array can come in."""
+    base = bits("float32", (4, 6, 5), 1)
+    tensors = {f"every.{kind}": bits(kind, (3, 2), seed) for seed, kind in enumerate(DTYPES[name])}
+    tensors |= {f"scalar.{kind}": bits(kind, (), seed) for seed, kind in enumerate(DTYPES[name])}
+    return tensors | {
+        "layout.special": special(),
+        "layout.fortran": np.asfortranarray(base),
+        "layout.step": base[::2, 1:, ::-1],
+        "layout.expanded": np.broadcast_to(np.float32(1.5), (2, 3)),
+        "layout.big_endian": special().astype(">f4"),
+        "layout.unaligned": np.frombuffer(b"x" + special().tobytes(), np.uint8)[1:].view(np.float32),
+        "empty.first": np.zeros((0, 3), np.float32),
+        "empty.last": np.zeros((2, 0), np.float16),
+        "empty.only": np.zeros((0,), np.uint8),
+        "naïve.ключ.鍵": bits("float32", (1,), 5),
+        "deep.a.b.c.0.1.weight": bits("float32", (1, 2, 3, 4, 5), 6),
+    }
+
+
+def assert_same(found: Mapping[str, np.ndarray], expected: Mapping[str, np.ndarray], *, order: bool = True) -> None:
+    assert set(found) == set(expected)
+    assert not order or list(found) == list(expected)
+    for key, array in expected.items():
+        native = array.astype(array.dtype.newbyteorder("=")) if not array.dtype.isnative else array
+        assert (key, found[key].dtype, found[key].shape) == (key, native.dtype, native.shape)
+        assert found[key].tobytes() == native.tobytes(), key

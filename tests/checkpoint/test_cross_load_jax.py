@@ -1,0 +1,131 @@
+"""Flax itself reads what is written here, and what it writes is read here."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from checkpoint_samples import assert_same, module, state
+
+pytestmark = pytest.mark.backend("jax")
+
+
+def flat(tree, above: str = "") -> dict[str, np.ndarray]:
+    if not isinstance(tree, dict):
+        return {above: np.asarray(tree)}
+    return {k: v for step, inner in tree.items() for k, v in flat(inner, f"{above}.{step}" if above else str(step)).items()}
+
+
+def net():
+    from flax import nnx
+
+    class Net(nnx.Module):
+        def __init__(self, rngs):
+            self.layers = nnx.List([nnx.Linear(2, 3, rngs=rngs), nnx.Linear(3, 4, rngs=rngs)])
+            self.norm = nnx.BatchNorm(3, rngs=rngs)
+            self.drop = nnx.Dropout(0.5, rngs=rngs)
+
+    return Net(nnx.Rngs(0))
+
+
+def variables(model):
+    from flax import nnx
+
+    return nnx.merge_state(*(nnx.state(model, kind) for kind in (nnx.Param, nnx.BatchStat)))
+
+
+def test_flax_restores_every_dtype_and_layout(tmp_path: Path) -> None:
+    from flax import serialization
+
+    expected = state("jax")
+    module("jax").write(tmp_path / "a.msgpack", expected)
+    assert_same(flat(serialization.msgpack_restore((tmp_path / "a.msgpack").read_bytes())), expected, order=False)
+
+
+def test_our_bytes_are_those_of_flax(tmp_path: Path) -> None:
+    from flax import serialization
+
+    tree = {
+        "a": {"b": np.arange(6, dtype=np.float32).reshape(2, 3), "c": np.float16([1])},
+        "d": np.array(3),
+        "e" * 40: np.eye(200),
+    }
+    module("jax").write(
+        tmp_path / "a.msgpack", {"a.b": tree["a"]["b"], "a.c": tree["a"]["c"], "d": tree["d"], "e" * 40: tree["e" * 40]}
+    )
+    assert (tmp_path / "a.msgpack").read_bytes() == serialization.msgpack_serialize(tree)
+
+
+def test_nnx_state_of_flax_is_read_and_given_back(tmp_path: Path) -> None:
+    import jax
+    from flax import nnx, serialization
+
+    model = net()
+    pure = nnx.to_pure_dict(variables(model))
+    (tmp_path / "a.msgpack").write_bytes(serialization.to_bytes(pure))
+    assert module("jax").sniff(tmp_path / "a.msgpack")
+    found = module("jax").read(tmp_path / "a.msgpack").tensors
+    assert_same(found, flat(pure), order=False)
+    assert "layers.0.kernel" in found
+
+    module("jax").write(tmp_path / "b.msgpack", {k: v + np.float32(1) for k, v in found.items()})
+    restored = serialization.from_bytes(pure, (tmp_path / "b.msgpack").read_bytes())
+    assert jax.tree_util.tree_structure(restored) == jax.tree_util.tree_structure(pure)
+    nnx.replace_by_pure_dict(target := variables(model), restored)
+    nnx.update(model, target)
+    assert_same(flat(nnx.to_pure_dict(variables(model))), {k: v + np.float32(1) for k, v in found.items()}, order=False)
+
+
+def test_random_streams_and_steps_are_left_out_with_a_note(tmp_path: Path) -> None:
+    import jax
+    from flax import serialization
+
+    stream = {"count": np.uint32(0), "key": np.asarray(jax.random.key_data(jax.random.key(0)))}
+    tree = {"w": np.ones(2, np.float32), "drop": {"rngs": stream}, "name": "x", "seen": 3, "z": 1 + 2j}
+    (tmp_path / "a.msgpack").write_bytes(serialization.msgpack_serialize(tree))
+    found = module("jax").read(tmp_path / "a.msgpack")
+    assert list(found.tensors) == ["w"]
+    assert found.notes == ["ignored random streams: 'drop.rngs'", "ignored what is not an array: 'name', 'seen', 'z'"]
+
+
+def test_linen_variables_and_train_states_are_merged(tmp_path: Path) -> None:
+    import jax
+    from flax import linen, serialization
+
+    class Net(linen.Module):
+        @linen.compact
+        def __call__(self, x):
+            return linen.BatchNorm(use_running_average=True)(linen.Dense(3)(x))
+
+    tree = Net().init(jax.random.key(0), np.ones((1, 2), np.float32))
+    (tmp_path / "a.msgpack").write_bytes(serialization.to_bytes(tree | {"step": 4}))
+    found = module("jax").read(tmp_path / "a.msgpack")
+    assert_same(found.tensors, flat(tree["params"]) | flat(tree["batch_stats"]), order=False)
+    assert found.notes == ["merged params and batch_stats; ignored 'step'"]
+
+
+@pytest.mark.parametrize("wrapped", [True, False])
+def test_value_is_unwrapped_where_all_leaves_have_it(tmp_path: Path, wrapped: bool) -> None:
+    from flax import serialization
+
+    other = {"value": np.ones(3)} if wrapped else np.ones(3)
+    (tmp_path / "a.msgpack").write_bytes(serialization.msgpack_serialize({"a": {"b": {"value": np.ones(2)}}, "c": other}))
+    assert set(module("jax").read(tmp_path / "a.msgpack").tensors) == ({"a.b", "c"} if wrapped else {"a.b.value", "c"})
+
+
+def test_large_arrays_go_in_chunks_both_ways(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from acon_jax import msgpack
+    from flax import serialization
+
+    monkeypatch.setattr(msgpack, "CHUNK_BYTES", 40)
+    monkeypatch.setattr(serialization, "MAX_CHUNK_SIZE", 40)
+    expected = state("jax")
+    module("jax").write(tmp_path / "a.msgpack", expected)
+    data = (tmp_path / "a.msgpack").read_bytes()
+    assert b"__msgpack_chunked_array__" in data
+    assert_same(flat(serialization.msgpack_restore(data)), expected, order=False)
+    tree = {"a": np.arange(60, dtype=np.float32).reshape(5, 12)}
+    (tmp_path / "b.msgpack").write_bytes(serialization.msgpack_serialize(dict(tree)))
+    assert_same(module("jax").read(tmp_path / "b.msgpack").tensors, tree)
+    assert_same(module("jax").read(tmp_path / "a.msgpack").tensors, expected, order=False)

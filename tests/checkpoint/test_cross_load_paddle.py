@@ -1,0 +1,102 @@
+"""Paddle itself reads what is written here, and what it writes is read here."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from checkpoint_samples import assert_same, bits, module, state
+
+pytestmark = pytest.mark.backend("paddle")
+
+
+def net():
+    import paddle
+
+    return paddle.nn.Sequential(paddle.nn.Conv2D(4, 6, 3), paddle.nn.BatchNorm2D(6), paddle.nn.Linear(3, 5))
+
+
+def numpy_state(layer) -> dict[str, np.ndarray]:
+    return {k: v.numpy() for k, v in layer.state_dict().items()}
+
+
+def test_paddle_loads_every_dtype_and_layout(tmp_path: Path) -> None:
+    import paddle
+
+    expected = state("paddle")
+    module("paddle").write(tmp_path / "a.pdparams", expected)
+    loaded = paddle.load(str(tmp_path / "a.pdparams"))
+    assert list(loaded) == list(expected)
+    for key, array in expected.items():
+        assert (key, str(loaded[key].dtype)) == (key, f"paddle.{array.dtype.name}")
+        assert tuple(loaded[key].shape) == array.shape
+        assert loaded[key].numpy().tobytes() == array.astype(array.dtype.newbyteorder("=")).tobytes(), key
+
+
+@pytest.mark.filterwarnings("error")
+def test_paddle_layer_takes_the_file(tmp_path: Path) -> None:
+    import paddle
+
+    source, target = net(), net()
+    expected = {k: v + np.float32(1) for k, v in numpy_state(source).items()}
+    module("paddle").write(tmp_path / "a.pdparams", expected)
+    missing, unexpected = target.set_state_dict(paddle.load(str(tmp_path / "a.pdparams")))
+    assert (missing, unexpected) == ([], [])
+    assert_same(numpy_state(target), expected)
+
+
+@pytest.mark.parametrize("protocol", [2, 3, 4])
+@pytest.mark.parametrize("nested", [False, True])
+def test_state_dicts_of_paddle_are_read(tmp_path: Path, protocol: int, nested: bool) -> None:
+    import paddle
+
+    layer = net()
+    value = {"model": layer.state_dict(), "epoch": 3, "best": paddle.ones([1])} if nested else layer.state_dict()
+    paddle.save(value, str(tmp_path / "a.pdparams"), protocol=protocol)
+    assert module("paddle").sniff(tmp_path / "a.pdparams")
+    assert not module("megengine").sniff(tmp_path / "a.pdparams")
+    found = module("paddle").read(tmp_path / "a.pdparams")
+    assert_same(found.tensors, numpy_state(layer))
+    assert bool(found.notes) == nested
+
+
+def test_transposed_and_half_precision_tensors_of_paddle_are_read(tmp_path: Path) -> None:
+    import paddle
+
+    weight = paddle.to_tensor(bits("float32", (3, 4)))
+    value = {"t": weight.transpose([1, 0]), "h": paddle.to_tensor([1.5, -0.0], dtype="bfloat16")}
+    paddle.save(value, str(tmp_path / "a.pdparams"))
+    found = module("paddle").read(tmp_path / "a.pdparams")
+    assert found.tensors["t"].tobytes() == weight.numpy().T.tobytes()
+    assert found.tensors["h"].dtype.name == "bfloat16"
+    assert found.tensors["h"].view(np.uint16).tolist() == [0x3FC0, 0x8000]
+    assert "bfloat16" in found.notes[0]
+
+
+def test_dense_tensors_of_paddle_are_read_without_eval(tmp_path: Path) -> None:
+    import paddle
+
+    owner = paddle.ones([2, 3])  # a DenseTensor does not keep its memory alive itself
+    value = {"inner": {"w": owner.value().get_tensor()}, "n": 1}
+    paddle.save(value, str(tmp_path / "a.pdparams"))
+    assert b"eval" in (tmp_path / "a.pdparams").read_bytes()
+    assert module("paddle").sniff(tmp_path / "a.pdparams")
+    assert_same(module("paddle").read(tmp_path / "a.pdparams").tensors, {"w": np.ones((2, 3), np.float32)})
+
+
+def test_arrays_that_paddle_cuts_up_are_joined(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import paddle
+    from paddle.framework import io_utils
+
+    original = io_utils._unpack_saved_dict
+    # Paddle cuts at a gigabyte; its own code, with its limit made small, writes the same layout.
+    source = __import__("inspect").getsource(original).replace("2**30 - 1", "64")
+    assert "64" in source
+    scope = dict(vars(io_utils))
+    exec(source, scope)
+    monkeypatch.setattr(paddle.framework.io, "_unpack_saved_dict", scope["_unpack_saved_dict"])
+    layer = net()
+    paddle.save(layer.state_dict(), str(tmp_path / "a.pdparams"), protocol=2)
+    assert b"UnpackBigParamInfor@@" in (tmp_path / "a.pdparams").read_bytes()
+    assert_same(module("paddle").read(tmp_path / "a.pdparams").tensors, numpy_state(layer), order=False)

@@ -1,0 +1,210 @@
+"""`acon` as people run it: real processes, real files; bad input is one line, status 2, and no file."""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+import resource
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from acon_core.conformance.cases import DATA
+
+CHECKPOINT = DATA / "shufflenetv2_acon_0.5x.pth.tar"
+PHOTOS = DATA / "photos_bgr_224.npz"
+
+
+def acon(*arguments: object, **options: object) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "acon_core.cli", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, check=False, **options)  # type: ignore[call-overload]
+
+
+def refused(done: subprocess.CompletedProcess[str], *parts: str) -> None:
+    """One line on stderr with these parts, status 2, nothing on stdout."""
+    assert done.returncode == 2, (done.stdout, done.stderr)
+    assert done.stdout == ""
+    lines = done.stderr.splitlines()
+    assert len(lines) == 1, done.stderr
+    assert lines[0].startswith("acon: ")
+    for part in parts:
+        assert part in lines[0]
+
+
+def test_list() -> None:
+    assert acon("list").stdout.split() == [f"acon/shufflenet_v2_x{width}" for width in ("0_5", "1_0", "1_5", "2_0")]
+    assert {"acon_c", "meta_acon", "relu", "silu"} == set(acon("list", "activations").stdout.split())
+    assert {"numpy", "torch", "jax", "paddle", "megengine"} == set(acon("list", "backends").stdout.split())
+    refused(acon("list", "everything"), "networks, activations, backends")
+
+
+def test_inspect_names_network_contract_and_tensors() -> None:
+    done = acon("inspect", CHECKPOINT)
+    assert done.returncode == 0, done.stderr
+    assert "network: acon/shufflenet_v2_x0_5 with acon_c, 1000 classes" in done.stdout
+    assert "input: BGR, 0 to 255, not normalised, 224x224" in done.stdout
+    assert "first_conv.2.p1  float32  (1, 24, 1, 1)" in done.stdout
+    facts = json.loads(acon("inspect", CHECKPOINT, "--json").stdout)
+    assert len(facts["tensors"]) == 505
+    assert facts["tensors"]["classifier.0.weight"] == {"shape": [1000, 1024], "dtype": "float32"}
+
+
+def test_summary_has_the_published_counts() -> None:
+    done = acon("summary", "acon/shufflenet_v2_x0_5", "--act", "meta_acon")
+    assert done.returncode == 0, done.stderr
+    for text in ("parameters: 1,686,620", "MACs (conv and linear): 40,776,224", "state keys: 986", "1,657,616"):
+        assert text in done.stdout
+    wide = acon("summary", "acon/shufflenet_v2_x0_5", "--layers", env={**os.environ, "COLUMNS": "150"}).stdout
+    assert "features.3.branch_main.0" in wide
+
+
+def test_convert_verify_and_run(tmp_path: Path) -> None:
+    done = acon("convert", CHECKPOINT, tmp_path / "a.safetensors", "--verify")
+    assert done.returncode == 0, done.stderr
+    assert "505 tensors, read again and equal bit for bit" in done.stdout
+    assert "verified" in done.stdout
+    done = acon("run", tmp_path / "a.safetensors", "--input", PHOTOS, "--output", tmp_path / "y.npz")
+    assert done.returncode == 0, done.stderr
+    with np.load(tmp_path / "y.npz") as found, np.load(DATA / "shufflenetv2_acon_0.5x.out.npz") as published:
+        assert found["logits"].dtype == np.float64
+        assert np.abs(found["logits"] - published["logits"]).max() <= 1e-9 * np.abs(published["logits"]).max()
+
+
+def test_conformance_and_report(tmp_path: Path) -> None:
+    path = tmp_path / "report.json"
+    done = acon("conformance", "--backend", "numpy", "--case", "acon_c/rank", "--report", path)
+    assert done.returncode == 0, done.stderr
+    (entry,) = json.loads(path.read_text())
+    assert entry["counts"] == {"unsupported": 4, "pass": 4}
+    assert acon("report", path, path).returncode == 0
+    assert acon("report", "--markdown", path).stdout.startswith("| backend |")
+    entry["results"][0]["status"] = "fail"
+    path.write_text(json.dumps([entry]))
+    assert acon("report", path).returncode == 1
+    path.write_text("{}")
+    refused(acon("report", path), "report.json: expected a report")
+    refused(acon("conformance", "--case", "no such case"), "no such case")
+
+
+def test_a_backend_that_is_not_here_is_an_error(tmp_path: Path) -> None:
+    refused(acon("conformance", "--backend", "torch"), "'torch' cannot be used here", "pip install 'acon-ports[torch]'")
+    refused(acon("conformance", "--backend", "tensorflow"), "'tensorflow' is not known")
+    done = acon("run", CHECKPOINT, "--input", PHOTOS, "--output", tmp_path / "y.npz", "--backend", "jax")
+    refused(done, "'jax' cannot be used here")
+    assert list(tmp_path.iterdir()) == []
+
+
+def truncated(folder: Path) -> Path:
+    path = folder / "bad.pth"
+    path.write_bytes(CHECKPOINT.read_bytes()[:100_000])
+    return path
+
+
+def other_zip(folder: Path) -> Path:
+    (folder / "content").mkdir()
+    (folder / "content" / "hello.txt").write_text("hello")
+    shutil.make_archive(str(folder / "bad"), "zip", folder / "content")
+    shutil.rmtree(folder / "content")
+    return folder / "bad.zip"
+
+
+class _Payload:
+    def __init__(self, sentinel: Path) -> None:
+        self.sentinel = sentinel
+
+    def __reduce__(self) -> tuple[object, tuple[str]]:
+        import os
+
+        return os.system, (f"touch {self.sentinel}",)
+
+
+def hostile(folder: Path) -> Path:
+    path = folder / "bad.pkl"
+    path.write_bytes(pickle.dumps({"first_conv.0.weight": _Payload(folder.parent / "executed")}))
+    return path
+
+
+def empty(folder: Path) -> Path:
+    (folder / "bad.pth").touch()
+    return folder / "bad.pth"
+
+
+def web_page(folder: Path) -> Path:
+    (folder / "bad.pth").write_text("<!DOCTYPE html><html>404</html>")
+    return folder / "bad.pth"
+
+
+def missing(folder: Path) -> Path:
+    return folder / "bad.pth"
+
+
+@pytest.mark.parametrize("bad", [truncated, other_zip, hostile, empty, web_page, missing], ids=lambda f: f.__name__)
+@pytest.mark.parametrize("command", ["convert", "inspect", "run"])
+def test_a_bad_file_is_one_line_and_no_output(tmp_path: Path, bad: Callable[[Path], Path], command: str) -> None:
+    folder = tmp_path / "in"
+    folder.mkdir()
+    path, out = bad(folder), tmp_path / "out.safetensors"
+    arguments = {"convert": [out], "inspect": [], "run": ["--input", PHOTOS, "--output", out]}[command]
+    refused(acon(command, path, *arguments), str(path))
+    assert not out.exists()
+    assert not (tmp_path / "executed").exists()
+    assert [each.name for each in tmp_path.iterdir()] == ["in"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "parts"),
+    [
+        (["--to", "tensorflow"], ["--to tensorflow", "torch"]),
+        (["--network", "acon/resnet_9"], ["'acon/resnet_9' is not known"]),
+        (["--network", "acon/shufflenet_v2_x2_0"], ["no network fits"]),
+        (["--act", "gelu2"], ["'gelu2' is not known"]),
+        (["--nothing"], ["--nothing"]),
+    ],
+)
+def test_bad_usage_is_one_line(tmp_path: Path, arguments: list[str], parts: list[str]) -> None:
+    refused(acon("convert", CHECKPOINT, tmp_path / "out.safetensors", *arguments), *parts)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_target_that_cannot_be_written(tmp_path: Path) -> None:
+    (tmp_path / "folder").mkdir()
+    refused(acon("convert", CHECKPOINT, tmp_path / "folder", "--to", "jax"), f"{tmp_path / 'folder'}: is a folder")
+    refused(acon("convert", CHECKPOINT, tmp_path / "no" / "a.pkl"), f"{tmp_path / 'no' / 'a.pkl'}: cannot be written")
+    refused(acon("convert", CHECKPOINT, tmp_path / "a.xyz"), "a.xyz: the ending names no format")
+    (tmp_path / "a.pkl").write_bytes(b"old")
+
+    def small_disk() -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, 1_000_000))
+
+    done = acon("convert", CHECKPOINT, tmp_path / "a.pkl", preexec_fn=small_disk)
+    refused(done, f"{tmp_path / 'a.pkl'}: cannot be written")
+    assert (tmp_path / "a.pkl").read_bytes() == b"old"
+    assert sorted(each.name for each in tmp_path.iterdir()) == ["a.pkl", "folder"]
+    same = tmp_path / "b.safetensors"
+    assert acon("convert", CHECKPOINT, same).returncode == 0
+    refused(acon("convert", same, same), "is the file that is read")
+
+
+def test_images_that_are_not_images(tmp_path: Path) -> None:
+    for name, arrays, part in (
+        ("two", {"a": np.ones((1, 3, 8, 8)), "b": np.ones(2)}, "expected one array, found 2"),
+        ("flat", {"a": np.ones((3, 8, 8))}, "expected uint8 or float (N, C, H, W)"),
+        ("ints", {"a": np.ones((1, 3, 8, 8), np.int32)}, "found int32"),
+        ("grey", {"a": np.ones((1, 1, 64, 64))}, "expected (N, 3, H, W)"),
+    ):
+        np.savez(tmp_path / f"{name}.npz", **arrays)
+        refused(acon("run", CHECKPOINT, "--input", tmp_path / f"{name}.npz", "--output", tmp_path / "y.npz"), part)
+    refused(acon("run", CHECKPOINT, "--input", CHECKPOINT, "--output", tmp_path / "y.npz"), "expected an .npz")
+    assert not (tmp_path / "y.npz").exists()
+
+
+def test_debug_shows_where_it_came_from(tmp_path: Path) -> None:
+    done = acon("inspect", truncated(tmp_path), "--debug")
+    assert done.returncode != 0
+    assert "Traceback" in done.stderr

@@ -1,0 +1,303 @@
+"""Conversion without frameworks: every format, every hop, bit for bit; recognition; what may not be converted."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import ml_dtypes
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from acon_core import backends, spec
+from acon_core.checkpoint import convert, formats, read_file, read_network
+from acon_core.checkpoint.convert import metadata
+from acon_core.checkpoint.formats import format_named
+from acon_core.conformance.cases import DATA, NODE_TYPES
+from acon_core.errors import AconError, CheckpointError, SpecError, StateError
+from acon_core.networks import create
+from acon_core.networks.network import Network
+
+CHECKPOINT = DATA / "shufflenetv2_acon_0.5x.pth.tar"
+FORMATS = ["torch", "megengine", "paddle", "jax", "safetensors"]
+COUNTERS = "num_batches_tracked"
+
+
+def same_bits(first: np.ndarray, second: np.ndarray) -> bool:
+    alike = first.dtype == second.dtype and first.shape == second.shape
+    return alike and np.ascontiguousarray(first).tobytes() == np.ascontiguousarray(second).tobytes()
+
+
+def write(path: Path, format: str, network: Network, state: dict[str, np.ndarray]) -> Path:
+    """A checkpoint as a framework would have it."""
+    made = format_named(format)
+    made.files.write(path, made.layout.to_native(network.graph, state), metadata(network))
+    return path
+
+
+def small(
+    name: str, act: str, classes: int = 3, dtype: str = "float32", seed: int = 5
+) -> tuple[Network, dict[str, np.ndarray]]:
+    network = create(name, act, classes)
+    return network, spec.initial_state(network.graph, seed, dtype)
+
+
+def test_all_formats_are_there_without_frameworks() -> None:
+    assert sorted(formats()) == sorted(FORMATS)
+    assert sorted(backends.packages()) == sorted(["numpy", *FORMATS[:-1]])
+
+
+def test_the_chain_of_every_format_gives_back_every_bit_in_the_published_order(tmp_path: Path) -> None:
+    """torch -> MegEngine -> Paddle -> Flax -> safetensors -> torch; counters alone are lost, and that is said."""
+    path, told = CHECKPOINT, []
+    for hop, format in enumerate(["megengine", "paddle", "jax", "safetensors", "torch"]):
+        target = tmp_path / f"{hop}"
+        told.append(convert(path, target, format).notes)
+        path = target
+    (first, start), (last, end) = read_file(CHECKPOINT), read_file(path)
+    assert (first.name, last.name) == ("torch", "torch")
+    assert list(end.tensors) == list(start.tensors)
+    for name, array in start.tensors.items():
+        if name.endswith(COUNTERS):
+            assert end.tensors[name].dtype == np.int64
+            assert end.tensors[name] == 0
+        else:
+            assert same_bits(array, end.tensors[name]), name
+    assert any("have no place in a megengine file; they come back as 0" in note for note in told[0])
+
+
+@pytest.mark.parametrize("format", ["torch", "safetensors"])
+def test_counters_survive_where_there_is_a_place(tmp_path: Path, format: str) -> None:
+    convert(CHECKPOINT, tmp_path / "out", format)
+    _, before = read_file(CHECKPOINT)
+    _, after = read_file(tmp_path / "out")
+    assert before.tensors["first_conv.1." + COUNTERS] > 0
+    for name, array in before.tensors.items():
+        assert same_bits(array, after.tensors[name]), name
+
+
+@pytest.mark.parametrize("target", FORMATS)
+@pytest.mark.parametrize("source", FORMATS)
+def test_every_pair_of_formats(tmp_path: Path, source: str, target: str) -> None:
+    network, state = small("acon/shufflenet_v2_x0_5", "meta_acon")
+    state["first_conv.0.weight"] = state["first_conv.0.weight"].copy()
+    odd = np.array([0x7FC00001, 0xFF812345, 0x80000000, 0x00000001, 0x7F800000], np.uint32).view(np.float32)
+    state["first_conv.0.weight"].reshape(-1)[:5] = odd
+    write(tmp_path / "a", source, network, state)
+    convert(tmp_path / "a", tmp_path / "b", target)
+    again = read_network(tmp_path / "b")
+    assert again.format.name == target
+    for path, array in state.items():
+        assert same_bits(again.state[path], array), path
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32", "float64"])
+@pytest.mark.parametrize("format", FORMATS)
+def test_every_float_dtype_that_a_format_has(tmp_path: Path, format: str, dtype: str) -> None:
+    network, state = small("acon/shufflenet_v2_x0_5", "acon_c", dtype=dtype)
+    write(tmp_path / "a", "safetensors", network, state)
+    if format == "megengine" and dtype in ("float64", "bfloat16"):
+        with pytest.raises(CheckpointError, match=rf"b: .*megengine|MegEngine cannot hold {dtype}"):
+            convert(tmp_path / "a", tmp_path / "b", format)
+        assert not (tmp_path / "b").exists()
+        return
+    convert(tmp_path / "a", tmp_path / "b", format)
+    again = read_network(tmp_path / "b")
+    assert again.dtype == dtype
+    assert all(same_bits(again.state[path], array) for path, array in state.items())
+
+
+@pytest.mark.parametrize("name", ["acon/shufflenet_v2_x0_5", "acon/shufflenet_v2_x1_5"])
+@pytest.mark.parametrize("act", ["acon_c", "meta_acon", "meta_acon(reduction=16, norm=none)", "meta_acon(reduction=4)"])
+@pytest.mark.parametrize("format", ["torch", "megengine", "jax"])
+def test_network_activation_width_and_classes_are_recognised(tmp_path: Path, name: str, act: str, format: str) -> None:
+    network, state = small(name, act, classes=13)
+    path = tmp_path / "a"
+    made = format_named(format)
+    made.files.write(path, made.layout.to_native(network.graph, state), {})
+    found = read_network(path).network
+    assert (found.name, found.num_classes) == (name, 13)
+    assert found.activation == network.activation
+
+
+def test_where_two_fit_it_asks(tmp_path: Path) -> None:
+    network, state = small("acon/shufflenet_v2_x0_5", "relu")
+    path = tmp_path / "a.pth"
+    format_named("torch").files.write(path, state, {})
+    with pytest.raises(AconError, match=r"a\.pth: 2 networks have exactly these names.*relu.*silu.*pass --act"):
+        read_network(path)
+    assert read_network(path, act="silu").network.activation == spec.SiLU()
+    assert read_network(write(tmp_path / "b", "safetensors", network, state)).network.activation == spec.ReLU()
+
+
+def test_the_file_s_word_counts_for_nothing_against_its_tensors(tmp_path: Path) -> None:
+    network, state = small("acon/shufflenet_v2_x0_5", "acon_c")
+    lying = metadata(network) | {"network": "acon/shufflenet_v2_x1_0"}
+    format_named("safetensors").files.write(tmp_path / "a", state, lying)
+    with pytest.raises(CheckpointError, match="no network fits"):
+        read_network(tmp_path / "a")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda s: s.pop("features.2.branch_main.7.p1"), "'features.2.branch_main.7.p1' is missing"),
+        (lambda s: s.update({"features.2.more": np.ones(2, np.float32)}), "'features.2.more' is left over"),
+        (lambda s: s.update({"first_conv.0.weight": s["first_conv.0.weight"].swapaxes(0, 1)}), "first_conv.0.weight"),
+        (
+            lambda s: s.update({"conv_last.2.beta": s["conv_last.2.beta"].astype(np.int32)}),
+            "expected a float dtype, found int32",
+        ),
+    ],
+)
+def test_a_state_that_does_not_fit_is_refused_by_name(tmp_path: Path, change: object, message: str) -> None:
+    network, state = small("acon/shufflenet_v2_x0_5", "acon_c")
+    change(state)  # type: ignore[operator]
+    format_named("torch").files.write(tmp_path / "a.pth", state, {})
+    target = tmp_path / "b.safetensors"
+    with pytest.raises(CheckpointError, match=message.replace(".", r"\.")) as caught:
+        convert(tmp_path / "a.pth", target, network=network.name, act="acon_c")
+    assert str(caught.value).startswith(str(tmp_path / "a.pth"))
+    assert list(tmp_path.iterdir()) == [tmp_path / "a.pth"]
+
+
+def test_a_checkpoint_of_another_network(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match=r"no network fits .* nearest is acon/shufflenet_v2_x1_0 with acon_c"):
+        convert(CHECKPOINT, tmp_path / "b.pkl", network="acon/shufflenet_v2_x1_0")
+
+
+def test_source_and_target_may_not_be_one_file(tmp_path: Path) -> None:
+    path = tmp_path / "a.safetensors"
+    convert(CHECKPOINT, path)
+    before = path.read_bytes()
+    (tmp_path / "link.safetensors").symlink_to(path)
+    for same in (path, tmp_path / "link.safetensors", tmp_path / "." / "a.safetensors"):
+        with pytest.raises(AconError, match="is the file that is read"):
+            convert(path, same)
+    assert path.read_bytes() == before
+
+
+def test_conversion_is_deterministic_and_keeps_the_umask(tmp_path: Path) -> None:
+    old = os.umask(0o027)
+    try:
+        for format in FORMATS:
+            convert(CHECKPOINT, tmp_path / f"{format}1", format)
+            convert(CHECKPOINT, tmp_path / f"{format}2", format)
+            assert (tmp_path / f"{format}1").read_bytes() == (tmp_path / f"{format}2").read_bytes()
+            assert (tmp_path / f"{format}1").stat().st_mode & 0o777 == 0o640
+    finally:
+        os.umask(old)
+
+
+def test_a_writer_that_changes_a_value_is_caught(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The proof of a conversion, shown to be one: a writer that loses a bit leaves no file."""
+    files = format_named("megengine").files
+    honest = files.write
+
+    def lossy(path: Path, tensors: dict[str, np.ndarray], more: dict[str, str]) -> None:
+        honest(path, {name: array.astype(np.float16).astype(np.float32) for name, array in tensors.items()}, more)
+
+    monkeypatch.setattr(files, "write", lossy)
+    with pytest.raises(StateError, match=r"first_conv\.0\.weight: what was written and what was read again differ"):
+        convert(CHECKPOINT, tmp_path / "a.pkl")
+    assert list(tmp_path.iterdir()) == []
+
+
+def own_network() -> spec.Graph:
+    return spec.sequential(stem=spec.sequential(spec.Conv2d(3, 4, (1, 3), groups=1), spec.BatchNorm(4), spec.AconC(4)))
+
+
+def not_a_network() -> int:
+    return 3
+
+
+def test_a_user_s_own_network_converts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(Path(__file__).parent))
+    state = spec.initial_state(own_network(), 1)
+    format_named("torch").files.write(tmp_path / "a.pth", state, {})
+    convert(tmp_path / "a.pth", tmp_path / "b.msgpack", network="test_convert:own_network")
+    back = read_network(tmp_path / "b.msgpack", "test_convert:own_network")
+    assert all(same_bits(back.state[path], array) for path, array in state.items())
+    for name, message in (
+        ("nowhere:f", "No module named"),
+        ("test_convert:g", "no attribute"),
+        ("test_convert:not_a_network", "found int"),
+    ):
+        with pytest.raises(SpecError, match=message):
+            read_network(tmp_path / "a.pth", name)
+
+
+ints = st.integers(1, 6)
+
+
+@st.composite
+def nodes(draw: st.DrawFn) -> spec.Graph:
+    """A chain of random layers of uneven widths."""
+    channels, layers = draw(ints), []
+    for _ in range(draw(st.integers(1, 4))):
+        groups = draw(st.sampled_from([1, channels]))
+        outputs = groups * draw(ints)
+        kernel = (draw(ints), draw(ints))
+        layers += [spec.Conv2d(channels, outputs, kernel, groups=groups, bias=draw(st.booleans())), spec.BatchNorm(outputs)]
+        layers.append(draw(st.sampled_from([spec.ReLU(), spec.AconC(outputs), spec.MetaAconC(outputs, reduction=draw(ints))])))
+        channels = outputs
+    return spec.sequential(body=spec.sequential(*layers), head=spec.Linear(channels, draw(ints)))
+
+
+@given(graph=nodes(), seed=st.integers(0, 2**32))
+@settings(max_examples=60, deadline=None)
+def test_every_layout_is_its_own_inverse_and_keeps_the_shapes_it_says(graph: spec.Graph, seed: int) -> None:
+    state = spec.initial_state(graph, seed)
+    for format in formats().values():
+        native = format.layout.to_native(graph, state)
+        assert {name: array.shape for name, array in native.items()} == format.layout.native_shapes(graph)
+        assert sum(array.size for array in native.values()) == sum(
+            array.size
+            for path, array in state.items()
+            if not (path.endswith(COUNTERS) and format.name not in ("torch", "safetensors"))
+        )
+        again, _ = format.layout.to_canonical(graph, native)
+        assert list(again) == list(state)
+        assert all(same_bits(again[path], array) for path, array in state.items())
+
+
+def test_layouts_by_hand() -> None:
+    """What each framework keeps of one weight, worked out from its documentation, not from our own code."""
+    conv, linear = spec.Conv2d(4, 6, (2, 3), groups=2), spec.Linear(2, 3)
+    weight = np.arange(6 * 2 * 2 * 3).reshape(6, 2, 2, 3)
+    bias = np.arange(6)
+    matrix = np.arange(6).reshape(3, 2)
+    mge = format_named("megengine").layout.to_native(conv, {"weight": weight, "bias": bias})
+    assert mge["weight"].shape == (2, 3, 2, 2, 3)
+    assert mge["weight"][1, 2, 0, 1, 2] == weight[5, 0, 1, 2]
+    assert mge["bias"].shape == (1, 6, 1, 1)
+    assert mge["bias"][0, 4, 0, 0] == 4
+    flax = format_named("jax").layout.to_native(conv, {"weight": weight, "bias": bias})
+    assert flax["kernel"].shape == (2, 3, 2, 6)
+    assert flax["kernel"][1, 2, 0, 5] == weight[5, 0, 1, 2]
+    for name, key in (("paddle", "weight"), ("jax", "kernel")):
+        native = format_named(name).layout.to_native(linear, {"weight": matrix, "bias": bias[:3]})
+        assert native[key].shape == (2, 3)
+        assert native[key][1, 2] == matrix[2, 1]
+    norm = {name: np.arange(4) for name in ("weight", "bias", "running_mean", "running_var")} | {COUNTERS: np.array(3)}
+    assert list(format_named("paddle").layout.to_native(spec.BatchNorm(4), norm)) == ["weight", "bias", "_mean", "_variance"]
+    assert list(format_named("jax").layout.to_native(spec.BatchNorm(4), norm)) == ["scale", "bias", "mean", "var"]
+    assert list(format_named("megengine").layout.to_native(spec.BatchNorm(4), norm)) == [*list(norm)[:4]]
+
+
+def test_every_type_with_parameters_has_a_layout_in_every_format() -> None:
+    examples = {"Conv2d": spec.Conv2d(2, 3, 1), "Linear": spec.Linear(2, 3), "BatchNorm": spec.BatchNorm(2)}
+    examples |= {"AconC": spec.AconC(3), "MetaAconC": spec.MetaAconC(3)}
+    with_params = {
+        name for name, kind in NODE_TYPES.items() if name in examples or getattr(kind, "params", None) is not spec.Node.params
+    }
+    assert with_params == set(examples), "a new type with parameters needs an example here"
+    for format in formats().values():
+        for node in examples.values():
+            assert set(format.layout.slots(node)) == set(node.params), (format.name, node)
+
+
+def test_bfloat16_is_a_dtype_of_its_own() -> None:
+    assert np.dtype(ml_dtypes.bfloat16).name == "bfloat16"
