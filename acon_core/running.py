@@ -28,6 +28,8 @@ def read_images(path: Path) -> NDArray:
     if len(arrays) != 1:
         raise AconError(f"{path}: expected one array, found {len(arrays)}: {', '.join(arrays)}; save the images alone")
     name, images = arrays.popitem()
+    if not isinstance(images, np.ndarray):
+        raise AconError(f"{path}: {name} is no array; expected an .npz as np.savez writes it")
     if images.ndim != 4 or not (images.dtype == np.uint8 or images.dtype.kind == "f"):
         raise AconError(f"{path}: {name}: expected uint8 or float (N, C, H, W), found {images.dtype} {images.shape}")
     return images

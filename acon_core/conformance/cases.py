@@ -5,8 +5,8 @@ from __future__ import annotations
 import inspect
 import json
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -30,7 +30,7 @@ NODE_TYPES: dict[str, type[spec.Node]] = {
 }
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Case:
     """One thing to be held to.
 
@@ -39,7 +39,8 @@ class Case:
     (0: all). `golden`: `stored`, or `reference` where the arrays are too many to keep and are made anew. `raises`: the error
     expected instead. `compiled`: also run through the framework's compiler. `values`: what x is made of, else uniform
     variates from `low` to `high`, each row of the batch shifted by up to `rows` (rows that are alike leave a generator's
-    BatchNorm nothing but rounding). `dtypes`: what it is run in. `source`: where it comes from.
+    BatchNorm nothing but rounding). `ranges`: of parameters by name, where not the usual ones. `dtypes`: what it is run
+    in. `source`: where it comes from.
     """
 
     name: str
@@ -57,6 +58,7 @@ class Case:
     low: float = -2.0
     high: float = 2.0
     rows: float = 0.0
+    ranges: Mapping[str, Sequence[float]] = field(default_factory=dict)
     dtypes: tuple[str, ...] = ("float32", "float64")
 
     @property
@@ -82,10 +84,19 @@ class Case:
     def state(self, node: spec.Node) -> dict[str, NDArray]:
         """The state that the case starts from: nothing at its initial value, nothing zero, exact in float32."""
         return {
-            spec.join(path, name): _values(part, name, param, Stream("state", self.name, spec.join(path, name)))
+            spec.join(path, name): self._values(part, name, param, Stream("state", self.name, spec.join(path, name)))
             for path, part in spec.walk(node)
             for name, param in part.params.items()
         }
+
+    def _values(self, node: spec.Node, name: str, param: spec.Param, random: Stream) -> NDArray:
+        if param.integer:
+            return np.full(param.shape, 3, np.int64)
+        if len(param.shape) > 1 and name == "weight":
+            bound = math.sqrt(3.0 / math.prod(param.shape[1:]))
+            return random.uniform(param.shape, -bound, bound).astype(np.float32)
+        low, high = self.ranges.get(name) or RANGES.get((type(node), name)) or RANGES.get((None, name), (-0.5, 0.5))
+        return random.uniform(param.shape, low, high).astype(np.float32)
 
 
 RANGES: dict[tuple[type[spec.Node] | None, str], tuple[float, float]] = {
@@ -95,17 +106,6 @@ RANGES: dict[tuple[type[spec.Node] | None, str], tuple[float, float]] = {
     (None, "p2"): (-0.5, 0.25),
     (None, "beta"): (-1.0, 3.0),
 }
-
-
-def _values(node: spec.Node, name: str, param: spec.Param, random: Stream) -> NDArray:
-    if param.integer:
-        return np.full(param.shape, 3, np.int64)
-    if len(param.shape) > 1 and name == "weight":
-        bound = math.sqrt(3.0 / math.prod(param.shape[1:]))
-        low, high = -bound, bound
-    else:
-        low, high = RANGES.get((type(node), name)) or RANGES.get((None, name), (-0.5, 0.5))
-    return random.uniform(param.shape, low, high).astype(np.float32)
 
 
 def node_from_json(data: Mapping[str, Any]) -> spec.Node:

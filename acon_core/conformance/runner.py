@@ -127,9 +127,16 @@ def run_steps(case: Case, model: Model, golden: Golden, dtype: str) -> Iterator[
 
 
 def run_case(backend: Backend, case: Case, golden: Golden, dtype: str, compiled: bool) -> CaseResult:
-    """One case in one dtype."""
+    """One case in one dtype. Whatever the backend raises is a failure of the case, with its message."""
     if dtype not in backend.dtypes:
         return CaseResult(case.name, dtype, "unsupported", message=f"{backend.name} does not compute in {dtype}")
+    try:
+        return _held(backend, case, golden, dtype, compiled)
+    except Exception as error:
+        return CaseResult(case.name, dtype, "fail", message=f"{type(error).__name__}: {' '.join(str(error).split())[:300]}")
+
+
+def _held(backend: Backend, case: Case, golden: Golden, dtype: str, compiled: bool) -> CaseResult:
     node = case.build()
     model = backend.build(node, dtype=dtype, compiled=compiled)
     state = {path: array if array.dtype == np.int64 else array.astype(dtype) for path, array in case.state(node).items()}

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
+
 import pytest
 
 from acon_core.backends import Backend
@@ -13,8 +16,9 @@ CASES = load_cases()
 
 
 @pytest.fixture(scope="session")
-def goldens() -> dict[str, Golden]:
-    return of_cases(CASES)
+def goldens() -> Callable[[Case], Golden]:
+    """Of one case at a time, and once: the training steps take the reference some seconds."""
+    return functools.cache(lambda case: of_cases([case])[case.name])
 
 
 def hold(backend: Backend, case: Case, golden: Golden, dtype: str, compiled: bool) -> None:
@@ -30,10 +34,10 @@ def hold(backend: Backend, case: Case, golden: Golden, dtype: str, compiled: boo
 @pytest.mark.parametrize(
     ("case", "dtype"), [(c, dtype) for c in CASES for dtype in c.dtypes], ids=lambda v: getattr(v, "name", v)
 )
-def test_eager(backend: Backend, goldens: dict[str, Golden], case: Case, dtype: str) -> None:
-    hold(backend, case, goldens[case.name], dtype, compiled=False)
+def test_eager(backend: Backend, goldens: Callable[[Case], Golden], case: Case, dtype: str) -> None:
+    hold(backend, case, goldens(case), dtype, compiled=False)
 
 
 @pytest.mark.parametrize("case", [case for case in CASES if case.compiled], ids=lambda case: case.name)
-def test_compiled(backend: Backend, goldens: dict[str, Golden], case: Case) -> None:
-    hold(backend, case, goldens[case.name], "float32", compiled=True)
+def test_compiled(backend: Backend, goldens: Callable[[Case], Golden], case: Case) -> None:
+    hold(backend, case, goldens(case), "float32", compiled=True)

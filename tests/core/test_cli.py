@@ -9,6 +9,7 @@ import resource
 import shutil
 import subprocess
 import sys
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -200,7 +201,12 @@ def test_images_that_are_not_images(tmp_path: Path) -> None:
     ):
         np.savez(tmp_path / f"{name}.npz", **arrays)
         refused(acon("run", CHECKPOINT, "--input", tmp_path / f"{name}.npz", "--output", tmp_path / "y.npz"), part)
-    refused(acon("run", CHECKPOINT, "--input", CHECKPOINT, "--output", tmp_path / "y.npz"), "expected an .npz")
+    refused(acon("run", CHECKPOINT, "--input", CHECKPOINT, "--output", tmp_path / "y.npz"), "expected one array, found 511")
+    with zipfile.ZipFile(tmp_path / "one.zip", "w") as archive:
+        archive.writestr("hello.txt", "hello")
+    refused(acon("run", CHECKPOINT, "--input", tmp_path / "one.zip", "--output", tmp_path / "y.npz"), "hello.txt is no array")
+    (tmp_path / "text.npz").write_text("hello")
+    refused(acon("run", CHECKPOINT, "--input", tmp_path / "text.npz", "--output", tmp_path / "y.npz"), "expected an .npz")
     assert not (tmp_path / "y.npz").exists()
 
 

@@ -1,0 +1,165 @@
+"""The runner itself: a backend that is wrong in any one way is caught, and a waiver is held to its word."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from acon_core import backends
+from acon_core.backends import Outputs, Vjp, Waiver
+from acon_core.conformance import golden
+from acon_core.conformance.cases import Case, load_cases
+from acon_core.conformance.runner import error_of, run_backend, run_case
+from acon_core.conformance.tolerances import TOLERANCES
+from acon_core.errors import BackendError
+from acon_core.reference.backend import ReferenceBackend, ReferenceModel
+from acon_core.spec import Node
+
+CASES = {case.name: case for case in load_cases()}
+TRAINING = "sequence/conv_norm_acon"
+
+
+class Broken(ReferenceModel):
+    """The reference, with one thing done wrong."""
+
+    spoil_vjp: Callable[[Vjp], Vjp] = staticmethod(lambda back: back)
+    spoil_outputs: Callable[[Outputs], Outputs] = staticmethod(lambda outputs: outputs)
+    spoil_state: Callable[[dict], dict] = staticmethod(lambda state: state)
+    swallow = False
+
+    def __call__(self, *args: object, **kwargs: object) -> Outputs:
+        return self.spoil_outputs(super().__call__(*args, **kwargs))  # type: ignore[arg-type]
+
+    def vjp(self, x: np.ndarray, cotangent: np.ndarray, *, train: bool = False) -> Vjp:
+        if self.swallow:
+            return Vjp(x, x, {})
+        return self.spoil_vjp(super().vjp(x, cotangent, train=train))
+
+    def state(self) -> dict[str, np.ndarray]:
+        return self.spoil_state(super().state())
+
+
+def backend_with(waivers: tuple[Waiver, ...] = (), **defects: object) -> ReferenceBackend:
+    model = type("Model", (Broken,), {name: staticmethod(d) if callable(d) else d for name, d in defects.items()})
+
+    class Backend(ReferenceBackend):
+        def build(self, node: Node, **options: object) -> ReferenceModel:  # type: ignore[override]
+            sound = super().build(node)
+            return model(sound.node, sound.state())  # type: ignore[no-any-return]
+
+    made = Backend()
+    made.waivers = waivers
+    return made
+
+
+def status(backend: ReferenceBackend, name: str) -> tuple[str, str]:
+    case = CASES[name]
+    result = run_case(backend, case, golden.of_cases([case])[name], "float64", compiled=False)
+    return result.status, result.message
+
+
+def one(changed: dict[str, np.ndarray], path: str, factor: float) -> dict[str, np.ndarray]:
+    return changed | {path: changed[path] * factor}
+
+
+DEFECTS: dict[str, dict[str, object]] = {
+    "y/0": {"spoil_vjp": lambda back: replace(back, y=back.y * (1 + 1e-13))},
+    "dx/0": {"spoil_vjp": lambda back: replace(back, dx=-back.dx)},
+    "dparams/0/2.beta": {"spoil_vjp": lambda back: replace(back, dparams=one(back.dparams, "2.beta", 1 + 1e-13))},
+    "statistics/0/1.running_var": {"spoil_state": lambda state: one(state, "1.running_var", 1.01)},
+    "statistics/0/4.running_mean": {"spoil_state": lambda state: one(state, "4.running_mean", 1.01)},
+}
+
+
+@pytest.mark.parametrize("key", DEFECTS)
+def test_a_wrong_number_fails_and_is_named(key: str) -> None:
+    assert status(backend_with(), TRAINING) == ("pass", "")
+    found, message = status(backend_with(**DEFECTS[key]), TRAINING)
+    assert found == "fail"
+    assert message.split(":")[0].replace("/2", "/0") == key
+
+
+def test_a_gradient_that_is_not_there_is_an_error() -> None:
+    backend = backend_with(spoil_vjp=lambda back: replace(back, dparams={k: v for k, v in back.dparams.items() if k != "2.p1"}))
+    found, message = status(backend, TRAINING)
+    assert found == "fail"
+    assert "'2.p1' is missing" in message
+
+
+def test_a_wrong_tap_or_shape_fails() -> None:
+    name = "shufflenet_v2_x0_5/relu/96x64"
+    spoiled = backend_with(spoil_outputs=lambda o: Outputs(o.y, o.taps | {"features.3": o.taps["features.3"][:, ::-1]}))
+    assert status(spoiled, name)[1].startswith("tap/0/features.3")
+    assert status(backend_with(spoil_outputs=lambda o: Outputs(o.y[:, :-1], o.taps)), name)[0] == "fail"
+
+
+def test_an_error_that_is_not_raised_fails() -> None:
+    assert status(backend_with(), "batch_norm/one_value")[0] == "pass"
+    assert status(backend_with(swallow=True), "batch_norm/one_value") == (
+        "fail",
+        "expected OneValuePerChannelError, raised nothing",
+    )
+
+
+def test_waivers_are_strict() -> None:
+    waiver = Waiver("max_pool2d/ties", "dx", "a reason")
+    wrong = {"spoil_vjp": lambda back: replace(back, dx=back.dx + 1)}
+    assert status(backend_with((waiver,), **wrong), "max_pool2d/ties") == ("waived", "dx: a reason")
+    assert status(backend_with((waiver,)), "max_pool2d/ties")[1] == "the waiver of dx is not needed; take it out"
+    assert status(backend_with((waiver,), **wrong), "max_pool2d/oblong")[0] == "fail"
+    other = {"spoil_vjp": lambda back: replace(back, dx=back.dx + 1, y=back.y + 1)}
+    assert status(backend_with((waiver,), **other), "max_pool2d/ties")[0] == "fail"
+
+
+def test_counts_are_apart_and_a_missing_backend_is_an_error() -> None:
+    result = run_backend("numpy", select="relu/kink")
+    assert result.counts == {"unsupported": 1, "pass": 1}
+    assert not result.failed
+    with pytest.raises(BackendError, match="cannot be used here"):
+        run_backend("paddle", select="relu/kink")
+
+
+def test_non_finite_values_must_match_in_place() -> None:
+    expected = np.array([1.0, np.nan, np.inf])
+    assert error_of(expected.copy(), expected, 1.0) == 0.0
+    for wrong in ([1.0, 2.0, np.inf], [1.0, np.nan, -np.inf], [np.nan, np.nan, np.inf], [1.0, np.nan, 3.0]):
+        assert error_of(np.array(wrong), expected, 1.0) == np.inf
+    assert error_of(np.array([1.0]), np.array([[1.0]]), 1.0) == np.inf
+
+
+def test_every_tolerance_is_far_below_what_a_mistake_makes() -> None:
+    """The smallest mistake of the list, a biased running variance among many values, moves it by 1e-3 of itself or more."""
+    assert all(each.reason for each in TOLERANCES.values())
+    assert max(each.bound for each in TOLERANCES.values()) <= 5e-4
+
+
+def test_stored_numbers_are_what_the_reference_makes_and_cases_are_data() -> None:
+    from acon_core.conformance.__main__ import check
+
+    assert check() == []
+    assert sorted(CASES) == sorted(set(CASES))
+
+
+def test_golden_inputs_are_exact_and_asymmetric() -> None:
+    for case in CASES.values():
+        for step, shape in enumerate(case.batches):
+            x = case.x(step)
+            assert (x.astype(np.float64).astype(np.float32) == x).all()
+            if case.scope == "layer" and not case.raises and "training_of" not in case.name and case.train is False:
+                assert len(set(shape)) == len(shape) or 1 in shape or len(shape) == 5, (case.name, shape)
+
+
+def test_a_stranger_finds_its_backend_by_entry_point() -> None:
+    assert backends.packages()["numpy"] == "acon_core.reference"
+    assert backends.get("numpy").name == "numpy"
+
+
+@pytest.mark.parametrize("case", [CASES["batch_norm/training"], CASES["acon_c/rank_4"]], ids=lambda case: case.name)
+def test_a_case_s_state_has_nothing_trivial(case: Case) -> None:
+    for path, array in case.state(case.build()).items():
+        if array.ndim:
+            assert (array != 0).all(), path
+            assert len(np.unique(array)) == array.size, path

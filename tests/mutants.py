@@ -1,0 +1,126 @@
+"""Break the code on purpose, one breakage at a time, in a copy: each must turn the tests red. `python -m nox -s mutants`."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+ROOT = Path(__file__).parent.parent
+
+
+@dataclass(frozen=True)
+class Mutant:
+    """`old` in `file` becomes `new`; `tests` (arguments of pytest), run in the environment of `backend`, must fail."""
+
+    what: str
+    file: str
+    old: str
+    new: str
+    backend: str
+    tests: str
+
+
+REFERENCE = "acon_core/reference/layers.py"
+NETWORK = "acon_core/networks/shufflenet_v2.py"
+ACTIVATIONS = "acon_core/spec/activations.py"
+CONVERT = "acon_core/checkpoint/convert.py"
+UNPICKLER = "acon_core/checkpoint/unpickler.py"
+RUNNER = "acon_core/conformance/runner.py"
+TORCH = "backends/acon_torch/functional.py"
+JAX = "backends/acon_jax/modules.py"
+PADDLE = "backends/acon_paddle/modules.py"
+MGE = "backends/acon_megengine/modules.py"
+MGE_FUNCTIONAL = "backends/acon_megengine/functional.py"
+MGE_LAYOUT = "backends/acon_megengine/layout.py"
+
+CORE = "tests/core/test_reference.py"
+SPEC = "tests/core/test_spec.py"
+LAYOUT = "tests/core/test_convert.py"
+
+EAGER = "tests/backends/test_conformance.py -k eager"
+
+MUTANTS = [
+    # The reference and the spec.
+    Mutant("reference: a sign in the ACON gradient", REFERENCE, "g * b * (t - bend)", "g * b * (t + bend)", "core", CORE),
+    Mutant("reference: biased running variance", REFERENCE, "variance * (count / max(count - 1, 1))", "variance", "core", CORE),
+    Mutant("reference: decay the wrong way round", REFERENCE, "keep * context", "(1 - keep) * context", "core", CORE),
+    Mutant("reference: split starts one later", REFERENCE, "slice(i, None,", "slice((i + 1) % 2, None,", "core", CORE),
+    Mutant("reference: shuffle not transposed", REFERENCE, "reshape(node.groups, -1).T", "reshape(node.groups, -1)", "core", CORE),
+    Mutant("reference: groups in the other order", REFERENCE, "weight.reshape(groups,", "weight[::-1].reshape(groups,", "core", CORE),
+    Mutant("reference: a tie goes to the last", REFERENCE, "flat.argmax(-1)", "flat.shape[-1] - 1 - flat[..., ::-1].argmax(-1)", "core", CORE),
+    Mutant("network: halves for even and odd", NETWORK, "Split(2, interleaved=True)", "Split(2, interleaved=False)", "core", CORE),
+    Mutant("network: concat the other way", NETWORK, "concat(proj, main)", "concat(main, proj)", "core", CORE),
+    Mutant("network: no std 0.01 under `first`", NETWORK, 'under="first"', 'under="nowhere"', "core", SPEC),
+    Mutant("network: reduction 16 at 0.5x", NETWORK, "reduction=8 if width == 0.5 else 16", "reduction=16", "core", SPEC),
+    Mutant("network: dropout everywhere", NETWORK, "if width == 2.0 else {}", "", "core", SPEC),
+    Mutant("spec: order of the generator", ACTIVATIONS, '{"fc1": fc1, "fc2": fc2}', '{"fc2": fc2, "fc1": fc1}', "core", SPEC),
+    # Layouts, codecs, conversion, the runner.
+    Mutant("flax: OIHW taken for HWIO", "backends/acon_jax/layout.py", "transpose(2, 3, 1, 0)", "transpose(2, 3, 0, 1)", "core", LAYOUT),
+    Mutant("paddle: Linear not transposed", "backends/acon_paddle/layout.py", "np.transpose, np.transpose", "", "core", LAYOUT),
+    Mutant("megengine: bias one-dimensional", MGE_LAYOUT, "bias.reshape(1, -1, 1, 1)", "bias", "core", LAYOUT),
+    Mutant("convert: bits are not compared", CONVERT, "(expected).tobytes() !=", "(expected).tobytes() is", "core", LAYOUT),
+    Mutant("convert: may overwrite its source", CONVERT, "source.samefile(target)", "False", "core", LAYOUT),
+    Mutant("unpickler: unknown names are let in", UNPICKLER, "if (module, name) not in self.table:", "if False:", "core", "tests/checkpoint tests/core/test_cli.py"),
+    Mutant("runner: everything holds", RUNNER, "return self.error <= self.bound", "return True", "core", "tests/core/test_runner.py"),
+    Mutant("runner: waivers are never missed", RUNNER, "    if unneeded:", "    if False:", "core", "tests/core/test_runner.py"),
+    # The backends.
+    Mutant("torch: a sign in the gradient", TORCH, "t - bend", "t + bend", "torch", f"{EAGER} and acon_c"),
+    Mutant("torch: 1 - s", TORCH, "torch.sigmoid(z), torch.sigmoid(-z)", "torch.sigmoid(z), 1 - torch.sigmoid(z)", "torch", f"{EAGER} and acon"),
+    Mutant("torch: momentum", "backends/acon_torch/build.py", "momentum=1 - node.decay", "momentum=node.decay", "torch", f"{EAGER} and norm"),
+    Mutant("jax: biased running variance", JAX, "var * (count / max(count - 1, 1))", "var", "jax", f"{EAGER} and norm"),
+    Mutant("jax: flatten in H, W, C order", JAX, "jnp.moveaxis(x, -1, 1).reshape", "x.reshape", "jax", f"{EAGER} and flatten"),
+    Mutant("paddle: biased running variance", PADDLE, "variance * (count / (count - 1))", "variance", "paddle", f"{EAGER} and norm"),
+    Mutant("megengine: one value is let through", MGE, "raise OneValuePerChannelError", "return OneValuePerChannelError", "megengine", f"{EAGER} and one_value"),
+    Mutant("megengine: gradient of beta", MGE_FUNCTIONAL, "slope * (x * (slope * st))", "x * (slope * st)", "megengine", f"{EAGER} and acon_c"),
+]  # fmt: skip
+
+
+def survives(mutant: Mutant, python: str) -> bool:
+    """Whether the tests stay green over a copy of the project with the breakage in it."""
+    with tempfile.TemporaryDirectory() as folder:
+        copy = Path(folder, "project")
+        shutil.copytree(ROOT, copy, ignore=shutil.ignore_patterns(".git", ".nox", ".*_cache", "demo_output", "__pycache__"))
+        target = copy / mutant.file
+        text = target.read_text()
+        if text.count(mutant.old) != 1:
+            raise SystemExit(
+                f"mutants: {mutant.what}: {mutant.file} has {mutant.old!r} {text.count(mutant.old)} times, not once"
+            )
+        target.write_text(text.replace(mutant.old, mutant.new))
+        path, _, expression = mutant.tests.partition(" -k ")
+        command = [python, "-m", "pytest", "-x", "-q", *path.split(), "-p", "no:cacheprovider"]
+        command += ["--backend", "numpy" if mutant.backend == "core" else mutant.backend]
+        command += ["-k", expression] if expression else []
+        environment = os.environ | {"PYTHONPATH": f"{copy}{os.pathsep}{copy / 'backends'}", "PYTHONDONTWRITEBYTECODE": "1"}
+        done = subprocess.run(command, cwd=copy, env=environment, capture_output=True, text=True, check=False)
+    if done.returncode not in (0, 1):
+        raise SystemExit(f"mutants: {mutant.what}: pytest could not run:\n{done.stdout[-2000:]}{done.stderr[-2000:]}")
+    return done.returncode == 0
+
+
+def main(arguments: list[str]) -> int:
+    """`mutants.py BACKEND=PYTHON ...`: every mutant whose environment is given; 1 when one survives."""
+    pythons = {"core": sys.executable, **dict(argument.split("=", 1) for argument in arguments)}
+    table, alive = Table("breakage", "environment", "result"), 0
+    for mutant in MUTANTS:
+        if mutant.backend not in pythons:
+            table.add_row(mutant.what, mutant.backend, "[yellow]not run: no such environment given[/]")
+            continue
+        survived = survives(mutant, pythons[mutant.backend])
+        alive += survived
+        table.add_row(mutant.what, mutant.backend, "[red]survived[/]" if survived else "[green]caught[/]")
+        print(f"{mutant.what}: {'SURVIVED' if survived else 'caught'}", flush=True)
+    Console().print(table)
+    return int(alive > 0)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
