@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -79,7 +80,7 @@ def test_a_wrong_number_fails_and_is_named(key: str) -> None:
     assert status(backend_with(), TRAINING) == ("pass", "")
     found, message = status(backend_with(**DEFECTS[key]), TRAINING)
     assert found == "fail"
-    assert message.split(":")[0].replace("/2", "/0") == key
+    assert re.sub(r"^(\w+)/\d", r"\1/0", message.split(":")[0]) == key
 
 
 def test_a_gradient_that_is_not_there_is_an_error() -> None:
