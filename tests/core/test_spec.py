@@ -140,6 +140,20 @@ def test_the_first_values_of_a_stream_are_pinned() -> None:
 PINNED = [0.39447676232655504, 0.6441114547079752, 0.907999743314471]
 
 
+@pytest.mark.parametrize(
+    ("norm", "generator"),
+    [("batch", ["fc1", "bn1", "fc2", "bn2"]), ("none", ["fc1", "fc2"])],
+)
+def test_meta_acon_s_own_parameters_come_before_its_generator_s(norm: spec.Norm, generator: list[str]) -> None:
+    """The published order of the state: p1, p2, then fc1, bn1, fc2, bn2, hidden in the middle."""
+    node = spec.MetaAconC(10, reduction=3, norm=norm)
+    owners = dict.fromkeys(path.rpartition(".")[0] or path for path in spec.named_params(node))
+    assert list(owners) == ["p1", "p2", *generator]
+    assert spec.named_params(node)["fc1.weight"].shape == (3, 10, 1, 1)
+    assert spec.named_params(node)["fc2.weight"].shape == (10, 3, 1, 1)
+    assert node.out_shapes((2, 10, 5)) == ((2, 10, 5),)
+
+
 @pytest.mark.parametrize("size", [(32, 32), (61, 97), (448, 448), (192, 192)])
 def test_any_input_size_gives_a_row_an_image(size: tuple[int, int]) -> None:
     assert create("acon/shufflenet_v2_x0_5").graph.out_shapes((2, 3, *size)) == ((2, 1000),)

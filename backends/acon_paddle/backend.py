@@ -1,0 +1,144 @@
+"""The verbs that the conformance runner calls, and `create` and `load` for users."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+import paddle
+from numpy.typing import NDArray
+from paddle import Tensor, nn
+from paddle.nn.layer.layers import HookRemoveHelper
+
+from acon_core import spec
+from acon_core.backends import Outputs, Vjp, Waiver, check_state
+from acon_core.checkpoint import read_network
+from acon_core.errors import StateError
+from acon_core.networks import create as create_network
+from acon_paddle import activations  # noqa: F401  (registers its rules)
+from acon_paddle.build import Place, make
+from acon_paddle.layout import layout
+
+
+def _compile(layer: nn.Layer) -> Callable[[Tensor], Tensor]:
+    def run(x: Tensor) -> Tensor:
+        return layer(x)
+
+    return paddle.jit.to_static(run, full_graph=True)
+
+
+class PaddleModel:
+    """A Paddle layer under the verbs of `acon_core.backends.Model`."""
+
+    def __init__(self, node: spec.Node, native: nn.Layer, dtype: str, compiled: bool = False) -> None:
+        self.node, self.native, self.dtype = node, native, dtype
+        # A program each for evaluation and training: to_static looks at the mode of layers alone, and gives one that is
+        # in evaluation no gradient.
+        self._run = [_compile(native), _compile(native)] if compiled else [native, native]
+
+    def load(self, state: Mapping[str, NDArray]) -> None:
+        check_state(self.node, state, self.dtype)
+        self._set(layout.to_native(self.node, state))
+
+    def load_file(self, path: Path) -> None:
+        loaded = paddle.load(str(path))
+        self._set(loaded.get("state_dict", loaded))
+
+    def _set(self, tensors: Mapping[str, Any]) -> None:
+        """Strict, where Paddle returns what it did not find and only warns of a shape."""
+        for name, held in self.native.state_dict().items():
+            if name in tensors and tuple(tensors[name].shape) != tuple(held.shape):
+                raise StateError(f"{name}: expected shape {tuple(held.shape)}, found {tuple(tensors[name].shape)}")
+        missing, unexpected = self.native.set_state_dict(tensors)
+        if missing or unexpected:
+            which = f"{missing[0]!r} is missing" if missing else f"{unexpected[0]!r} is not the network's"
+            raise StateError(f"{which} ({len(missing)} missing, {len(unexpected)} left over)")
+
+    def state(self) -> dict[str, NDArray]:
+        arrays = {name: tensor.numpy() for name, tensor in self.native.state_dict().items()}
+        return layout.to_canonical(self.node, arrays)[0]
+
+    def __call__(self, x: NDArray, *, train: bool = False, taps: Sequence[str] = ()) -> Outputs:
+        recorded: dict[str, NDArray] = {}
+        hooks = [self._record(tap, recorded) for tap in taps]
+        self._set_mode(train)
+        run = self.native if taps else self._run[train]  # compiled code calls no hooks
+        try:
+            with paddle.no_grad():
+                y = run(paddle.to_tensor(x))
+        finally:
+            for hook in hooks:
+                hook.remove()
+        return Outputs(y.numpy(), recorded)
+
+    def _set_mode(self, train: bool) -> None:
+        if train:
+            self.native.train()
+        else:
+            self.native.eval()
+
+    def _record(self, tap: str, recorded: dict[str, NDArray]) -> HookRemoveHelper:
+        path, index = spec.producer(self.node, tap)
+
+        def hook(layer: nn.Layer, arguments: object, made: Tensor | tuple[Tensor, ...]) -> None:
+            recorded[tap] = (made[index] if isinstance(made, tuple) else made).numpy()
+
+        return dict(self.native.named_sublayers())[path].register_forward_post_hook(hook)
+
+    def vjp(self, x: NDArray, cotangent: NDArray, *, train: bool = False) -> Vjp:
+        self._set_mode(train)
+        leaf = paddle.to_tensor(x, stop_gradient=False)
+        weights = dict(self.native.named_parameters())
+        y = self._run[train](leaf)
+        dx, *gradients = paddle.grad(y, [leaf, *weights.values()], paddle.to_tensor(cotangent))
+        native = dict(zip(weights, gradients, strict=True))
+        dparams = {
+            path: slot.to_canonical(native[name].numpy())
+            for path, param, name, slot in layout.table(self.node)
+            if param.kind == "weight" and slot is not None
+        }
+        return Vjp(y.numpy(), dx.numpy(), dparams)
+
+
+class PaddleBackend:
+    """Paddle under the verbs of `acon_core.backends.Backend`. The 16-bit dtypes have no kernels on a CPU."""
+
+    name = "paddle"
+    dtypes = ("float32", "float64")
+    waivers: tuple[Waiver, ...] = ()
+
+    def build(self, node: spec.Node, *, dtype: str = "float32", seed: int = 0, compiled: bool = False) -> PaddleModel:
+        model = PaddleModel(node, make(node, Place(dtype)), dtype, compiled)
+        model.load(spec.initial_state(node, seed, dtype))
+        return model
+
+
+backend = PaddleBackend()
+
+
+def create(
+    name: str, act: spec.Node | str = "acon_c", num_classes: int = 1000, *, dtype: str = "float32", seed: int = 0
+) -> nn.Layer:
+    """A published network with its published initial values: `create("acon/shufflenet_v2_x0_5", act="meta_acon")`.
+
+    Attribute names are the published code's; only the leaves that Paddle names otherwise (`_mean`, `_variance`) are Paddle's.
+    (N, 3, H, W) -> (N, num_classes), any H and W. Works under paddle.jit.to_static. Raises SpecError for a name that does
+    not exist.
+    """
+    return backend.build(create_network(name, act, num_classes).graph, dtype=dtype, seed=seed).native
+
+
+def load(path: str | PathLike[str], network: str | None = None, act: str | None = None) -> nn.Layer:
+    """The network of a checkpoint of any of the frameworks, in evaluation mode; 16-bit weights become float32.
+
+    `network`, `act`: where the tensors' names and shapes leave a choice. Raises CheckpointError, StateError or SpecError,
+    each of which says what was expected, what was found and the way out.
+    """
+    checkpoint = read_network(path, network=network, act=act)
+    dtype = checkpoint.dtype if checkpoint.dtype in backend.dtypes else "float32"
+    model = backend.build(checkpoint.network.graph, dtype=dtype)
+    model.load(checkpoint.cast(dtype))
+    model.native.eval()
+    return model.native

@@ -1,0 +1,151 @@
+"""PaddlePaddle's checkpoint file: a pickle of a dict of NumPy arrays, and a table of parameter names."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+
+from acon_core.checkpoint.file import (
+    LIMITS,
+    File,
+    Limits,
+    atomic_write,
+    check_writable,
+    contains,
+    find_state,
+    map_file,
+    raw,
+    settled,
+    shown,
+    view,
+)
+from acon_core.checkpoint.numpy_pickle import ARRAYS, Array, arrays, write_pickle
+from acon_core.checkpoint.unpickler import Constructor, Table, load, looks_like_pickle
+from acon_core.errors import CheckpointError
+
+SUFFIXES = (".pdparams",)
+
+_NAMES = "StructuredToParameterName@@"
+_SLICES = "UnpackBigParamInfor@@"
+_CALLS = (b"\x8c\x05tuple", b"\ntuple\n", b"\x8c\x04eval", b"\neval\n", b"_reconstruct_dense_")
+_MARKS = (_NAMES.encode(), _SLICES.encode(), *_CALLS)
+_BFLOAT16 = np.dtype(ml_dtypes.bfloat16)
+
+# uint16 is not here: Paddle has no such dtype and takes its bytes for bfloat16. It returns float8 as int8.
+_DTYPES = dict.fromkeys(
+    ("float16", "bfloat16", "float32", "float64", "int8", "uint8", "int16", "int32", "int64", "bool", "complex64", "complex128")
+)
+
+
+def sniff(path: Path) -> bool:
+    """Whether the content is a pickle with one of the marks that Paddle's have. Runs nothing."""
+    data = map_file(path)
+    return looks_like_pickle(data) and any(contains(data, mark) for mark in _MARKS)
+
+
+def read(path: Path, limits: Limits = LIMITS) -> File:
+    """Read the arrays of a state dict, bare or one level below the top; Paddle's three ways to write a tensor all count.
+
+    Nothing in the pickle is run, though Paddle's own files ask for `eval` and `tuple`. An array of uint16 is bfloat16,
+    as Paddle reads it. Raises CheckpointError for a file with any other global in it, or with bytes after it.
+    """
+    path = Path(path)
+    data = map_file(path, limits)
+    pickled = load(data, _TABLE, str(path), limits=limits)
+    if pickled.end != len(data):
+        raise CheckpointError("corrupt", f"{path}: {len(data) - pickled.end} bytes after the pickle's end; copy it again")
+    top = pickled.value
+    slices = top.pop(_SLICES, {}) if type(top) is dict else {}
+    if type(top) is dict:
+        top.pop(_NAMES, None)
+    values, notes = find_state(top, lambda value: type(value) is Array, path)
+    tensors = _joined(arrays(values, path, len(data), limits), slices, path)
+    halves = [key for key, array in tensors.items() if array.dtype == np.uint16]
+    for key in halves:
+        tensors[key] = tensors[key].view(_BFLOAT16)
+    if halves:
+        notes.append(f"took {len(halves)} arrays of uint16 for bfloat16, as Paddle stores it")
+    return File(tensors, notes=notes, globals_seen=pickled.globals_seen)
+
+
+def write(path: Path, tensors: Mapping[str, np.ndarray], metadata: Mapping[str, str] | None = None) -> None:
+    """Write a state dict that `paddle.load` and `set_state_dict` take; whole or not at all.
+
+    bfloat16 is stored as uint16, which is how Paddle knows it. Equal tensors give equal bytes. The format has no place
+    for `metadata`. Raises CheckpointError for a dtype that Paddle would give back as another.
+    """
+    check_writable(tensors, path, _DTYPES, "Paddle")
+    for key in (_NAMES, _SLICES):
+        if key in tensors:
+            raise CheckpointError("unsupported", f"{path}: {shown(key)}: Paddle keeps this name for itself; rename it")
+    items: dict[str, np.ndarray | Mapping[str, str]] = {
+        key: array.view(np.uint16) if array.dtype == _BFLOAT16 else array for key, array in tensors.items()
+    }
+    items[_NAMES] = {key: f"param_{index}.w_0" for index, key in enumerate(tensors)}
+    with atomic_write(path) as file:
+        write_pickle(file, items, ordered=False)
+
+
+def _joined(tensors: dict[str, np.ndarray], slices: object, path: Path) -> dict[str, np.ndarray]:
+    """Put together the arrays of over a gigabyte that Paddle cuts up in protocols 2 and 3."""
+    if type(slices) is not dict:
+        raise CheckpointError("corrupt", f"{path}: {_SLICES} is not a dict")
+    for key, entry in slices.items():
+        if type(key) is not str or type(entry) is not dict or set(entry) != {"slices", "OriginShape"}:
+            raise CheckpointError("corrupt", f"{path}: {shown(key)}: {_SLICES} lacks its slices or its shape")
+        parts, shape = entry["slices"], entry["OriginShape"]
+        if type(parts) is not list or type(shape) not in (tuple, list) or not all(type(p) is str for p in parts):
+            raise CheckpointError("corrupt", f"{path}: {shown(key)}: {_SLICES} lacks its slices or its shape")
+        if not parts or len(set(parts)) != len(parts) or not all(p in tensors for p in parts) or key in tensors:
+            raise CheckpointError("corrupt", f"{path}: {shown(key)}: slices are missing from the file or named twice")
+        pieces = [tensors.pop(part) for part in parts]
+        if len({piece.dtype for piece in pieces}) != 1:
+            raise CheckpointError("corrupt", f"{path}: {shown(key)}: slices of several dtypes")
+        joined = np.concatenate([piece.reshape(-1) for piece in pieces])
+        try:
+            tensors[key] = settled(view(raw(joined), joined.dtype, shape))
+        except CheckpointError as error:
+            raise CheckpointError(error.kind, f"{path}: {shown(key)}: {error}") from None
+    return tensors
+
+
+def _named(args: tuple[Any, ...]) -> Array:
+    """A Tensor inside of another structure: `tuple((name, array))`."""
+    if len(args) != 1 or type(args[0]) is not tuple or len(args[0]) != 2:
+        raise _refused("tuple")
+    name, array = args[0]
+    if type(name) is not str or type(array) is not Array:
+        raise _refused("tuple")
+    return array
+
+
+def _dense(args: tuple[Any, ...]) -> Array:
+    """A DenseTensor: `eval('data', {'data': array})`, of which nothing is evaluated."""
+    if len(args) != 2 or type(args[0]) is not str or args[0] != "data" or type(args[1]) is not dict:
+        raise _refused("eval")
+    if set(args[1]) != {"data"} or type(args[1]["data"]) is not Array:
+        raise _refused("eval")
+    return args[1]["data"]
+
+
+def _refused(name: str) -> CheckpointError:
+    return CheckpointError("unsafe", f"a call of {name} other than the one that Paddle writes for a tensor; nothing was run")
+
+
+def _array(args: tuple[Any, ...]) -> Array:
+    """A DenseTensor as Paddle writes it since 2026, when it stopped asking for `eval`."""
+    if len(args) != 1 or type(args[0]) is not Array:
+        raise _refused("_reconstruct_dense_tensor_data")
+    return args[0]
+
+
+_TABLE: Table = {
+    **ARRAYS,
+    ("paddle.framework.io_utils", "_reconstruct_dense_tensor_data"): Constructor(_array),
+    **{(module, "tuple"): Constructor(_named) for module in ("builtins", "__builtin__")},
+    **{(module, "eval"): Constructor(_dense) for module in ("builtins", "__builtin__")},
+}

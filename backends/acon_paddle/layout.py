@@ -1,0 +1,33 @@
+"""Paddle's names and layouts: those of PyTorch, but linear weights are (in, out) and statistics have other names."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from acon_core.layout import Layout, Slot
+from acon_core.spec import BatchNorm, Conv2d, Linear
+
+layout = Layout("paddle")
+
+
+@layout.register(Conv2d)
+def _(node: Conv2d) -> Mapping[str, Slot | None]:
+    return {name: Slot(name) for name in node.params}
+
+
+@layout.register(Linear)
+def _(node: Linear) -> Mapping[str, Slot | None]:
+    return {**{name: Slot(name) for name in node.params}, "weight": Slot("weight", np.transpose, np.transpose)}
+
+
+@layout.register(BatchNorm)
+def _(node: BatchNorm) -> Mapping[str, Slot | None]:
+    return {
+        "weight": Slot("weight"),
+        "bias": Slot("bias"),
+        "running_mean": Slot("_mean"),
+        "running_var": Slot("_variance"),
+        "num_batches_tracked": None,
+    }

@@ -1,0 +1,192 @@
+"""What Paddle lacks or defines otherwise, as layers: BatchNorm, SiLU, dropout, channel split and shuffle, the graph runner."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import paddle
+from paddle import Tensor, nn
+from paddle.jit import not_to_static
+
+from acon_core import errors, spec
+from acon_paddle import functional as F
+
+
+def _mean(x: Tensor) -> Tensor:
+    """The mean of every channel: over space, then over the batch, which rounds less than over both at once."""
+    return (x.flatten(2).mean(2) if x.ndim > 2 else x).mean(0)
+
+
+def _constant(value: float, like: Tensor) -> Tensor:
+    """A number in the dtype of a tensor: as a Python float, to_static would round it to float32."""
+    return paddle.full([], value, like.dtype)
+
+
+# Paddle remembers the tensors of a trace by the id of its program, and does not forget them when the trace fails. Were the
+# program freed, the next could have its id, and would crash the process. So it is kept.
+_FAILED_TRACES: list[Any] = []
+
+
+class OneValuePerChannelError(errors.OneValuePerChannelError):
+    """The same, that can be made from its message alone: to_static raises what a layer raised as `type(error)(message)`."""
+
+    def __init__(self, *args: Any) -> None:
+        if len(args) == 1:
+            ValueError.__init__(self, *args)
+        else:
+            super().__init__(*args)
+
+
+class BatchNorm(nn.Layer):
+    """Batch normalisation of any rank >= 2: y = weight (x - mean) / sqrt(var + eps) + bias.
+
+    `weight`, `bias`, and the buffers `_mean`, `_variance`: (C,). Training: the batch's mean and biased variance; then
+    running = decay running + (1 - decay) batch, with the **unbiased** variance, where Paddle's own layer takes the biased
+    one. Evaluation: the running values. `path`: where it stands in a network, for errors. (N, C, ...) -> the same.
+    Raises OneValuePerChannelError in training when N times the space is 1, where Paddle's own layer returns x; under
+    to_static with sizes left open, `_variance` becomes NaN instead.
+    """
+
+    def __init__(
+        self, channels: int, eps: float = 1e-5, decay: float = 0.9, *, dtype: str | None = None, path: str = ""
+    ) -> None:
+        super().__init__()
+        dtype = dtype or paddle.get_default_dtype()
+        self.channels, self.eps, self.decay, self.path = channels, eps, decay, path
+        self.weight = self.create_parameter([channels], dtype=dtype, default_initializer=nn.initializer.Constant(1.0))
+        self.bias = self.create_parameter([channels], dtype=dtype, is_bias=True)
+        self.register_buffer("_mean", paddle.zeros([channels], dtype))
+        self.register_buffer("_variance", paddle.ones([channels], dtype))
+
+    @not_to_static
+    def forward(self, x: Tensor) -> Tensor:
+        shape = [-1] + [1] * (x.ndim - 2)
+        mean, variance = self._mean, self._variance
+        if self.training:
+            mean = _mean(x)
+        centred = x - mean.reshape(shape)
+        if self.training:
+            variance = _mean(centred * centred)
+            self._update(x, mean, variance)
+        scale = self.weight / paddle.sqrt(variance + _constant(self.eps, x))
+        return centred * scale.reshape(shape) + self.bias.reshape(shape)
+
+    def _update(self, x: Tensor, mean: Tensor, variance: Tensor) -> None:
+        if min(x.shape) > 0 and math.prod(x.shape) == self.channels:  # -1: a size that to_static leaves open
+            if not paddle.in_dynamic_mode():
+                _FAILED_TRACES.append(paddle.static.default_main_program())
+            raise OneValuePerChannelError(self.path, x.shape)
+        # Not `detach`: it shares memory, which to_static then uses again, and the statistics are wrong without a word.
+        with paddle.no_grad():
+            count = (paddle.numel(x) // self.channels).astype(x.dtype)
+            paddle.assign(paddle.lerp(self._mean, mean, 1 - self.decay), self._mean)
+            paddle.assign(paddle.lerp(self._variance, variance * (count / (count - 1)), 1 - self.decay), self._variance)
+
+    def extra_repr(self) -> str:
+        return f"{self.channels}, eps={self.eps}, decay={self.decay}"
+
+
+class Acon(nn.Layer):
+    """The activation `acon(x, p1, p2, beta)`, without parameters of its own."""
+
+    def forward(self, x: Tensor, p1: Tensor, p2: Tensor, beta: Tensor) -> Tensor:
+        return F.acon(x, p1, p2, beta)
+
+
+class SiLU(nn.Layer):
+    """x sigmoid(x), with a gradient that is finite for every finite x; that of `paddle.nn.SiLU` is not."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.silu(x)
+
+
+class Dropout(nn.Dropout):
+    """Paddle's own, divided by 1 - rate in the dtype of x: Paddle keeps the factor as float32."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not self.training:
+            return x
+        return nn.functional.dropout(x, self.p, mode="downscale_in_infer") / _constant(1 - self.p, x)
+
+
+class GlobalAvgPool(nn.Layer):
+    """(N, C, ...) -> (N, C, 1, 1): the mean over space, of any rank and size."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return (x.flatten(2).mean(2) if x.ndim > 2 else x).unsqueeze([2, 3])
+
+
+class Concat(nn.Layer):
+    """Values joined along the channels."""
+
+    def forward(self, *values: Tensor) -> Tensor:
+        return paddle.concat(values, 1)
+
+
+class Split(nn.Layer):
+    """The channels in equal parts: every `parts`-th from i on when interleaved, else consecutive runs."""
+
+    def __init__(self, parts: int, interleaved: bool) -> None:
+        super().__init__()
+        self.parts, self.interleaved = parts, interleaved
+
+    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+        if self.interleaved:
+            return tuple(x[:, part :: self.parts] for part in range(self.parts))
+        return tuple(x.split(self.parts, 1))
+
+    def extra_repr(self) -> str:
+        return f"{self.parts}, interleaved={self.interleaved}"
+
+
+class Shuffle(nn.Layer):
+    """Channel shuffle of any rank: channel g C / groups + j goes to j groups + g."""
+
+    def __init__(self, groups: int) -> None:
+        super().__init__()
+        self.groups = groups
+
+    def forward(self, x: Tensor) -> Tensor:
+        return paddle.stack(x.split(self.groups, 1), 2).flatten(1, 2)
+
+    def extra_repr(self) -> str:
+        return str(self.groups)
+
+
+@not_to_static
+def _named(names: tuple[str, ...], values: tuple[Tensor, ...]) -> dict[str, Tensor]:
+    """A function, since to_static rewrites Graph.forward and knows no strict zip."""
+    return dict(zip(names, values, strict=True))
+
+
+class Graph(nn.Layer):
+    """Runs a spec graph: children under their published names, the program line by line.
+
+    `spec` is the node that it stands for; `make` builds a child from its name and node. `graph[i]` is child i, as in
+    `nn.Sequential`.
+    """
+
+    def __init__(self, node: spec.Graph | spec.Layer, make: Callable[[str, spec.Node], nn.Layer], dtype: str) -> None:
+        super().__init__()
+        self.spec = node
+        self.graph = node.graph if isinstance(node, spec.Layer) else node
+        for name, param in self.graph.params.items():
+            self.add_parameter(name, self.create_parameter(list(param.shape), dtype=dtype))
+        for name, child in self.graph.children.items():
+            self.add_sublayer(name, make(name, child))
+
+    def forward(self, x: Tensor, *more: Tensor) -> Tensor | tuple[Tensor, ...]:
+        # to_static counts the named arguments: `*inputs` alone would be none.
+        graph = self.graph
+        values = _named(graph.inputs, (x, *more))
+        values.update({name: getattr(self, name) for name in graph.params})
+        for step in graph.steps:
+            made = self._sub_layers[step.child](*(values[name] for name in step.inputs))
+            values.update(_named(step.outputs, made if len(step.outputs) > 1 else (made,)))
+        outputs = tuple(values[name] for name in graph.outputs)
+        return outputs if len(outputs) > 1 else outputs[0]
+
+    def __getitem__(self, index: int) -> nn.Layer:
+        return list(self.children())[index]
