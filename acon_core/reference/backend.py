@@ -44,7 +44,7 @@ class ReferenceBackend:
     """NumPy in float64; what it is asked for in another dtype it computes in float64 all the same."""
 
     name = "numpy"
-    dtypes = ("float64",)
+    dtypes = ("float32", "float64")
     waivers: tuple[Waiver, ...] = ()
 
     def build(self, node: Node, *, dtype: str = "float64", seed: int = 0, compiled: bool = False) -> ReferenceModel:

@@ -14,9 +14,15 @@ from acon_core import errors, spec
 from acon_paddle import functional as F
 
 
+def _mean_over_space(x: Tensor) -> Tensor:
+    """(N, C, ...) -> (N, C). Added up in float64: in float32, Paddle's sum rounds so much that the means of a batch that
+    differ by little, which is what a Meta-ACON generator normalises, lose two digits."""
+    return x.flatten(2).astype("float64").mean(2).astype(x.dtype) if x.ndim > 2 else x
+
+
 def _mean(x: Tensor) -> Tensor:
-    """The mean of every channel: over space, then over the batch, which rounds less than over both at once."""
-    return (x.flatten(2).mean(2) if x.ndim > 2 else x).mean(0)
+    """(N, C, ...) -> (C,)."""
+    return _mean_over_space(x).mean(0)
 
 
 def _constant(value: float, like: Tensor) -> Tensor:
@@ -114,8 +120,9 @@ class Dropout(nn.Dropout):
 class GlobalAvgPool(nn.Layer):
     """(N, C, ...) -> (N, C, 1, 1): the mean over space, of any rank and size."""
 
+    @not_to_static
     def forward(self, x: Tensor) -> Tensor:
-        return (x.flatten(2).mean(2) if x.ndim > 2 else x).unsqueeze([2, 3])
+        return _mean_over_space(x).unsqueeze([2, 3])
 
 
 class Concat(nn.Layer):
