@@ -16,9 +16,10 @@ ROOT = Path(__file__).parent
 DATA = ROOT / "conformance_data"
 CHECKPOINT = DATA / "shufflenetv2_acon_0.5x.pth.tar"
 PYTHON = {"torch": "3.11", "jax": "3.11", "paddle": "3.11", "megengine": "3.10"}
-TEST_TOOLS = ["pytest>=8", "hypothesis>=6.100", "mpmath>=1.3", "jsonschema>=4.20"]
-# A denormal number is a number: Paddle's and JAX's thread pools are left alone, two threads are what CI has.
-THREADS = {"OMP_NUM_THREADS": "2", "MKL_NUM_THREADS": "2"}
+TEST_TOOLS = ["pytest>=8", "pytest-xdist>=3.6", "hypothesis>=6.100", "mpmath>=1.3", "jsonschema>=4.20"]
+# Two processes of one thread each: most of the time goes into compilers, which use one.
+THREADS = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+PYTEST = ["pytest", "-n", "2", "--dist", "worksteal"]
 
 
 def install(session: nox.Session, backend: str, *tools: str) -> None:
@@ -38,16 +39,16 @@ def tests(session: nox.Session, backend: str) -> None:
     if backend == "core":
         session.run("python", "-m", "acon_core.conformance", "check")
         session.run("python", "-m", "acon_core.conformance", "compare")
-        session.run("pytest", "tests/core", "tests/checkpoint", "--backend", "numpy", *session.posargs, env=THREADS)
+        session.run(*PYTEST, "tests/core", "tests/checkpoint", "--backend", "numpy", *session.posargs, env=THREADS)
     else:
-        session.run("pytest", "tests/backends", "tests/checkpoint", "--backend", backend, *session.posargs, env=THREADS)
+        session.run(*PYTEST, "tests/backends", "tests/checkpoint", "--backend", backend, *session.posargs, env=THREADS)
 
 
 @nox.session(python="3.11")
 def quick(session: nox.Session) -> None:
     """What a developer runs while working: the core tests without the slow ones."""
     install(session, "core", *TEST_TOOLS)
-    session.run("pytest", "tests/core", "--backend", "numpy", "-m", "not slow", "-x", *session.posargs)
+    session.run(*PYTEST, "tests/core", "--backend", "numpy", "-m", "not slow", "-x", *session.posargs)
 
 
 @nox.session(python="3.11")
@@ -71,7 +72,7 @@ def environment(session: nox.Session, backend: str) -> str:
 
 @nox.session(python="3.11")
 def demo(session: nox.Session) -> None:
-    """The main job: the published checkpoint in every format, run by NumPy and by frameworks (default: torch), compared."""
+    """The main job: the checkpoint that the published code made, in every format, run by NumPy and by frameworks (default: torch), compared."""
     asked = session.posargs or ["torch"]
     for backend in asked:
         if backend not in PYTHON:
@@ -120,7 +121,7 @@ def conformance(session: nox.Session) -> None:
 @nox.session(python="3.11")
 def golden(session: nox.Session) -> None:
     """Make the golden numbers anew and compare them with the stored ones; `-- regenerate` writes them."""
-    install(session, "core")
+    install(session, "core", *TEST_TOOLS)
     session.run("python", "-m", "acon_core.conformance", *(session.posargs or ["compare"]))
 
 

@@ -28,8 +28,10 @@ class OneValuePerChannelError(AconError, ValueError):
     The four frameworks raise, write NaN, skip the layer, or decay the statistics to nothing; here all raise this.
     """
 
-    def __init__(self, path: str, shape: Sequence[int]) -> None:
-        super().__init__(
+    @classmethod
+    def at(cls, path: str, shape: Sequence[int]) -> OneValuePerChannelError:
+        """The error of the layer at `path`, whose input has `shape`."""
+        return cls(
             f"{path or 'BatchNorm'}: training needs more than one value per channel, found input shape {tuple(shape)}; "
             "use a batch of at least 2, evaluation mode, or norm='none' in a Meta-ACON generator"
         )

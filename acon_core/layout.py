@@ -20,6 +20,11 @@ def same(array: NDArray) -> NDArray:
     return array
 
 
+def contiguous(array: NDArray) -> NDArray:
+    """The same values in C order: sums over a transposed view round otherwise. (`ascontiguousarray` would make 0-d 1-d.)"""
+    return np.ascontiguousarray(array).reshape(array.shape)
+
+
 @dataclass(frozen=True)
 class Slot:
     """Where a framework keeps one parameter: its native name, and the array's way there and back (exact inverses)."""
@@ -68,7 +73,7 @@ class Layout:
     def to_native(self, node: Node, state: Mapping[str, NDArray]) -> dict[str, NDArray]:
         """A canonical state under native names in native layouts, in the published order."""
         return {
-            native: np.ascontiguousarray(slot.to_native(state[path])).reshape(slot.to_native(state[path]).shape)
+            native: contiguous(slot.to_native(state[path]))
             for path, _, native, slot in self.table(node)
             if native is not None and slot is not None
         }
@@ -96,5 +101,5 @@ class Layout:
             array = native_state[native]
             if array.shape != expected[native]:
                 raise StateError(f"{native}: expected shape {expected[native]}, found {array.shape}")
-            state[path] = slot.to_canonical(array)
+            state[path] = contiguous(slot.to_canonical(array))
         return state, made

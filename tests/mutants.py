@@ -78,7 +78,7 @@ MUTANTS = [
     Mutant("jax: biased running variance", JAX, "var * (count / max(count - 1, 1))", "var", "jax", f"{EAGER} and norm"),
     Mutant("jax: flatten in H, W, C order", JAX, "jnp.moveaxis(x, -1, 1).reshape", "x.reshape", "jax", f"{EAGER} and flatten"),
     Mutant("paddle: biased running variance", PADDLE, "variance * (count / (count - 1))", "variance", "paddle", f"{EAGER} and norm"),
-    Mutant("megengine: one value is let through", MGE, "raise OneValuePerChannelError", "return OneValuePerChannelError", "megengine", f"{EAGER} and one_value"),
+    Mutant("megengine: one value is let through", MGE, "raise OneValuePerChannelError", "OneValuePerChannelError", "megengine", f"{EAGER} and one_value"),
     Mutant("megengine: gradient of beta", MGE_FUNCTIONAL, "slope * (x * (slope * st))", "x * (slope * st)", "megengine", f"{EAGER} and acon_c"),
 ]  # fmt: skip
 

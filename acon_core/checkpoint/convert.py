@@ -153,20 +153,24 @@ def convert(
     native = format.layout.to_native(checkpoint.network.graph, checkpoint.state)
     draft = target.parent / f".{target.name}.{secrets.token_hex(4)}.draft"
     try:
-        try:
-            format.files.write(draft, native, metadata(checkpoint.network))
-        except AconError as error:
-            named = str(error).replace(str(draft), str(target))
-            raise (CheckpointError(error.kind, named) if isinstance(error, CheckpointError) else AconError(named)) from error
+        format.files.write(draft, native, metadata(checkpoint.network))
         step("comparing")
         told = compare(checkpoint, native, format, draft)
         if verify is not None:
             step("running")
             told += verify(checkpoint, draft, format)
         draft.replace(target)
+    except AconError as error:
+        raise renamed(error, draft, target) from error
     finally:
         draft.unlink(missing_ok=True)
     return Conversion(checkpoint, format, len(native), (*checkpoint.notes, *told))
+
+
+def renamed(error: AconError, draft: Path, target: Path) -> AconError:
+    """The same error about the file that the user named."""
+    message = str(error).replace(str(draft), str(target))
+    return CheckpointError(error.kind, message) if isinstance(error, CheckpointError) else type(error)(message)
 
 
 def compare(checkpoint: Checkpoint, native: Mapping[str, NDArray], format: Format, written: Path) -> list[str]:

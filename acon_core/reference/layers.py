@@ -91,7 +91,7 @@ def _(node: p.BatchNorm, context: Context, x: Array) -> Values:
     count = x.size // node.channels
     if context.train:
         if count == 1:
-            raise OneValuePerChannelError(context.path, x.shape)
+            raise OneValuePerChannelError.at(context.path, x.shape)
         mean, variance = x.mean(axes), x.var(axes)
         keep, take = node.decay, 1.0 - node.decay
         unbiased = variance * (count / max(count - 1, 1))

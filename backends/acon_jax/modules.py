@@ -45,7 +45,7 @@ class BatchNorm(nnx.Module):
         """The batch's mean and biased variance, which also move the running ones, the variance by the unbiased one."""
         count = x.size // x.shape[-1]
         if count == 1:
-            raise OneValuePerChannelError(self.path, x.shape)
+            raise OneValuePerChannelError.at(self.path, x.shape)
         axes = tuple(range(x.ndim - 1))
         mean = x.mean(axes)
         # In two passes: the mean of squares less the squared mean loses all digits where the mean is large.

@@ -65,7 +65,7 @@ class BatchNorm(M.BatchNorm2d):
     def forward(self, x: Tensor) -> Tensor:
         from_batch = self.training and not self.freeze
         if from_batch and math.prod(x._tuple_shape) == x._tuple_shape[1]:
-            raise OneValuePerChannelError(self.path, x._tuple_shape)
+            raise OneValuePerChannelError.at(self.path, x._tuple_shape)
         if x.ndim != 4:
             return self.forward(F.expand_dims(_flat_space(x), -1)).reshape(x.shape)
         if self.training or self.freeze:

@@ -10,7 +10,8 @@ import paddle
 from paddle import Tensor, nn
 from paddle.jit import not_to_static
 
-from acon_core import errors, spec
+from acon_core import spec
+from acon_core.errors import OneValuePerChannelError
 from acon_paddle import functional as F
 
 
@@ -33,16 +34,6 @@ def _constant(value: float, like: Tensor) -> Tensor:
 # Paddle remembers the tensors of a trace by the id of its program, and does not forget them when the trace fails. Were the
 # program freed, the next could have its id, and would crash the process. So it is kept.
 _FAILED_TRACES: list[Any] = []
-
-
-class OneValuePerChannelError(errors.OneValuePerChannelError):
-    """The same, that can be made from its message alone: to_static raises what a layer raised as `type(error)(message)`."""
-
-    def __init__(self, *args: Any) -> None:
-        if len(args) == 1:
-            ValueError.__init__(self, *args)
-        else:
-            super().__init__(*args)
 
 
 class BatchNorm(nn.Layer):
@@ -83,7 +74,7 @@ class BatchNorm(nn.Layer):
         if min(x.shape) > 0 and math.prod(x.shape) == self.channels:  # -1: a size that to_static leaves open
             if not paddle.in_dynamic_mode():
                 _FAILED_TRACES.append(paddle.static.default_main_program())
-            raise OneValuePerChannelError(self.path, x.shape)
+            raise OneValuePerChannelError.at(self.path, x.shape)
         # Not `detach`: it shares memory, which to_static then uses again, and the statistics are wrong without a word.
         with paddle.no_grad():
             count = (paddle.numel(x) // self.channels).astype(x.dtype)

@@ -19,7 +19,7 @@ class BatchNorm(nn.BatchNorm2d):
 
     def _check_input_dim(self, input: Tensor) -> None:
         if self.training and input.numel() == input.shape[1]:
-            raise OneValuePerChannelError(self.path, tuple(input.shape))
+            raise OneValuePerChannelError.at(self.path, tuple(input.shape))
 
 
 class Acon(nn.Module):

@@ -19,6 +19,7 @@ from acon_core.conformance.cases import DATA, NODE_TYPES
 from acon_core.errors import AconError, CheckpointError, SpecError, StateError
 from acon_core.networks import create
 from acon_core.networks.network import Network
+from acon_core.verify import verify
 
 CHECKPOINT = DATA / "shufflenetv2_acon_0.5x.pth.tar"
 FORMATS = ["torch", "megengine", "paddle", "jax", "safetensors"]
@@ -217,7 +218,9 @@ def test_a_user_s_own_network_converts(tmp_path: Path, monkeypatch: pytest.Monke
     monkeypatch.syspath_prepend(str(Path(__file__).parent))
     state = spec.initial_state(own_network(), 1)
     format_named("torch").files.write(tmp_path / "a.pth", state, {})
-    convert(tmp_path / "a.pth", tmp_path / "b.msgpack", network="test_convert:own_network")
+    for target in ("b.msgpack", "b.pdparams", "b.pkl"):
+        done = convert(tmp_path / "a.pth", tmp_path / target, network="test_convert:own_network", verify=verify)
+        assert any(note.startswith("verified: the reference gives the same outputs") for note in done.notes)
     back = read_network(tmp_path / "b.msgpack", "test_convert:own_network")
     assert all(same_bits(back.state[path], array) for path, array in state.items())
     for name, message in (
