@@ -16,7 +16,7 @@ ROOT = Path(__file__).parent
 DATA = ROOT / "conformance_data"
 CHECKPOINT = DATA / "shufflenetv2_acon_0.5x.pth.tar"
 PYTHON = {"torch": "3.11", "jax": "3.11", "paddle": "3.11", "megengine": "3.10"}
-TEST_TOOLS = ["pytest>=8", "pytest-xdist>=3.6", "hypothesis>=6.100", "mpmath>=1.3", "jsonschema>=4.20"]
+TEST_TOOLS = ["pytest>=8", "pytest-xdist>=3.6", "hypothesis>=6.100", "mpmath>=1.3", "jsonschema>=4.20", "safetensors>=0.4"]
 # Two processes of one thread each: most of the time goes into compilers, which use one.
 THREADS = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
 PYTEST = ["pytest", "-n", "2", "--dist", "worksteal"]
@@ -72,7 +72,7 @@ def environment(session: nox.Session, backend: str) -> str:
 
 @nox.session(python="3.11")
 def demo(session: nox.Session) -> None:
-    """The main job: the checkpoint that the published code made, in every format, run by NumPy and by frameworks (default: torch), compared."""
+    """The main job: the published code's checkpoint in every format, run by NumPy and by frameworks (default: torch)."""
     asked = session.posargs or ["torch"]
     for backend in asked:
         if backend not in PYTHON:

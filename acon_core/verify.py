@@ -20,16 +20,15 @@ from acon_core.random import Stream
 from acon_core.reference import forward
 from acon_core.spec.activations import activation_name
 
-MODULES = {"torch": "torch", "jax": "flax", "paddle": "paddle", "megengine": "megengine"}
 SIZE = (2, 3, 64, 96)
 
 
-def interpreter(framework: str) -> str | None:
-    """A Python that has the framework: the one that ACON_PYTHON_<NAME> names, else this one, else none."""
-    named = os.environ.get(f"ACON_PYTHON_{framework.upper()}")
+def interpreter(format: Format) -> str | None:
+    """A Python that has the format's framework: the one that ACON_PYTHON_<NAME> names, else this one, else none."""
+    named = os.environ.get(f"ACON_PYTHON_{format.name.upper()}")
     if named:
         return named
-    return sys.executable if framework in MODULES and find_spec(MODULES[framework]) else None
+    return sys.executable if find_spec(format.files.FRAMEWORK) else None
 
 
 def verify(checkpoint: Checkpoint, written: Path, format: Format) -> list[str]:
@@ -46,10 +45,12 @@ def verify(checkpoint: Checkpoint, written: Path, format: Format) -> list[str]:
     if not np.array_equal(forward(network.graph, again.state, [x]).values[0], expected, equal_nan=True):
         raise StateError(f"{written}: the network of the new file gives other outputs than that of the old one")
     told = ["verified: the reference gives the same outputs from both files, bit for bit"]
-    python = interpreter(format.name)
+    if not format.files.FRAMEWORK:
+        return told
+    python = interpreter(format)
     if python is None or checkpoint.dtype != "float32":
         why = "is not at hand" if python is None else f"would not run in {checkpoint.dtype}"
-        return [*told, f"{format.name} itself {why}, so it was not run"] if format.name in MODULES else told
+        return [*told, f"{format.name} itself {why}, so it was not run"]
     found = _run(python, written, format.name, network, x)
     error = float(np.abs(found - expected).max() / np.abs(expected).max())
     bound = TOLERANCES["network", "y", "float32"].bound

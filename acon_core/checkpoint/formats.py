@@ -27,6 +27,10 @@ class Files(Protocol):
     def SUFFIXES(self) -> tuple[str, ...]:  # noqa: N802
         """The endings of its files' names, the usual one first."""
 
+    @property
+    def FRAMEWORK(self) -> str:  # noqa: N802
+        """What the framework is imported as; empty where the format is no framework's."""
+
     def sniff(self, path: Path) -> bool:
         """Whether the content of a file looks like this format; its name is not asked."""
 

@@ -17,6 +17,7 @@ import numpy as np
 from acon_core.checkpoint.file import LIMITS, File, Limits, atomic_write, check_writable, map_file, raw, settled, shown, view
 from acon_core.errors import CheckpointError
 
+FRAMEWORK = ""
 SUFFIXES = (".safetensors",)
 
 # Those that the safetensors library reads too; other float8 kinds have names that not all of its versions know.

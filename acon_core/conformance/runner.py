@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from acon_core import backends
 from acon_core.backends import Backend, Model, Waiver
+from acon_core.checkpoint.formats import formats
 from acon_core.conformance.cases import Case, load_cases
 from acon_core.conformance.golden import Golden, of_cases, sampled
 from acon_core.conformance.tolerances import TOLERANCES, Quantity
@@ -208,11 +209,9 @@ def run_backend(
 
 
 def _environment(name: str) -> dict[str, str]:
+    """The versions that the numbers were made with: Python's, NumPy's, the framework's."""
     versions = {"python": platform.python_version(), "numpy": np.__version__}
-    distribution = {"paddle": "paddlepaddle", "megengine": "MegEngine"}.get(name, name)
-    if name != "numpy":
-        try:
-            versions[name] = importlib.metadata.version(distribution)
-        except importlib.metadata.PackageNotFoundError:
-            versions[name] = "unknown"
+    framework = formats()[name].files.FRAMEWORK if name in formats() else ""
+    for distribution in importlib.metadata.packages_distributions().get(framework, [])[:1]:
+        versions[name] = importlib.metadata.version(distribution)
     return versions

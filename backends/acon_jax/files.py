@@ -11,6 +11,7 @@ from acon_core.checkpoint.file import LIMITS, File, Limits, atomic_write, check_
 from acon_core.errors import CheckpointError
 from acon_jax.msgpack import DTYPES, decode, encode_tree, is_map
 
+FRAMEWORK = "jax"
 SUFFIXES = (".msgpack",)
 
 # What Linen and its TrainState put at the top of a tree; the variables are those of the first two.

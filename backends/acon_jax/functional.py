@@ -76,7 +76,7 @@ def acon(x: Array, p1: Array, p2: Array, beta: Array, channel_axis: int = -1) ->
     batch, such as (N, 1, 1, C), for values per sample. Returns the shape and dtype of x; 16-bit inputs are computed in
     float32. Smooth: no kinks. For the backward pass it keeps its arguments alone.
     A plain function, for nnx, Linen, Equinox or Haiku alike: works under jit, vmap, grad, grad of grad and hessian; not
-    under jvp, jacfwd or linearize taken first, since JAX has no forward mode for functions with a gradient of their own.
+    under jvp or jacfwd, since JAX has no forward mode for functions with a gradient of their own.
     Raises SpecError for channels that do not fit. Source: Ma et al. 2021, equation 8.
     """
     gates = [_to_rank(gate, x, channel_axis) for gate in (p1, p2, beta)]

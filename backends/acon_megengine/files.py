@@ -13,6 +13,7 @@ from acon_core.checkpoint.numpy_pickle import ARRAYS, Array, arrays, write_pickl
 from acon_core.checkpoint.unpickler import Constructor, Table, load, looks_like_pickle
 from acon_core.errors import CheckpointError
 
+FRAMEWORK = "megengine"
 SUFFIXES = (".pkl",)
 
 # MegEngine raises "Unable to cast Python instance" for others; float64 and int64 among them.

@@ -27,6 +27,7 @@ from acon_core.checkpoint.numpy_pickle import ARRAYS, Array, arrays, write_pickl
 from acon_core.checkpoint.unpickler import Constructor, Table, load, looks_like_pickle
 from acon_core.errors import CheckpointError
 
+FRAMEWORK = "paddle"
 SUFFIXES = (".pdparams",)
 
 _NAMES = "StructuredToParameterName@@"

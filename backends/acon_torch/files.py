@@ -30,6 +30,7 @@ from acon_core.checkpoint.unpickler import MENTION, OPAQUE, Constructor, Name, T
 from acon_core.errors import CheckpointError
 from acon_torch.archive import Zip, ZipWriter
 
+FRAMEWORK = "torch"
 SUFFIXES = (".pth", ".pth.tar", ".pt")
 
 _AGAIN = "load it in PyTorch and save it again with torch.save(model.state_dict(), ...)"

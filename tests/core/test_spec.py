@@ -11,7 +11,7 @@ import pytest
 
 from acon_core import spec
 from acon_core.checkpoint import read_file
-from acon_core.conformance.cases import DATA
+from acon_core.conformance.cases import DATA, NODE_TYPES
 from acon_core.errors import SpecError
 from acon_core.networks import NETWORKS, create, shufflenet_v2
 from acon_core.random import Stream
@@ -188,6 +188,13 @@ def test_a_type_without_a_rule_is_named() -> None:
 
     with pytest.raises(SpecError, match="reference has no rule for Unheard"):
         evaluate(Unheard())
+
+
+def test_every_primitive_has_a_meaning_and_a_count() -> None:
+    for kind in NODE_TYPES.values():
+        if issubclass(kind, spec.Primitive):
+            assert kind in evaluate, f"reference/layers.py: {kind.__name__}"
+            assert kind in macs, f"spec/transforms.py: {kind.__name__}"
 
 
 def test_rules_do_not_fall_through_to_a_parent() -> None:
