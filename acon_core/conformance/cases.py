@@ -38,8 +38,8 @@ class Case:
     mode. `gradients`: go back too. `taps`: inner values that are checked. `sample`: how many elements of an output are kept
     (0: all). `golden`: `stored`, or `reference` where the arrays are too many to keep and are made anew. `raises`: the error
     expected instead. `compiled`: also run through the framework's compiler. `values`: what x is made of, else uniform
-    variates from `low` to `high`, each row of the batch shifted by up to `rows` (rows that are alike leave a generator's
-    BatchNorm nothing but rounding). `ranges`: of parameters by name, where not the usual ones. `dtypes`: what it is run
+    variates from `low` to `high`, each channel of each row shifted by up to `rows` (where rows are
+    alike, a generator's BatchNorm, which sees their means alone, divides rounding by almost nothing). `ranges`: of parameters by name, where not the usual ones. `dtypes`: what it is run
     in. `source`: where it comes from.
     """
 
@@ -75,7 +75,7 @@ class Case:
             return np.resize(np.array(self.values, np.float32), shape)
         random = Stream("x", self.name, step)
         x = random.uniform(shape, self.low, self.high)
-        return (x + random.uniform((shape[0], *(1,) * (len(shape) - 1)), -self.rows, self.rows)).astype(np.float32)
+        return (x + random.uniform((*shape[:2], *(1,) * (len(shape) - 2)), -self.rows, self.rows)).astype(np.float32)
 
     def cotangent(self, step: int, shape: tuple[int, ...]) -> NDArray[np.float32]:
         """What the output of a step is told, exact in float32."""
