@@ -107,10 +107,12 @@ def survives(mutant: Mutant, python: str) -> bool:
 
 
 def main(arguments: list[str]) -> int:
-    """`mutants.py BACKEND=PYTHON ...`: every mutant whose environment is given; 1 when one survives."""
-    pythons = {"core": sys.executable, **dict(argument.split("=", 1) for argument in arguments)}
+    """`mutants.py BACKEND=PYTHON ... [WORD ...]`: every mutant whose environment is given and, if words are, has one of
+    them in its description; 1 when one survives."""
+    pythons = {"core": sys.executable, **dict(argument.split("=", 1) for argument in arguments if "=" in argument)}
+    words = [argument for argument in arguments if "=" not in argument] or [""]
     table, alive = Table("breakage", "environment", "result"), 0
-    for mutant in MUTANTS:
+    for mutant in (mutant for mutant in MUTANTS if any(word in mutant.what for word in words)):
         if mutant.backend not in pythons:
             table.add_row(mutant.what, mutant.backend, "[yellow]not run: no such environment given[/]")
             continue
