@@ -89,8 +89,9 @@ def test_megengine_s_own_save_and_load_both_ways(tmp_path) -> None:  # type: ign
     mge.save(model.state_dict(), str(tmp_path / "a.pkl"))
     assert read_network(tmp_path / "a.pkl").network.name == "acon/shufflenet_v2_x0_5"
     again = acon_megengine.load(tmp_path / "a.pkl")
+    loaded = again.state_dict()
     for name, array in model.state_dict().items():
-        np.testing.assert_array_equal(again.state_dict()[name], array, err_msg=name)
+        np.testing.assert_array_equal(loaded[name], array, err_msg=name)
 
 
 def test_grouped_weights_live_as_megengine_s_own() -> None:

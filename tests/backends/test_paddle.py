@@ -83,5 +83,6 @@ def test_paddle_s_own_save_and_load_both_ways(tmp_path) -> None:  # type: ignore
     checkpoint = read_network(tmp_path / "a.pdparams")
     assert checkpoint.network.name == "acon/shufflenet_v2_x0_5"
     again = acon_paddle.load(tmp_path / "a.pdparams")
+    loaded = again.state_dict()
     for name, tensor in model.state_dict().items():
-        np.testing.assert_array_equal(again.state_dict()[name].numpy(), tensor.numpy(), err_msg=name)
+        np.testing.assert_array_equal(loaded[name].numpy(), tensor.numpy(), err_msg=name)
