@@ -63,7 +63,9 @@ class Case:
 
     @property
     def scope(self) -> Scope:
-        return "network" if "network" in self.node else "layer"
+        if "network" not in self.node:
+            return "layer"
+        return "training" if self.train else "network"
 
     def build(self) -> spec.Node:
         return spec.deterministic(node_from_json(self.node))

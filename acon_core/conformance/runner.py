@@ -120,7 +120,7 @@ def run_steps(case: Case, model: Model, golden: Golden, dtype: str) -> Iterator[
         for key in [key for key in golden if key.startswith(f"statistics/{step}/")]:
             path = key.split("/", 2)[2]
             name = path.rpartition(".")[2]
-            if name == "num_batches_tracked":
+            if name == "num_batches_tracked":  # PyTorch's alone
                 continue
             variance = golden[key.removesuffix(name) + "running_var"]
             scale = float(np.sqrt(variance.max())) if name == "running_mean" else float(variance.max())

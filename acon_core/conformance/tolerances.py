@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-Scope = Literal["layer", "network"]
-Quantity = Literal["y", "dx", "dparams", "running_mean", "running_var", "num_batches_tracked"]
+Scope = Literal["layer", "network", "training"]
+Quantity = Literal["y", "dx", "dparams", "running_mean", "running_var"]
 
 
 @dataclass(frozen=True)
@@ -20,10 +20,13 @@ class Tolerance:
 
 _LAYER_32 = "a few roundings of 6e-8 and sums of up to a few hundred terms, in whatever order"
 _LAYER_64 = "the same roundings at 1.1e-16; some frameworks form constants and reciprocals less exactly"
-_DEPTH_32 = "about 60 layers whose roundings add up; 1.0e-6 to 1.8e-6 for trained weights, more for random ones"
-_STEP_32 = "batch statistics divide by the spread of few values (five, in a Meta-ACON generator), at every layer again"
-_DEPTH_64 = "the float32 bounds times 2^-29, and more: PyTorch sums float32 statistics in float64, but float64 ones in float64"
-_EXACT = "a count of batches"
+_DEPTH_32 = "about 60 layers whose roundings add up: 0.3e-6 to 2.4e-6 in the four frameworks"
+_DEPTH_64 = "the same roundings at 1.1e-16"
+_STEP_32 = (
+    "batch statistics divide by the spread of few values (five, in a Meta-ACON generator), at every layer again; PyTorch "
+    "forms them in float64 and comes to a third of this, MegEngine's kernel in float32"
+)
+_STEP_64 = "the same roundings at 1.1e-16, and no framework has a wider type to form float64 statistics in"
 
 TOLERANCES: dict[tuple[Scope, Quantity, str], Tolerance] = {
     ("layer", "y", "float32"): Tolerance(2e-6, _LAYER_32),
@@ -36,19 +39,16 @@ TOLERANCES: dict[tuple[Scope, Quantity, str], Tolerance] = {
     ("layer", "dparams", "float64"): Tolerance(8e-15, _LAYER_64),
     ("layer", "running_mean", "float64"): Tolerance(2e-15, _LAYER_64),
     ("layer", "running_var", "float64"): Tolerance(4e-15, _LAYER_64),
-    ("network", "y", "float32"): Tolerance(2e-5, _DEPTH_32),
-    ("network", "dx", "float32"): Tolerance(2e-4, _STEP_32),
-    ("network", "dparams", "float32"): Tolerance(2e-4, _STEP_32),
-    ("network", "running_mean", "float32"): Tolerance(2e-5, _STEP_32),
-    ("network", "running_var", "float32"): Tolerance(2e-5, _STEP_32),
-    ("network", "y", "float64"): Tolerance(1e-12, _DEPTH_64),
-    ("network", "dx", "float64"): Tolerance(4e-12, _DEPTH_64),
-    ("network", "dparams", "float64"): Tolerance(2e-11, _DEPTH_64),
-    ("network", "running_mean", "float64"): Tolerance(1e-13, _DEPTH_64),
-    ("network", "running_var", "float64"): Tolerance(1e-12, _DEPTH_64),
-    **{
-        (scope, "num_batches_tracked", dtype): Tolerance(0.0, _EXACT)
-        for scope in ("layer", "network")
-        for dtype in ("float32", "float64")
-    },
+    ("network", "y", "float32"): Tolerance(5e-6, _DEPTH_32),
+    ("network", "y", "float64"): Tolerance(1e-14, _DEPTH_64),
+    ("training", "y", "float32"): Tolerance(5e-5, _STEP_32),
+    ("training", "dx", "float32"): Tolerance(2e-4, _STEP_32),
+    ("training", "dparams", "float32"): Tolerance(5e-4, _STEP_32),
+    ("training", "running_mean", "float32"): Tolerance(2e-6, _STEP_32),
+    ("training", "running_var", "float32"): Tolerance(2e-5, _STEP_32),
+    ("training", "y", "float64"): Tolerance(2e-13, _STEP_64),
+    ("training", "dx", "float64"): Tolerance(1e-12, _STEP_64),
+    ("training", "dparams", "float64"): Tolerance(2e-12, _STEP_64),
+    ("training", "running_mean", "float64"): Tolerance(2e-14, _STEP_64),
+    ("training", "running_var", "float64"): Tolerance(1e-13, _STEP_64),
 }
