@@ -144,6 +144,19 @@ def test_stored_numbers_are_what_the_reference_makes_and_cases_are_data() -> Non
     assert sorted(CASES) == sorted(set(CASES))
 
 
+def test_a_stored_number_that_changed_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Against what is made anew, for every stored number; a case that nobody has is found as well."""
+    honest = {key: array for key, array in golden.stored().items() if key.startswith("acon_c/rank_4:")}
+    cases = [CASES["acon_c/rank_4"]]
+    monkeypatch.setattr(golden, "load_cases", lambda: cases)
+    monkeypatch.setattr(golden, "stored", lambda: honest)
+    assert golden.compare() == []
+    changed = honest["acon_c/rank_4:dparams/0/beta"].copy()
+    changed.reshape(-1)[3] *= 1 + 1e-9
+    monkeypatch.setattr(golden, "stored", lambda: honest | {"acon_c/rank_4:dparams/0/beta": changed, "gone:y/0": changed})
+    assert [line.split(": ")[0] for line in golden.compare()] == ["gone:y/0", "acon_c/rank_4:dparams/0/beta"]
+
+
 def test_golden_inputs_are_exact_and_asymmetric() -> None:
     for case in CASES.values():
         for step, shape in enumerate(case.batches):
