@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from importlib.metadata import entry_points
 from pathlib import Path
 from types import ModuleType
@@ -81,6 +82,7 @@ class Backend(Protocol):
         """The native module of a node with `initial_state(node, seed)`; `compiled`: run through the framework's compiler."""
 
 
+@cache
 def packages() -> dict[str, str]:
     """The registered backends and their packages by name, whether or not their frameworks are installed."""
     return {point.name: point.value for point in sorted(entry_points(group=GROUP), key=lambda point: point.name)}

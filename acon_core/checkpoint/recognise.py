@@ -11,6 +11,7 @@ from acon_core.checkpoint.formats import Format
 from acon_core.errors import AconError, CheckpointError
 from acon_core.networks import NETWORKS, Network, create
 from acon_core.spec.activations import ACTIVATIONS, activation_name
+from acon_core.spec.node import Node
 from acon_core.spec.param import Shape
 
 # What is tried when the activation is not named: the published forms, and the generators that people train in their place.
@@ -54,11 +55,16 @@ def _candidates(format: Format, shapes: Shapes, network: str | None, act: str | 
 
 def _classes(format: Format, shapes: Shapes, network: Network) -> int | None:
     """The number of classes that the head's weight in the file stands for, None where there is no such weight."""
-    weight = f"{network.head}.weight"
-    for path, param, native, slot in format.layout.table(network.graph):
-        if path == weight and slot is not None and native is not None and len(shapes.get(native, ())) == len(param.shape):
-            return max(int(slot.to_canonical(np.broadcast_to(np.int8(0), shapes[native])).shape[0]), 1)
-    return None
+    if network.head is None:
+        return None
+    head: Node = network.graph
+    for name in network.head.split("."):
+        head = head.children[name]
+    slot = format.layout.slots(head)["weight"]
+    native = shapes.get(f"{network.head}.{slot.name}", ()) if slot else ()
+    if slot is None or len(native) != len(head.params["weight"].shape):
+        return None
+    return max(int(slot.to_canonical(np.broadcast_to(np.int8(0), native)).shape[0]), 1)
 
 
 def _exactly(format: Format, shapes: Shapes, candidates: list[Network]) -> Network:
