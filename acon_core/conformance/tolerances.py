@@ -23,8 +23,8 @@ _LAYER_64 = "the same roundings at 1.1e-16; some frameworks form constants and r
 _DEPTH_32 = "about 60 layers whose roundings add up: 0.3e-6 to 2.4e-6 in the four frameworks"
 _DEPTH_64 = "the same roundings at 1.1e-16"
 _STEP_32 = (
-    "batch statistics divide by the spread of few values (five, in a Meta-ACON generator), at every layer again; PyTorch "
-    "forms them in float64 and comes to a third of this, MegEngine's kernel in float32"
+    "batch statistics divide by the spread of few values (five, in a Meta-ACON generator), at every layer again; set after "
+    "measuring: MegEngine comes to two thirds of it, the others to under half; that its BatchNorm is why is not isolated"
 )
 _STEP_64 = "the same roundings at 1.1e-16, and no framework has a wider type to form float64 statistics in"
 
