@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from acon_core.checkpoint.file import File
-from acon_core.checkpoint.formats import SAFETENSORS, Format, format_for, format_named, sniff
+from acon_core.checkpoint.formats import Format, format_for, format_named, sniff
 from acon_core.checkpoint.recognise import recognise
 from acon_core.errors import AconError, CheckpointError, SpecError, StateError
 from acon_core.networks import Network
@@ -204,4 +204,4 @@ def _same_bits(name: str, expected: NDArray, found: NDArray) -> None:
         raise StateError(f"{name}: what was written and what was read again differ")
 
 
-__all__ = ["SAFETENSORS", "Checkpoint", "Conversion", "convert", "metadata", "read_file", "read_network"]
+__all__ = ["Checkpoint", "Conversion", "convert", "metadata", "read_file", "read_network"]

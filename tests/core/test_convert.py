@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from acon_core import backends, spec
 from acon_core.checkpoint import convert, formats, read_file, read_network
-from acon_core.checkpoint.convert import metadata
+from acon_core.checkpoint.convert import FLOATS, metadata
 from acon_core.checkpoint.formats import format_named
 from acon_core.conformance.cases import DATA, NODE_TYPES
 from acon_core.errors import AconError, CheckpointError, SpecError, StateError
@@ -302,5 +302,11 @@ def test_every_type_with_parameters_has_a_layout_in_every_format() -> None:
             assert set(format.layout.slots(node)) == set(node.params), (format.name, node)
 
 
-def test_bfloat16_is_a_dtype_of_its_own() -> None:
+@pytest.mark.parametrize("dtype", FLOATS)
+def test_a_state_casts_to_every_float_dtype_and_keeps_its_counters(dtype: str) -> None:
+    checkpoint = read_network(CHECKPOINT)
+    state = checkpoint.cast(dtype)
     assert np.dtype(ml_dtypes.bfloat16).name == "bfloat16"
+    assert {array.dtype.name for path, array in state.items() if not path.endswith(COUNTERS)} == {dtype}
+    assert state["first_conv.1." + COUNTERS].dtype == np.int64
+    assert state["first_conv.1." + COUNTERS] == checkpoint.state["first_conv.1." + COUNTERS]
