@@ -18,7 +18,14 @@ from acon_core.spec.param import Shape
 CANDIDATES = (
     *(name for name in ACTIVATIONS if name != "meta_acon"),
     "meta_acon",
-    *(f"meta_acon(reduction={r}, norm={norm})" for norm in ("batch", "none") for r in (4, 8, 16, 32)),
+    *(f"meta_acon(reduction={r}, norm={norm})" for norm in ("batch", "none", "layer") for r in (4, 8, 16, 32)),
+    "meta_acon(level=pixel)",
+    "meta_acon(level=layer)",
+    "prelu(shared=false)",
+    "dyrelu(variant=B)",
+    "repact(variant=2)",
+    "repact(variant=3)",
+    "fused_repact(shift=true)",
 )
 
 Shapes = Mapping[str, Shape]
@@ -46,11 +53,22 @@ def recognise(format: Format, shapes: Shapes, network: str | None, act: str | No
 
 
 def _candidates(format: Format, shapes: Shapes, network: str | None, act: str | None) -> Iterator[Network]:
-    for name in [network] if network else NETWORKS:
+    names = [network] if network else list(NETWORKS)
+    # A file has whatever its network has besides the activations: one spec a network tells, before all of theirs are tried.
+    for name in [name for name in names if _has(format, shapes, name)] or names:
         for activation in [act] if act else CANDIDATES:
             published = _published(name, activation)
             classes = _classes(format, shapes, published)
             yield published if classes in (None, published.num_classes) else create(name, activation, classes)
+
+
+def _has(format: Format, shapes: Shapes, name: str) -> bool:
+    """Whether the tensors that a network has with every activation are there, in their shapes, whatever its classes."""
+    bare = _published(name, "identity")
+    return all(
+        native in shapes and (native.startswith(f"{bare.head}.") or shapes[native] == shape)
+        for native, shape in format.layout.native_shapes(bare.graph).items()
+    )
 
 
 def _classes(format: Format, shapes: Shapes, network: Network) -> int | None:

@@ -9,7 +9,7 @@ from functools import partial
 from acon_core.errors import SpecError
 from acon_core.networks.network import InputContract, Network
 from acon_core.networks.shufflenet_v2 import shufflenet_v2
-from acon_core.spec.activations import AconC
+from acon_core.spec.acon import AconC
 from acon_core.spec.graph import Graph
 from acon_core.spec.node import Node
 

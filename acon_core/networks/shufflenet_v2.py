@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from acon_core.errors import SpecError
 from acon_core.networks.network import InputContract, Network
-from acon_core.spec.activations import AconC, bind, parse_activation
+from acon_core.spec.acon import AconC
+from acon_core.spec.activation_base import bind
+from acon_core.spec.activations import parse_activation
 from acon_core.spec.graph import Graph, InitRule, graph, sequential
 from acon_core.spec.node import Node
 from acon_core.spec.param import Constant, Normal, NormalPerInput

@@ -33,6 +33,18 @@ def gradients(*inputs: Array, scales: tuple[Array, ...] | None = None) -> Gradie
 
 
 Vjp = Callable[[tuple[Array, ...]], Gradients]
+Values = tuple[tuple[Array, ...], Vjp]
+
+
+def simple(y: Array, *back: Array) -> Values:
+    """A value without parameters of its own whose vjp multiplies by `back`, one factor an input."""
+    return (y,), lambda cotangents: gradients(*(cotangents[0] * factor for factor in back))
+
+
+def sigmoid(z: Array) -> Array:
+    """1 / (1 + exp(-z)) from exp(-|z|) alone, so that nothing overflows and small values keep their digits."""
+    small = np.exp(-np.abs(z))
+    return np.where(z >= 0, 1.0 / (1.0 + small), small / (1.0 + small))
 
 
 @dataclass(frozen=True)
@@ -52,7 +64,7 @@ class Context:
         return replace(self, path=join(self.path, name))
 
 
-evaluate: Rules[tuple[tuple[Array, ...], Vjp]] = Rules("reference")
+evaluate: Rules[Values] = Rules("reference")
 """`evaluate(node, context, *inputs) -> (values, vjp)`. The vjp's parameter names are the node's own, its children's dotted."""
 
 
@@ -121,7 +133,7 @@ def run_graph(graph: Graph, context: Context, *inputs: Array) -> tuple[tuple[Arr
             add(step.inputs, back.inputs, back.input_scales)
             params.update({join(step.child, name): gradient for name, gradient in back.params.items()})
             scales.update({join(step.child, name): scale for name, scale in back.scales.items()})
-        own = list(graph.params)
+        own = [name for name, param in graph.params.items() if param.kind == "weight"]
         return Gradients(
             of(totals, graph.inputs),
             of(sizes, graph.inputs),

@@ -1,4 +1,4 @@
-"""What each primitive computes, forward and back. Plain before fast: this is the meaning of the spec."""
+"""What each primitive with weights, windows or a change of shape computes, forward and back. Plain before fast."""
 
 from __future__ import annotations
 
@@ -6,23 +6,10 @@ import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 
 from acon_core.errors import OneValuePerChannelError, SpecError
-from acon_core.reference.core import Array, Context, Gradients, Vjp, evaluate, gradients
+from acon_core.reference.core import Array, Context, Gradients, Values, evaluate, gradients, simple
 from acon_core.spec import primitives as p
 from acon_core.spec.node import join
 from acon_core.spec.param import Shape
-
-Values = tuple[tuple[Array, ...], Vjp]
-
-
-def sigmoid(z: Array) -> Array:
-    """1 / (1 + exp(-z)) from exp(-|z|) alone, so that nothing overflows and small values keep their digits."""
-    small = np.exp(-np.abs(z))
-    return np.where(z >= 0, 1.0 / (1.0 + small), small / (1.0 + small))
-
-
-def simple(y: Array, *back: Array) -> Values:
-    """A value without parameters of its own whose vjp multiplies by `back`, one factor an input."""
-    return (y,), lambda cotangents: gradients(*(cotangents[0] * factor for factor in back))
 
 
 def _windows(x: Array, kernel: p.Pair, stride: p.Pair, dilation: p.Pair) -> Array:
@@ -202,52 +189,49 @@ def _(node: p.Shuffle, context: Context, x: Array) -> Values:
     return (x[:, order],), lambda cotangents: gradients(cotangents[0][:, np.argsort(order)])
 
 
-@evaluate.register(p.ReLU)
-def _(node: p.ReLU, context: Context, x: Array) -> Values:
-    return simple(np.maximum(x, 0.0), (x > 0).astype(np.float64))
-
-
-@evaluate.register(p.SiLU)
-def _(node: p.SiLU, context: Context, x: Array) -> Values:
-    s, t = sigmoid(x), sigmoid(-x)
-    return simple(x * s, s + x * (s * t))
-
-
-@evaluate.register(p.Sigmoid)
-def _(node: p.Sigmoid, context: Context, x: Array) -> Values:
-    return simple(sigmoid(x), sigmoid(x) * sigmoid(-x))
-
-
-@evaluate.register(p.Acon)
-def _(node: p.Acon, context: Context, x: Array, p1: Array, p2: Array, beta: Array) -> Values:
-    def to_rank(gate: Array) -> Array:
-        return gate.reshape(*gate.shape[:2], *(1,) * (x.ndim - 2))
-
-    a, b = to_rank(p1), to_rank(p2)
-    slope = a - b
-    z = to_rank(beta) * slope * x
-    s, t = sigmoid(z), sigmoid(-z)
-    bend = np.clip(z, -1e300, 1e300) * (s * t)
+@evaluate.register(p.LayerNorm)
+def _(node: p.LayerNorm, context: Context, x: Array) -> Values:
+    shape = (1, -1, *(1,) * (x.ndim - 2))
+    axes = (0, *range(2, x.ndim))
+    weight = context.param("weight").reshape(shape)
+    centred = x - x.mean(1, keepdims=True)
+    inverse = 1.0 / np.sqrt(np.square(centred).mean(1, keepdims=True) + node.eps)
+    normal = centred * inverse
 
     def vjp(cotangents: tuple[Array, ...]) -> Gradients:
         g = cotangents[0]
-        gx = g * x
-        terms = (gx * (s + bend), gx * (t - bend), gx * (slope * (x * (slope * (s * t)))))
-        sizes = (np.abs(gx) * (s + np.abs(bend)), np.abs(gx) * (t + np.abs(bend)), np.abs(terms[2]))
+        params = {"weight": (g * normal).sum(axes), "bias": g.sum(axes)}
+        scales = {"weight": np.abs(g * normal).sum(axes), "bias": np.abs(g).sum(axes)}
+        h = g * weight
+        terms = (h, h.mean(1, keepdims=True), normal * (h * normal).mean(1, keepdims=True))
+        dx = inverse * (terms[0] - terms[1] - terms[2])
+        return Gradients((dx,), (inverse * sum(np.abs(term) for term in terms),), params, scales)
 
-        def to_gate(term: Array, gate: Array) -> Array:
-            axes = (() if gate.shape[0] == x.shape[0] != 1 else (0,)) + tuple(range(2, x.ndim))
-            total: Array = term.sum(axes)
-            return total.reshape(gate.shape)
+    return (weight * normal + context.param("bias").reshape(shape),), vjp
 
-        dx = (g * a * (s + bend), g * b * (t - bend))
-        return gradients(
-            dx[0] + dx[1],
-            *(to_gate(term, gate) for term, gate in zip(terms, (p1, p2, beta), strict=True)),
-            scales=(
-                np.abs(dx[0]) + np.abs(dx[1]),
-                *(to_gate(size, gate) for size, gate in zip(sizes, (p1, p2, beta), strict=True)),
-            ),
-        )
 
-    return (x * (b + slope * s),), vjp
+@evaluate.register(p.ReduceSample)
+def _(node: p.ReduceSample, context: Context, x: Array) -> Values:
+    factor = 1.0 if node.how == "sum" else x.shape[0] / max(x.size, 1)
+    y = x.reshape(x.shape[0], -1).sum(1).reshape(-1, 1, 1, 1) * factor
+
+    def vjp(cotangents: tuple[Array, ...]) -> Gradients:
+        return gradients(np.broadcast_to(cotangents[0].reshape(-1, *(1,) * (x.ndim - 1)) * factor, x.shape))
+
+    return (y,), vjp
+
+
+@evaluate.register(p.MoveAxis)
+def _(node: p.MoveAxis, context: Context, x: Array) -> Values:
+    back = lambda cotangents: gradients(np.moveaxis(cotangents[0], node.destination, node.source))  # noqa: E731
+    return (np.moveaxis(x, node.source, node.destination),), back
+
+
+@evaluate.register(p.AsOneChannel)
+def _(node: p.AsOneChannel, context: Context, x: Array) -> Values:
+    return (x.reshape(x.shape[0], 1, -1),), lambda cotangents: gradients(cotangents[0].reshape(x.shape))
+
+
+@evaluate.register(p.ShapeLike)
+def _(node: p.ShapeLike, context: Context, x: Array, like: Array) -> Values:
+    return (x.reshape(like.shape),), lambda cotangents: gradients(cotangents[0].reshape(x.shape), np.zeros(like.shape))

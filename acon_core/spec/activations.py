@@ -1,130 +1,103 @@
-"""The activation family: each a primitive, or a graph of primitives. A network takes one as a value and binds its channels."""
+"""The table of the activation family: names, the published tables' aliases, and what a name with options stands for."""
 
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, fields, replace
-from typing import Any, Literal
+from collections.abc import Mapping
+from dataclasses import Field, fields
+from typing import Any
 
 from acon_core.errors import SpecError
-from acon_core.spec.graph import Graph, Layer, graph
+from acon_core.spec import pointwise as f
+from acon_core.spec.acon import AconA, AconB, AconC, AconFReLU, FReLU, MetaAconC
+from acon_core.spec.activation_base import ChannelwiseActivation, bind
 from acon_core.spec.node import Node
-from acon_core.spec.param import Constant, Init, Normal, Param
-from acon_core.spec.primitives import Acon, BatchNorm, Conv2d, GlobalAvgPool, ReLU, Sigmoid, SiLU
+from acon_core.spec.rectifiers import AReLU, DyReLU, PReLU, Swish
+from acon_core.spec.repact import FusedRepAct, RepAct
 
-Norm = Literal["batch", "none"]
-InitName = Literal["published", "paper"]
+ACTIVATIONS: dict[str, type[Node]] = {
+    "identity": f.Identity,
+    "relu": f.ReLU,
+    "relu6": f.ReLU6,
+    "leaky_relu": f.LeakyReLU,
+    "prelu": PReLU,
+    "elu": f.ELU,
+    "selu": f.SELU,
+    "celu": f.CELU,
+    "gelu": f.GELU,
+    "silu": f.SiLU,
+    "swish": Swish,
+    "mish": f.Mish,
+    "softplus": f.Softplus,
+    "hardswish": f.HardSwish,
+    "hardsigmoid": f.HardSigmoid,
+    "sigmoid": f.Sigmoid,
+    "arelu": AReLU,
+    "dyrelu": DyReLU,
+    "frelu": FReLU,
+    "acon_a": AconA,
+    "acon_b": AconB,
+    "acon_c": AconC,
+    "meta_acon": MetaAconC,
+    "acon_frelu": AconFReLU,
+    "repact": RepAct,
+    "fused_repact": FusedRepAct,
+}
 
-
-@dataclass(frozen=True)
-class ChannelwiseActivation(Layer):
-    """An activation with parameters per channel; `channels` is None until `bind` gives the width of a place."""
-
-    channels: int | None = None
-
-    @property
-    def width(self) -> int:
-        if self.channels is None:
-            raise SpecError(f"{type(self).__name__}: channels is not set; pass channels=C, or bind(activation, C)")
-        return self.channels
-
-
-def _slope(channels: int, init: str, paper: float) -> Param:
-    """p1 or p2: standard normal in the published code, a constant in the paper."""
-    rules: dict[str, Init] = {"published": Normal(1.0), "paper": Constant(paper)}
-    if init not in rules:
-        raise SpecError(f"init: expected one of {sorted(rules)}, found {init!r}")
-    return Param((1, channels, 1, 1), rules[init])
-
-
-@dataclass(frozen=True)
-class AconC(ChannelwiseActivation):
-    """ACON-C: y = (p1 - p2) x sigmoid(beta (p1 - p2) x) + p2 x, with p1, p2, beta learnt per channel.
-
-    `p1`, `p2`, `beta`: (1, C, 1, 1), no weight decay. `init`: `published` (p1, p2 ~ N(0, 1), beta = 1, the released code)
-    or `paper` (p1 = 1, p2 = 0, beta = 1, so that it starts as SiLU). (N, C, ...) -> the same; smooth, no kinks.
-    Raises SpecError when `channels` is not bound. Source: Ma et al. 2021, section 3.2; nmaac/acon acon.py.
-    """
-
-    init: InitName = "published"
-
-    def make_graph(self) -> Graph:
-        params = {
-            "p1": _slope(self.width, self.init, 1.0),
-            "p2": _slope(self.width, self.init, 0.0),
-            "beta": Param((1, self.width, 1, 1), Constant(1.0)),
-        }
-        return graph("x", ["y = acon(x, p1, p2, beta)"], "y", {"acon": Acon()}, params)
-
-
-@dataclass(frozen=True)
-class MetaAconC(ChannelwiseActivation):
-    """Meta-ACON, channel level: ACON-C whose beta is sigmoid(norm2(fc2(norm1(fc1(mean over space of x))))), per sample.
-
-    `p1`, `p2`: (1, C, 1, 1); `fc1`, `fc2`: 1x1 convolutions C -> max(r, C / r) -> C with bias, r = `reduction`; `norm`:
-    `batch` (as released; a training batch of one is an OneValuePerChannelError) or `none` (works with any batch).
-    `init`: as for AconC. (N, C, ...) -> the same; smooth. Source: Ma et al. 2021, section 3.3; nmaac/acon acon.py.
-    """
-
-    reduction: int = 16
-    norm: Norm = "batch"
-    init: InitName = "published"
-
-    def make_graph(self) -> Graph:
-        hidden = max(self.reduction, self.width // self.reduction)
-        fc1, fc2 = Conv2d(self.width, hidden, 1), Conv2d(hidden, self.width, 1)
-        params = {"p1": _slope(self.width, self.init, 1.0), "p2": _slope(self.width, self.init, 0.0)}
-        generators: dict[str, dict[str, Node]] = {
-            "batch": {"fc1": fc1, "bn1": BatchNorm(hidden), "fc2": fc2, "bn2": BatchNorm(self.width)},
-            "none": {"fc1": fc1, "fc2": fc2},
-        }
-        if self.norm not in generators:
-            raise SpecError(f"MetaAconC: expected norm in {sorted(generators)}, found {self.norm!r}")
-        children: dict[str, Node] = {**generators[self.norm], "mean": GlobalAvgPool(), "sigmoid": Sigmoid(), "acon": Acon()}
-        program, value = [], "x"
-        for name in ("mean", *generators[self.norm]):
-            program.append(f"after_{name} = {name}({value})")
-            value = f"after_{name}"
-        program += [f"beta = sigmoid({value})", "y = acon(x, p1, p2, beta)"]
-        return graph("x", program, "y", children, params)
-
-
-ACTIVATIONS: dict[str, type[Node]] = {"relu": ReLU, "silu": SiLU, "acon_c": AconC, "meta_acon": MetaAconC}
-
-
-def bind(activation: Node, channels: int) -> Node:
-    """The activation at a place of that width. One without parameters per channel is the same everywhere."""
-    return replace(activation, channels=channels) if isinstance(activation, ChannelwiseActivation) else activation
-
+# The published tables' names, where capitals and underscores are not all that differs: those count for nothing anyway.
+ALIASES: dict[str, str] = {
+    "LReLU": "leaky_relu",
+    "HSwish": "hardswish",
+    "MetaAconC": "meta_acon",
+    "ACON": "acon_c",
+    "DyReLUA": "dyrelu(variant=A)",
+    "DyReLUB": "dyrelu(variant=B)",
+    "RepAct_1": "repact(variant=1)",
+    "RepAct_2": "repact(variant=2)",
+    "RepAct_3": "repact(variant=3)",
+    "RepAct_Origin": "repact(variant=1)",
+    "RepAct_Softmax": "repact(variant=2)",
+    "RepAct_BN": "repact(variant=3)",
+}
 
 _CALL = re.compile(r"(\w+)(?:\((.*)\))?")
 
 
+def _plain(name: str) -> str:
+    return name.lower().replace("_", "")
+
+
+_BY_NAME: dict[str, str] = {_plain(name): name for name in ACTIVATIONS} | {_plain(name): text for name, text in ALIASES.items()}
+
+
+def activation(name: str, channels: int | None = None, **options: Any) -> Node:
+    """The activation of a name: `activation("meta_acon", 64, level="pixel", channel_axis=-1)`, `activation("LReLU")`.
+
+    `name`: of ACTIVATIONS or ALIASES, capitals and underscores aside, or one with options, `dyrelu(variant=B)`. `channels`:
+    for those that know their width, and ignored by others, as is `channel_axis`. `options`: fields of its class.
+    Raises SpecError for a name, an option or a value that does not exist.
+    """
+    kind, values = _parse(name)
+    axis = options.pop("channel_axis", 1)
+    table = _options(kind)
+    for option, value in options.items():
+        if option not in table:
+            raise SpecError(f"activation {name!r}: {option!r} is not an option; options: {', '.join(table) or 'none'}")
+        values[option] = _value(name, table[option], str(value).lower() if isinstance(value, bool) else str(value))
+    if issubclass(kind, ChannelwiseActivation):
+        values |= {"channels": channels, "channel_axis": axis}
+    return _checked(kind(**values))
+
+
 def parse_activation(text: str, **defaults: Any) -> Node:
-    """The activation that a name stands for: `relu`, `acon_c`, `meta_acon(reduction=8, norm=none)`.
+    """The activation that a text stands for: `relu`, `acon_c`, `meta_acon(reduction=8, norm=none)`, its width yet to be bound.
 
     `defaults` are used for the fields that the text leaves open and the activation has (a network's published reduction).
     Raises SpecError for a name, field or value that does not exist.
     """
-    match = _CALL.fullmatch(text.replace(" ", ""))
-    if match is None or match[1] not in ACTIVATIONS:
-        raise SpecError(f"activation {text!r} is not known; known: {', '.join(ACTIVATIONS)}")
-    kind = ACTIVATIONS[match[1]]
-    options = {f.name: f for f in fields(kind) if f.name != "channels"}
-    values = {name: value for name, value in defaults.items() if name in options}
-    for part in filter(None, (match[2] or "").split(",")):
-        name, _, value = part.partition("=")
-        if name not in options or not value:
-            raise SpecError(f"activation {text!r}: {part!r} is not an option; options: {', '.join(options) or 'none'}")
-        if isinstance(options[name].default, int):
-            if not value.isdecimal() or int(value) < 1:
-                raise SpecError(f"activation {text!r}: {name} must be a positive whole number, found {value!r}")
-            values[name] = int(value)
-        else:
-            values[name] = value
-    activation = kind(**values)
-    bind(activation, 8).out_shapes((2, 8, 3, 3))
-    return activation
+    kind, values = _parse(text)
+    open_fields = {name: value for name, value in defaults.items() if name in _options(kind)}
+    return _checked(kind(**{**open_fields, **values}))
 
 
 def activation_name(activation: Node) -> str:
@@ -135,9 +108,57 @@ def activation_name(activation: Node) -> str:
     names = {kind: name for name, kind in ACTIVATIONS.items()}
     if type(activation) not in names:
         raise SpecError(f"{type(activation).__name__} is not in the table of activations: {', '.join(ACTIVATIONS)}")
-    options = [
-        f"{f.name}={getattr(activation, f.name)}"
-        for f in fields(activation)
-        if f.name != "channels" and (isinstance(f.default, int) or getattr(activation, f.name) != f.default)
-    ]
+    options = []
+    for name, option in _options(type(activation)).items():
+        value = getattr(activation, name)
+        if type(option.default) is int or value != option.default:
+            options.append(f"{name}={str(value).lower() if isinstance(value, bool) else value}")
     return names[type(activation)] + (f"({', '.join(options)})" if options else "")
+
+
+def _options(kind: type[Node]) -> Mapping[str, Field[Any]]:
+    """What a name can say of an activation; its width and axis are its place's to say."""
+    return {each.name: each for each in fields(kind) if each.name not in ("channels", "channel_axis")}
+
+
+def _parse(text: str) -> tuple[type[Node], dict[str, Any]]:
+    match = _CALL.fullmatch(text.replace(" ", ""))
+    if match is None or _plain(match[1]) not in _BY_NAME:
+        raise SpecError(f"activation {text!r} is not known; known: {', '.join((*ACTIVATIONS, *ALIASES))}")
+    # An alias with options of its own comes first, so that the text's options win.
+    name, _, preset = _BY_NAME[_plain(match[1])].partition("(")
+    kind, values = ACTIVATIONS[name], {}
+    table = _options(kind)
+    for part in filter(None, (*preset.rstrip(")").split(","), *(match[2] or "").split(","))):
+        option, _, value = part.partition("=")
+        if option not in table or not value:
+            raise SpecError(f"activation {text!r}: {part!r} is not an option; options: {', '.join(table) or 'none'}")
+        values[option] = _value(text, table[option], value)
+    return kind, values
+
+
+def _value(text: str, option: Field[Any], value: str) -> Any:
+    """A value from its text, by the type of the option's default; a word's meaning is the activation's to check."""
+    expected = {bool: "true or false", int: "a positive whole number", float: "a number", str: "a word"}[type(option.default)]
+    try:
+        if isinstance(option.default, bool):
+            return {"true": True, "false": False}[value.lower()]
+        if isinstance(option.default, int):
+            return {True: int(value)}[value.isdecimal() and int(value) > 0]
+        return float(value) if isinstance(option.default, float) else value
+    except (KeyError, ValueError):
+        raise SpecError(f"activation {text!r}: {option.name} must be {expected}, found {value!r}") from None
+
+
+def _checked(activation: Node) -> Node:
+    """The activation, when its options are values that it has a meaning for: the shapes of its graph are worked out once."""
+    axis = getattr(activation, "channel_axis", 1)
+    if axis == 0:
+        raise SpecError(
+            f"{type(activation).__name__}: channel_axis 0 is the batch; expected 1 for (N, C, ...), -1 for (N, ..., C)"
+        )
+    bound = bind(activation, getattr(activation, "channels", None) or 8)
+    shape = [2, 3, 5, 7, 4][: max(3, axis, -axis - 1)]
+    shape.insert(axis if axis > 0 else len(shape) + 1 + axis, getattr(bound, "channels", 8))
+    bound.out_shapes(tuple(shape))
+    return activation

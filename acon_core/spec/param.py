@@ -32,6 +32,16 @@ class Constant:
 
 
 @dataclass(frozen=True)
+class Values:
+    """The values themselves, in order."""
+
+    values: tuple[float, ...]
+
+    def draw(self, shape: Shape, random: Stream) -> NDArray[np.float64]:
+        return np.array(self.values, np.float64).reshape(shape)
+
+
+@dataclass(frozen=True)
 class Normal:
     """Normal, mean 0, standard deviation `std`."""
 
@@ -66,14 +76,16 @@ class Param:
 
     `kind`: `weight` (trained), `statistic` (a running mean or variance), `counter` (`num_batches_tracked`, int64),
     `derived` (follows from the spec alone: made again when written, checked when read). `decay`: weight decay applies.
+    `dtype`: `float` is whatever dtype the network has; counters and indices are `int64` in every network.
     """
 
     shape: Shape
     init: Init
     kind: Kind = "weight"
     decay: bool = False
+    dtype: Literal["float", "int64"] = "float"
 
     @property
     def integer(self) -> bool:
-        """Counters and derived indices are int64 in every dtype of the network; all else has the network's dtype."""
-        return self.kind in ("counter", "derived")
+        """Whether it is int64 in every dtype of the network."""
+        return self.dtype == "int64"

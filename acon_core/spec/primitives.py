@@ -1,10 +1,15 @@
-"""The leaves: what a backend implements, one rule each. What frameworks disagree on is a field or stated here."""
+"""The leaves with weights, windows or a change of shape: what a backend implements, one rule each.
+
+What frameworks disagree on is a field or stated here. Functions of each element are in `pointwise`, those that take learnt
+or generated values beside x in `gated`.
+"""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from acon_core.errors import SpecError
 from acon_core.spec.node import Node
@@ -104,8 +109,29 @@ class BatchNorm(Primitive):
             "bias": Param(shape, Constant(0.0)),
             "running_mean": Param(shape, Constant(0.0), kind="statistic"),
             "running_var": Param(shape, Constant(1.0), kind="statistic"),
-            "num_batches_tracked": Param((), Constant(0), kind="counter"),
+            "num_batches_tracked": Param((), Constant(0), kind="counter", dtype="int64"),
         }
+
+    def out_shapes(self, *shapes: Shape) -> tuple[Shape, ...]:
+        (x,) = shapes
+        check(len(x) >= 2 and x[1] == self.channels, self, f"(N, {self.channels}, ...)", x)
+        return (x,)
+
+
+@dataclass(frozen=True)
+class LayerNorm(Primitive):
+    """Normalisation over the channels of each position: y = weight (x - mean) / sqrt(var + eps) + bias, biased variance.
+
+    `weight`, `bias`: (C,). The same in training and evaluation, with any batch. (N, C, ...) -> the same.
+    Source: Ba et al. 2016, equation 3; PyTorch's layer, whose eps 1e-5 is the default (Flax's own is 1e-6).
+    """
+
+    channels: int
+    eps: float = 1e-5
+
+    @property
+    def params(self) -> Mapping[str, Param]:
+        return {"weight": Param((self.channels,), Constant(1.0)), "bias": Param((self.channels,), Constant(0.0))}
 
     def out_shapes(self, *shapes: Shape) -> tuple[Shape, ...]:
         (x,) = shapes
@@ -232,41 +258,51 @@ class Shuffle(Primitive):
 
 
 @dataclass(frozen=True)
-class Elementwise(Primitive):
-    """A function of each element alone: any shape -> the same."""
+class ReduceSample(Primitive):
+    """One number a sample: the sum or the mean over all its elements. (N, C, ...) -> (N, 1, 1, 1)."""
+
+    how: Literal["sum", "mean"] = "sum"
+
+    def __post_init__(self) -> None:
+        if self.how not in ("sum", "mean"):
+            raise SpecError(f"ReduceSample: expected sum or mean, found {self.how!r}")
 
     def out_shapes(self, *shapes: Shape) -> tuple[Shape, ...]:
-        check(len(shapes) == 1, self, "one value", shapes)
-        return shapes
+        (x,) = shapes
+        check(len(x) >= 2, self, "(N, C, ...)", x)
+        return ((x[0], 1, 1, 1),)
 
 
 @dataclass(frozen=True)
-class ReLU(Elementwise):
-    """max(x, 0). Gradient at 0: 0."""
+class MoveAxis(Primitive):
+    """One axis moved to another place, the others in their order. Axes count as in NumPy, from the end where negative."""
 
-
-@dataclass(frozen=True)
-class SiLU(Elementwise):
-    """x sigmoid(x). Its gradient is finite for every finite x."""
-
-
-@dataclass(frozen=True)
-class Sigmoid(Elementwise):
-    """1 / (1 + exp(-x))."""
-
-
-@dataclass(frozen=True)
-class Acon(Primitive):
-    """acon(x, p1, p2, beta) = x (p2 + (p1 - p2) sigmoid(beta (p1 - p2) x)): the smooth maximum of p1 x and p2 x.
-
-    x: (N, C, ...); p1, p2, beta: (1 or N, C, 1, 1), brought to the rank of x, so that one rule serves ACON-C (beta a
-    parameter) and Meta-ACON (beta generated). Smooth: no kinks. Source: Ma et al. 2021, equation 8 (field name ACON-C).
-    """
+    source: int
+    destination: int
 
     def out_shapes(self, *shapes: Shape) -> tuple[Shape, ...]:
-        check(len(shapes) == 4, self, "x, p1, p2, beta", shapes)
-        x, *gates = shapes
-        for gate in gates:
-            fits = len(gate) == 4 and gate[0] in (1, x[0]) and gate[1:] == (x[1], 1, 1)
-            check(len(x) >= 2 and fits, self, f"(1 or {x[0]}, {x[1]}, 1, 1) beside x {x}", gate)
-        return (x,)
+        (x,) = shapes
+        inside = all(-len(x) <= axis < len(x) for axis in (self.source, self.destination))
+        check(inside, self, f"a value that has the axes {self.source} and {self.destination}", x)
+        order = [axis for axis in range(len(x)) if axis != self.source % len(x)]
+        order.insert(self.destination % len(x), self.source % len(x))
+        return (tuple(x[axis] for axis in order),)
+
+
+@dataclass(frozen=True)
+class AsOneChannel(Primitive):
+    """All of a sample in one channel, in any order that `ShapeLike` undoes. (N, C, ...) -> (N, 1, all the rest)."""
+
+    def out_shapes(self, *shapes: Shape) -> tuple[Shape, ...]:
+        (x,) = shapes
+        check(len(x) >= 2, self, "(N, C, ...)", x)
+        return ((x[0], 1, math.prod(x[1:])),)
+
+
+@dataclass(frozen=True)
+class ShapeLike(Primitive):
+    """The first value, which `AsOneChannel` made, in the shape of the second; the second's values are not looked at."""
+
+    def out_shapes(self, *shapes: Shape) -> tuple[Shape, ...]:
+        check(len(shapes) == 2 and math.prod(shapes[0]) == math.prod(shapes[1]), self, "two values of one size", shapes)
+        return (shapes[1],)

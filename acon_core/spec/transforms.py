@@ -11,6 +11,8 @@ from numpy.typing import NDArray
 
 from acon_core.errors import SpecError
 from acon_core.random import Stream
+from acon_core.spec import gated as g
+from acon_core.spec import pointwise as f
 from acon_core.spec import primitives as p
 from acon_core.spec.graph import Graph, InitRule, Layer
 from acon_core.spec.node import Node, Rules, join, named_params, walk
@@ -97,19 +99,12 @@ def _(node: p.Linear, shapes: tuple[Shape, ...]) -> int:
 
 
 @macs.register(
-    p.BatchNorm,
-    p.MaxPool2d,
-    p.GlobalAvgPool,
-    p.Flatten,
-    p.Dropout,
-    p.Concat,
-    p.Split,
-    p.Shuffle,
-    p.ReLU,
-    p.SiLU,
-    p.Sigmoid,
-    p.Acon,
-)
+    p.BatchNorm, p.LayerNorm, p.MaxPool2d, p.GlobalAvgPool, p.ReduceSample, p.Flatten, p.Dropout, p.Concat, p.Split, p.Shuffle,
+    p.MoveAxis, p.AsOneChannel, p.ShapeLike,
+    f.Identity, f.ReLU, f.ReLU6, f.LeakyReLU, f.ELU, f.SELU, f.CELU, f.GELU, f.SiLU, f.Mish, f.Softplus, f.HardSwish,
+    f.HardSigmoid, f.Sigmoid,
+    g.Acon, g.SmoothMaximum, g.Maximum, g.Slopes, g.AttentionSlopes, g.CollapseBranches, g.Branches, g.DynamicMaximum,
+)  # fmt: skip
 def _(node: Node, shapes: tuple[Shape, ...]) -> int:
     return 0
 

@@ -15,7 +15,7 @@ from acon_core.conformance.cases import DATA, Case, load_cases
 from acon_core.errors import OneValuePerChannelError, SpecError, StateError
 from acon_core.reference import forward
 
-LAYERS = [case for case in load_cases() if case.scope == "layer" and not case.raises]
+LAYERS = [case for case in load_cases() if case.scope == "layer" and not case.raises and case.gradients]
 # Where a difference quotient means something: no kink between the two points, no value that its step would swamp.
 SMOOTH = [case for case in LAYERS if not case.values or case.name.startswith("sigmoid")]
 
@@ -23,10 +23,11 @@ SMOOTH = [case for case in LAYERS if not case.values or case.name.startswith("si
 @pytest.mark.parametrize("case", SMOOTH, ids=lambda case: case.name)
 def test_gradients_are_difference_quotients(case: Case) -> None:
     """Along a random direction of the input and of every parameter at once, with a four-point quotient."""
-    # A max pool is linear up to the next tie, which a small step does not reach.
-    node, step = case.build(), 1e-7 if "max_pool2d" in case.name else 1e-4
+    # Functions of pieces are smooth up to the next kink, which a small step does not reach; a max pool's ties are nearer.
+    node, step = case.build(), 1e-7 if "max_pool2d" in case.name else 1e-5
     state = {path: array.astype(np.float64) for path, array in case.state(node).items()}
-    x = case.x(0).astype(np.float64)
+    # Values that are exact in 16 bits lie on kinks: off them.
+    x = case.x(0) + np.random.default_rng(1).uniform(1e-3, 2e-3, case.batches[0])
     result = forward(node, state, [x], case.train)
     cotangent = case.cotangent(0, result.values[0].shape).astype(np.float64)
     back = result.vjp((cotangent,))

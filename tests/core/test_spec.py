@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -55,23 +56,23 @@ def test_names_order_and_shapes_are_the_published_checkpoint_s() -> None:
 def test_schemas_of_all_networks_are_pinned() -> None:
     """Paths, shapes, kinds and decay as JSON: a change of any of them breaks somebody's checkpoint."""
     path = Path(__file__).parent / "schemas.json"
-    found = {
-        f"{name} {act}": {
-            "keys": len(spec.named_params(graph)),
-            "first": [f"{key} {p.shape} {p.kind} {p.decay}" for key, p in list(spec.named_params(graph).items())[:40]],
-            "digest": spec_digest(graph),
-        }
-        for name in NETWORKS
-        for act in spec.ACTIVATIONS
-        for graph in [create(name, act).graph]
-    }
+    found = {name: schema(node) for name, node in pinned()}
     assert found == json.loads(path.read_text()), "if the change is meant: python tests/core/pin_schemas.py"
 
 
-def spec_digest(graph: spec.Graph) -> str:
-    """A hash of every path, shape, kind and decay flag, in order."""
-    text = "\n".join(f"{path} {p.shape} {p.kind} {p.decay}" for path, p in spec.named_params(graph).items())
-    return hashlib.sha256(text.encode()).hexdigest()
+def pinned() -> Iterator[tuple[str, spec.Node]]:
+    """Every network with the published activations, and every activation by itself."""
+    for name in NETWORKS:
+        for act in ("relu", "acon_c", "meta_acon"):
+            yield f"{name} {act}", create(name, act).graph
+    for act in spec.ACTIVATIONS:
+        yield act, spec.activation(act, 6)
+
+
+def schema(node: spec.Node) -> dict[str, object]:
+    """The first parameters in words, and a hash of every path, shape, kind, dtype and decay flag, in order."""
+    lines = [f"{path} {p.shape} {p.kind} {p.dtype} {p.decay}" for path, p in spec.named_params(node).items()]
+    return {"keys": len(lines), "first": lines[:16], "digest": hashlib.sha256("\n".join(lines).encode()).hexdigest()}
 
 
 def test_weight_decay_is_for_conv_and_linear_weights_alone() -> None:
@@ -212,6 +213,17 @@ def test_rules_do_not_fall_through_to_a_parent() -> None:
         ("acon_c(init=paper)", spec.AconC(init="paper")),
         ("meta_acon(reduction=8, norm=none)", spec.MetaAconC(reduction=8, norm="none")),
         ("relu", spec.ReLU()),
+        ("leaky_relu(slope=0.2)", spec.LeakyReLU(slope=0.2)),
+        ("prelu(shared=false)", spec.PReLU(shared=False)),
+        ("meta_acon(reduction=16, level=layer, reduce=mean)", spec.MetaAconC(level="layer", reduce="mean")),
+        ("ACONC", spec.AconC()),
+        ("DYReLU", spec.DyReLU()),
+        ("LReLU", spec.LeakyReLU()),
+        ("HardSwish", spec.HardSwish()),
+        ("RepAct_Softmax", spec.RepAct(variant=2)),
+        ("RepAct_BN", spec.RepAct(variant=3)),
+        ("repact_1", spec.RepAct()),
+        ("fused_repact(shift=true)", spec.FusedRepAct(shift=True)),
     ],
 )
 def test_activation_names_read_back(text: str, expected: spec.Node) -> None:
@@ -219,7 +231,11 @@ def test_activation_names_read_back(text: str, expected: spec.Node) -> None:
     assert spec.parse_activation(spec.activation_name(expected), reduction=99) == expected
 
 
-@pytest.mark.parametrize("text", ["acon", "acon_c(beta=2)", "meta_acon(reduction=0)", "meta_acon(norm=group)", "relu(", ""])
+@pytest.mark.parametrize(
+    "text",
+    ["aconz", "acon_c(beta=2)", "meta_acon(reduction=0)", "meta_acon(norm=group)", "meta_acon(level=row)", "relu(", ""]
+    + ["repact(variant=4)", "prelu(shared=maybe)", "celu(alpha=x)", "celu(alpha=0)", "softplus(beta=-1)", "dyrelu(variant=C)"],
+)
 def test_an_activation_that_does_not_exist_is_refused(text: str) -> None:
     with pytest.raises(SpecError):
         spec.parse_activation(text)

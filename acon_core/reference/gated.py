@@ -1,0 +1,166 @@
+"""What each function of x and of gates computes, forward and back: the gates' gradients are sums over what they cover."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from acon_core.reference.core import Array, Context, Gradients, Values, evaluate, gradients, sigmoid
+from acon_core.reference.pointwise import hardswish, hardswish_slope, relu_slope
+from acon_core.spec import gated as g
+
+
+def to_rank(gate: Array, x: Array) -> Array:
+    """A gate as something that broadcasts against x: (1,) and (C,) along the channels, (n, c, 1, 1) with the rank of x."""
+    if gate.shape == x.shape:
+        return gate
+    lead = gate.shape[:2] if gate.ndim == 4 else (1, gate.shape[0])
+    return gate.reshape(*lead, *(1,) * (x.ndim - 2))
+
+
+def to_gate(terms: Array, gate: Array, x: Array) -> Array:
+    """Terms of the shape of x summed over whatever the gate was broadcast along, in the gate's shape."""
+    ranked = to_rank(gate, x).shape
+    axes = tuple(axis for axis, size in enumerate(ranked) if size == 1 and x.shape[axis] != 1)
+    total: Array = terms.sum(axes, keepdims=True).reshape(gate.shape)
+    return total
+
+
+def gated(x: Array, gates: Sequence[Array], dx: Sequence[Array], dgates: Sequence[Sequence[Array]]) -> Gradients:
+    """Gradients of a gated function from their terms, each of the shape of x: what is summed is also the scale."""
+
+    def absolute(terms: Sequence[Array]) -> Array:
+        return sum((np.abs(term) for term in terms), np.zeros(x.shape))
+
+    pairs = list(zip(dgates, gates, strict=True))
+    return gradients(
+        sum(dx, np.zeros(x.shape)),
+        *(to_gate(sum(terms, np.zeros(x.shape)), gate, x) for terms, gate in pairs),
+        scales=(absolute(dx), *(to_gate(absolute(terms), gate, x) for terms, gate in pairs)),
+    )
+
+
+@evaluate.register(g.Acon)
+def _(node: g.Acon, context: Context, x: Array, *gates: Array) -> Values:
+    values = dict(zip(node.gates, (to_rank(gate, x) for gate in gates), strict=True))
+    p1, p2 = (values.get(name, np.float64(getattr(node, name) or 0.0)) for name in ("p1", "p2"))
+    slope = p1 - p2
+    z = values["beta"] * slope * x
+    s, t = sigmoid(z), sigmoid(-z)
+    bend = np.clip(z, -1e300, 1e300) * (s * t)
+
+    def vjp(cotangents: tuple[Array, ...]) -> Gradients:
+        (c,) = cotangents
+        cx = c * x
+        terms = {"p1": (cx * s, cx * bend), "p2": (cx * t, -cx * bend), "beta": (cx * (slope * (x * (slope * (s * t)))),)}
+        dx = (c * p1 * (s + bend), c * p2 * (t - bend))
+        return gated(x, gates, dx, [terms[name] for name in node.gates])
+
+    return (x * (p2 + slope * s),), vjp
+
+
+@evaluate.register(g.SmoothMaximum)
+def _(node: g.SmoothMaximum, context: Context, *values: Array) -> Values:
+    stacked = np.stack(values)
+    powers = np.exp(node.beta * stacked - (node.beta * stacked).max(0))
+    weights = powers / powers.sum(0)
+    y = (weights * stacked).sum(0)
+
+    def vjp(cotangents: tuple[Array, ...]) -> Gradients:
+        straight = cotangents[0] * weights
+        bent = straight * (node.beta * (stacked - y))
+        return gradients(*(straight + bent), scales=tuple(np.abs(straight) + np.abs(bent)))
+
+    return (y,), vjp
+
+
+@evaluate.register(g.Maximum)
+def _(node: g.Maximum, context: Context, a: Array, b: Array) -> Values:
+    share = np.where(a > b, 1.0, np.where(a == b, 0.5, 0.0))
+    return (np.maximum(a, b),), lambda cotangents: gradients(cotangents[0] * share, cotangents[0] * (1.0 - share))
+
+
+@evaluate.register(g.Slopes)
+def _(node: g.Slopes, context: Context, x: Array, negative: Array) -> Values:
+    slope = np.where(x > 0, 1.0, to_rank(negative, x))
+
+    def vjp(cotangents: tuple[Array, ...]) -> Gradients:
+        (c,) = cotangents
+        return gated(x, (negative,), (c * slope,), ((c * np.minimum(x, 0.0),),))
+
+    return (x * slope,), vjp
+
+
+@evaluate.register(g.AttentionSlopes)
+def _(node: g.AttentionSlopes, context: Context, x: Array, alpha: Array, beta: Array) -> Values:
+    low, gain = to_rank(np.clip(alpha, 0.01, 0.99), x), to_rank(beta, x)
+    slope = np.where(x > 0, 1.0 + sigmoid(gain), low)
+    inside = to_rank(((alpha >= 0.01) & (alpha <= 0.99)).astype(np.float64), x)
+
+    def vjp(cotangents: tuple[Array, ...]) -> Gradients:
+        (c,) = cotangents
+        dalpha = c * np.minimum(x, 0.0) * inside
+        dbeta = c * np.maximum(x, 0.0) * (sigmoid(gain) * sigmoid(-gain))
+        return gated(x, (alpha, beta), (c * slope,), ((dalpha,), (dbeta,)))
+
+    return (x * slope,), vjp
+
+
+@evaluate.register(g.CollapseBranches)
+def _(node: g.CollapseBranches, context: Context, weights: Array, alpha: Array) -> Values:
+    w = weights
+    if node.softmax:
+        powers = np.exp(weights - weights.max())
+        w = powers / powers.sum()
+    values = (w[:1] + alpha * w[2:3], w[1:2] + (1.0 - alpha) * w[2:3], w[3:])
+
+    def vjp(cotangents: tuple[Array, ...]) -> Gradients:
+        da, db, dh = cotangents
+        dw = np.concatenate([da, db, alpha * da + (1.0 - alpha) * db, dh])
+        size = np.concatenate([np.abs(da), np.abs(db), np.abs(alpha * da) + np.abs((1.0 - alpha) * db), np.abs(dh)])
+        if node.softmax:
+            dw, size = w * (dw - (w * dw).sum()), w * (size + (w * size).sum())
+        return gradients(dw, (da - db) * w[2:3], scales=(size, (np.abs(da) + np.abs(db)) * w[2:3]))
+
+    return values, vjp
+
+
+@evaluate.register(g.Branches)
+def _(node: g.Branches, context: Context, x: Array, *gates: Array) -> Values:
+    a, b, h, *shift = (to_rank(gate, x) for gate in gates)
+    bases = (x, np.maximum(x, 0.0), hardswish(x), *(np.ones(x.shape) for _ in shift))
+
+    def vjp(cotangents: tuple[Array, ...]) -> Gradients:
+        (c,) = cotangents
+        dx = (c * a, c * b * relu_slope(x), c * h * hardswish_slope(x))
+        return gated(x, gates, dx, [(c * base,) for base in bases])
+
+    return (a * bases[0] + b * bases[1] + h * bases[2] + (shift[0] if shift else 0.0),), vjp
+
+
+@evaluate.register(g.DynamicMaximum)
+def _(node: g.DynamicMaximum, context: Context, x: Array, theta: Array, lambdas: Array, init_v: Array) -> Values:
+    per_channel = theta.shape[1] != 4 or x.shape[1] == 1
+    half = np.tanh(theta / 2.0)  # 2 sigmoid(theta) - 1
+    coefficients = (half.reshape(x.shape[0], -1, 4) * lambdas + init_v).transpose(2, 0, 1)
+    a1, a2, b1, b2 = (each.reshape(*each.shape, *(1,) * (x.ndim - 2)) for each in coefficients)
+    first, second = a1 * x + b1, a2 * x + b2
+    share = np.where(first > second, 1.0, np.where(first == second, 0.5, 0.0))
+
+    def vjp(cotangents: tuple[Array, ...]) -> Gradients:
+        (c,) = cotangents
+        parts = (c * share * x, c * (1.0 - share) * x, c * share, c * (1.0 - share))
+        axes = tuple(range(2, x.ndim)) if per_channel else tuple(range(1, x.ndim))
+
+        def to_theta(terms: Sequence[Array]) -> Array:
+            total: Array = np.stack([term.sum(axes) for term in terms], -1)
+            return (total * (lambdas * (1.0 - half.reshape(*total.shape) ** 2) / 2.0)).reshape(theta.shape)
+
+        dx = (c * share * a1, c * (1.0 - share) * a2)
+        return gradients(
+            dx[0] + dx[1], to_theta(parts), np.zeros(4), np.zeros(4),
+            scales=(np.abs(dx[0]) + np.abs(dx[1]), to_theta([np.abs(part) for part in parts]), np.zeros(4), np.zeros(4)),
+        )  # fmt: skip
+
+    return (np.maximum(first, second),), vjp

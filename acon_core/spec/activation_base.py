@@ -1,0 +1,52 @@
+"""What an activation made of primitives is: a layer, which may have a width and a channel axis that its place decides."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+
+from acon_core.errors import SpecError
+from acon_core.spec.graph import Graph, Layer, Step
+from acon_core.spec.node import Node
+from acon_core.spec.primitives import MoveAxis
+
+
+@dataclass(frozen=True)
+class Activation(Layer):
+    """A named activation with parameters of its own, as a graph of primitives."""
+
+
+@dataclass(frozen=True)
+class ChannelwiseActivation(Activation):
+    """An activation that knows its channels; `channels` is None until `bind` gives the width of a place.
+
+    `channel_axis`: where they are in x, never guessed: 1 for (N, C, ...), -1 for tokens (N, L, C) or images (N, H, W, C).
+    `make_graph` is for axis 1; for another one the axis is moved there and back.
+    """
+
+    channels: int | None = None
+    channel_axis: int = field(default=1, kw_only=True)
+
+    @property
+    def width(self) -> int:
+        if self.channels is None:
+            raise SpecError(f"{type(self).__name__}: channels is not set; pass channels=C, or bind(activation, C)")
+        return self.channels
+
+    @cached_property
+    def graph(self) -> Graph:
+        made = self.make_graph()
+        return made if self.channel_axis == 1 else _on_axis(made, self.channel_axis)
+
+
+def _on_axis(graph: Graph, axis: int) -> Graph:
+    """The graph of one value for channels at axis 1, for channels at `axis`."""
+    (x,), (y,) = graph.inputs, graph.outputs
+    steps = (Step((x,), "to_channels", ("given",)), *graph.steps, Step(("moved_back",), "from_channels", (y,)))
+    members = {**graph.members, "to_channels": MoveAxis(axis, 1), "from_channels": MoveAxis(1, axis)}
+    return replace(graph, inputs=("given",), steps=steps, outputs=("moved_back",), members=members)
+
+
+def bind(activation: Node, channels: int) -> Node:
+    """The activation at a place of that width. One that knows no channels is the same everywhere."""
+    return replace(activation, channels=channels) if isinstance(activation, ChannelwiseActivation) else activation

@@ -1,0 +1,104 @@
+"""Networks made cheaper for inference, function unchanged: (spec, state) in, (spec, state) out, in float64 on the way."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from acon_core.errors import SpecError
+from acon_core.spec.acon import MetaAconC
+from acon_core.spec.graph import Graph, Layer
+from acon_core.spec.node import Node, Rules, join, named_params
+from acon_core.spec.repact import FusedRepAct, RepAct
+
+State = Mapping[str, NDArray]
+Change = tuple[Node, dict[str, NDArray]]
+
+fused: Rules[Change] = Rules("fuse")
+"""`fused(layer, state of the layer) -> (layer, its state)`: a layer of branches in closed form."""
+folded: Rules[Change] = Rules("fold")
+"""`folded(layer, state of the layer) -> (layer, its state)`: a layer without the norms that are linear in evaluation."""
+
+
+def fuse(node: Node, state: State) -> Change:
+    """The network with every RepAct in its exact closed form, and its state: for inference, RepAct III's norm included.
+
+    Everything else, the names and the dtypes too, stays. Raises SpecError where there is no RepAct.
+    """
+    return _all(node, state, fused, "RepAct")
+
+
+def fold(node: Node, state: State) -> Change:
+    """The network with the batch norms of every Meta-ACON generator folded into its convolutions, and its state.
+
+    Exact in evaluation, since the generator is linear up to its sigmoid. It saves 2 (hidden + C) parameters and as many
+    statistics a layer. Everything else stays. Raises SpecError where there is no such generator.
+    """
+    return _all(node, state, folded, "Meta-ACON with norm=batch")
+
+
+def _all(node: Node, state: State, rules: Rules[Change], wanted: str) -> Change:
+    found, values = change_layers(node, state, rules)
+    if found is node:
+        raise SpecError(f"{rules.operation}: nothing to do: the network has no {wanted}")
+    return found, values
+
+
+def change_layers(node: Node, state: State, rules: Rules[Change]) -> Change:
+    """The network with every layer that has a rule changed by it, and its state in the new order; itself where none is."""
+    found, values = _walk(node, "", state, rules)
+    return found, {path: values[path] for path in named_params(found)}
+
+
+def _walk(node: Node, path: str, state: State, rules: Rules[Change]) -> Change:
+    """The changed node, and its state by full path."""
+    own = {join(path, name): state[join(path, name)] for name in node.params}
+    if type(node) in rules:
+        prefix = join(path, "") if path else ""
+        below = {name: state[prefix + name] for name in named_params(node)}
+        changed, values = rules(node, below)
+        return changed, {prefix + name: value for name, value in values.items()}
+    graph = node.graph if isinstance(node, Layer) else node
+    if not isinstance(graph, Graph):
+        return node, own
+    members = {}
+    for name, child in graph.members.items():
+        members[name], values = _walk(child, join(path, name), state, rules)
+        own |= values
+    same = all(members[name] is child for name, child in graph.members.items())
+    return (node if same else replace(graph, members=members)), own
+
+
+@fused.register(RepAct)
+def _(node: RepAct, state: State) -> Change:
+    dtype = state["weights"].dtype
+    weights, alpha = state["weights"].astype(np.float64), state["alpha"].astype(np.float64)
+    if node.variant == 2:
+        weights = np.exp(weights - weights.max())
+        weights = weights / weights.sum()
+    w0, w1, w2, w3 = (weights[i : i + 1] for i in range(4))
+    values = {"identity": w0 + alpha * w2, "relu": w1 + (1.0 - alpha) * w2, "hardswish": w3}
+    if node.variant == 3:
+        mean, variance = state["norm.running_mean"].astype(np.float64), state["norm.running_var"].astype(np.float64)
+        gain = state["norm.weight"].astype(np.float64) / np.sqrt(variance + node.graph.members["norm"].eps)  # type: ignore[attr-defined]
+        values = {name: gain * value for name, value in values.items()}
+        values["shift"] = state["norm.bias"].astype(np.float64) - gain * mean
+    return FusedRepAct(shift=node.variant == 3), {name: value.astype(dtype) for name, value in values.items()}
+
+
+@folded.register(MetaAconC)
+def _(node: MetaAconC, state: State) -> Change:
+    if node.level != "channel" or node.norm != "batch":
+        return node, dict(state)
+    values = {name: state[name] for name in ("p1", "p2")}
+    for conv, norm in (("fc1", "bn1"), ("fc2", "bn2")):
+        eps = node.graph.members[norm].eps  # type: ignore[attr-defined]
+        wide = {name: state[f"{norm}.{name}"].astype(np.float64) for name in ("weight", "bias", "running_mean", "running_var")}
+        gain = wide["weight"] / np.sqrt(wide["running_var"] + eps)
+        weight, bias = (state[f"{conv}.{name}"] for name in ("weight", "bias"))
+        values[f"{conv}.weight"] = (weight * gain[:, None, None, None]).astype(weight.dtype)
+        values[f"{conv}.bias"] = ((bias - wide["running_mean"]) * gain + wide["bias"]).astype(bias.dtype)
+    return replace(node, norm="none"), values
