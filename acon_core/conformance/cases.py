@@ -9,8 +9,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
+import ml_dtypes
 import numpy as np
 from numpy.typing import NDArray
 
@@ -23,10 +24,11 @@ from acon_core.spec.primitives import Primitive
 DATA = Path(str(files("conformance_data")))
 ARRAYS = DATA / "golden.safetensors"
 SCHEMA = DATA / "schema.json"
+ABSTRACT = (Primitive, spec.Layer, spec.Elementwise, spec.Activation, spec.ChannelwiseActivation)
 NODE_TYPES: dict[str, type[spec.Node]] = {
     name: kind
     for name, kind in vars(spec).items()
-    if inspect.isclass(kind) and issubclass(kind, (Primitive, spec.Layer)) and kind not in (Primitive, spec.Layer)
+    if inspect.isclass(kind) and issubclass(kind, (Primitive, spec.Layer)) and kind not in ABSTRACT
 }
 
 
@@ -40,7 +42,8 @@ class Case:
     expected instead. `compiled`: also run through the framework's compiler. `values`: what x is made of, else uniform
     variates from `low` to `high`, each channel of each row shifted by up to `rows` (where rows are alike, a
     generator's BatchNorm, which sees their means alone, divides rounding by almost nothing). `ranges`: of parameters by
-    name, where not the usual ones. `dtypes`: what it is run in. `source`: where it comes from.
+    name, where not the usual ones. `dtypes`: what it is run in; where 16-bit ones are among them, inputs, cotangents and
+    parameters are exact in bfloat16, and so in all. `memory`: how x lies there. `source`: where it comes from.
     """
 
     name: str
@@ -54,12 +57,13 @@ class Case:
     golden: str = "stored"
     raises: str = ""
     compiled: bool = False
-    values: tuple[float, ...] = ()
+    values: tuple[float | str, ...] = ()
     low: float = -2.0
     high: float = 2.0
     rows: float = 0.0
     ranges: Mapping[str, Sequence[float]] = field(default_factory=dict)
     dtypes: tuple[str, ...] = ("float32", "float64")
+    memory: Literal["contiguous", "channels_last"] = "contiguous"
 
     @property
     def scope(self) -> Scope:
@@ -74,14 +78,27 @@ class Case:
         """The input of a step: uniform variates, or the listed values in turn. Exact in float32."""
         shape = self.batches[step]
         if self.values:
-            return np.resize(np.array(self.values, np.float32), shape)
-        random = Stream("x", self.name, step)
-        x = random.uniform(shape, self.low, self.high)
-        return (x + random.uniform((*shape[:2], *(1,) * (len(shape) - 2)), -self.rows, self.rows)).astype(np.float32)
+            x = np.resize(np.array([float(value) for value in self.values]), shape)
+        else:
+            random = Stream("x", self.name, step)
+            x = random.uniform(shape, self.low, self.high)
+            x = x + random.uniform((*shape[:2], *(1,) * (len(shape) - 2)), -self.rows, self.rows)
+        return self._exact(x)
+
+    def placed(self, x: NDArray) -> NDArray:
+        """The same values, where and how `memory` says that they lie."""
+        if self.memory == "channels_last":
+            return np.moveaxis(np.ascontiguousarray(np.moveaxis(x, 1, -1)), -1, 1)
+        return x
+
+    def _exact(self, array: NDArray[np.float64]) -> NDArray[np.float32]:
+        """Rounded to what every dtype of the case holds."""
+        narrow = any(dtype.endswith("16") for dtype in self.dtypes)
+        return (array.astype(ml_dtypes.bfloat16) if narrow else array).astype(np.float32)
 
     def cotangent(self, step: int, shape: tuple[int, ...]) -> NDArray[np.float32]:
         """What the output of a step is told, exact in float32."""
-        return Stream("cotangent", self.name, step).uniform(shape, -1.0, 1.0).astype(np.float32)
+        return self._exact(Stream("cotangent", self.name, step).uniform(shape, -1.0, 1.0))
 
     def state(self, node: spec.Node) -> dict[str, NDArray]:
         """The state that the case starts from: nothing at its initial value, nothing zero, exact in float32."""
@@ -94,16 +111,26 @@ class Case:
     def _values(self, node: spec.Node, name: str, param: spec.Param, random: Stream) -> NDArray:
         if param.integer:
             return np.full(param.shape, 3, np.int64)
+        if param.kind == "derived":
+            return param.init.draw(param.shape, random).astype(np.float32)
         if len(param.shape) > 1 and name == "weight":
             bound = math.sqrt(3.0 / math.prod(param.shape[1:]))
-            return random.uniform(param.shape, -bound, bound).astype(np.float32)
+            return self._exact(random.uniform(param.shape, -bound, bound))
         low, high = self.ranges.get(name) or RANGES.get((type(node), name)) or RANGES.get((None, name), (-0.5, 0.5))
-        return random.uniform(param.shape, low, high).astype(np.float32)
+        return self._exact(random.uniform(param.shape, low, high))
 
 
 RANGES: dict[tuple[type[spec.Node] | None, str], tuple[float, float]] = {
     (spec.BatchNorm, "weight"): (0.5, 1.5),
     (spec.BatchNorm, "running_var"): (0.5, 2.0),
+    (spec.Swish, "weight"): (0.5, 1.5),
+    (spec.PReLU, "weight"): (0.1, 0.4),
+    (spec.RepAct, "weights"): (0.1, 0.9),
+    (spec.RepAct, "alpha"): (0.1, 0.4),
+    (spec.AReLU, "alpha"): (0.2, 0.8),
+    (spec.FusedRepAct, "identity"): (0.1, 0.5),
+    (spec.FusedRepAct, "relu"): (0.2, 0.7),
+    (spec.FusedRepAct, "hardswish"): (0.3, 0.9),
     (None, "p1"): (0.5, 1.75),
     (None, "p2"): (-0.5, 0.25),
     (None, "beta"): (-1.0, 3.0),

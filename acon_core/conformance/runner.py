@@ -98,7 +98,7 @@ def run_steps(case: Case, model: Model, golden: Golden, dtype: str) -> Iterator[
         return Check(quantity, key, error_of(found, golden[key], scale), TOLERANCES[case.scope, quantity, dtype].bound)
 
     for step in range(len(case.batches)):
-        x = case.x(step).astype(dtype)
+        x = case.placed(case.x(step).astype(dtype))
         if case.gradients:
             shape = case.build().out_shapes(x.shape)[0]
             back = model.vjp(x, case.cotangent(step, shape).astype(dtype), train=case.train)
