@@ -1,0 +1,101 @@
+"""Which parameters make a new activation the function that an old one was, exactly or to a bound that is stated."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from acon_core import spec
+from acon_core.spec import Node
+
+# The maximum of x sigmoid(-x): how far x sigmoid(beta x) stays from max(x, 0), times beta.
+SHORT_OF_RELU = 0.278464542761074
+
+
+@dataclass(frozen=True)
+class Preserved:
+    """`values` to put in place of initial ones; `bound`, the largest |difference| that is left, 0 where it is exact."""
+
+    values: dict[str, NDArray]
+    bound: float = 0.0
+
+
+def preserve(old: Node, old_state: Mapping[str, NDArray], new: Node, beta: float) -> Preserved | None:
+    """How `new` starts as the function of `old`, None where it cannot.
+
+    Exact: SiLU, Swish and ACON-A into the ACONs and Swish; identity, ReLU, leaky ReLU, PReLU and HardSwish into RepAct I and,
+    in evaluation, III, and its closed form; those with two slopes into PReLU. To 0.2785 / beta: two slopes into ACON-A, B, C.
+    """
+    gate, negative = _gate(old, old_state), _negative(old, old_state)
+    if isinstance(new, spec.AconA | spec.AconB | spec.AconC):
+        return _into_acon(gate, negative, new, beta)
+    if isinstance(new, spec.Swish):
+        return Preserved({"weight": gate}) if gate is not None and gate.size == 1 else None
+    if isinstance(new, spec.PReLU):
+        if negative is None or (new.shared and negative.size > 1):
+            return None
+        return Preserved({"weight": np.broadcast_to(negative, (1 if new.shared else new.width,))})
+    if isinstance(new, spec.RepAct | spec.FusedRepAct):
+        return _into_repact(old, negative, new)
+    return None
+
+
+def _gate(old: Node, state: Mapping[str, NDArray]) -> NDArray | None:
+    """beta, where the old activation is x sigmoid(beta x)."""
+    if isinstance(old, spec.SiLU):
+        return np.ones(1)
+    if isinstance(old, spec.Swish):
+        return state["weight"]
+    return state["beta"].reshape(-1) if isinstance(old, spec.AconA) else None
+
+
+def _negative(old: Node, state: Mapping[str, NDArray]) -> NDArray | None:
+    """The slope below 0, where the old activation is x above 0."""
+    if isinstance(old, spec.LeakyReLU):
+        return np.array([old.slope])
+    if isinstance(old, spec.PReLU):
+        return state["weight"]
+    if isinstance(old, spec.ReLU | spec.Identity):
+        return np.array([float(isinstance(old, spec.Identity))])
+    return None
+
+
+def _into_acon(
+    gate: NDArray | None, negative: NDArray | None, new: spec.AconA | spec.AconB | spec.AconC, beta: float
+) -> Preserved | None:
+    def filled(value: NDArray | float) -> NDArray:
+        return np.broadcast_to(np.reshape(value, (1, -1, 1, 1)), (1, new.width, 1, 1))
+
+    if gate is not None:
+        values, bound = {"p1": filled(1.0), "p2": filled(0.0), "beta": filled(gate)}, 0.0
+    elif negative is not None and (not isinstance(new, spec.AconA) or not negative.any()):
+        values = {"p1": filled(1.0), "p2": filled(negative), "beta": filled(beta)}
+        bound = 0.0 if (negative == 1.0).all() else SHORT_OF_RELU / beta
+    else:
+        return None
+    return Preserved({name: value for name, value in values.items() if name in new.params}, bound)
+
+
+def _into_repact(old: Node, negative: NDArray | None, new: spec.RepAct | spec.FusedRepAct) -> Preserved | None:
+    if isinstance(old, spec.HardSwish):
+        branches, alpha = [0.0, 0.0, 0.0, 1.0], np.array([0.25])
+    elif isinstance(old, spec.Identity):
+        branches, alpha = [1.0, 0.0, 0.0, 0.0], np.array([0.25])
+    elif isinstance(old, spec.ReLU):
+        branches, alpha = [0.0, 1.0, 0.0, 0.0], np.array([0.25])
+    elif negative is not None and negative.size == 1:
+        branches, alpha = [0.0, 0.0, 1.0, 0.0], negative
+    else:
+        return None
+    state: dict[str, NDArray] = {"weights": np.array(branches), "alpha": alpha}
+    if isinstance(new, spec.FusedRepAct):
+        closed = dict(spec.fuse(spec.RepAct(), state)[1])
+        return Preserved(closed | ({"shift": np.zeros(1)} if new.shift else {}))
+    if new.variant == 2:  # a softmax has no weights of 0
+        return None
+    if new.variant == 3:  # its norm starts with mean 0 and variance 1, to which eps is added
+        state["norm.weight"] = np.sqrt([1.0 + new.graph.members["norm"].eps])  # type: ignore[attr-defined]
+    return Preserved(state)

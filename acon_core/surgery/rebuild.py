@@ -1,0 +1,51 @@
+"""`fuse` and `fold` on native models: what `acon_core.spec` does to a spec and its state, for the modules made from specs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from acon_core.errors import AconError
+from acon_core.spec import Graph, Layer, Node, Rules
+from acon_core.spec.fusion import Change, change_layers, folded, fused
+from acon_core.surgery.modules import Modules
+
+
+def tops(modules: Modules, model: Any) -> Iterator[tuple[str, Any, Node]]:
+    """The modules whose computation a spec says, with their nodes, none of them inside of another."""
+    inside: list[str] = []
+    for path, module in modules.sites(model):
+        if any(path.startswith(prefix) for prefix in inside):
+            continue
+        node = modules.node(module)
+        if node is not None:
+            inside.append(f"{path}." if path else "")
+            yield path, module, node
+
+
+def _rebuild(modules: Modules, model: Any, rules: Rules[Change], wanted: str) -> Any:
+    made: dict[int, Any] = {}
+    for path, module, node in list(tops(modules, model)):
+        if not isinstance(node, Graph | Layer):
+            continue
+        if id(module) not in made:
+            changed, state = change_layers(node, modules.state(module, node), rules)
+            if changed is node:
+                continue
+            made[id(module)] = modules.make(changed, state, module)
+        if path == "":
+            return made[id(module)]
+        modules.replace(model, path, made[id(module)])
+    if not made:
+        raise AconError(f"{rules.operation}: nothing to do: the model has no {wanted}")
+    return model
+
+
+def fuse(modules: Modules, model: Any) -> Any:
+    """The model with every RepAct in its exact closed form: changed in place, or a new module where it is all one spec."""
+    return _rebuild(modules, model, fused, "RepAct")
+
+
+def fold(modules: Modules, model: Any) -> Any:
+    """The model with the batch norms of every Meta-ACON generator folded into its convolutions, likewise."""
+    return _rebuild(modules, model, folded, "Meta-ACON with norm=batch")
