@@ -14,10 +14,10 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 from typer.exceptions import TyperException
 
-from acon_core import backends, networks
+from acon_core import backends, networks, spec
 from acon_core.checkpoint import convert as convert_checkpoint
 from acon_core.checkpoint import read_file
-from acon_core.checkpoint.convert import as_checkpoint
+from acon_core.checkpoint.convert import Operation, as_checkpoint, simplified
 from acon_core.checkpoint.recognise import describe
 from acon_core.conformance import report as reports
 from acon_core.conformance.runner import run_backend
@@ -32,6 +32,8 @@ err = Console(stderr=True, soft_wrap=True, highlight=False)
 
 NetworkOption = Annotated[str | None, typer.Option(help="A registry name, or package.module:function of your own.")]
 ActOption = Annotated[str | None, typer.Option(help="An activation, such as acon_c or 'meta_acon(reduction=8)'.")]
+
+ToOption = Annotated[str | None, typer.Option(help="torch, megengine, paddle, jax or safetensors; else by TARGET's ending.")]
 
 
 def progress() -> Progress:
@@ -93,9 +95,7 @@ def inspect(
 def convert(
     source: Path,
     target: Path,
-    to: Annotated[
-        str | None, typer.Option(help="torch, megengine, paddle, jax or safetensors; else by TARGET's ending.")
-    ] = None,
+    to: ToOption = None,
     network: NetworkOption = None,
     act: ActOption = None,
     verify: Annotated[bool, typer.Option("--verify", help="Run the network on both sides and compare.")] = False,
@@ -112,6 +112,32 @@ def convert(
     for note in done.notes:
         out.print(f"note: {note}", markup=False)
     out.print(f"{target} ({done.target.name}): {done.tensors} tensors, read again and equal bit for bit", markup=False)
+
+
+def simplify(source: Path, target: Path, operation: Operation, to: str | None, network: str | None, act: str | None) -> None:
+    """Convert with a change on the way, and say what became of it."""
+    with progress() as bar:
+        task = bar.add_task(f"{source.name} -> {target.name}", total=None)
+        done = convert_checkpoint(
+            source, target, to, network, act,
+            change=simplified(operation),
+            step=lambda text: bar.update(task, description=text),
+        )  # fmt: skip
+    for note in done.notes:
+        out.print(f"note: {note}", markup=False)
+    out.print(f"{target} ({done.target.name}): {describe(done.source.network)}, {done.tensors} tensors", markup=False)
+
+
+@app.command()
+def fuse(source: Path, target: Path, to: ToOption = None, network: NetworkOption = None, act: ActOption = None) -> None:
+    """Write a checkpoint with every RepAct in its exact closed form, for inference."""
+    simplify(source, target, spec.fuse, to, network, act)
+
+
+@app.command()
+def fold(source: Path, target: Path, to: ToOption = None, network: NetworkOption = None, act: ActOption = None) -> None:
+    """Write a checkpoint with the norms of every Meta-ACON generator folded into its convolutions, for inference."""
+    simplify(source, target, spec.fold, to, network, act)
 
 
 @app.command()

@@ -17,8 +17,7 @@ from acon_core.checkpoint.formats import Format, format_for, format_named, sniff
 from acon_core.checkpoint.recognise import recognise
 from acon_core.errors import AconError, CheckpointError, SpecError, StateError
 from acon_core.networks import Network
-from acon_core.spec.activations import activation_name
-from acon_core.spec.node import named_params
+from acon_core.spec import ChannelwiseActivation, Graph, Node, activation_name, bind, count, initial_state, named_params
 
 FLOATS = ("float16", "bfloat16", "float32", "float64")
 PREFIX = "module."
@@ -123,6 +122,31 @@ class Conversion:
 
 
 Step = Callable[[str], None]
+Operation = Callable[[Node, Mapping[str, NDArray]], tuple[Node, dict[str, NDArray]]]
+
+
+def simplified(operation: Operation) -> Callable[[Checkpoint], Checkpoint]:
+    """`fuse` or `fold` of `acon_core.spec` as a change of checkpoints: the network's activation changes with its graph."""
+
+    def change(checkpoint: Checkpoint) -> Checkpoint:
+        network = checkpoint.network
+        try:
+            graph, state = operation(network.graph, checkpoint.state)
+        except SpecError as error:
+            raise SpecError(f"{checkpoint.path}: {error}") from None
+        assert isinstance(graph, Graph)  # whatever is done to a graph gives one
+        activation = network.activation
+        if activation is not None:
+            changed, _ = operation(bind(activation, 8), initial_state(bind(activation, 8)))
+            activation = replace(changed, channels=None) if isinstance(changed, ChannelwiseActivation) else changed
+        saved = count(network.graph).parameters - count(graph).parameters
+        note = (
+            f"{saved} of {count(network.graph).parameters} parameters were folded away; the function in evaluation is the same"
+        )
+        found = replace(network, graph=graph, activation=activation)
+        return replace(checkpoint, network=found, state=state, notes=(*checkpoint.notes, note))
+
+    return change
 
 
 def convert(
@@ -132,6 +156,7 @@ def convert(
     network: str | None = None,
     act: str | None = None,
     *,
+    change: Callable[[Checkpoint], Checkpoint] = lambda checkpoint: checkpoint,
     step: Step = lambda text: None,
     verify: Callable[[Checkpoint, Path, Format], list[str]] | None = None,
 ) -> Conversion:
@@ -139,7 +164,8 @@ def convert(
 
     `to`: the format, else the one of the target's ending. The new file is written beside the target, read again, compared
     with the source bit for bit, shown to `verify`, and only then takes the target's name: whatever fails before leaves
-    the target as it was. `step` is told what happens. Raises AconError and its kinds.
+    the target as it was. `change` makes another network and state of what was read (`simplified`). `step` is told what
+    happens. Raises AconError and its kinds.
     """
     source, target = Path(source), Path(target)
     format = format_named(to) if to else format_for(target)
@@ -148,7 +174,7 @@ def convert(
     if target.exists() and source.exists() and source.samefile(target):
         raise AconError(f"{target}: is the file that is read; give another target")
     step("reading")
-    checkpoint = read_network(source, network, act)
+    checkpoint = change(read_network(source, network, act))
     step("writing")
     native = format.layout.to_native(checkpoint.network.graph, checkpoint.state)
     draft = target.parent / f".{target.name}.{secrets.token_hex(4)}.draft"

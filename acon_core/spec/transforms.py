@@ -150,7 +150,7 @@ class Counts:
 
 
 def count(node: Node, *shapes: Shape) -> Counts:
-    """Exact counts from the spec alone. `shapes`: of the inputs, which only the MACs depend on."""
+    """Exact counts from the spec alone. `shapes`: of the inputs, which only the MACs depend on: 0 without them."""
     table = named_params(node)
 
     def total(wanted: Callable[..., bool]) -> int:
@@ -163,5 +163,5 @@ def count(node: Node, *shapes: Shape) -> Counts:
         biases=total(lambda path, _: path.endswith(".bias") and path.removesuffix(".bias") in convolutions),
         buffers=total(lambda _, param: param.kind == "statistic"),
         state_keys=len(table),
-        macs=sum(row.macs for row in summarise(node, *shapes)),
+        macs=sum(row.macs for row in summarise(node, *shapes)) if shapes else 0,
     )

@@ -1,0 +1,251 @@
+"""The family against what is not the reference: mpmath, exact identities, the maxout families that it smooths."""
+
+from __future__ import annotations
+
+import math
+
+import mpmath
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from acon_core import spec
+from acon_core.reference import forward
+from acon_core.surgery.bounds import KAPPA, bounds_of
+from acon_core.surgery.preserve import preserve
+
+mp = mpmath.mp
+
+# Each as anyone would write it down, for mpmath at 50 digits.
+FORMULAS = {
+    spec.Identity(): lambda x: x,
+    spec.ReLU(): lambda x: max(x, 0),
+    spec.ReLU6(): lambda x: min(max(x, 0), 6),
+    spec.LeakyReLU(slope=0.25): lambda x: x if x > 0 else x / 4,
+    spec.ELU(alpha=1.5): lambda x: x if x > 0 else (mp.exp(x) - 1) * 3 / 2,
+    spec.SELU(): lambda x: (
+        mp.mpf("1.0507009873554804934193349852946") * (x if x > 0 else mp.mpf("1.6732632423543772848170429916717") * (mp.exp(x) - 1))
+    ),
+    spec.CELU(alpha=1.75): lambda x: x if x > 0 else (mp.exp(x * 4 / 7) - 1) * 7 / 4,
+    spec.GELU(): lambda x: x * (1 + mp.erf(x / mp.sqrt(2))) / 2,
+    spec.GELU(approximate="tanh"): lambda x: (
+        x * (1 + mp.tanh(mp.sqrt(2 / mp.pi) * (x + mp.mpf("0.044715") * x**3))) / 2
+    ),
+    spec.SiLU(): lambda x: x / (1 + mp.exp(-x)),
+    spec.Mish(): lambda x: x * mp.tanh(mp.log(1 + mp.exp(x))),
+    spec.Softplus(beta=1.75): lambda x: mp.log(1 + mp.exp(x * 7 / 4)) * 4 / 7,
+    spec.HardSwish(): lambda x: x * min(max(x + 3, 0), 6) / 6,
+    spec.HardSigmoid(): lambda x: min(max(x + 3, 0), 6) / mp.mpf(6),
+    spec.Sigmoid(): lambda x: 1 / (1 + mp.exp(-x)),
+}  # fmt: skip
+# What the gradient is where a formula has a kink, as the spec's docstrings say it.
+KINKS = {
+    spec.ReLU(): {0.0: 0.0},
+    spec.ReLU6(): {0.0: 0.0, 6.0: 0.0},
+    spec.LeakyReLU(slope=0.25): {0.0: 0.25},
+    spec.ELU(alpha=1.5): {0.0: 1.5},
+    spec.SELU(): {0.0: 1.7580993408473768599402175208123},
+    spec.CELU(alpha=1.75): {0.0: 1.0},
+    spec.HardSwish(): {-3.0: 0.0, 3.0: 1.0},
+    spec.HardSigmoid(): {-3.0: 0.0, 3.0: 0.0},
+}
+
+
+def test_every_function_of_single_elements_is_here() -> None:
+    assert {type(node) for node in FORMULAS} == {
+        kind for kind in spec.ACTIVATIONS.values() if issubclass(kind, spec.Elementwise)
+    }
+
+
+def reference(node: spec.Node, x: float, **state: float) -> tuple[float, float]:
+    """The value and the derivative at one point."""
+    values = {name: np.full(param.shape, state[name]) for name, param in spec.named_params(node).items()}
+    result = forward(node, values, [np.full((1, 1), x)])
+    return float(result.values[0][0, 0]), float(result.vjp((np.ones((1, 1)),)).inputs[0][0, 0])
+
+
+@pytest.mark.parametrize("node", FORMULAS, ids=str)
+@given(thousandths=st.integers(-100_000, 100_000))
+@settings(max_examples=60, deadline=None)
+def test_values_and_slopes_are_mpmath_s(node: spec.Node, thousandths: int) -> None:
+    """Off the kinks, where a derivative is what mpmath differentiates."""
+    x = thousandths / 1000 + 0.0003
+    y, slope = reference(node, x)
+    with mpmath.workdps(50):
+        exact, derivative = FORMULAS[node](mpmath.mpf(x)), mpmath.diff(FORMULAS[node], mpmath.mpf(x))
+        assert abs(y - exact) <= 4e-16 * max(abs(x), 1)
+        assert abs(slope - derivative) <= 4e-15
+
+
+@pytest.mark.parametrize("node", FORMULAS, ids=str)
+def test_gradients_at_kinks_are_the_spec_s(node: spec.Node) -> None:
+    for x, slope in KINKS.get(node, {}).items():
+        for signed in {x, -x} if x == 0 else {x}:
+            assert reference(node, signed)[1] == pytest.approx(slope, abs=1e-15), (node, signed)
+
+
+@pytest.mark.parametrize("node", FORMULAS, ids=str)
+def test_far_out_everything_is_finite(node: spec.Node) -> None:
+    for x in (1e30, -1e30, 3e38, -3e38, 1e4, -1e4, 710.0, -745.2):
+        y, slope = reference(node, x)
+        assert math.isfinite(y), x
+        assert math.isfinite(slope), x
+
+
+values = st.integers(-4000, 4000).map(lambda n: n / 1000)
+gates = st.integers(-2500, 2500).map(lambda n: n / 1000)
+
+
+@given(x=values, p2=gates, beta=gates)
+@settings(max_examples=80, deadline=None)
+def test_acon_a_and_b_and_swish_are_acon_c_with_fixed_slopes(x: float, p2: float, beta: float) -> None:
+    assert reference(spec.AconA(1), x, beta=beta) == reference(spec.AconC(1), x, p1=1.0, p2=0.0, beta=beta)
+    assert reference(spec.AconB(1), x, p2=p2, beta=beta) == reference(spec.AconC(1), x, p1=1.0, p2=p2, beta=beta)
+    assert reference(spec.Swish(), x, weight=beta) == reference(spec.AconC(1), x, p1=1.0, p2=0.0, beta=beta)
+
+
+def smooth_maximum(arguments: list[np.ndarray], beta: float) -> tuple[np.ndarray, tuple[np.ndarray, ...]]:
+    names = [f"x{i}" for i in range(len(arguments))]
+    node = spec.graph(", ".join(names), [f"y = s({', '.join(names)})"], "y", {"s": spec.SmoothMaximum(beta)})
+    result = forward(node, {}, arguments)
+    return result.values[0], result.vjp((np.ones_like(arguments[0]),)).inputs
+
+
+@given(x=st.lists(values, min_size=2, max_size=5), beta=gates)
+@settings(max_examples=80, deadline=None)
+def test_smooth_maximum_is_mpmath_s(x: list[float], beta: float) -> None:
+    y, slopes = smooth_maximum([np.full((1, 1), each) for each in x], beta)
+
+    def exact(*arguments: mpmath.mpf) -> mpmath.mpf:
+        powers = [mp.exp(mpmath.mpf(beta) * each) for each in arguments]
+        return sum(each * power for each, power in zip(arguments, powers, strict=True)) / sum(powers)
+
+    with mpmath.workdps(40):
+        points = [mpmath.mpf(each) for each in x]
+        assert abs(y[0, 0] - exact(*points)) <= 1e-14
+        for index, slope in enumerate(slopes):
+            order = tuple(int(i == index) for i in range(len(x)))
+            assert abs(slope[0, 0] - mpmath.diff(exact, tuple(points), order)) <= 1e-13
+
+
+def test_the_maxout_families_are_smooth_maximum_s_limits() -> None:
+    """max(x, 0), max(x, p x) and max(x, T(x)) as beta grows, their ACON members at any beta, the mean at 0."""
+    x = np.random.default_rng(0).uniform(-3, 3, (2, 1, 4, 5))
+    pairs = {"relu": 0 * x, "prelu": 0.25 * x, "frelu": np.roll(x, 1, 3)}
+    for other in pairs.values():
+        near, _ = smooth_maximum([x, other], 400.0)
+        np.testing.assert_allclose(near, np.maximum(x, other), atol=0.2785 / 400)
+        np.testing.assert_allclose(smooth_maximum([x, other], 0.0)[0], (x + other) / 2, atol=1e-15)
+        np.testing.assert_allclose(smooth_maximum([x, other], -400.0)[0], np.minimum(x, other), atol=0.2785 / 400)
+    state = {"beta": np.full((1, 1, 1, 1), 1.7)}
+    np.testing.assert_allclose(smooth_maximum([x, 0 * x], 1.7)[0], forward(spec.AconA(1), state, [x]).values[0], atol=1e-15)
+    state["p2"] = np.full((1, 1, 1, 1), 0.25)
+    np.testing.assert_allclose(smooth_maximum([x, 0.25 * x], 1.7)[0], forward(spec.AconB(1), state, [x]).values[0], atol=1e-15)
+
+
+def test_smooth_maximum_overflows_for_no_finite_values() -> None:
+    a, b = np.array([[1e300, -1e300, 1e4]]), np.array([[1e299, 1e300, -1e4]])
+    y, slopes = smooth_maximum([a, b], 2.0)
+    np.testing.assert_array_equal(y, np.maximum(a, b))
+    np.testing.assert_array_equal(slopes[0], (a > b).astype(float))
+
+
+def test_dyrelu_starts_as_relu_and_shares_the_gradient_where_pieces_meet() -> None:
+    """With theta 0 the pieces are x and 0: at x = 0 each has half, so that the slope there is 1/2."""
+    for variant in ("A", "B"):
+        node = spec.DyReLU(5, variant=variant)  # type: ignore[arg-type]
+        table = spec.named_params(node)
+        state = {path: p.init.draw(p.shape, None) if p.kind == "derived" else np.zeros(p.shape) for path, p in table.items()}  # type: ignore[arg-type]
+        x = np.array([-2.0, -0.5, 0.0, 0.5, 3.0]).reshape(1, 5)
+        result = forward(node, state, [x])
+        np.testing.assert_array_equal(result.values[0], np.maximum(x, 0))
+        np.testing.assert_array_equal(result.vjp((np.ones_like(x),)).inputs[0], [[0, 0, 0.5, 1, 1]])
+
+
+@given(p1=gates, p2=gates, beta=gates, x=st.lists(st.floats(-50, 50), min_size=1, max_size=20))
+@settings(max_examples=60, deadline=None)
+def test_the_derivative_lies_within_its_bounds(p1: float, p2: float, beta: float, x: list[float]) -> None:
+    state = {name: np.full((1, 1, 1, 1), value) for name, value in {"p1": p1, "p2": p2, "beta": beta}.items()}
+    found = bounds_of(spec.AconC(1), state)
+    slopes = forward(spec.AconC(1), state, [np.array(x).reshape(1, 1, -1)]).vjp((np.ones((1, 1, len(x))),)).inputs[0]
+    assert (slopes >= found.low[0] - 1e-12).all()
+    assert (slopes <= found.high[0] + 1e-12).all()
+
+
+def test_the_bounds_are_reached() -> None:
+    """At z = +-2.3993572805154677, where the second derivative is 0."""
+    assert pytest.approx((2.3993572805154676678 + 2) / 4, abs=1e-15) == KAPPA
+    state = {"p1": np.full((1, 1, 1, 1), 1.2), "p2": np.full((1, 1, 1, 1), -0.8), "beta": np.full((1, 1, 1, 1), 1.5)}
+    found = bounds_of(spec.AconC(1), state)
+    ends = [reference(spec.AconC(1), z / 3.0, p1=1.2, p2=-0.8, beta=1.5)[1] for z in (-2.3993572805154677, 2.3993572805154677)]
+    assert ends == pytest.approx([found.low[0], found.high[0]], abs=1e-14)
+    flat = bounds_of(spec.AconC(1), state | {"beta": np.zeros((1, 1, 1, 1))})
+    assert (flat.low[0], flat.high[0], flat.linear[0]) == (pytest.approx(0.2), pytest.approx(0.2), True)
+
+
+OLD = {
+    "relu": (spec.ReLU(), {}),
+    "identity": (spec.Identity(), {}),
+    "leaky_relu": (spec.LeakyReLU(slope=0.125), {}),
+    "prelu": (spec.PReLU(), {"weight": np.array([0.3])}),
+    "prelu per channel": (spec.PReLU(4, shared=False), {"weight": np.array([0.3, -0.2, 1.0, 0.0])}),
+    "hardswish": (spec.HardSwish(), {}),
+    "silu": (spec.SiLU(), {}),
+    "swish": (spec.Swish(), {"weight": np.array([0.7])}),
+    "gelu": (spec.GELU(), {}),
+}
+EXACT = {
+    ("silu", "acon_a"), ("silu", "acon_b"), ("silu", "acon_c"), ("silu", "swish"), ("swish", "acon_a"), ("swish", "acon_b"),
+    ("swish", "acon_c"), ("swish", "swish"), ("identity", "acon_b"), ("identity", "acon_c"), ("relu", "repact"),
+    ("identity", "repact"), ("leaky_relu", "repact"), ("prelu", "repact"), ("hardswish", "repact"),
+    ("relu", "fused_repact"), ("identity", "fused_repact"), ("leaky_relu", "fused_repact"), ("prelu", "fused_repact"),
+    ("hardswish", "fused_repact"), ("relu", "prelu"), ("identity", "prelu"), ("leaky_relu", "prelu"), ("prelu", "prelu"),
+}  # fmt: skip
+BOUNDED = {
+    ("relu", "acon_a"), ("relu", "acon_b"), ("relu", "acon_c"), ("leaky_relu", "acon_b"), ("leaky_relu", "acon_c"),
+    ("prelu", "acon_b"), ("prelu", "acon_c"), ("prelu per channel", "acon_b"), ("prelu per channel", "acon_c"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("new", spec.ACTIVATIONS)
+@pytest.mark.parametrize("old", OLD)
+def test_what_is_said_to_be_preserved_is(old: str, new: str) -> None:
+    before, old_state = OLD[old]
+    after = spec.activation(new, 4)
+    found = preserve(before, old_state, after, beta=50.0)
+    expected = {True: 0.0}.get((old, new) in EXACT, 0.278464542761074 / 50 if (old, new) in BOUNDED else None)
+    assert (None if found is None else found.bound) == expected
+    if found is None:
+        return
+    state = spec.initial_state(after, 0, "float64") | found.values
+    x = np.random.default_rng(1).uniform(-8, 8, (3, 4, 5, 6))
+    x.reshape(-1)[:5] = [0.0, -3.0, 3.0, 1.278 / 50, -1.278 / 50]
+    difference = forward(after, state, [x]).values[0] - forward(before, old_state, [x]).values[0]
+    assert np.abs(difference).max() <= found.bound + 1e-14
+    if found.bound:
+        assert np.abs(difference).max() > found.bound / 100, "the bound says nothing"
+
+
+def test_repact_iii_preserves_in_evaluation_and_repact_ii_cannot() -> None:
+    node = spec.RepAct(variant=3)
+    found = preserve(spec.HardSwish(), {}, node, 50.0)
+    state = spec.initial_state(node, 0, "float64") | found.values
+    x = np.random.default_rng(1).uniform(-8, 8, (3, 4, 5, 6))
+    np.testing.assert_allclose(forward(node, state, [x]).values[0], forward(spec.HardSwish(), {}, [x]).values[0], atol=1e-14)
+    assert preserve(spec.HardSwish(), {}, spec.RepAct(variant=2), 50.0) is None
+
+
+def test_channels_may_be_at_any_axis() -> None:
+    """Each channelwise activation gives the same, transposed, wherever its channels are."""
+    x = np.random.default_rng(2).uniform(-3, 3, (3, 6, 4, 5))
+    for name, kind in spec.ACTIVATIONS.items():
+        if not issubclass(kind, spec.ChannelwiseActivation):
+            continue
+        first = spec.activation(name, 6)
+        state = {path: np.asarray(value, np.float64) for path, value in spec.initial_state(first, 4).items()}
+        expected = forward(first, state, [x]).values[0]
+        for axis in (1, 2, 3, -1, -2):
+            turned = np.moveaxis(x, 1, axis)
+            found = forward(spec.activation(name, 6, channel_axis=axis), state, [turned]).values[0]
+            np.testing.assert_array_equal(np.moveaxis(found, axis, 1), expected, err_msg=f"{name} {axis}")
