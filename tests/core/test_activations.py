@@ -17,6 +17,8 @@ from acon_core.surgery.preserve import preserve
 
 mp = mpmath.mp
 
+with mpmath.workdps(50):
+    SCALE = mp.mpf("1.0507009873554804934193349852946")
 # Each as anyone would write it down, for mpmath at 50 digits.
 FORMULAS = {
     spec.Identity(): lambda x: x,
@@ -24,9 +26,7 @@ FORMULAS = {
     spec.ReLU6(): lambda x: min(max(x, 0), 6),
     spec.LeakyReLU(slope=0.25): lambda x: x if x > 0 else x / 4,
     spec.ELU(alpha=1.5): lambda x: x if x > 0 else (mp.exp(x) - 1) * 3 / 2,
-    spec.SELU(): lambda x: (
-        mp.mpf("1.0507009873554804934193349852946") * (x if x > 0 else mp.mpf("1.6732632423543772848170429916717") * (mp.exp(x) - 1))
-    ),
+    spec.SELU(): lambda x: SCALE * (x if x > 0 else mp.mpf("1.6732632423543772848170429916717") * (mp.exp(x) - 1)),
     spec.CELU(alpha=1.75): lambda x: x if x > 0 else (mp.exp(x * 4 / 7) - 1) * 7 / 4,
     spec.GELU(): lambda x: x * (1 + mp.erf(x / mp.sqrt(2))) / 2,
     spec.GELU(approximate="tanh"): lambda x: (
@@ -249,3 +249,134 @@ def test_channels_may_be_at_any_axis() -> None:
             turned = np.moveaxis(x, 1, axis)
             found = forward(spec.activation(name, 6, channel_axis=axis), state, [turned]).values[0]
             np.testing.assert_array_equal(np.moveaxis(found, axis, 1), expected, err_msg=f"{name} {axis}")
+
+
+def sigma(z: np.ndarray) -> np.ndarray:
+    return 1 / (1 + np.exp(-z))
+
+
+def acon(x: np.ndarray, p1: np.ndarray | float, p2: np.ndarray | float, beta: np.ndarray) -> np.ndarray:
+    """As the released code writes it."""
+    return (p1 * x - p2 * x) * sigma(beta * (p1 * x - p2 * x)) + p2 * x
+
+
+def norm(x: np.ndarray, state: dict[str, np.ndarray], name: str) -> np.ndarray:
+    """Batch normalisation in evaluation."""
+    w, b, m, v = (state[f"{name}.{key}"].reshape(1, -1, 1, 1) for key in ("weight", "bias", "running_mean", "running_var"))
+    return w * (x - m) / np.sqrt(v + 1e-5) + b
+
+
+def layer_norm(x: np.ndarray, state: dict[str, np.ndarray], name: str) -> np.ndarray:
+    w, b = (state[f"{name}.{key}"].reshape(1, -1, 1, 1) for key in ("weight", "bias"))
+    return w * (x - x.mean(1, keepdims=True)) / np.sqrt(x.var(1, keepdims=True) + 1e-5) + b
+
+
+def full(x: np.ndarray, state: dict[str, np.ndarray], name: str) -> np.ndarray:
+    """A 1x1 convolution of one pixel, or a linear layer."""
+    weight = state[f"{name}.weight"].reshape(len(state[f"{name}.bias"]), -1)
+    flat = x.reshape(len(x), -1)
+    return (flat @ weight.T + state[f"{name}.bias"]).reshape(len(x), -1, 1, 1)
+
+
+def funnel(x: np.ndarray, state: dict[str, np.ndarray], stride: int = 1) -> np.ndarray:
+    """The depthwise 3x3 convolution with padding 1, pixel by pixel."""
+    padded = np.pad(x, ((0, 0), (0, 0), (1, 1), (1, 1)))
+    rows, columns = (range(0, size, stride) for size in x.shape[2:])
+    windows = np.stack([np.stack([padded[:, :, i : i + 3, j : j + 3] for j in columns], 2) for i in rows], 2)
+    return (windows * state["conv_frelu.weight"][:, 0][:, None, None]).sum((4, 5)) + state["conv_frelu.bias"].reshape(
+        1, -1, 1, 1
+    )
+
+
+def pooled(x: np.ndarray) -> np.ndarray:
+    """The 3x3 max pool with stride 2 and padding 1, pixel by pixel."""
+    padded = np.pad(x, ((0, 0), (0, 0), (1, 1), (1, 1)), constant_values=-np.inf)
+    rows, columns = (range(0, size, 2) for size in x.shape[2:])
+    return np.stack([np.stack([padded[:, :, i : i + 3, j : j + 3].max((2, 3)) for j in columns], 2) for i in rows], 2)
+
+
+def dynamic(x: np.ndarray, s: dict[str, np.ndarray]) -> np.ndarray:
+    theta = full(np.maximum(full(x.mean((2, 3)), s, "fc1"), 0), s, "fc2")
+    a1, a2, b1, b2 = np.moveaxis((2 * sigma(theta) - 1).reshape(len(x), -1, 4) * [1, 1, 0.5, 0.5] + [1, 0, 0, 0], 2, 0)
+    a1, a2, b1, b2 = (each[:, :, None, None] for each in (a1, a2, b1, b2))
+    return np.maximum(a1 * x + b1, a2 * x + b2)
+
+
+def generated(x: np.ndarray, s: dict[str, np.ndarray], beta: np.ndarray) -> np.ndarray:
+    return acon(x, s["p1"], s["p2"], sigma(beta))
+
+
+# Every activation with parameters, in evaluation, written out from the papers and the released code.
+WRITTEN_OUT = {
+    "swish": lambda x, s: x * sigma(s["weight"] * x),
+    "prelu": lambda x, s: np.maximum(x, 0) + s["weight"] * np.minimum(x, 0),
+    "prelu(shared=false)": lambda x, s: np.maximum(x, 0) + s["weight"].reshape(1, -1, 1, 1) * np.minimum(x, 0),
+    "arelu": lambda x, s: np.maximum(x, 0) * (1 + sigma(s["beta"])) - np.maximum(-x, 0) * np.clip(s["alpha"], 0.01, 0.99),
+    "dyrelu(variant=A)": dynamic,
+    "dyrelu(variant=B)": dynamic,
+    "frelu": lambda x, s: np.maximum(x, norm(funnel(x, s), s, "bn_frelu")),
+    "acon_a": lambda x, s: x * sigma(s["beta"] * x),
+    "acon_b": lambda x, s: acon(x, 1.0, s["p2"], s["beta"]),
+    "acon_c": lambda x, s: acon(x, s["p1"], s["p2"], s["beta"]),
+    "meta_acon(reduction=4)": lambda x, s: generated(
+        x, s, norm(full(norm(full(x.mean((2, 3)), s, "fc1"), s, "bn1"), s, "fc2"), s, "bn2")
+    ),
+    "meta_acon(reduction=4, norm=none)": lambda x, s: generated(x, s, full(full(x.mean((2, 3)), s, "fc1"), s, "fc2")),
+    "meta_acon(reduction=4, norm=layer)": lambda x, s: generated(
+        x, s, layer_norm(full(layer_norm(full(x.mean((2, 3)), s, "fc1"), s, "ln1"), s, "fc2"), s, "ln2")
+    ),
+    "meta_acon(level=layer)": lambda x, s: generated(x, s, x.sum((1, 2, 3), keepdims=True)),
+    "meta_acon(level=layer, reduce=mean)": lambda x, s: generated(x, s, x.mean((1, 2, 3), keepdims=True)),
+    "meta_acon(level=pixel)": lambda x, s: generated(x, s, x),
+    "acon_frelu": lambda x, s: norm(acon(1.0, x, norm(funnel(x, s), s, "bn1"), 1.0), s, "bn2"),
+    "acon_frelu(stride=2)": lambda x, s: norm(acon(1.0, pooled(x), norm(funnel(x, s, 2), s, "bn1"), 1.0), s, "bn2"),
+}
+INITIAL = {
+    "swish": {"weight": 0.25},
+    "prelu": {"weight": 0.25},
+    "arelu": {"alpha": 0.9, "beta": 2.0},
+    "acon_a": {"beta": 1.0},
+    "acon_b": {"p2": 0.25, "beta": 1.0},
+    "acon_c": {"beta": 1.0},
+    "acon_c(init=paper)": {"p1": 1.0, "p2": 0.0, "beta": 1.0},
+    "meta_acon(init=paper)": {"p1": 1.0, "p2": 0.0},
+    "repact": {"weights": 0.25, "alpha": 0.25},
+    "fused_repact": {"identity": 0.3125, "relu": 0.4375, "hardswish": 0.25},
+}
+
+
+@pytest.mark.parametrize("name", WRITTEN_OUT)
+def test_the_reference_is_what_the_papers_write(name: str) -> None:
+    random = np.random.default_rng(5)
+    node = spec.bind(spec.parse_activation(name), 6)
+    state = {
+        path: param.init.draw(param.shape, None) if param.kind == "derived" else random.uniform(0.3, 1.4, param.shape)  # type: ignore[arg-type]
+        for path, param in spec.named_params(node).items()
+    }
+    state = {path: -value if path in ("p2", "fc2.weight", "fc1.bias") else value for path, value in state.items()}
+    x = random.uniform(-3, 3, (3, 6, 4, 5)) * (0.05 if name == "meta_acon(level=layer)" else 1.0)
+    found = forward(node, state, [x]).values[0]
+    np.testing.assert_allclose(found, WRITTEN_OUT[name](x, state), rtol=0, atol=2e-14)
+
+
+def test_every_activation_with_parameters_is_written_out() -> None:
+    """Here, or in `test_fusion`, where RepAct's branches are."""
+    kinds = {type(spec.parse_activation(name)) for name in WRITTEN_OUT}
+    assert kinds | {spec.RepAct, spec.FusedRepAct} == {
+        kind for kind in spec.ACTIVATIONS.values() if issubclass(kind, spec.Activation)
+    }
+
+
+@pytest.mark.parametrize("name", INITIAL)
+def test_initial_values_are_the_published_ones(name: str) -> None:
+    state = spec.initial_state(spec.bind(spec.parse_activation(name), 6), 1, "float64")
+    for path, value in INITIAL[name].items():
+        np.testing.assert_array_equal(state[path], value)
+
+
+def test_published_slopes_are_standard_normal() -> None:
+    for name in ("acon_c", "meta_acon"):
+        state = spec.initial_state(spec.activation(name, 4000), 1, "float64")
+        for path in ("p1", "p2"):
+            assert abs(state[path].mean()) < 0.08
+            assert abs(state[path].std() - 1) < 0.06

@@ -233,10 +233,10 @@ def test_activation_names_read_back(text: str, expected: spec.Node) -> None:
 
 @pytest.mark.parametrize(
     "text",
-    (
+    [
         "aconz", "acon_c(beta=2)", "meta_acon(reduction=0)", "meta_acon(norm=group)", "meta_acon(level=row)", "relu(", "",
         "repact(variant=4)", "prelu(shared=maybe)", "celu(alpha=x)", "celu(alpha=0)", "softplus(beta=-1)", "dyrelu(variant=C)",
-    ),
+    ],
 )  # fmt: skip
 def test_an_activation_that_does_not_exist_is_refused(text: str) -> None:
     with pytest.raises(SpecError):

@@ -1,0 +1,80 @@
+"""Every activation that a user can name: its public class where frameworks lack it, and the options that its tests go through.
+
+The signatures are the same in all four backends; what is particular to one (dtype, device, rngs) is keyword-only.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Descriptor:
+    """`public`: the name and signature of the class, empty for functions of single elements, which frameworks have.
+    `options`: what is passed beside the channels, once for each entry. `ranks`: of the inputs it takes."""
+
+    public: str = ""
+    signature: str = ""
+    options: tuple[dict[str, Any], ...] = field(default_factory=lambda: ({},))
+    ranks: tuple[int, ...] = (2, 3, 4, 5)
+
+
+CHANNELS = "channels"
+DESCRIPTORS = {
+    "identity": Descriptor(),
+    "relu": Descriptor(),
+    "relu6": Descriptor(),
+    "leaky_relu": Descriptor(options=({}, {"slope": 0.3})),
+    "elu": Descriptor(options=({}, {"alpha": 0.7})),
+    "selu": Descriptor(),
+    "celu": Descriptor(options=({}, {"alpha": 0.7})),
+    "gelu": Descriptor(options=({}, {"approximate": "tanh"})),
+    "silu": Descriptor(),
+    "mish": Descriptor(),
+    "softplus": Descriptor(options=({}, {"beta": 0.6})),
+    "hardswish": Descriptor(),
+    "hardsigmoid": Descriptor(),
+    "sigmoid": Descriptor(),
+    "prelu": Descriptor("PReLU", "(channels=None, shared=True)", ({}, {"shared": False})),
+    "swish": Descriptor("Swish", "()"),
+    "arelu": Descriptor("AReLU", "()"),
+    "dyrelu": Descriptor(
+        "DyReLU", "(channels, variant='A', reduction=4)", ({"variant": "A"}, {"variant": "B", "reduction": 2})
+    ),
+    "frelu": Descriptor("FReLU", "(channels)", ranks=(4,)),
+    "acon_a": Descriptor("AconA", "(channels)"),
+    "acon_b": Descriptor("AconB", "(channels)"),
+    "acon_c": Descriptor("AconC", "(channels, init='published')", ({}, {"init": "paper"})),
+    "meta_acon": Descriptor(
+        "MetaAconC",
+        "(channels, reduction=16, norm='batch', init='published', level='channel', reduce='sum')",
+        (
+            {"reduction": 4},
+            {"reduction": 4, "norm": "none"},
+            {"reduction": 4, "norm": "layer", "init": "paper"},
+            {"level": "layer", "reduce": "mean"},
+            {"level": "pixel"},
+        ),
+    ),
+    "acon_frelu": Descriptor("AconFReLU", "(channels, stride=1)", ({}, {"stride": 2}), ranks=(4,)),
+    "repact": Descriptor("RepAct", "(variant=1)", ({"variant": 1}, {"variant": 2}, {"variant": 3})),
+    "fused_repact": Descriptor("FusedRepAct", "(shift=False)", ({}, {"shift": True})),
+}
+
+# The public functions beside them. AXIS is where a framework has its channels: 1, or -1.
+FUNCTIONS = {
+    "acon": "(x, p1, p2, beta, channel_axis=AXIS)",
+    "smooth_maximum": "(*values, beta=1.0)",
+    "activation": "(name, channels=None, *, channel_axis=AXIS, **options)",
+    "create": "(name, act='acon_c', num_classes=1000)",
+    "load": "(path, network=None, act=None)",
+    "replace_activations": "(model, replacements, example, *, channel_axis=AXIS, beta=100.0)",
+    "param_groups": "(model, weight_decay)",
+    "fuse": "(model)",
+    "fold": "(model)",
+    "doctor": "(module, *, channel_axis=AXIS)",
+    "gradient_bounds": "(model)",
+}
+# Keyword-only parameters that are a framework's own, not part of what must be the same.
+FRAMEWORK_S = {"dtype", "device", "rngs", "path", "seed"}
