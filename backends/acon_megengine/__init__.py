@@ -9,13 +9,39 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from acon_megengine.activations import AconC, MetaAconC
+    from acon_megengine.activations import (
+        AconA,
+        AconB,
+        AconC,
+        AconFReLU,
+        AReLU,
+        DyReLU,
+        FReLU,
+        FusedRepAct,
+        MetaAconC,
+        PReLU,
+        RepAct,
+        Swish,
+        activation,
+    )
     from acon_megengine.backend import create, load
-    from acon_megengine.functional import acon
+    from acon_megengine.functional import acon, smooth_maximum
+    from acon_megengine.surgery import doctor, fold, fuse, gradient_bounds, param_groups, replace_activations
 
-_HOME = {"AconC": "activations", "MetaAconC": "activations", "acon": "functional", "create": "backend", "load": "backend"}
+__all__ = [
+    "AReLU", "AconA", "AconB", "AconC", "AconFReLU", "DyReLU", "FReLU", "FusedRepAct", "MetaAconC", "PReLU", "RepAct", "Swish",
+    "acon", "activation", "create", "doctor", "fold", "fuse", "gradient_bounds", "load", "param_groups",
+    "replace_activations", "smooth_maximum",
+]  # fmt: skip
 
-__all__ = ["AconC", "MetaAconC", "acon", "create", "load"]
+_HOME = {
+    **dict.fromkeys(__all__[:12], "activations"),
+    **dict.fromkeys(("acon", "smooth_maximum"), "functional"),
+    **dict.fromkeys(("doctor", "fold", "fuse", "gradient_bounds", "param_groups", "replace_activations"), "surgery"),
+    "activation": "activations",
+    "create": "backend",
+    "load": "backend",
+}
 
 
 def __getattr__(name: str) -> Any:

@@ -1,7 +1,14 @@
 """The activations as modules to put into a network of one's own: each is its spec's graph under a name."""
 
+# ruff: noqa: D101  (a public class has its docstring from its spec)
+
 from __future__ import annotations
 
+import inspect
+from dataclasses import MISSING, fields
+from typing import Any
+
+import megengine.module as M
 from megengine import random
 
 from acon_core import spec
@@ -9,54 +16,109 @@ from acon_megengine.build import Place, build, make
 from acon_megengine.layout import layout
 from acon_megengine.modules import Graph
 
+_HERE = """
+`path`: where in a network it stands, for errors. float32 parameters; 16-bit inputs are computed in float32. For the backward
+pass each function in it keeps its arguments alone. MegEngine's kernels swallow NaN: so does this."""
+
+
+def _signature(kind: type[spec.Node]) -> inspect.Signature:
+    """The fields of a spec as a constructor's parameters, and after them, by keyword alone, those of a place."""
+    found = []
+    for each in fields(kind):
+        required = each.name == "channels" and kind is not spec.PReLU
+        default = inspect.Parameter.empty if required or each.default is MISSING else each.default
+        how = inspect.Parameter.KEYWORD_ONLY if each.kw_only else inspect.Parameter.POSITIONAL_OR_KEYWORD
+        annotation = "int" if required else each.type
+        found.append(inspect.Parameter(each.name, how, default=default, annotation=annotation))
+    found.append(inspect.Parameter("path", inspect.Parameter.KEYWORD_ONLY, default="", annotation="str"))
+    return inspect.Signature(sorted(found, key=lambda each: each.kind))
+
 
 class Activation(Graph):
-    """The graph of an activation's spec with its initial values, drawn from a seed that MegEngine's generator gives."""
+    """The graph of an activation's spec. A subclass names it, `class AconC(Activation, kind=spec.AconC)`.
 
-    def __init__(self, node: spec.Layer, path: str) -> None:
+    From that it has its signature, its docstring and the rule that builds it. Its constructor draws initial values from a
+    seed that MegEngine's generator gives; built from a spec, it is left for a state to be loaded.
+    """
+
+    kind: type[spec.Node]
+
+    def __init_subclass__(cls, kind: type[spec.Node] | None = None) -> None:
+        super().__init_subclass__()
+        if kind is None:
+            return
+        cls.kind, cls.__signature__ = kind, _signature(kind)  # type: ignore[attr-defined]
+        cls.__doc__ = f"{inspect.getdoc(kind)}\n{_HERE}"
+        build.register(kind)(cls._of)
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        given = self.__signature__.bind(*args, **kwargs).arguments  # type: ignore[attr-defined]
+        path = given.pop("path", "")
+        self._assemble(self.kind(**given), path)
+        self.start()
+
+    @classmethod
+    def _of(cls, node: spec.Layer, place: Place) -> Activation:
+        made = cls.__new__(cls)
+        made._assemble(node, place.path)
+        return made
+
+    def _assemble(self, node: Any, path: str) -> None:
         super().__init__(node, lambda name, child: make(child, Place(spec.join(path, name))))
+
+    def start(self) -> None:
+        """Set every parameter to an initial value of the spec, drawn anew."""
         seed = int(random.uniform(0, 2**24, (1,)).item())
-        self.load_state_dict(layout.to_native(node, spec.initial_state(node, seed)))
+        self.load_state_dict(layout.to_native(self.spec, spec.initial_state(self.spec, seed)))
 
 
-class AconC(Activation):
-    """ACON-C: y = (p1 - p2) x sigmoid(beta (p1 - p2) x) + p2 x, with p1, p2, beta (1, C, 1, 1) learnt per channel.
+class AconA(Activation, kind=spec.AconA): ...
 
-    `channels`: C. `init`: `published` (p1, p2 ~ N(0, 1), beta = 1) or `paper` (1, 0, 1: it starts as SiLU). `path`: where
-    in a network it stands, for errors. (N, C, ...) of any rank -> the same. Smooth, no kinks; keeps its input and
-    parameters alone for the backward pass. Source: Ma et al. 2021, section 3.2; nmaac/acon acon.py.
+
+class AconB(Activation, kind=spec.AconB): ...
+
+
+class AconC(Activation, kind=spec.AconC): ...
+
+
+class MetaAconC(Activation, kind=spec.MetaAconC): ...
+
+
+class FReLU(Activation, kind=spec.FReLU): ...
+
+
+class AconFReLU(Activation, kind=spec.AconFReLU): ...
+
+
+class RepAct(Activation, kind=spec.RepAct): ...
+
+
+class FusedRepAct(Activation, kind=spec.FusedRepAct): ...
+
+
+class Swish(Activation, kind=spec.Swish): ...
+
+
+class PReLU(Activation, kind=spec.PReLU): ...
+
+
+class AReLU(Activation, kind=spec.AReLU): ...
+
+
+class DyReLU(Activation, kind=spec.DyReLU): ...
+
+
+def activation(name: str, channels: int | None = None, *, channel_axis: int = 1, path: str = "", **options: Any) -> M.Module:
+    """The activation of a name as a module: `activation("meta_acon", 64, level="pixel")`, `activation("LReLU")`.
+
+    `name`: of `acon_core.spec.ACTIVATIONS` or ALIASES (`acon list activations` prints them), capitals and underscores aside,
+    or one with options, `dyrelu(variant=B)`. `channels`: C, for those that know their width; the others ignore it, as they
+    do `channel_axis`: 1 for (N, C, ...), -1 for (N, ..., C). `path`: where in a network it stands, for errors. `options`: the
+    activation's own.
+    Returns an instance of the public class with its initial values, or the module of a function without parameters.
+    Raises SpecError for a name, an option or a value that does not exist, or where `channels` is needed and not given.
     """
-
-    def __init__(self, channels: int, init: spec.InitName = "published", *, path: str = "") -> None:
-        super().__init__(spec.AconC(channels, init), path)
-
-
-class MetaAconC(Activation):
-    """Meta-ACON, channel level: ACON-C whose beta is generated per sample from the mean of x by two 1x1 convolutions.
-
-    `channels`: C. `reduction`: r, the hidden width is max(r, C // r). `norm`: `batch` as released, or `none`. `init` and
-    `path`: as for AconC. (N, C, ...) of any rank -> the same. Smooth, no kinks.
-    Raises OneValuePerChannelError in training with norm `batch` and a batch of one.
-    Source: Ma et al. 2021, section 3.3; nmaac/acon acon.py.
-    """
-
-    def __init__(
-        self,
-        channels: int,
-        reduction: int = 16,
-        norm: spec.Norm = "batch",
-        init: spec.InitName = "published",
-        *,
-        path: str = "",
-    ) -> None:
-        super().__init__(spec.MetaAconC(channels, reduction, norm, init), path)
-
-
-@build.register(spec.AconC)
-def _(node: spec.AconC, place: Place) -> Graph:
-    return AconC(node.width, node.init, path=place.path)
-
-
-@build.register(spec.MetaAconC)
-def _(node: spec.MetaAconC, place: Place) -> Graph:
-    return MetaAconC(node.width, node.reduction, node.norm, node.init, path=place.path)
+    made = make(spec.activation(name, channels, channel_axis=channel_axis, **options), Place(path))
+    if isinstance(made, Activation):
+        made.start()
+    return made

@@ -29,6 +29,9 @@ from acon_megengine.layout import layout
 
 DTYPES = ("float32",)
 
+# Whose NaN becomes a number in `maximum`, `minimum`, `relu` or the vectorised body of `sigmoid`.
+SWALLOWED = ("relu", "relu6", "leaky_relu", "elu", "selu", "celu", "softplus", "hardsigmoid", "sigmoid")
+
 
 class MegEngineModel:
     """A MegEngine module under the verbs of `acon_core.backends.Model`."""
@@ -117,7 +120,10 @@ class MegEngineBackend:
 
     name = "megengine"
     dtypes = DTYPES
-    waivers = (Waiver("max_pool2d/ties", "dx", "MegEngine gives the whole gradient to every one of equal values"),)
+    waivers = (
+        Waiver("max_pool2d/ties", "dx", "MegEngine gives the whole gradient to every one of equal values"),
+        *(Waiver(f"act/{name}/not_finite", "y", "MegEngine's kernels swallow NaN") for name in SWALLOWED),
+    )
 
     def build(self, node: spec.Node, *, dtype: str = "float32", seed: int = 0, compiled: bool = False) -> MegEngineModel:
         if dtype not in DTYPES:

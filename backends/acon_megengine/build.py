@@ -21,10 +21,15 @@ build: spec.Rules[M.Module] = spec.Rules("acon_megengine.build")
 
 
 def make(node: spec.Node, place: Place) -> M.Module:
-    """The module of a node, its parameters not yet set: by its rule if it has one, else its graph line by line."""
+    """The module of a node, its parameters not yet set: by its rule if it has one, else its graph line by line.
+
+    The module's `spec` is the node.
+    """
     if isinstance(node, spec.Graph | spec.Layer) and type(node) not in build:
         return modules.Graph(node, lambda name, child: make(child, replace(place, path=spec.join(place.path, name))))
-    return build(node, place)
+    made = build(node, place)
+    made.spec = node
+    return made
 
 
 @build.register(spec.Conv2d)
@@ -43,7 +48,7 @@ def _(node: spec.BatchNorm, place: Place) -> M.Module:
 
 @build.register(spec.Linear)
 def _(node: spec.Linear, place: Place) -> M.Module:
-    return M.Linear(node.in_features, node.out_features, node.bias)
+    return modules.Linear(node.in_features, node.out_features, node.bias)
 
 
 @build.register(spec.MaxPool2d)
@@ -51,51 +56,16 @@ def _(node: spec.MaxPool2d, place: Place) -> M.Module:
     return M.MaxPool2d(node.kernel, node.stride, node.padding)
 
 
-@build.register(spec.GlobalAvgPool)
-def _(node: spec.GlobalAvgPool, place: Place) -> M.Module:
-    return modules.GlobalAvgPool()
-
-
-@build.register(spec.Flatten)
-def _(node: spec.Flatten, place: Place) -> M.Module:
-    return modules.Flatten()
-
-
 @build.register(spec.Dropout)
 def _(node: spec.Dropout, place: Place) -> M.Module:
     return M.Dropout(node.rate)
 
 
-@build.register(spec.Concat)
-def _(node: spec.Concat, place: Place) -> M.Module:
-    return modules.Concat()
+@build.register(spec.LayerNorm)
+def _(node: spec.LayerNorm, place: Place) -> M.Module:
+    return modules.LayerNorm(node.channels, node.eps)
 
 
-@build.register(spec.Split)
-def _(node: spec.Split, place: Place) -> M.Module:
-    return modules.Split(node.parts, node.interleaved)
-
-
-@build.register(spec.Shuffle)
-def _(node: spec.Shuffle, place: Place) -> M.Module:
-    return modules.Shuffle(node.groups)
-
-
-@build.register(spec.ReLU)
-def _(node: spec.ReLU, place: Place) -> M.Module:
-    return M.ReLU()
-
-
-@build.register(spec.SiLU)
-def _(node: spec.SiLU, place: Place) -> M.Module:
-    return M.SiLU()
-
-
-@build.register(spec.Sigmoid)
-def _(node: spec.Sigmoid, place: Place) -> M.Module:
-    return M.Sigmoid()
-
-
-@build.register(spec.Acon)
-def _(node: spec.Acon, place: Place) -> M.Module:
-    return modules.Acon()
+@build.register(*modules.FUNCTIONS)
+def _(node: spec.Node, place: Place) -> M.Module:
+    return modules.Apply(node)

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from numpy.typing import NDArray
 
 from acon_core.layout import Layout, Slot
-from acon_core.spec import BatchNorm, Conv2d, Linear
+from acon_core.spec import BatchNorm, Conv2d, LayerNorm, Linear
 
 layout = Layout("megengine")
 
@@ -28,8 +28,8 @@ def _(node: Conv2d) -> Mapping[str, Slot | None]:
     return slots
 
 
-@layout.register(Linear)
-def _(node: Linear) -> Mapping[str, Slot | None]:
+@layout.register(Linear, LayerNorm)
+def _(node: Linear | LayerNorm) -> Mapping[str, Slot | None]:
     return {name: Slot(name) for name in node.params}
 
 

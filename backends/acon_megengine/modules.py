@@ -1,48 +1,71 @@
-"""What MegEngine lacks, defines otherwise or gets wrong, as modules: biases, BatchNorm, shuffle, split, the graph runner."""
+"""What MegEngine lacks, defines otherwise or gets wrong, as modules: biases, norms, functions of a node, the graph runner."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import fields
+from functools import partial, reduce
+from operator import add, mul
+from typing import Any
 
 import megengine.functional as F
 import megengine.module as M
 import numpy as np
 from megengine import Parameter, Tensor
-from megengine.autodiff import Function
 
 from acon_core import spec
 from acon_core.errors import OneValuePerChannelError, SpecError
-from acon_megengine.functional import acon, sum_to
+from acon_megengine import pointwise
+from acon_megengine.functional import (
+    acon,
+    attention_slopes,
+    branches,
+    collapse_branches,
+    dynamic_maximum,
+    maximum,
+    slopes,
+    smooth_maximum,
+)
+from acon_megengine.gradient import custom, to_rank
 
 
-def _flat_space(x: Tensor) -> Tensor:
-    """(N, C, ...) of any rank as (N, C, S)."""
-    return F.flatten(F.expand_dims(x, -1), 2)
+def _shift(x: Tensor, bias: Tensor) -> Tensor:
+    """x + bias, with the gradient of the bias that `sum_to` has right."""
+    return custom(add, lambda g, x, bias: (g, g), x, bias)
 
 
-class _Shift(Function):
-    """x + bias, with the gradient of the bias that `sum_to` has right; one call an instance."""
-
-    def forward(self, x: Tensor, bias: Tensor) -> Tensor:
-        self.bias = bias
-        return x + bias
-
-    def backward(self, g: Tensor) -> tuple[Tensor, Tensor]:
-        return g, sum_to(g, self.bias)
+def _mean(x: Tensor, axes: Sequence[int]) -> Tensor:
+    # One axis at a time: MegEngine adds along all that it is given in one long sum.
+    return reduce(partial(F.mean, keepdims=True), reversed(axes), x)
 
 
-class _Normalise(Function):
-    """weight (x - mean) inverse + bias, likewise; `mean` and `inverse`, the statistics, take no gradient."""
+def _statistics(x: Tensor, axes: Sequence[int]) -> tuple[Tensor, Tensor]:
+    """Mean and biased variance over the axes."""
+    mean = _mean(x, axes)
+    away = x - mean
+    return mean, _mean(away * away, axes)
 
-    def forward(self, x: Tensor, mean: Tensor, inverse: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-        self.saved = (x, mean, inverse, weight, bias)
-        return (x - mean) * (weight * inverse) + bias
 
-    def backward(self, g: Tensor) -> tuple[Tensor | None, ...]:
-        x, mean, inverse, weight, bias = self.saved
-        dweight = sum_to(g * ((x - mean) * inverse), weight)
-        return g * (weight * inverse), None, None, dweight, sum_to(g, bias)
+def _normalise(
+    x: Tensor, mean: Tensor, variance: Tensor, weight: Tensor, bias: Tensor, eps: float, axes: Sequence[int]
+) -> Tensor:
+    """weight (x - mean) / sqrt(variance + eps) + bias. The statistics are those of x over `axes`; without axes, constants."""
+
+    def value(x: Tensor, mean: Tensor, variance: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        return (x - mean) * (weight * (variance + eps) ** -0.5) + bias
+
+    def gradient(
+        g: Tensor, x: Tensor, mean: Tensor, variance: Tensor, weight: Tensor, bias: Tensor
+    ) -> tuple[Tensor | None, ...]:
+        if axes:  # made from x anew, so that a gradient of this gradient sees them
+            mean, variance = _statistics(x, axes)
+        inverse = (variance + eps) ** -0.5
+        normal, told = (x - mean) * inverse, g * weight
+        through = _mean(told, axes) + normal * _mean(told * normal, axes) if axes else 0.0
+        return (told - through) * inverse, None, None, g * normal, g
+
+    return custom(value, gradient, x, mean, variance, weight, bias)
 
 
 class Conv2d(M.Conv2d):
@@ -50,14 +73,15 @@ class Conv2d(M.Conv2d):
 
     def forward(self, x: Tensor) -> Tensor:
         y = self.calc_conv(x, self.weight, None)
-        return y if self.bias is None else _Shift()(y, self.bias)
+        return y if self.bias is None else _shift(y, self.bias)
 
 
 class BatchNorm(M.BatchNorm2d):
-    """MegEngine's own in training; for any rank, and with the error that all four frameworks share for one value per channel.
+    """MegEngine's parameters and state, for any rank, with the error that all four frameworks share for one value per channel.
 
-    There MegEngine's would put 0 out and make `running_var` NaN for good. In evaluation, gradients are right in every run
-    (see `sum_to`).
+    There MegEngine's would put 0 out and make `running_var` NaN for good. Its kernel for CPU also adds all values of a channel
+    in one long float32 sum: of three million, as RepAct III has them, the result is off by 1e-3 (1.13.0). This one is not, and
+    takes half the time. Gradients are right in every run (see `sum_to`).
     """
 
     path = ""
@@ -66,70 +90,157 @@ class BatchNorm(M.BatchNorm2d):
         from_batch = self.training and not self.freeze
         if from_batch and math.prod(x._tuple_shape) == x._tuple_shape[1]:
             raise OneValuePerChannelError.at(self.path, x._tuple_shape)
-        if x.ndim != 4:
-            return self.forward(F.expand_dims(_flat_space(x), -1)).reshape(x.shape)
-        if self.training or self.freeze:
-            return super().forward(x)
-        inverse = (self.running_var + self.eps) ** -0.5
-        return _Normalise()(x, self.running_mean, inverse, self.weight, self.bias)
+        axes = [axis for axis in range(x.ndim) if axis != 1] if from_batch else []
+        weight, bias = (each.detach() if self.freeze else each for each in (self.weight, self.bias))
+        if from_batch:
+            mean, variance = _statistics(x.detach().astype("float32"), axes)
+            self._move(mean, variance, reduce(mul, (x.shape[axis] for axis in axes)))
+        else:
+            mean, variance = (to_rank(each, x, 1) for each in (self.running_mean, self.running_var))
+        return _normalise(x, mean, variance, to_rank(weight, x, 1), to_rank(bias, x, 1), self.eps, axes)
+
+    def _move(self, mean: Tensor, variance: Tensor, count: Tensor | int) -> None:
+        """The running statistics one step on; the variance of `count` values is made unbiased."""
+        for running, batch in ((self.running_mean, mean), (self.running_var, variance * (count / (count - 1)))):
+            running[...] = self.momentum * running + (1.0 - self.momentum) * F.reshape(batch, running.shape)
 
 
-class Acon(M.Module):
-    """The activation `acon(x, p1, p2, beta)`, without parameters of its own."""
+class Linear(M.Linear):
+    """MegEngine's own, with a gradient of the bias that is right in every run (see `sum_to`)."""
 
-    def forward(self, x: Tensor, p1: Tensor, p2: Tensor, beta: Tensor) -> Tensor:
-        return acon(x, p1, p2, beta)
+    def forward(self, x: Tensor) -> Tensor:
+        y = F.linear(x, self.weight)
+        return y if self.bias is None else _shift(y, to_rank(self.bias, y, -1))
 
 
-class GlobalAvgPool(M.Module):
+class LayerNorm(M.Module):
+    """Normalisation over the channels, axis 1, of each position."""
+
+    def __init__(self, channels: int, eps: float) -> None:
+        super().__init__()
+        self.eps = eps
+        self.weight, self.bias = Parameter(np.ones(channels, np.float32)), Parameter(np.zeros(channels, np.float32))
+
+    def forward(self, x: Tensor) -> Tensor:
+        mean, variance = _statistics(x.detach().astype("float32"), [1])
+        return _normalise(x, mean, variance, to_rank(self.weight, x, 1), to_rank(self.bias, x, 1), self.eps, [1])
+
+
+def flat(x: Tensor) -> Tensor:
+    """(N, C, ...) -> (N, all the rest). MegEngine's flatten kills the process on an empty batch."""
+    return F.flatten(x, 1) if x._tuple_shape[0] else F.reshape(x, (0, math.prod(x._tuple_shape[1:])))
+
+
+def _as_image(x: Tensor) -> Tensor:
+    """(N, C, 1, ...) of any rank -> (N, C, 1, 1)."""
+    if x.ndim < 4:
+        return F.expand_dims(x, list(range(x.ndim, 4)))
+    return F.squeeze(x, list(range(4, x.ndim))) if x.ndim > 4 else x
+
+
+def global_avg_pool(x: Tensor) -> Tensor:
     """(N, C, ...) -> (N, C, 1, 1): the mean over space, of any rank and size."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        return F.expand_dims(F.mean(_flat_space(x), 2, keepdims=True), -1)
+    return _as_image(_mean(x, range(2, x.ndim)))
 
 
-class Flatten(M.Module):
-    """(N, C, H, W) -> (N, C H W)."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        return F.flatten(x, 1)
-
-
-class Concat(M.Module):
+def concat(*values: Tensor) -> Tensor:
     """Values joined along the channels."""
-
-    def forward(self, *values: Tensor) -> Tensor:
-        return F.concat(values, 1)
+    return F.concat(values, 1)
 
 
-class Split(M.Module):
+def split(x: Tensor, parts: int, interleaved: bool) -> tuple[Tensor, ...]:
     """The channels in equal parts: every `parts`-th from i on when interleaved, else consecutive runs."""
-
-    def __init__(self, parts: int, interleaved: bool) -> None:
-        super().__init__()
-        self.parts, self.interleaved = parts, interleaved
-
-    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
-        if self.interleaved:
-            return tuple(x[:, part :: self.parts] for part in range(self.parts))
-        return tuple(F.split(x, self.parts, 1))
-
-    def _module_info_string(self) -> str:
-        return f"{self.parts}, interleaved={self.interleaved}"
+    return tuple(x[:, part::parts] for part in range(parts)) if interleaved else tuple(F.split(x, parts, 1))
 
 
-class Shuffle(M.Module):
+def shuffle(x: Tensor, groups: int) -> Tensor:
     """Channel shuffle: y[:, j groups + g] = x[:, g C / groups + j]."""
+    return F.flatten(F.stack(F.split(x, groups, 1), 2), 1, 2)
 
-    def __init__(self, groups: int) -> None:
+
+def reduce_sample(x: Tensor, how: str) -> Tensor:
+    """(N, C, ...) -> (N, 1, 1, 1): the sum or the mean over all of a sample."""
+    # One axis at a time, as in `_mean`.
+    return _as_image(reduce(partial(F.sum if how == "sum" else F.mean, keepdims=True), range(1, x.ndim), x))
+
+
+def move_axis(x: Tensor, source: int, destination: int) -> Tensor:
+    """One axis moved to another place, the others in their order."""
+    order = [axis for axis in range(x.ndim) if axis != source % x.ndim]
+    order.insert(destination % x.ndim, source % x.ndim)
+    return F.transpose(x, order)
+
+
+def as_one_channel(x: Tensor) -> Tensor:
+    """(N, C, ...) -> (N, 1, all the rest)."""
+    return F.expand_dims(flat(x), 1)
+
+
+def shape_like(x: Tensor, like: Tensor) -> Tensor:
+    """The first value in the shape of the second."""
+    return F.reshape(x, like.shape)
+
+
+def _acon(x: Tensor, *gates: Tensor, p1: float | None, p2: float | None) -> Tensor:
+    """The fixed gates put where the spec has them, the taken ones in the other places."""
+    taken = iter(gates)
+    return acon(x, *(next(taken) if fixed is None else fixed for fixed in (p1, p2, None)))
+
+
+def _branches(*values: Tensor, shift: bool) -> Tensor:
+    """Whether a shift is among the values, their number tells."""
+    return branches(*values)
+
+
+FUNCTIONS: dict[type[spec.Node], Callable[..., Any]] = {
+    spec.GlobalAvgPool: global_avg_pool,
+    spec.Flatten: flat,
+    spec.Concat: concat,
+    spec.Split: split,
+    spec.Shuffle: shuffle,
+    spec.ReduceSample: reduce_sample,
+    spec.MoveAxis: move_axis,
+    spec.AsOneChannel: as_one_channel,
+    spec.ShapeLike: shape_like,
+    spec.Identity: pointwise.identity,
+    spec.ReLU: pointwise.relu,
+    spec.ReLU6: pointwise.relu6,
+    spec.LeakyReLU: pointwise.leaky_relu,
+    spec.ELU: pointwise.elu,
+    spec.SELU: pointwise.selu,
+    spec.CELU: pointwise.celu,
+    spec.GELU: pointwise.gelu,
+    spec.SiLU: pointwise.silu,
+    spec.Mish: pointwise.mish,
+    spec.Softplus: pointwise.softplus,
+    spec.HardSwish: pointwise.hardswish,
+    spec.HardSigmoid: pointwise.hardsigmoid,
+    spec.Sigmoid: pointwise.sigmoid,
+    spec.Acon: _acon,
+    spec.SmoothMaximum: smooth_maximum,
+    spec.Maximum: maximum,
+    spec.Slopes: slopes,
+    spec.AttentionSlopes: attention_slopes,
+    spec.CollapseBranches: collapse_branches,
+    spec.Branches: _branches,
+    spec.DynamicMaximum: dynamic_maximum,
+}
+"""What a node without parameters computes: `function(*values, **its fields)`."""
+
+
+class Apply(M.Module):
+    """A node without parameters, `spec`: its function of FUNCTIONS, with the node's fields as keywords."""
+
+    def __init__(self, node: spec.Node) -> None:
         super().__init__()
-        self.groups = groups
+        self.spec = node
 
-    def forward(self, x: Tensor) -> Tensor:
-        return F.flatten(F.stack(F.split(x, self.groups, 1), 2), 1, 2)
+    def forward(self, *values: Tensor) -> Any:
+        node = self.spec
+        return FUNCTIONS[type(node)](*values, **{each.name: getattr(node, each.name) for each in fields(node)})
 
     def _module_info_string(self) -> str:
-        return f"{self.groups}"
+        return str(self.spec)
 
 
 class Graph(M.Module):
@@ -147,7 +258,9 @@ class Graph(M.Module):
             if hasattr(self, name):
                 raise SpecError(f"Graph: {name!r} is an attribute of every MegEngine module; give the child another name")
         for name, param in self.graph.params.items():
-            setattr(self, name, Parameter(np.zeros(param.shape, np.float32)))
+            # A tensor that is no Parameter is a buffer: in the state, and not trained.
+            kind = Parameter if param.kind == "weight" else Tensor
+            setattr(self, name, kind(np.zeros(param.shape, np.float32)))
         for name, child in self.graph.children.items():
             setattr(self, name, make(name, child))
 

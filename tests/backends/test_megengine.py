@@ -101,3 +101,354 @@ def test_grouped_weights_live_as_megengine_s_own() -> None:
     depthwise = model.features[1].branch_main[3]
     assert tuple(depthwise.weight.shape) == (24, 1, 1, 3, 3)
     assert tuple(depthwise.bias.shape) == (1, 24, 1, 1)
+
+
+def back(function, *arrays, cotangent=None):  # type: ignore[no-untyped-def]
+    """The value of a function of tensors, and the gradient of its sum (or of what is told) for each."""
+    import megengine as mge
+    from megengine.autodiff import GradManager
+
+    tensors = [mge.Tensor(np.asarray(array, np.float32)) for array in arrays]
+    with GradManager().attach(tensors) as gm:
+        y = function(*tensors)
+        gm.backward(y, mge.Tensor(np.ones(y.shape, np.float32) if cotangent is None else cotangent))
+    return y.numpy(), *(tensor.grad.numpy() for tensor in tensors)
+
+
+SELU_SCALE, SELU_LEFT = 1.0507009873554805, 1.0507009873554805 * 1.6732632423543772
+# By hand: function, options, and at each x the value and the gradient, at kinks that of the spec.
+POINTS: list[tuple[str, dict[str, object], list[tuple[float, float, float]]]] = [
+    ("identity", {}, [(-2.0, -2.0, 1.0), (0.0, 0.0, 1.0)]),
+    ("relu", {}, [(-2.0, 0.0, 0.0), (-0.0, 0.0, 0.0), (0.0, 0.0, 0.0), (1e-8, 1e-8, 1.0)]),
+    ("relu6", {}, [(-1.0, 0.0, 0.0), (0.0, 0.0, 0.0), (5.0, 5.0, 1.0), (6.0, 6.0, 0.0), (7.0, 6.0, 0.0)]),
+    ("leaky_relu", {"slope": 0.25}, [(-4.0, -1.0, 0.25), (-0.0, 0.0, 0.25), (0.0, 0.0, 0.25), (1e-8, 1e-8, 1.0)]),
+    ("elu", {"alpha": 1.5}, [(-100.0, -1.5, 0.0), (-1e-8, -1.5e-8, 1.5), (0.0, 0.0, 1.5), (2.0, 2.0, 1.0)]),
+    ("selu", {}, [(-100.0, -SELU_LEFT, 0.0), (0.0, 0.0, SELU_LEFT), (2.0, 2 * SELU_SCALE, SELU_SCALE)]),
+    ("celu", {"alpha": 2.0}, [(-100.0, -2.0, 0.0), (0.0, 0.0, 1.0), (-2.0, -1.2642411176571153, 0.36787944117144233)]),
+    ("gelu", {}, [(0.0, 0.0, 0.5), (1.0, 0.8413447460685429, 1.0833154705876858), (-30.0, 0.0, 0.0)]),
+    ("gelu", {"approximate": "tanh"}, [(0.0, 0.0, 0.5), (1.0, 0.8411919906082768, 1.0829640838457826), (-30.0, 0.0, 0.0)]),
+    ("silu", {}, [(0.0, 0.0, 0.5), (1.0, 0.7310585786300049, 0.9276705118714869), (-88.5, 0.0, 0.0)]),
+    ("mish", {}, [(0.0, 0.0, 0.6), (1.0, 0.86509838827, 1.0490362201), (-1.0, -0.30340146137, 0.059216755877)]),
+    ("softplus", {"beta": 2.0}, [(0.0, 0.34657359027997264, 0.5), (40.0, 40.0, 1.0), (-10.0, 1.030576811e-9, 2.06115362e-9)]),
+    ("hardswish", {}, [(-4.0, 0, 0), (-3.0, 0, 0), (0.0, 0, 0.5), (1.0, 2 / 3, 5 / 6), (3.0, 3, 1), (4.0, 4, 1)]),
+    ("hardsigmoid", {}, [(-3.0, 0.0, 0.0), (0.0, 0.5, 1 / 6), (3.0, 1.0, 0.0), (9.0, 1.0, 0.0)]),
+    ("sigmoid", {}, [(0.0, 0.5, 0.25), (2.0, 0.8807970779778823, 0.1049935854035065), (-100.0, 0.0, 0.0)]),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "options", "points"), POINTS, ids=[f"{name}{list(o.values())}" for name, o, _ in POINTS])
+def test_pointwise(name: str, options: dict[str, object], points: list[tuple[float, float, float]]) -> None:
+    """Values, kinks, an array longer than a vector, and no NaN for whatever is finite."""
+    from acon_megengine import pointwise
+
+    function = getattr(pointwise, name)
+    x, value, slope = np.repeat(points, 37, axis=0).T
+    y, dx = back(lambda x: function(x, **options), x)
+    np.testing.assert_allclose(y, value, rtol=5e-7, atol=1e-12)
+    np.testing.assert_allclose(dx, slope, rtol=5e-7, atol=1e-7)
+    y, dx = back(lambda x: function(x, **options), np.repeat([1e30, -1e30, 3e38, -3e38], 37))
+    assert np.isfinite(y).all()
+    assert np.isfinite(dx).all()
+
+
+def test_16_bit_values_are_computed_in_float32() -> None:
+    import megengine as mge
+    from acon_megengine import functional, pointwise
+
+    x = np.linspace(-4, 4, 2001).astype(np.float16)
+    wide = mge.Tensor(x.astype(np.float32))
+    for function in (pointwise.mish, pointwise.gelu, pointwise.hardswish, lambda x: functional.smooth_maximum(x, -x)):
+        y = function(mge.Tensor(x))
+        assert y.dtype == np.float16
+        # MegEngine rounds ties to float16 away from zero, NumPy to even.
+        np.testing.assert_array_max_ulp(y.numpy(), function(wide).numpy().astype(np.float16), maxulp=1)
+
+
+def gated() -> dict[str, tuple[object, list[tuple[int, ...]]]]:
+    """Every gated function, with the shapes of x (3, 5, 4, 2) and of its gates."""
+    import megengine as mge
+    from acon_megengine import functional as f
+
+    x, channel, one, pixel = (3, 5, 4, 2), (1, 5, 1, 1), (1,), (3, 5, 4, 2)
+    constants = [mge.Tensor(np.array(v, np.float32)) for v in ((1.0, 1.0, 0.5, 0.5), (1.0, 0.0, 0.0, 0.0))]
+    return {
+        "acon": (f.acon, [x, channel, channel, (3, 5, 1, 1)]),
+        "acon_a": (lambda x, beta: f.acon(x, 1.0, 0.0, beta), [x, (5,)]),
+        "acon_b": (lambda x, p2, beta: f.acon(x, 1.0, p2, beta), [x, channel, channel]),
+        "acon_layer": (f.acon, [x, channel, channel, (3, 1, 1, 1)]),
+        "acon_pixel": (f.acon, [x, channel, one, pixel]),
+        "smooth_maximum": (lambda a, b, c, beta: f.smooth_maximum(a, b, c, beta=beta), [x, x, x, one]),
+        "maximum": (f.maximum, [x, x]),
+        "slopes": (f.slopes, [x, one]),
+        "slopes_per_channel": (f.slopes, [x, (5,)]),
+        "attention_slopes": (f.attention_slopes, [x, one, one]),
+        "collapse_branches": (lambda w, a: sum(f.collapse_branches(w, a, softmax=True)[:2]), [(4,), one]),
+        "branches": (f.branches, [x, one, one, one, one]),
+        "dynamic_maximum_a": (lambda x, theta: f.dynamic_maximum(x, theta, *constants), [x, (3, 4)]),
+        "dynamic_maximum_b": (lambda x, theta: f.dynamic_maximum(x, theta, *constants), [x, (3, 20)]),
+    }
+
+
+GATED = [
+    "acon", "acon_a", "acon_b", "acon_layer", "acon_pixel", "smooth_maximum", "maximum", "slopes", "slopes_per_channel",
+    "attention_slopes", "collapse_branches", "branches", "dynamic_maximum_a", "dynamic_maximum_b",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", GATED)
+def test_gated_gradients_are_those_of_differences_and_of_a_trace(name: str) -> None:
+    import megengine as mge
+    from megengine.autodiff import GradManager
+    from megengine.jit import trace
+
+    function, shapes = gated()[name]
+    rng = np.random.default_rng(GATED.index(name))
+    arrays = [rng.uniform(0.2, 0.9, shape) if i else rng.uniform(-2, 2, shape) for i, shape in enumerate(shapes)]
+    y, *found = back(function, *arrays)
+    cotangent = rng.uniform(-1, 1, y.shape).astype(np.float32)
+    y, *found = back(function, *arrays, cotangent=cotangent)
+    for index, (array, gradient) in enumerate(zip(arrays, found, strict=True)):
+        assert gradient.shape == array.shape
+        way = rng.uniform(-1, 1, array.shape)
+        step = 2e-3
+        ends = []
+        for sign in (1, -1):
+            moved = [a + sign * step * way if i == index else a for i, a in enumerate(arrays)]
+            values = function(*(mge.Tensor(a.astype(np.float32)) for a in moved)).numpy()  # type: ignore[operator]
+            ends.append((values.astype(np.float64) * cotangent).sum())
+        size = np.abs(gradient * way).sum() + 1e-2
+        assert abs((ends[0] - ends[1]) / (2 * step) - (gradient * way).sum()) < 2e-2 * size, index
+
+    @trace(symbolic=True)
+    def traced(*tensors):  # type: ignore[no-untyped-def]
+        with GradManager().attach(list(tensors)) as gm:
+            y = function(*tensors)  # type: ignore[operator]
+            gm.backward(y, mge.Tensor(cotangent))
+        return [y, *(tensor.grad for tensor in tensors)]
+
+    for _ in range(2):
+        tensors = [mge.Tensor(array.astype(np.float32)) for array in arrays]
+        for one, two in zip(traced(*tensors), [y, *found], strict=True):
+            np.testing.assert_allclose(one.numpy(), two, rtol=2e-5, atol=2e-6)
+
+
+@pytest.mark.parametrize("name", [name for name in GATED if name != "collapse_branches"])
+def test_arguments_alone_are_kept_for_the_backward_pass(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    from acon_megengine import gradient
+
+    kept = []
+    own = gradient._Custom.backward
+
+    def backward(self, g):  # type: ignore[no-untyped-def]
+        kept.append(sum(int(np.prod(tensor.shape)) for value in vars(self).values() for tensor in tensors(value)))
+        return own(self, g)
+
+    def tensors(value):  # type: ignore[no-untyped-def]
+        from megengine import Tensor
+
+        return [each for each in (value if isinstance(value, list | tuple) else [value]) if isinstance(each, Tensor)]
+
+    monkeypatch.setattr(gradient._Custom, "backward", backward)
+    function, shapes = gated()[name]
+    back(function, *(np.full(shape, 0.5) for shape in shapes))
+    constants = 8 if name.startswith("dynamic") else 0
+    assert kept == [sum(int(np.prod(shape)) for shape in shapes) + constants]
+
+
+def test_ties_and_knots_of_gated_functions() -> None:
+    from acon_megengine import functional as f
+
+    x = np.array([[-3.0, 0.0, -0.0, 3.0, 1.0]])
+    _, da, db = back(f.maximum, x, np.array([[-3.0, 0.0, 0.0, 2.0, 3e38]]))
+    assert da.tolist() == [[0.5, 0.5, 0.5, 1.0, 0.0]]
+    assert db.tolist() == [[0.5, 0.5, 0.5, 0.0, 1.0]]
+    _, dx, dnegative = back(f.slopes, x, [0.25])
+    assert dx.tolist() == [[0.25, 0.25, 0.25, 1.0, 1.0]]
+    assert dnegative.tolist() == [-3.0]
+    _, dx, *_ = back(f.branches, x, [2.0], [4.0], [6.0])
+    assert dx.tolist() == [[2.0, 5.0, 5.0, 12.0, 11.0]]
+    _, dx, dalpha, _ = back(f.attention_slopes, x, [1.5], [0.0])
+    np.testing.assert_allclose(dx, [[0.99, 0.99, 0.99, 1.5, 1.5]], rtol=1e-6)
+    assert dalpha.tolist() == [0.0]
+    import megengine as mge
+
+    lambdas, start = mge.Tensor([1.0, 1.0, 0.5, 0.5]), mge.Tensor([1.0, 0.0, 0.0, 0.0])
+    _, dx, _ = back(lambda x, theta: f.dynamic_maximum(x, theta, lambdas, start), x, np.zeros((1, 4)))
+    assert dx.tolist() == [[0.0, 0.5, 0.5, 1.0, 1.0]]
+
+
+def test_smooth_maximum_of_values_near_the_largest_float() -> None:
+    from acon_megengine import smooth_maximum
+
+    a, b = np.array([3e38, 3e38, -3e38, 1000.0, 2.0]), np.array([-3e38, 3e38, -3e38, 1000.1, -1.0])
+    for beta in (1.0, -2.0, 0.0, 1e6):
+        y, da, db = back(lambda a, b, beta=beta: smooth_maximum(a, b, beta=beta), a, b)
+        wide = [np.asarray(each, np.float32).astype(np.float64) for each in (a, b)]
+        z = beta * (wide[0] - wide[1])
+        s = np.exp(-np.logaddexp(0.0, -z))
+        bend = np.where(np.abs(z) < 700, z * s * (1 - s), 0.0)
+        np.testing.assert_allclose(y, wide[1] * (1 - s) + wide[0] * s, rtol=2e-7, atol=1e32)
+        np.testing.assert_allclose(da, s + bend, atol=3e-6)
+        np.testing.assert_allclose(db, 1 - s - bend, atol=3e-6)
+    with pytest.raises(TypeError, match="two values or more, found 1"):
+        smooth_maximum(a)
+
+
+@pytest.mark.parametrize(
+    "name", ["meta_acon", "meta_acon(norm=layer)", "repact(variant=3)", "dyrelu(variant=B)", "frelu", "mish"]
+)
+def test_an_empty_batch(name: str) -> None:
+    """`F.flatten` and `F.squeeze` of nothing end the process."""
+    import acon_megengine
+    import megengine as mge
+
+    module = acon_megengine.activation(name, 5)
+    module.eval()
+    assert module(mge.Tensor(np.zeros((0, 5, 4, 3), np.float32))).numpy().shape == (0, 5, 4, 3)
+
+
+def test_batch_norm_of_many_values_is_exact_to_rounding() -> None:
+    """MegEngine's kernel is off by 1e-3 here: RepAct III takes the whole tensor as one channel."""
+    import acon_megengine
+
+    x = np.random.default_rng(0).normal(1.0, 2.0, (8, 16, 64, 64)).astype(np.float32)
+    module = acon_megengine.RepAct(3)
+    y, _ = back(module, x)
+    branches = 0.3125 * x + 0.4375 * np.maximum(x, 0) + 0.25 * x * np.clip(x + 3.0, 0, 6) / 6
+    wide = branches.astype(np.float64)
+    np.testing.assert_allclose(y, (wide - wide.mean()) / np.sqrt(wide.var() + 1e-5), atol=4e-6)
+    np.testing.assert_allclose(module.norm.running_var.numpy().item(), 0.9 + 0.1 * wide.var(ddof=1), rtol=1e-6)
+
+
+def test_public_classes_are_their_specs() -> None:
+    import inspect
+
+    import acon_megengine
+
+    signature = inspect.signature(acon_megengine.MetaAconC)
+    assert list(signature.parameters)[:6] == ["channels", "reduction", "norm", "init", "level", "reduce"]
+    assert {p.name for p in signature.parameters.values() if p.kind is p.KEYWORD_ONLY} == {"channel_axis", "path"}
+    assert list(inspect.signature(acon_megengine.RepAct).parameters) == ["variant", "path"]
+    assert acon_megengine.PReLU().weight.numpy().tolist() == [0.25]
+    for wrong in ({"channels": 3, "widht": 2}, {}):
+        with pytest.raises(TypeError):
+            acon_megengine.AconC(**wrong)
+    made = acon_megengine.activation("DyReLUB", 6, reduction=2)
+    assert type(made) is acon_megengine.DyReLU
+    assert {"lambdas", "init_v"} <= set(made.state_dict())
+    assert {name for name, _ in made.named_parameters()} == {"fc1.weight", "fc1.bias", "fc2.weight", "fc2.bias"}
+    assert type(acon_megengine.create("acon/shufflenet_v2_x0_5").features[0]) is not acon_megengine.DyReLU
+    assert "(N, C, ...)" in acon_megengine.AconA.__doc__
+
+
+def users_model():  # type: ignore[no-untyped-def]
+    """Activations in every container that MegEngine looks into, a shared one, and one that is called as a function."""
+    import megengine.functional as F
+    import megengine.module as M
+
+    class Model(M.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.stem = M.Sequential(M.Conv2d(3, 6, 3, padding=1), M.BatchNorm2d(6), M.SiLU())
+            self.listed = [M.Conv2d(6, 4, 1), M.ReLU()]
+            self.paired = (M.Conv2d(4, 4, 3, padding=1, groups=2), M.PReLU(4))
+            self.named = {"conv": M.Conv2d(4, 6, 1), "act": M.LeakyReLU(0.125)}
+            self.shared = M.ReLU()
+            self.again = self.shared
+
+        def forward(self, x):  # type: ignore[no-untyped-def]
+            x = self.stem(x)
+            for layer in (*self.listed, *self.paired, self.named["conv"], self.named["act"]):
+                x = layer(x)
+            x = F.concat([self.shared(x), self.again(x[:, :2])], 1)
+            return F.relu(x)
+
+    return Model()
+
+
+def test_activations_are_replaced_in_a_user_s_model() -> None:
+    import acon_megengine
+    import megengine as mge
+    from megengine.optimizer import SGD
+
+    model, x = users_model(), mge.Tensor(np.random.default_rng(0).normal(size=(2, 3, 8, 6)).astype(np.float32))
+    model.train()
+    model.stem[1].eval()
+    model(x)
+    state = {name: array.copy() for name, array in model.state_dict().items()}
+    model.eval()
+    before = model(x).numpy()
+    model.train()
+    model.stem[1].eval()
+    wanted = {"silu": "acon_c", "relu": "acon_b", "prelu": "prelu(shared=false)", "leaky_relu": "repact"}
+    result = acon_megengine.replace_activations(model, wanted, x, beta=1000.0)
+    assert model.training
+    assert not model.stem[1].training
+    assert result.functional == ("relu in ",), str(result)
+    assert {site.path: site.new.split("(")[0] for site in result.replaced} == {
+        "stem.2": "acon_c", "listed.1": "acon_b", "paired.1": "prelu", "named.act": "repact",
+    }  # fmt: skip
+    assert {site.path for site in result.kept} == {"shared", "again"}  # called with 6 and with 2 channels
+    assert type(model.paired[1]) is acon_megengine.PReLU
+    assert [site.bound for site in result.replaced if site.path != "listed.1"] == [0.0] * 3
+    for name, array in state.items():
+        if name in model.state_dict() and name != "paired.1.weight":
+            np.testing.assert_array_equal(model.state_dict()[name], array)
+    model.eval()
+    np.testing.assert_allclose(model(x).numpy(), before, atol=2e-3)
+
+    groups = acon_megengine.param_groups(model, 1e-4)
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    assert [group["weight_decay"] for group in groups] == [1e-4, 0.0]
+    decayed = {"listed.0.weight", "named.conv.weight", "paired.0.weight", "stem.0.weight"}
+    assert {names[id(parameter)] for parameter in groups[0]["params"]} == decayed
+    assert len(groups[0]["params"]) + len(groups[1]["params"]) == len(names)
+    SGD(groups, lr=0.1)
+
+    bounds = acon_megengine.gradient_bounds(model)
+    assert set(bounds) == {"stem.2", "listed.1"}
+    assert bounds["stem.2"].high.shape == (6,)
+    acon_megengine.fuse(model)
+    assert type(model.named["act"]) is acon_megengine.FusedRepAct
+    np.testing.assert_allclose(model(x).numpy(), before, atol=2e-3)
+
+
+def test_fold_and_fuse_keep_the_function() -> None:
+    import acon_megengine
+    import megengine as mge
+    import megengine.module as M
+
+    x = mge.Tensor(np.random.default_rng(0).normal(size=(4, 8, 5, 3)).astype(np.float32))
+    model = M.Sequential(acon_megengine.MetaAconC(8, reduction=4), acon_megengine.RepAct(3))
+    for _ in range(3):
+        model(x)
+    model.eval()
+    before = model(x).numpy()
+    folded = acon_megengine.fuse(acon_megengine.fold(model))
+    assert not any("norm" in name or "bn" in name for name in folded.state_dict())
+    np.testing.assert_allclose(folded(x).numpy(), before, rtol=2e-5, atol=2e-6)
+    assert not folded[0].training
+
+
+def test_doctor_tells_acon_from_something_else() -> None:
+    import acon_megengine
+    import megengine as mge
+    import megengine.functional as F
+    import megengine.module as M
+
+    class Copied(M.Module):
+        def __init__(self, sign: float) -> None:
+            super().__init__()
+            self.sign = sign
+            self.p1, self.p2, self.beta = (mge.Parameter(np.ones((1, 4, 1, 1), np.float32)) for _ in range(3))
+
+        def forward(self, x):  # type: ignore[no-untyped-def]
+            slope = self.p1 - self.p2
+            return slope * x * F.sigmoid(self.sign * self.beta * slope * x) + self.p2 * x
+
+    assert acon_megengine.doctor(Copied(1.0)).healthy
+    assert acon_megengine.doctor(acon_megengine.AconC(4)).healthy
+    assert acon_megengine.doctor(acon_megengine.AconC(4, channel_axis=-1), channel_axis=-1).healthy
+    wrong = Copied(0.5)
+    assert not acon_megengine.doctor(wrong).healthy
+    assert wrong.p2.numpy().tolist() == np.ones((1, 4, 1, 1)).tolist()

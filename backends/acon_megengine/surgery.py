@@ -1,0 +1,261 @@
+"""Other people's MegEngine models: activations replaced, fused, folded and examined, with weight decay where it belongs."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from functools import partial
+from typing import Any
+from unittest.mock import patch
+
+import megengine.functional as F
+import megengine.module as M
+import numpy as np
+from megengine import Tensor
+from megengine.module.batchnorm import _BatchNorm
+from numpy.typing import NDArray
+
+from acon_core import spec, surgery
+from acon_core.spec import Node, Shape
+from acon_core.surgery import Observed
+from acon_megengine.arrays import to_array
+from acon_megengine.build import Place
+from acon_megengine.build import make as build_module
+from acon_megengine.layout import layout as megengine_layout
+
+NATIVE: dict[type[M.Module], Callable[[Any], Node]] = {
+    M.Identity: lambda module: spec.Identity(),
+    M.ReLU: lambda module: spec.ReLU(),
+    M.LeakyReLU: lambda module: spec.LeakyReLU(module.negative_slope),
+    M.PReLU: lambda module: spec.PReLU(module.num_parameters, shared=module.num_parameters == 1),
+    M.GELU: lambda module: spec.GELU(),
+    M.SiLU: lambda module: spec.SiLU(),
+    M.Sigmoid: lambda module: spec.Sigmoid(),
+}
+"""MegEngine's own activation modules, looked up by their exact type, as specs."""
+
+FUNCTIONS = ("relu", "relu6", "leaky_relu", "prelu", "gelu", "silu", "softplus", "sigmoid", "hswish", "hsigmoid")
+"""The activation functions of `megengine.functional`."""
+
+NORMS = (_BatchNorm, M.LayerNorm, M.GroupNorm, M.InstanceNorm, M.GeneralNorm)
+
+
+class MegEngineModules:
+    """MegEngine modules under the verbs of `acon_core.surgery.Modules`."""
+
+    layout = megengine_layout
+    channel_axis = 1
+
+    def sites(self, model: M.Module) -> Iterator[tuple[str, M.Module]]:
+        yield from _below(model, "")
+
+    def node(self, module: M.Module) -> Node | None:
+        made = vars(module).get("spec")
+        if isinstance(made, Node):
+            return made
+        return NATIVE[type(module)](module) if type(module) in NATIVE else None
+
+    def state(self, module: M.Module, node: Node) -> dict[str, NDArray]:
+        native = {name: np.array(array) for name, array in module.state_dict().items()}
+        if isinstance(module, M.PReLU):  # MegEngine has (1, C, 1, 1) where ours, as PyTorch, has (C,)
+            native = {name: array.reshape(-1) for name, array in native.items()}
+        return self.layout.to_canonical(node, native)[0]
+
+    def make(self, node: Node, state: Mapping[str, NDArray], like: M.Module) -> M.Module:
+        made = build_module(node, Place())
+        narrow = {
+            path: state[path] if param.integer else state[path].astype(np.float32)
+            for path, param in spec.named_params(node).items()
+        }
+        made.load_state_dict(self.layout.to_native(node, narrow))
+        for known in like.parameters():
+            for tensor in made.tensors():
+                tensor._reset(tensor.astype(known.dtype).to(known.device))
+            break
+        made.train(like.training)
+        return made
+
+    def replace(self, model: M.Module, path: str, module: M.Module) -> None:
+        _put(model, path.split("."), module)
+
+    def observe(self, model: M.Module, example: Any) -> Observed:
+        inputs: dict[str, list[Shape]] = {}
+        functional: list[str] = []
+        running: list[str] = []
+        paths: dict[int, list[str]] = {}
+        modules = dict(self.sites(model))
+        for path, module in modules.items():
+            paths.setdefault(id(module), []).append(path)
+
+        def enter(module: M.Module, given: Sequence[Any]) -> None:
+            running.append(paths[id(module)][0])
+            for path in paths[id(module)]:
+                inputs.setdefault(path, []).extend(each._tuple_shape for each in given[:1] if isinstance(each, Tensor))
+
+        def leave(module: M.Module, given: object, made: object) -> None:
+            running.pop()
+
+        def call(function: Callable[..., Any], name: str, *args: Any, **kwargs: Any) -> Any:
+            # MegEngine's own modules and ours call them too: there, a site explains it.
+            caller = sys._getframe(1).f_globals.get("__name__", "")
+            if caller.partition(".")[0] not in ("megengine", __name__.partition(".")[0]):
+                functional.append(f"{name} in {running[-1] if running else ''}")
+            return function(*args, **kwargs)
+
+        with _evaluating(model), ExitStack() as stack:
+            for module in {id(module): module for module in modules.values()}.values():
+                for hook in (module.register_forward_pre_hook(enter), module.register_forward_hook(leave)):
+                    stack.callback(hook.remove)
+            for name in FUNCTIONS:
+                own = getattr(F, name)
+                for namespace in (F, F.nn, F.elemwise):
+                    if getattr(namespace, name, None) is own:
+                        stack.enter_context(patch.object(namespace, name, partial(call, own, name)))
+            model(*example) if isinstance(example, tuple) else model(example)
+        return Observed(inputs, functional)
+
+    def parameters(self, model: M.Module) -> Iterator[tuple[str, Any, bool]]:
+        for path, parameter, owner in model.named_parameters(with_parent=True):
+            # A convolution's bias is 4-D, and so are the weights of norms and of MegEngine's PReLU.
+            weighs = parameter.ndim > 1 and not isinstance(owner, NORMS) and type(owner) not in NATIVE
+            yield path, parameter, weighs and path.split(".")[-1] != "bias"
+
+    def read(self, module: M.Module, name: str) -> NDArray:
+        value = getattr(module, name)
+        return to_array(value) if isinstance(value, Tensor) else np.array(value)
+
+    def write(self, module: M.Module, name: str, array: NDArray) -> None:
+        value = getattr(module, name)
+        if isinstance(value, Tensor):
+            value._reset(Tensor(array.astype(value.dtype), device=value.device))
+        else:
+            setattr(module, name, array.astype(np.asarray(value).dtype))
+
+    def run(self, module: M.Module, x: NDArray) -> NDArray:
+        with _evaluating(module):
+            return to_array(module(Tensor(x)))
+
+
+def _below(value: Any, path: str) -> Iterator[tuple[str, M.Module]]:
+    """The modules in a value, as MegEngine finds them: attributes, and what lists, tuples and dictionaries hold."""
+    if isinstance(value, M.Module):
+        yield path, value
+        parts: Any = vars(value).items()
+    elif isinstance(value, dict):
+        parts = value.items()
+    else:
+        parts = enumerate(value) if isinstance(value, list | tuple) else ()
+    for name, part in parts:
+        if isinstance(part, M.Module | dict | list | tuple):
+            yield from _below(part, spec.join(path, str(name)))
+
+
+def _put(holder: Any, names: Sequence[str], module: M.Module) -> Any:
+    """The holder with the module in the place that the names lead to; a tuple on the way is made anew."""
+    if not names:
+        return module
+    name, *rest = names
+    if isinstance(holder, tuple):
+        at = int(name)
+        return (*holder[:at], _put(holder[at], rest, module), *holder[at + 1 :])
+    if isinstance(holder, list | dict):
+        key = int(name) if isinstance(holder, list) else name
+        holder[key] = _put(holder[key], rest, module)
+    else:
+        setattr(holder, name, _put(getattr(holder, name), rest, module))
+    return holder
+
+
+@contextmanager
+def _evaluating(model: M.Module) -> Iterator[None]:
+    """In evaluation, each module's own mode put back afterwards."""
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, mode in modes:
+            module.training = mode
+
+
+modules = MegEngineModules()
+
+
+def replace_activations(
+    model: M.Module,
+    replacements: Mapping[str, str | Node],
+    example: Any,
+    *,
+    channel_axis: int = 1,
+    beta: float = 100.0,
+) -> surgery.Replacements:
+    """Replace activations of a model in place: `replace_activations(model, {"relu": "acon_c"}, x)`; `print` the result.
+
+    `replacements`: old names to new ones, with options where wanted, `repact(variant=1)`. `example`: a tensor, or a tuple of
+    them, that the model is run on once, in evaluation, to find the widths. `channel_axis`: where the activations' inputs have
+    their channels: 1, or -1 for tokens (N, L, C). The function is kept where it can be: exactly (SiLU into ACON, ReLU into
+    RepAct), or to 0.2785 / `beta` (ReLU into ACON); a model in training goes on as it was.
+    Returns what was done at each site and why not where nothing was; calls such as `F.relu(x)` in a forward are listed, since
+    nothing can replace them (those of a name imported by itself, `from ... import relu`, are not seen).
+    Make optimisers and traces after this, not before: the parameters are new.
+    Raises SpecError for a name that does not exist, AconError for a model that is itself an activation.
+    """
+    return surgery.replace_activations(modules, model, replacements, example, channel_axis=channel_axis, beta=beta)
+
+
+def param_groups(model: M.Module, weight_decay: float) -> list[dict[str, Any]]:
+    """The parameters in the two groups that an optimiser takes: `SGD(param_groups(model, 1e-4), lr=0.1, momentum=0.9)`.
+
+    The first has `weight_decay`: weights of convolutions and linear layers. The second has 0: biases, norms, and the
+    activations' p1, p2, beta, slopes and branch weights, which decay would draw towards a linear function.
+    Every parameter is in one of them, once.
+    """
+    chosen = surgery.decays(modules, model)
+    groups: dict[bool, list[Any]] = {True: [], False: []}
+    for path, parameter, _ in modules.parameters(model):
+        groups[chosen[path]].append(parameter)
+    return [{"params": groups[decay], "weight_decay": weight_decay if decay else 0.0} for decay in (True, False)]
+
+
+def fuse(model: M.Module) -> M.Module:
+    """Every RepAct of a model in its exact closed form, A x + B relu(x) + H hardswish(x) (+ c from RepAct III's norm).
+
+    For inference: five parameters become three or four, and the norm goes. The same function in evaluation, to rounding.
+    The model is changed in place and returned; one that is itself made from a spec, such as one that `create` made or a
+    `RepAct` alone, is returned as a new module and stays as it was.
+    Raises AconError where there is no RepAct.
+    """
+    return surgery.fuse(modules, model)
+
+
+def fold(model: M.Module) -> M.Module:
+    """The batch norms of every Meta-ACON generator folded into its two convolutions: weight gain, (bias - mean) gain + shift.
+
+    For inference: exact in evaluation, to rounding, since the generator is linear up to its sigmoid; it saves
+    2 (hidden + C) parameters a layer, and as many statistics.
+    The model is changed in place and returned; one that is itself made from a spec is returned as a new module and stays as
+    it was. Raises AconError where there is no Meta-ACON with norm `batch`.
+    """
+    return surgery.fold(modules, model)
+
+
+def doctor(module: M.Module, *, channel_axis: int = 1) -> surgery.Diagnosis:
+    """Whether a module, whoever wrote it, computes ACON-C: its exact identities, run one after the other.
+
+    `module`: has `p1`, `p2`, `beta` of C elements each, which are set to test values and put back; `channel_axis`: where its
+    input has the channels. The identities: symmetry in p1 and p2; f(beta) + f(-beta) = (p1 + p2) x; its value at beta = 0;
+    the odd part; homogeneity; the two closed forms; SiLU at (1, 0, 1); the maximum as beta grows.
+    Returns a Diagnosis; `print` shows what holds, `.healthy` sums up. Raises AconError for a module without such parameters.
+    """
+    return surgery.doctor(modules, module, channel_axis)
+
+
+def gradient_bounds(model: M.Module) -> dict[str, surgery.GradientBounds]:
+    """Between which values dy / dx lies, channel by channel, for every ACON activation of ours in a model, by its path.
+
+    The ends are kappa p1 + (1 - kappa) p2 and the same with p1 and p2 changed over, kappa = 1.0998: whatever x and beta are.
+    Each has arrays (C,) `low`, `high`, `beta` (None where it is generated) and `linear`, the channels that have lost their
+    bend; `print` shows a summary. Without such an activation: an empty dictionary. Source: Ma et al. 2021, section 3.2.
+    """
+    return surgery.gradient_bounds(modules, model)
