@@ -2,64 +2,142 @@
 
 from __future__ import annotations
 
+import inspect
+from dataclasses import MISSING, fields
+from inspect import Parameter, Signature
+from typing import Any
+
 import paddle
+from paddle import nn
 
 from acon_core import spec
-from acon_paddle.build import Place, build, make
+from acon_paddle.build import Place, below, build, make
 from acon_paddle.layout import layout
 from acon_paddle.modules import Graph
 
 
+def _signature(kind: type[spec.Activation]) -> Signature:
+    """The fields of a spec as a constructor's parameters, `channels` asked for where it is needed; then Paddle's own."""
+    given = []
+    for field in fields(kind):
+        wanted = field.name == "channels" and kind is not spec.PReLU
+        default = Parameter.empty if wanted or field.default is MISSING else field.default
+        how = Parameter.KEYWORD_ONLY if field.kw_only else Parameter.POSITIONAL_OR_KEYWORD
+        given.append(Parameter(field.name, how, default=default, annotation=field.type))
+    given.append(Parameter("dtype", Parameter.KEYWORD_ONLY, default=None, annotation="str | None"))
+    given.append(Parameter("path", Parameter.KEYWORD_ONLY, default="", annotation="str"))
+    return Signature(sorted(given, key=lambda parameter: parameter.kind))
+
+
 class Activation(Graph):
-    """The graph of an activation's spec with its initial values, drawn from a seed that Paddle's generator gives."""
+    """The graph of an activation's spec, with initial values drawn from a seed that Paddle's generator gives.
 
-    def __init__(self, node: spec.Layer, dtype: str | None, path: str) -> None:
-        dtype = dtype or paddle.get_default_dtype()
-        super().__init__(node, lambda name, child: make(child, Place(dtype, spec.join(path, name))), dtype)
-        seed = int(paddle.randint(0, 2**31 - 1, [1]).item())
-        self.set_state_dict(layout.to_native(node, spec.initial_state(node, seed, dtype)))
-
-
-class AconC(Activation):
-    """ACON-C: y = (p1 - p2) x sigmoid(beta (p1 - p2) x) + p2 x, with p1, p2, beta (1, C, 1, 1) learnt per channel.
-
-    `channels`: C. `init`: `published` (p1, p2 ~ N(0, 1), beta = 1) or `paper` (1, 0, 1: it starts as SiLU). `dtype`: of the
-    parameters, `float32` or `float64`. `path`: where it stands in a network, for errors. (N, C, ...) of any rank -> the same.
-    Smooth, no kinks; keeps its input and parameters alone for the backward pass, and can be differentiated once (see `acon`).
-    Source: Ma et al. 2021, section 3.2; nmaac/acon acon.py, whose names it has.
+    A subclass names its spec's type, whose fields are its parameters. It is also what that spec is built as.
     """
 
-    def __init__(self, channels: int, init: spec.InitName = "published", *, dtype: str | None = None, path: str = "") -> None:
-        super().__init__(spec.AconC(channels, init), dtype, path)
+    kind: type[spec.Activation]
+    __signature__: Signature
+
+    def __init_subclass__(cls, *, kind: type[spec.Activation]) -> None:
+        super().__init_subclass__()
+        cls.kind, cls.__signature__ = kind, _signature(kind)
+        cls.__doc__ = f"{inspect.getdoc(kind)}\n\n{inspect.getdoc(cls)}"
+        build.register(kind)(cls.of)
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        given = self.__signature__.bind(*args, **options)
+        given.apply_defaults()
+        values = given.arguments
+        place = Place(values.pop("dtype") or paddle.get_default_dtype(), values.pop("path"))
+        node = self.kind(**values)
+        super().__init__(node, below(place), place.dtype)
+        _start(self, node, place.dtype)
+
+    @classmethod
+    def of(cls, node: spec.Activation, place: Place) -> Activation:
+        """The layer of a spec, as Paddle starts parameters: their values are yet to be set."""
+        layer = cls.__new__(cls)
+        Graph.__init__(layer, node, below(place), place.dtype)
+        return layer
 
 
-class MetaAconC(Activation):
-    """Meta-ACON, channel level: ACON-C whose beta is generated per sample from the mean of x by two 1x1 convolutions.
+def _start(layer: nn.Layer, node: spec.Node, dtype: str) -> None:
+    """Set the initial values, drawn from a seed that Paddle's generator gives."""
+    seed = int(paddle.randint(0, 2**31 - 1, [1]).item())
+    layer.set_state_dict(layout.to_native(node, spec.initial_state(node, seed, dtype)))
 
-    `channels`: C. `reduction`: r, the hidden width is max(r, C // r). `norm`: `batch` as released, or `none`. `init`,
-    `dtype`, `path`: as for AconC. (N, C, ...) of any rank -> the same. Smooth, no kinks; can be differentiated once.
-    Raises OneValuePerChannelError in training with norm `batch` and a batch of one.
-    Source: Ma et al. 2021, section 3.3; nmaac/acon acon.py, whose names it has.
+
+class AconA(Activation, kind=spec.AconA):
+    """`dtype`: of the parameters, `float32` or `float64`. `path`: where it stands in a network, for errors. Keeps its input
+    and parameters alone for the backward pass; can be differentiated once (see `acon`)."""
+
+
+class AconB(Activation, kind=spec.AconB):
+    """`dtype`, `path`, the backward pass: as for AconA."""
+
+
+class AconC(Activation, kind=spec.AconC):
+    """`dtype`, `path`, the backward pass: as for AconA."""
+
+
+class MetaAconC(Activation, kind=spec.MetaAconC):
+    """`dtype`, `path`: as for AconA. Can be differentiated once. The generator's BatchNorm is ours, whose running variance is
+    the unbiased one."""
+
+
+class FReLU(Activation, kind=spec.FReLU):
+    """`dtype`, `path`: as for AconA. Its BatchNorm is ours, whose running variance is the unbiased one."""
+
+
+class AconFReLU(Activation, kind=spec.AconFReLU):
+    """`dtype`, `path`: as for AconA. Can be differentiated once. Its BatchNorms are ours, whose running variance is the
+    unbiased one."""
+
+
+class RepAct(Activation, kind=spec.RepAct):
+    """`dtype`, `path`: as for AconA. Keeps its input and a few numbers for the backward pass, variant 3 what its norm needs;
+    can be differentiated once."""
+
+
+class FusedRepAct(Activation, kind=spec.FusedRepAct):
+    """`dtype`, `path`, the backward pass: as for AconA."""
+
+
+class Swish(Activation, kind=spec.Swish):
+    """`dtype`, `path`, the backward pass: as for AconA. `paddle.nn.Swish` is SiLU: it learns nothing."""
+
+
+class PReLU(Activation, kind=spec.PReLU):
+    """`dtype`, `path`, the backward pass: as for AconA. What is `_weight` in `paddle.nn.PReLU` is `weight` here."""
+
+
+class AReLU(Activation, kind=spec.AReLU):
+    """`dtype`, `path`, the backward pass: as for AconA."""
+
+
+class DyReLU(Activation, kind=spec.DyReLU):
+    """`dtype`, `path`: as for AconA. Can be differentiated once. `lambdas`, `init_v`: buffers, in the state and not trained."""
+
+
+def activation(
+    name: str,
+    channels: int | None = None,
+    *,
+    channel_axis: int = 1,
+    dtype: str | None = None,
+    path: str = "",
+    **options: Any,
+) -> nn.Layer:
+    """The activation of a name as a layer: `activation("meta_acon", 64, level="pixel")`, `activation("LReLU", slope=0.2)`.
+
+    `name`: of `acon_core.spec.ACTIVATIONS` or `ALIASES`, capitals and underscores aside, also with options,
+    `"dyrelu(variant=B)"`. `channels`, `channel_axis`: for those that know their width, ignored by others. `dtype`: of the
+    parameters, else Paddle's default. `path`: where it stands in a network, for errors. `options`: fields of its spec.
+    Returns an instance of the public class (`MetaAconC`, ...) with initial values, or a layer without parameters.
+    Raises SpecError for a name, an option or a value that does not exist, and where `channels` is needed and not given.
     """
-
-    def __init__(
-        self,
-        channels: int,
-        reduction: int = 16,
-        norm: spec.Norm = "batch",
-        init: spec.InitName = "published",
-        *,
-        dtype: str | None = None,
-        path: str = "",
-    ) -> None:
-        super().__init__(spec.MetaAconC(channels, reduction, norm, init), dtype, path)
-
-
-@build.register(spec.AconC)
-def _(node: spec.AconC, place: Place) -> Graph:
-    return AconC(node.width, node.init, dtype=place.dtype, path=place.path)
-
-
-@build.register(spec.MetaAconC)
-def _(node: spec.MetaAconC, place: Place) -> Graph:
-    return MetaAconC(node.width, node.reduction, node.norm, node.init, dtype=place.dtype, path=place.path)
+    node = spec.activation(name, channels, channel_axis=channel_axis, **options)
+    place = Place(dtype or paddle.get_default_dtype(), path)
+    layer = make(node, place)
+    _start(layer, node, place.dtype)
+    return layer

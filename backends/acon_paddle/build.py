@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import dataclass, fields, replace
+from typing import Any
 
+import paddle
 from paddle import nn
 
 from acon_core import spec
-from acon_paddle import modules
+from acon_paddle import functional, modules, pointwise
 
 
 @dataclass(frozen=True)
@@ -21,13 +24,21 @@ class Place:
 build: spec.Rules[nn.Layer] = spec.Rules("acon_paddle.build")
 
 
+def below(place: Place) -> Callable[[str, spec.Node], nn.Layer]:
+    """How a graph at a place makes its children."""
+    return lambda name, child: make(child, replace(place, path=spec.join(place.path, name)))
+
+
 def make(node: spec.Node, place: Place) -> nn.Layer:
-    """The layer of a node, its parameters not yet set: by its rule if it has one, else its graph line by line."""
+    """The layer of a node, its parameters not yet set: by its rule if it has one, else its graph line by line.
+
+    Each has the node as `spec`.
+    """
     if isinstance(node, spec.Graph | spec.Layer) and type(node) not in build:
-        return modules.Graph(
-            node, lambda name, child: make(child, replace(place, path=spec.join(place.path, name))), place.dtype
-        )
-    return build(node, place)
+        return modules.Graph(node, below(place), place.dtype)
+    layer = build(node, place)
+    layer.spec = node
+    return layer
 
 
 @build.register(spec.Conv2d)
@@ -53,9 +64,9 @@ def _(node: spec.MaxPool2d, place: Place) -> nn.Layer:
     return nn.MaxPool2D(node.kernel, node.stride, node.padding)
 
 
-@build.register(spec.GlobalAvgPool)
-def _(node: spec.GlobalAvgPool, place: Place) -> nn.Layer:
-    return modules.GlobalAvgPool()
+@build.register(spec.LayerNorm)
+def _(node: spec.LayerNorm, place: Place) -> nn.Layer:
+    return modules.LayerNorm(node.channels, node.eps, dtype=place.dtype)
 
 
 @build.register(spec.Flatten)
@@ -68,11 +79,6 @@ def _(node: spec.Dropout, place: Place) -> nn.Layer:
     return modules.Dropout(node.rate)
 
 
-@build.register(spec.Concat)
-def _(node: spec.Concat, place: Place) -> nn.Layer:
-    return modules.Concat()
-
-
 @build.register(spec.Split)
 def _(node: spec.Split, place: Place) -> nn.Layer:
     return modules.Split(node.parts, node.interleaved)
@@ -83,21 +89,48 @@ def _(node: spec.Shuffle, place: Place) -> nn.Layer:
     return modules.Shuffle(node.groups)
 
 
-@build.register(spec.ReLU)
-def _(node: spec.ReLU, place: Place) -> nn.Layer:
-    return nn.ReLU()
-
-
-@build.register(spec.SiLU)
-def _(node: spec.SiLU, place: Place) -> nn.Layer:
-    return modules.SiLU()
-
-
-@build.register(spec.Sigmoid)
-def _(node: spec.Sigmoid, place: Place) -> nn.Layer:
-    return nn.Sigmoid()
-
-
 @build.register(spec.Acon)
 def _(node: spec.Acon, place: Place) -> nn.Layer:
-    return modules.Acon()
+    return modules.Acon(node.p1, node.p2)
+
+
+# What has neither parameters nor a state: the function, whose options are the node's fields.
+FUNCTIONS: dict[type[spec.Node], Callable[..., Any]] = {
+    spec.GlobalAvgPool: modules.global_avg_pool,
+    spec.ReduceSample: modules.reduce_sample,
+    spec.Concat: modules.concat,
+    spec.MoveAxis: paddle.moveaxis,
+    spec.AsOneChannel: modules.as_one_channel,
+    spec.ShapeLike: modules.shape_like,
+    spec.Identity: pointwise.identity,
+    spec.ReLU: pointwise.relu,
+    spec.ReLU6: pointwise.relu6,
+    spec.LeakyReLU: pointwise.leaky_relu,
+    spec.ELU: pointwise.elu,
+    spec.SELU: pointwise.selu,
+    spec.CELU: pointwise.celu,
+    spec.GELU: pointwise.gelu,
+    spec.SiLU: pointwise.silu,
+    spec.Mish: pointwise.mish,
+    spec.Softplus: pointwise.softplus,
+    spec.HardSwish: pointwise.hardswish,
+    spec.HardSigmoid: pointwise.hardsigmoid,
+    spec.Sigmoid: pointwise.sigmoid,
+    spec.SmoothMaximum: functional.smooth_maximum,
+    spec.Maximum: functional.maximum,
+    spec.Slopes: functional.slopes,
+    spec.AttentionSlopes: functional.attention_slopes,
+    spec.CollapseBranches: functional.collapse_branches,
+    spec.DynamicMaximum: functional.dynamic_maximum,
+}
+
+
+@build.register(*FUNCTIONS)
+def _(node: spec.Node, place: Place) -> nn.Layer:
+    options = {field.name: getattr(node, field.name) for field in fields(node)}  # type: ignore[arg-type]
+    return modules.Function(FUNCTIONS[type(node)], **options)
+
+
+@build.register(spec.Branches)
+def _(node: spec.Branches, place: Place) -> nn.Layer:
+    return modules.Function(functional.branches)  # whether there is a shift, its arguments say

@@ -1,7 +1,8 @@
-"""ACON on Paddle tensors: overflow-safe forward, closed-form gradient that keeps the input alone; SiLU the same way."""
+"""Functions of x and of gates on Paddle tensors: overflow-safe, their gradients in closed form, nothing kept but arguments."""
 
 from __future__ import annotations
 
+from functools import partial, reduce
 from typing import Any
 
 import paddle
@@ -9,40 +10,12 @@ import paddle.nn.functional as F
 from paddle import Tensor
 from paddle.autograd import PyLayer
 from paddle.jit import not_to_static
+from paddle.utils import flatten
 
-# The largest |z| that z * sigmoid(z) * sigmoid(-z) is formed with: inf * 0 would be NaN, and beyond it the product is 0.
-BOUND = 3e38
+from acon_paddle.arrays import BOUND, constant, exp, gradients, keep, to_rank, wide
+from acon_paddle.pointwise import hardswish_slope, hardswish_value
 
-
-@not_to_static
-def _to_rank(gate: Tensor, x: Tensor, channel_axis: int) -> Tensor:
-    """(1 or N, C, 1, 1) or (C,) as something that broadcasts against x with the channels at `channel_axis`.
-
-    Without leading ones: Paddle multiplies by (C, 1, 1) fifteen times as fast as by (1, C, 1, 1).
-    """
-    shape = [1] * x.ndim
-    shape[channel_axis] = gate.shape[1] if gate.ndim > 1 else gate.shape[0]
-    if gate.ndim > 1:
-        shape[0] = gate.shape[0]
-    while len(shape) > 1 and shape[0] == 1:
-        del shape[0]
-    return gate.reshape(shape)
-
-
-@not_to_static
-def _wide(*tensors: Tensor) -> list[Tensor]:
-    """16-bit tensors in float32: the sums would round too much, and the bound on z does not exist in float16."""
-    return [tensor.astype("float32") if tensor.dtype in (paddle.float16, paddle.bfloat16) else tensor for tensor in tensors]
-
-
-@not_to_static
-def _gradient(term: Tensor, like: Tensor, frozen: bool) -> Tensor | None:
-    """The term summed to the shape that it is the gradient of; Paddle would take any shape, but nothing for a frozen input."""
-    if frozen:
-        return None
-    lead = term.ndim - like.ndim
-    axes = [axis for axis in range(term.ndim) if axis < lead or (like.shape[axis - lead] == 1 and term.shape[axis] != 1)]
-    return (term.sum(axes).reshape(like.shape) if axes else term).astype(like.dtype)
+Gradients = tuple[Tensor | None, ...]
 
 
 class _Acon(PyLayer):
@@ -50,62 +23,249 @@ class _Acon(PyLayer):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, p1: Tensor, p2: Tensor, beta: Tensor) -> Tensor:
-        ctx.save_for_backward(x, p1, p2, beta)
-        ctx.frozen = [tensor.stop_gradient for tensor in (x, p1, p2, beta)]
+        keep(ctx, x, p1, p2, beta)
         dtype = x.dtype
-        x, p1, p2, beta = _wide(x, p1, p2, beta)
+        x, p1, p2, beta = wide(x, p1, p2, beta)
         slope = p1 - p2
         return (x * (p2 + slope * F.sigmoid((beta * slope) * x))).astype(dtype)
 
     @staticmethod
-    def backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:
-        saved = ctx.saved_tensor()
-        g, x, p1, p2, beta = _wide(g, *saved)
-        slope = p1 - p2
-        z = (beta * slope) * x
-        s, t = F.sigmoid(z), F.sigmoid(-z)
-        st = s * t
-        bend = z.clip(-BOUND, BOUND) * st
-        to_p1, to_p2 = s + bend, t - bend
-        gx = g * x
-        terms = (g * (p1 * to_p1 + p2 * to_p2), gx * to_p1, gx * to_p2, gx * (slope * (x * (slope * st))))
-        return tuple(map(_gradient, terms, saved, ctx.frozen))
+    def backward(ctx: Any, g: Tensor) -> Gradients:
+        return _acon_gradients(g, ctx.saved_tensor(), ctx.frozen)
 
 
-def acon(x: Tensor, p1: Tensor, p2: Tensor, beta: Tensor, channel_axis: int = 1) -> Tensor:
+@not_to_static
+def _acon_gradients(g: Tensor, saved: list[Tensor], frozen: list[bool]) -> Gradients:
+    g, x, p1, p2, beta = wide(g, *saved)
+    slope = p1 - p2
+    z = (beta * slope) * x
+    s, t = F.sigmoid(z), F.sigmoid(-z)
+    st = s * t
+    bend = z.clip(-BOUND, BOUND) * st
+    to_p1, to_p2 = s + bend, t - bend
+    gx = g * x
+    terms = (
+        lambda: g * (p1 * to_p1 + p2 * to_p2),
+        lambda: gx * to_p1,
+        lambda: gx * to_p2,
+        lambda: gx * (slope * (x * (slope * st))),
+    )
+    return gradients(saved, frozen, terms)
+
+
+def acon(x: Tensor, p1: Tensor | float, p2: Tensor | float, beta: Tensor | float, channel_axis: int = 1) -> Tensor:
     """ACON-C: y = x (p2 + (p1 - p2) sigmoid(beta (p1 - p2) x)), the smooth maximum of p1 x and p2 x.
 
-    x: any rank, channels at `channel_axis`, the batch first. p1, p2, beta: (C,) or (1 or N, C, 1, 1). Returns the shape and
-    dtype of x; 16-bit inputs are computed in float32. Smooth: no kinks. For the backward pass it keeps its arguments alone.
+    x: any rank, channels at `channel_axis`, the batch first. p1, p2, beta: (1,), (C,), (1 or N, 1 or C, 1, 1), the shape of
+    x, or a number, which is fixed: p1 = 1 and p2 = 0 give ACON-A and Swish, p1 = 1 ACON-B. Returns the shape and dtype of x;
+    16-bit inputs are computed in float32. Smooth: no kinks. For the backward pass it keeps its arguments alone.
     Works under paddle.jit.to_static; Paddle differentiates it once only, since it has no second derivative of a PyLayer.
     Source: Ma et al. 2021, equation 8.
     """
-    y: Tensor = _Acon.apply(x, *(_to_rank(gate, x, channel_axis) for gate in (p1, p2, beta)))
+    y: Tensor = _Acon.apply(x, to_rank(p1, x, channel_axis), to_rank(p2, x, channel_axis), to_rank(beta, x, channel_axis))
     return y
 
 
-class _SiLU(PyLayer):
-    """x s, s = sigmoid(x), whose derivative is s + x s sigmoid(-x)."""
+@not_to_static
+def _weigh(beta: Tensor, values: list[Tensor]) -> tuple[Tensor, list[Tensor], list[Tensor], Tensor]:
+    """Of the value with the largest weight: itself, half of the others' distance to it, the weights, and the mean of those.
 
-    @staticmethod
-    def forward(ctx: Any, x: Tensor) -> Tensor:
-        ctx.save_for_backward(x)
-        (wide,) = _wide(x)
-        return (wide * F.sigmoid(wide)).astype(x.dtype)
-
-    @staticmethod
-    def backward(ctx: Any, g: Tensor) -> Tensor:
-        (x,) = ctx.saved_tensor()
-        wide_g, wide = _wide(g, x)
-        s, t = F.sigmoid(wide), F.sigmoid(-wide)
-        return (wide_g * (s + wide * (s * t))).astype(x.dtype)
-
-
-def silu(x: Tensor) -> Tensor:
-    """SiLU: y = x sigmoid(x), of any shape, with a gradient that is right for every finite x.
-
-    Paddle's own `silu` has the gradient NaN below -88.7 (float32) or -710 (float64), its `swish` 0 where 1 is right (3e38).
-    Keeps x alone for the backward pass. Works under paddle.jit.to_static; Paddle differentiates it once only.
+    Halves, since the distance of two finite numbers may overflow.
     """
-    y: Tensor = _SiLU.apply(x)
+    sign = 1 - 2 * (beta < 0).astype(beta.dtype)
+    pivot = reduce(paddle.maximum, [sign * value for value in values]) * sign
+    halves = [value * 0.5 - pivot * 0.5 for value in values]
+    powers = [exp(2 * (beta * half)) for half in halves]
+    total = sum(powers[1:], powers[0])
+    weights = [power / total for power in powers]
+    products = [weight * half for weight, half in zip(weights, halves, strict=True)]
+    return pivot, halves, weights, sum(products[1:], products[0])
+
+
+@not_to_static
+def _smooth_maximum(ctx: Any, beta: Tensor, values: tuple[Any, ...]) -> Tensor:
+    values = flatten(values)  # to_static passes a tuple of a tuple
+    keep(ctx, beta, *values)
+    pivot, _, _, mean = _weigh(*wide(beta), wide(*values))
+    return (2 * (pivot * 0.5 + mean)).astype(values[0].dtype)
+
+
+@not_to_static
+def _smooth_maximum_gradients(g: Tensor, saved: list[Tensor], frozen: list[bool]) -> Gradients:
+    g, beta, *values = wide(g, *saved)
+    _, halves, weights, mean = _weigh(beta, values)
+    away = [half - mean for half in halves]
+
+    def to_beta() -> Tensor:
+        terms = [(weight * each) * each for weight, each in zip(weights, away, strict=True)]
+        return g * (4 * sum(terms[1:], terms[0]))
+
+    def to_value(weight: Tensor, each: Tensor) -> Tensor:
+        return g * (weight + (2 * (beta * each)).clip(-BOUND, BOUND) * weight)
+
+    to_values = [partial(to_value, weight, each) for weight, each in zip(weights, away, strict=True)]
+    return gradients(saved, frozen, [to_beta, *to_values])
+
+
+class _SmoothMaximum(PyLayer):
+    """sum of xi exp(beta xi) / sum of exp(beta xi)."""
+
+    @staticmethod
+    def forward(ctx: Any, beta: Tensor, *values: Tensor) -> Tensor:
+        return _smooth_maximum(ctx, beta, values)
+
+    @staticmethod
+    def backward(ctx: Any, g: Tensor) -> Gradients:
+        return _smooth_maximum_gradients(g, ctx.saved_tensor(), ctx.frozen)
+
+
+def smooth_maximum(*values: Tensor, beta: Tensor | float = 1.0) -> Tensor:
+    """The smooth maximum of two values or more: y = sum of xi exp(beta xi) / sum of exp(beta xi), element by element.
+
+    `values`: of one shape and dtype, which the result has; 16-bit values are computed in float32. `beta`: a number, or a
+    tensor of one element, which may have a gradient: towards infinity y is the maximum, 0 the mean, towards minus infinity the
+    minimum. Smooth: no kinks. No finite values overflow; of two it is as exact as b + (a - b) sigmoid(beta (a - b)).
+    Keeps its arguments alone for the backward pass. Works under paddle.jit.to_static; Paddle differentiates it once only.
+    Source: Ma et al. 2021, equation 2.
+    """
+    y: Tensor = _SmoothMaximum.apply(to_rank(beta, values[0], 1), *values)
+    return y
+
+
+def maximum(a: Tensor, b: Tensor) -> Tensor:
+    """The larger of two values of one shape. Gradient where they are equal: half to each."""
+    y: Tensor = paddle.maximum(a, b)
+    return y
+
+
+class _Slopes(PyLayer):
+    """positive x where x > 0, else negative x."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, negative: Tensor, positive: Tensor) -> Tensor:
+        keep(ctx, x, negative, positive)
+        dtype = x.dtype
+        x, negative, positive = wide(x, negative, positive)
+        return paddle.where(x > 0, positive * x, negative * x).astype(dtype)
+
+    @staticmethod
+    def backward(ctx: Any, g: Tensor) -> Gradients:
+        return _slopes_gradients(g, ctx.saved_tensor(), ctx.frozen)
+
+
+@not_to_static
+def _slopes_gradients(g: Tensor, saved: list[Tensor], frozen: list[bool]) -> Gradients:
+    g, x, negative, positive = wide(g, *saved)
+    above = x > 0
+    terms = (
+        lambda: paddle.where(above, g * positive, g * negative),
+        lambda: paddle.where(above, paddle.zeros_like(x), g * x),
+        lambda: paddle.where(above, g * x, paddle.zeros_like(x)),
+    )
+    return gradients(saved, frozen, terms)
+
+
+def slopes(x: Tensor, negative: Tensor, channel_axis: int = 1) -> Tensor:
+    """PReLU: x where x > 0, else negative x. Gradient at 0: `negative`, and 0 for it. `negative`: a gate as in `acon`."""
+    y: Tensor = _Slopes.apply(x, to_rank(negative, x, channel_axis), to_rank(1.0, x, channel_axis))
+    return y
+
+
+def attention_slopes(x: Tensor, alpha: Tensor, beta: Tensor) -> Tensor:
+    """AReLU: (1 + sigmoid(beta)) x where x > 0, else a x, with a = alpha held within 0.01 to 0.99. Gradient at 0: a."""
+    low = alpha.clip(constant(0.01, alpha), constant(0.99, alpha))
+    y: Tensor = _Slopes.apply(x, to_rank(low, x, 1), to_rank(1 + F.sigmoid(beta), x, 1))
+    return y
+
+
+def collapse_branches(weights: Tensor, alpha: Tensor, softmax: bool) -> tuple[Tensor, Tensor, Tensor]:
+    """The factors of x, relu(x) and hardswish(x) that RepAct's branches add up to, each (1,): w0 + alpha w2,
+    w1 + (1 - alpha) w2, w3, with w = weights (4,) or their softmax."""
+    w0, w1, w2, w3 = (F.softmax(weights) if softmax else weights).split(4)
+    return w0 + alpha * w2, w1 + (1 - alpha) * w2, w3
+
+
+class _Branches(PyLayer):
+    """identity x + relu max(x, 0) + hardswish x min(max(x + 3, 0), 6) / 6 + shift."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, identity: Tensor, relu: Tensor, hardswish: Tensor, shift: Tensor) -> Tensor:
+        keep(ctx, x, identity, relu, hardswish, shift)
+        dtype = x.dtype
+        x, identity, relu, hardswish, shift = wide(x, identity, relu, hardswish, shift)
+        return (identity * x + relu * F.relu(x) + hardswish * hardswish_value(x) + shift).astype(dtype)
+
+    @staticmethod
+    def backward(ctx: Any, g: Tensor) -> Gradients:
+        return _branches_gradients(g, ctx.saved_tensor(), ctx.frozen)
+
+
+@not_to_static
+def _branches_gradients(g: Tensor, saved: list[Tensor], frozen: list[bool]) -> Gradients:
+    g, x, identity, relu, hardswish, _ = wide(g, *saved)
+    terms = (
+        lambda: g * (identity + relu * (x > 0).astype(x.dtype) + hardswish * hardswish_slope(x)),
+        lambda: g * x,
+        lambda: g * F.relu(x),
+        lambda: g * hardswish_value(x),
+        lambda: g,
+    )
+    return gradients(saved, frozen, terms)
+
+
+def branches(x: Tensor, identity: Tensor, relu: Tensor, hardswish: Tensor, shift: Tensor | None = None) -> Tensor:
+    """RepAct in three factors: identity x + relu max(x, 0) + hardswish x min(max(x + 3, 0), 6) / 6, and + shift.
+
+    The factors: gates as in `acon`. Gradient at 0: relu' is 0; at -3 and 3: hardswish' is 0 and 1.
+    """
+    y: Tensor = _Branches.apply(
+        x,
+        to_rank(identity, x, 1),
+        to_rank(relu, x, 1),
+        to_rank(hardswish, x, 1),
+        to_rank(0.0 if shift is None else shift, x, 1),
+    )
+    return y
+
+
+class _TwoLines(PyLayer):
+    """max(a1 x + b1, a2 x + b2), with half of the gradient to each line where they meet."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, a1: Tensor, a2: Tensor, b1: Tensor, b2: Tensor) -> Tensor:
+        keep(ctx, x, a1, a2, b1, b2)
+        dtype = x.dtype
+        x, a1, a2, b1, b2 = wide(x, a1, a2, b1, b2)
+        return paddle.maximum(a1 * x + b1, a2 * x + b2).astype(dtype)
+
+    @staticmethod
+    def backward(ctx: Any, g: Tensor) -> Gradients:
+        return _two_lines_gradients(g, ctx.saved_tensor(), ctx.frozen)
+
+
+@not_to_static
+def _two_lines_gradients(g: Tensor, saved: list[Tensor], frozen: list[bool]) -> Gradients:
+    g, x, a1, a2, b1, b2 = wide(g, *saved)
+    first, second = a1 * x + b1, a2 * x + b2
+    share = ((first > second).astype(x.dtype) + (first >= second).astype(x.dtype)) * 0.5
+    g1, g2 = g * share, g * (1 - share)
+    terms = (lambda: a1 * g1 + a2 * g2, lambda: g1 * x, lambda: g2 * x, lambda: g1, lambda: g2)
+    return gradients(saved, frozen, terms)
+
+
+@not_to_static
+def _coefficients(x: Tensor, theta: Tensor, lambdas: Tensor, init_v: Tensor, channel_axis: int) -> list[Tensor]:
+    """(a1, a2, b1, b2), each beside x: (N, 1) or (N, C). 2 sigmoid(theta) - 1 is tanh(theta / 2)."""
+    half = paddle.tanh(theta * 0.5).reshape([0, theta.shape[1] // 4, 4])
+    return [to_rank(each, x, channel_axis) for each in (half * lambdas + init_v).unbind(2)]
+
+
+def dynamic_maximum(x: Tensor, theta: Tensor, lambdas: Tensor, init_v: Tensor, channel_axis: int = 1) -> Tensor:
+    """DyReLU: max(a1 x + b1, a2 x + b2), (a1, a2, b1, b2) = lambdas (2 sigmoid(theta) - 1) + init_v per sample.
+
+    `theta`: (N, 4), or (N, 4 C) for coefficients per channel. `lambdas`, `init_v`: (4,). Gradient where the two are equal:
+    half to each.
+    """
+    a1, a2, b1, b2 = _coefficients(x, theta, lambdas, init_v, channel_axis)
+    y: Tensor = _TwoLines.apply(x, a1, a2, b1, b2)
     return y

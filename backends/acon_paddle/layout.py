@@ -7,13 +7,13 @@ from collections.abc import Mapping
 import numpy as np
 
 from acon_core.layout import Layout, Slot
-from acon_core.spec import BatchNorm, Conv2d, Linear
+from acon_core.spec import BatchNorm, Conv2d, LayerNorm, Linear
 
 layout = Layout("paddle")
 
 
-@layout.register(Conv2d)
-def _(node: Conv2d) -> Mapping[str, Slot | None]:
+@layout.register(Conv2d, LayerNorm)
+def _(node: Conv2d | LayerNorm) -> Mapping[str, Slot | None]:
     return {name: Slot(name) for name in node.params}
 
 

@@ -1,4 +1,4 @@
-"""What Paddle lacks or defines otherwise, as layers: BatchNorm, SiLU, dropout, channel split and shuffle, the graph runner."""
+"""What Paddle lacks or defines otherwise, as layers: norms, dropout, changes of shape, functions, the graph runner."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from paddle.jit import not_to_static
 from acon_core import spec
 from acon_core.errors import OneValuePerChannelError
 from acon_paddle import functional as F
+from acon_paddle.arrays import constant
 
 
 def _mean_over_space(x: Tensor) -> Tensor:
@@ -21,14 +22,14 @@ def _mean_over_space(x: Tensor) -> Tensor:
     return x.flatten(2).astype("float64").mean(2).astype(x.dtype) if x.ndim > 2 else x
 
 
+def _mean_over_channels(x: Tensor) -> Tensor:
+    """(N, C, ...) -> (N, 1, ...)."""
+    return x.astype("float64").mean(1, keepdim=True).astype(x.dtype)
+
+
 def _mean(x: Tensor) -> Tensor:
     """(N, C, ...) -> (C,)."""
     return _mean_over_space(x).mean(0)
-
-
-def _constant(value: float, like: Tensor) -> Tensor:
-    """A number in the dtype of a tensor: as a Python float, to_static would round it to float32."""
-    return paddle.full([], value, like.dtype)
 
 
 # Paddle remembers the tensors of a trace by the id of its program, and does not forget them when the trace fails. Were the
@@ -67,7 +68,7 @@ class BatchNorm(nn.Layer):
         if self.training:
             variance = _mean(centred * centred)
             self._update(x, mean, variance)
-        scale = self.weight / paddle.sqrt(variance + _constant(self.eps, x))
+        scale = self.weight / paddle.sqrt(variance + constant(self.eps, x))
         return centred * scale.reshape(shape) + self.bias.reshape(shape)
 
     def _update(self, x: Tensor, mean: Tensor, variance: Tensor) -> None:
@@ -85,18 +86,58 @@ class BatchNorm(nn.Layer):
         return f"{self.channels}, eps={self.eps}, decay={self.decay}"
 
 
-class Acon(nn.Layer):
-    """The activation `acon(x, p1, p2, beta)`, without parameters of its own."""
+class LayerNorm(nn.Layer):
+    """Normalisation over the channels of each position: y = weight (x - mean) / sqrt(var + eps) + bias, of any rank >= 2.
 
-    def forward(self, x: Tensor, p1: Tensor, p2: Tensor, beta: Tensor) -> Tensor:
-        return F.acon(x, p1, p2, beta)
+    `weight`, `bias`: (C,). Paddle's own layer takes the last axes, and keeps eps as float32. (N, C, ...) -> the same.
+    """
 
+    def __init__(self, channels: int, eps: float = 1e-5, *, dtype: str | None = None) -> None:
+        super().__init__()
+        dtype = dtype or paddle.get_default_dtype()
+        self.channels, self.eps = channels, eps
+        self.weight = self.create_parameter([channels], dtype=dtype, default_initializer=nn.initializer.Constant(1.0))
+        self.bias = self.create_parameter([channels], dtype=dtype, is_bias=True)
 
-class SiLU(nn.Layer):
-    """x sigmoid(x), with a gradient that is finite for every finite x; that of `paddle.nn.SiLU` is not."""
-
+    @not_to_static
     def forward(self, x: Tensor) -> Tensor:
-        return F.silu(x)
+        shape = [-1] + [1] * (x.ndim - 2)
+        centred = x - _mean_over_channels(x)
+        deviation = paddle.sqrt(_mean_over_channels(centred * centred) + constant(self.eps, x))
+        return centred / deviation * self.weight.reshape(shape) + self.bias.reshape(shape)
+
+    def extra_repr(self) -> str:
+        return f"{self.channels}, eps={self.eps}"
+
+
+class Function(nn.Layer):
+    """A function of one value or more, with options, as a layer without parameters."""
+
+    def __init__(self, function: Callable[..., Any], **options: Any) -> None:
+        super().__init__()
+        self.function, self.options = function, options
+
+    def forward(self, x: Tensor, *more: Tensor) -> Any:
+        # to_static counts the named arguments: `*values` alone would be none.
+        return self.function(x, *more, **self.options)
+
+    def extra_repr(self) -> str:
+        return ", ".join([self.function.__name__, *(f"{name}={value}" for name, value in self.options.items())])
+
+
+class Acon(nn.Layer):
+    """`acon`, with `p1` and `p2` fixed where they are numbers; the gates that are not come after x."""
+
+    def __init__(self, p1: float | None = None, p2: float | None = None) -> None:
+        super().__init__()
+        self.p1, self.p2 = p1, p2
+
+    def forward(self, x: Tensor, *gates: Tensor) -> Tensor:
+        numbers = [number for number in (self.p1, self.p2) if number is not None]
+        return F.acon(x, *numbers, *gates)
+
+    def extra_repr(self) -> str:
+        return f"p1={self.p1}, p2={self.p2}"
 
 
 class Dropout(nn.Dropout):
@@ -105,22 +146,36 @@ class Dropout(nn.Dropout):
     def forward(self, x: Tensor) -> Tensor:
         if not self.training:
             return x
-        return nn.functional.dropout(x, self.p, mode="downscale_in_infer") / _constant(1 - self.p, x)
+        return nn.functional.dropout(x, self.p, mode="downscale_in_infer") / constant(1 - self.p, x)
 
 
-class GlobalAvgPool(nn.Layer):
+@not_to_static
+def global_avg_pool(x: Tensor) -> Tensor:
     """(N, C, ...) -> (N, C, 1, 1): the mean over space, of any rank and size."""
-
-    @not_to_static
-    def forward(self, x: Tensor) -> Tensor:
-        return _mean_over_space(x).unsqueeze([2, 3])
+    return _mean_over_space(x).unsqueeze([2, 3])
 
 
-class Concat(nn.Layer):
+@not_to_static
+def reduce_sample(x: Tensor, how: str) -> Tensor:
+    """(N, C, ...) -> (N, 1, 1, 1): the sum or the mean of all of a sample."""
+    flat = x.flatten(1).astype("float64")
+    return (flat.sum(1) if how == "sum" else flat.mean(1)).astype(x.dtype).unsqueeze([1, 2, 3])
+
+
+def concat(*values: Tensor) -> Tensor:
     """Values joined along the channels."""
+    return paddle.concat(values, 1)
 
-    def forward(self, *values: Tensor) -> Tensor:
-        return paddle.concat(values, 1)
+
+def as_one_channel(x: Tensor) -> Tensor:
+    """(N, C, ...) -> (N, 1, all the rest)."""
+    return x.flatten(1).unsqueeze(1)
+
+
+@not_to_static
+def shape_like(value: Tensor, like: Tensor) -> Tensor:
+    """The first value in the shape of the second."""
+    return value.reshape(paddle.shape(like))
 
 
 class Split(nn.Layer):
@@ -171,7 +226,10 @@ class Graph(nn.Layer):
         self.spec = node
         self.graph = node.graph if isinstance(node, spec.Layer) else node
         for name, param in self.graph.params.items():
-            self.add_parameter(name, self.create_parameter(list(param.shape), dtype=dtype))
+            if param.kind == "weight":
+                self.add_parameter(name, self.create_parameter(list(param.shape), dtype=dtype))
+            else:
+                self.register_buffer(name, paddle.zeros(param.shape, dtype))
         for name, child in self.graph.children.items():
             self.add_sublayer(name, make(name, child))
 

@@ -1,10 +1,14 @@
-"""What Paddle's users rely on: frozen inputs, to_static, finite SiLU gradients, parameters that are parameters."""
+"""What Paddle's users rely on: frozen inputs, to_static, parameters and buffers, signatures, memory kept, views."""
 
 from __future__ import annotations
+
+import inspect
+from typing import Any
 
 import numpy as np
 import pytest
 
+from acon_core import spec
 from acon_core.errors import OneValuePerChannelError
 from acon_core.networks import create
 from acon_core.spec import named_params
@@ -40,11 +44,11 @@ def test_gradients_are_paddle_s_own_with_any_input_frozen(frozen: tuple[int, ...
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_silu_has_a_finite_gradient_everywhere(dtype: str) -> None:
     import paddle
-    from acon_paddle.modules import SiLU
+    from acon_paddle.pointwise import silu
 
     points = [-3e38, -1e4, -720.0, -100.0, -89.0, -88.0, -85.0, 0.0, 100.0, 1e4, 3e38]
     x = paddle.to_tensor(np.resize(np.array(points, dtype), 64), stop_gradient=False)
-    SiLU()(x).sum().backward()
+    silu(x).sum().backward()
     gradient = x.grad.numpy()[: len(points)]
     assert np.isfinite(gradient).all()
     np.testing.assert_allclose(gradient[[0, 1, 7, 8, 9, 10]], [0, 0, 0.5, 1, 1, 1], atol=1e-6)
@@ -86,3 +90,127 @@ def test_paddle_s_own_save_and_load_both_ways(tmp_path) -> None:  # type: ignore
     loaded = again.state_dict()
     for name, tensor in model.state_dict().items():
         np.testing.assert_array_equal(loaded[name].numpy(), tensor.numpy(), err_msg=name)
+
+
+CLASSES = [
+    "AReLU",
+    "AconA",
+    "AconB",
+    "AconC",
+    "AconFReLU",
+    "DyReLU",
+    "FReLU",
+    "FusedRepAct",
+    "MetaAconC",
+    "PReLU",
+    "RepAct",
+    "Swish",
+]
+
+
+@pytest.mark.parametrize("name", CLASSES)
+def test_a_class_has_its_spec_s_signature_and_is_what_the_spec_is_built_as(name: str) -> None:
+    import acon_paddle
+    from acon_paddle.build import Place, make
+
+    made, kind = getattr(acon_paddle, name), getattr(spec, name)
+    channelwise = issubclass(kind, spec.ChannelwiseActivation)
+    parameters = inspect.signature(made).parameters
+    own = [each for each, parameter in parameters.items() if parameter.kind is not inspect.Parameter.KEYWORD_ONLY]
+    assert own == [each for each in inspect.signature(kind).parameters if each != "channel_axis"]
+    assert list(parameters)[len(own) :] == (["channel_axis"] if channelwise else []) + ["dtype", "path"]
+    assert inspect.getdoc(made).startswith(inspect.getdoc(kind).splitlines()[0])
+    node = kind(6) if channelwise else kind()
+    layer = make(node, Place("float64"))
+    assert type(layer) is made
+    assert layer.spec == node
+    with pytest.raises(TypeError, match="no_such"):
+        made(*([6] if channelwise else []), no_such=1)
+    if channelwise and name != "PReLU":
+        with pytest.raises(TypeError, match="channels"):
+            made()
+
+
+def test_activation_by_name() -> None:
+    import acon_paddle
+
+    layer = acon_paddle.activation("meta_acon", 6, level="pixel", channel_axis=-1, dtype="float64", path="here")
+    assert isinstance(layer, acon_paddle.MetaAconC)
+    assert layer.spec == spec.MetaAconC(6, level="pixel", channel_axis=-1)
+    assert len(set(layer.p1.numpy().ravel())) == 6
+    assert acon_paddle.activation("LReLU", slope=0.2).spec == spec.LeakyReLU(0.2)
+
+
+def test_constants_of_dyrelu_are_buffers() -> None:
+    import acon_paddle
+
+    layer = acon_paddle.DyReLU(6, "B")
+    assert [name for name, _ in layer.named_parameters()] == ["fc1.weight", "fc1.bias", "fc2.weight", "fc2.bias"]
+    assert layer.state_dict()["lambdas"].numpy().tolist() == [1.0, 1.0, 0.5, 0.5]
+
+
+def kept_bytes(layer: Any, x: Any) -> int:
+    """What a layer keeps for the backward pass beyond x and its own parameters and buffers."""
+    import paddle
+
+    known = {id(x), *(id(each) for each in (*layer.parameters(), *layer.buffers()))}
+    held = {x.data_ptr(), *(each.data_ptr() for each in (*layer.parameters(), *layer.buffers()))}
+    total = 0
+
+    def pack(tensor: Any) -> Any:
+        nonlocal total
+        if id(tensor) not in known and tensor.data_ptr() not in held:
+            total += tensor.numel().item() * tensor.element_size()
+        return tensor
+
+    with paddle.autograd.saved_tensors_hooks(pack, lambda tensor: tensor):
+        layer(x)
+    return total
+
+
+@pytest.mark.parametrize(
+    "name", ["acon_a", "acon_b", "acon_c", "swish", "prelu", "arelu", "repact(variant=1)", "repact(variant=2)", "fused_repact"]
+)
+def test_memory_kept_is_the_input_and_a_few_numbers(name: str) -> None:
+    """x has 122880 bytes; the numbers are at most RepAct's weights, their softmax and what they add up to."""
+    import acon_paddle
+    import paddle
+
+    layer = acon_paddle.activation(name, 6)
+    x = paddle.randn([4, 6, 32, 40])
+    x.stop_gradient = False
+    assert kept_bytes(layer, x) <= 128
+    assert kept_bytes(paddle.nn.Sigmoid(), x) == 122880, "the measure sees what Paddle's own sigmoid keeps"
+
+
+@pytest.mark.parametrize("name", ["silu", "gelu", "selu", "hardswish", "leaky_relu", "softplus"])
+def test_memory_kept_by_pointwise_functions_is_nothing(name: str) -> None:
+    import acon_paddle
+    import paddle
+
+    x = paddle.randn([4, 6, 32, 40])
+    x.stop_gradient = False
+    assert kept_bytes(acon_paddle.activation(name), x) == 0
+
+
+@pytest.mark.parametrize(
+    "name", ["acon_c", "meta_acon", "prelu(shared=false)", "dyrelu(variant=B)", "repact(variant=3)", "frelu"]
+)
+def test_axes_views_and_empty_batches(name: str) -> None:
+    """Channels last, a view that is not contiguous, and no sample at all: the same function."""
+    import acon_paddle
+    import paddle
+
+    first, last = (acon_paddle.activation(name, 6, channel_axis=axis, dtype="float64") for axis in (1, -1))
+    last.set_state_dict(first.state_dict()) if name != "repact(variant=3)" else None
+    for layer in (first, last):
+        layer.eval()
+    x = paddle.to_tensor(np.random.default_rng(4).normal(size=(3, 5, 4, 6)))
+    view = x.transpose([0, 3, 1, 2])
+    assert not view.is_contiguous()
+    y = first(view)
+    np.testing.assert_array_equal(y.numpy(), first(paddle.to_tensor(view.numpy())).numpy())
+    if name != "repact(variant=3)":
+        np.testing.assert_allclose(last(x).numpy(), y.numpy().transpose(0, 2, 3, 1), rtol=1e-12, atol=1e-14)
+    if name not in ("meta_acon", "frelu"):  # whose convolutions Paddle refuses
+        assert first(paddle.zeros([0, 6, 5, 4], "float64")).shape == [0, 6, 5, 4]
