@@ -121,6 +121,21 @@ def conformance(session: nox.Session) -> None:
 
 
 @nox.session(python="3.11")
+def figures(session: nox.Session) -> None:
+    """The tables of docs/figures.md: ACON-C's errors in every backend, or in those named, and what PyTorch keeps in memory."""
+    install(session, "core")
+    out = ROOT / "demo_output"
+    out.mkdir(exist_ok=True)
+    measured = []
+    for backend in session.posargs or PYTHON:
+        measured.append(str(out / f"accuracy-{backend}.json"))
+        command = ["-m", "acon_core.conformance.accuracy", f"{backend}={measured[-1]}"]
+        session.run(environment(session, backend), *command, external=True, silent=True)
+    session.run("python", "-m", "acon_core.conformance.accuracy", *measured)
+    session.run(environment(session, "torch"), "benchmarks/memory.py", external=True)
+
+
+@nox.session(python="3.11")
 def golden(session: nox.Session) -> None:
     """Make the golden numbers anew and compare them with the stored ones; `-- regenerate` writes them."""
     install(session, "core", *TEST_TOOLS)

@@ -8,11 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import acon_torch
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-
-import acon_torch
 
 SHAPE = (8, 64, 56, 56)
 
@@ -36,6 +35,7 @@ def kept(function: Callable[[Tensor], Tensor], parameters: list[Tensor]) -> floa
 
 
 def per_channel() -> nn.Parameter:
+    """A parameter for each channel."""
     return nn.Parameter(torch.randn(1, SHAPE[1], 1, 1))
 
 
@@ -57,11 +57,13 @@ def yolov5_acon() -> tuple[Callable[[Tensor], Tensor], list[Tensor]]:
 
 
 def published_swish() -> tuple[Callable[[Tensor], Tensor], list[Tensor]]:
+    """RepAct's copy of Swish."""
     beta = nn.Parameter(torch.tensor([0.25]))
     return lambda x: x * torch.sigmoid(beta * x), [beta]
 
 
 def published_arelu() -> tuple[Callable[[Tensor], Tensor], list[Tensor]]:
+    """RepAct's copy of AReLU."""
     alpha, beta = nn.Parameter(torch.tensor([0.9])), nn.Parameter(torch.tensor([2.0]))
     return lambda x: F.relu(x) * (1 + torch.sigmoid(beta)) - F.relu(-x) * alpha.clamp(0.01, 0.99), [alpha, beta]
 
@@ -95,6 +97,7 @@ NAMES = (
 
 
 def main() -> None:
+    """Print the table."""
     torch.manual_seed(0)
     print("| activation | kept, times the input | as published |")
     print("|---|--:|--:|")

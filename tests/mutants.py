@@ -30,7 +30,11 @@ class Mutant:
 
 REFERENCE = "acon_core/reference/layers.py"
 NETWORK = "acon_core/networks/shufflenet_v2.py"
-ACTIVATIONS = "acon_core/spec/activations.py"
+ACON = "acon_core/spec/acon.py"
+RECTIFIERS = "acon_core/spec/rectifiers.py"
+FUSION = "acon_core/spec/fusion.py"
+GATED = "acon_core/reference/gated.py"
+POINTWISE = "acon_core/reference/pointwise.py"
 CONVERT = "acon_core/checkpoint/convert.py"
 UNPICKLER = "acon_core/checkpoint/unpickler.py"
 RUNNER = "acon_core/conformance/runner.py"
@@ -43,13 +47,15 @@ MGE_LAYOUT = "backends/acon_megengine/layout.py"
 
 CORE = "tests/core/test_reference.py"
 SPEC = "tests/core/test_spec.py"
+FAMILY = "tests/core/test_activations.py"
+FUSE = "tests/core/test_fusion.py"
 LAYOUT = "tests/core/test_convert.py -k layout or caught or one_file"
 
 EAGER = "tests/backends/test_conformance.py -k eager"
 
 MUTANTS = [
     # The reference and the spec.
-    Mutant("reference: a sign in the ACON gradient", REFERENCE, "g * b * (t - bend)", "g * b * (t + bend)", "core", CORE),
+    Mutant("reference: a sign in the ACON gradient", GATED, "c * p2 * (t - bend)", "c * p2 * (t + bend)", "core", CORE),
     Mutant("reference: biased running variance", REFERENCE, "variance * (count / max(count - 1, 1))", "variance", "core", CORE),
     Mutant("reference: decay the wrong way round", REFERENCE, "keep * context", "(1 - keep) * context", "core", CORE),
     Mutant("reference: split starts one later", REFERENCE, "slice(i, None,", "slice((i + 1) % 2, None,", "core", CORE),
@@ -61,7 +67,45 @@ MUTANTS = [
     Mutant("network: no std 0.01 under `first`", NETWORK, 'under="first"', 'under="nowhere"', "core", SPEC),
     Mutant("network: reduction 16 at 0.5x", NETWORK, "reduction=8 if width == 0.5 else 16", "reduction=16", "core", SPEC),
     Mutant("network: dropout everywhere", NETWORK, "if width == 2.0 else {}", "", "core", SPEC),
-    Mutant("spec: order of the generator", ACTIVATIONS, '{"fc1": fc1, "fc2": fc2}', '{"fc2": fc2, "fc1": fc1}', "core", SPEC),
+    Mutant("spec: order of the generator", ACON, '{"fc1": fc1, "fc2": fc2}', '{"fc2": fc2, "fc1": fc1}', "core", SPEC),
+    # The family: one breakage an activation at least, in what the spec says or in what the reference computes.
+    Mutant("identity: a sign in the gradient", POINTWISE, "simple(x, np.ones(()))", "simple(x, -np.ones(()))", "core", FAMILY),
+    Mutant("relu: gradient 1 at 0", POINTWISE, "return (x > 0).astype", "return (x >= 0).astype", "core", FAMILY),
+    Mutant("relu6: gradient 1 at 6", POINTWISE, "(x < 6)).astype", "(x <= 6)).astype", "core", FAMILY),
+    Mutant("leaky_relu: gradient 1 at 0", POINTWISE, "np.where(x > 0, 1.0, node.slope)", "np.where(x >= 0, 1.0, node.slope)", "core", FAMILY),
+    Mutant("elu: alpha left out of the gradient", POINTWISE, "node.alpha * np.exp(low)))", "np.exp(low)))", "core", FAMILY),
+    Mutant("selu: constants in float32", "acon_core/spec/pointwise.py", "1.6732632423543772848170429916717", "1.6732632", "core", FAMILY),
+    Mutant("celu: times alpha for by alpha", POINTWISE, "np.minimum(x, 0.0) / node.alpha", "np.minimum(x, 0.0) * node.alpha", "core", FAMILY),
+    Mutant("gelu: the other tail", POINTWISE, "_erfc(-x / math.sqrt(2.0))", "_erfc(x / math.sqrt(2.0))", "core", FAMILY),
+    Mutant("gelu_tanh: a digit of the cubic", POINTWISE, "0.044715", "0.04475", "core", FAMILY),
+    Mutant("silu: a sign in the gradient", POINTWISE, "return simple(x * s, s + x * (s * t))", "return simple(x * s, s - x * (s * t))", "core", FAMILY),
+    Mutant("mish: no second term of the gradient", POINTWISE, "np.tanh(soft) + x *", "np.tanh(soft) + 0 *", "core", FAMILY),
+    Mutant("softplus: beta left out of the gradient", POINTWISE, "sigmoid(node.beta * x))", "sigmoid(x))", "core", FAMILY),
+    Mutant("hardswish: the gradient at 3", POINTWISE, "np.where(x >= 3.0, 1.0", "np.where(x > 3.0, 1.0", "core", FAMILY),
+    Mutant("hardsigmoid: the gradient at 3", POINTWISE, "(x < 3.0)) / 6.0", "(x <= 3.0)) / 6.0", "core", FAMILY),
+    Mutant("sigmoid: its square for its gradient", POINTWISE, "sigmoid(x) * sigmoid(-x))", "sigmoid(x) * sigmoid(x))", "core", FAMILY),
+    Mutant("swish: starts at 1", RECTIFIERS, '{"weight": Param((1,), Constant(0.25))})\n\n\n@dataclass(frozen=True)\nclass PReLU', '{"weight": Param((1,), Constant(1.0))})\n\n\n@dataclass(frozen=True)\nclass PReLU', "core", FAMILY),
+    Mutant("prelu: shared when per channel", RECTIFIERS, "1 if self.shared else", "1 if not self.shared else", "core", FAMILY),
+    Mutant("arelu: alpha is not held", GATED, "np.clip(alpha, 0.01, 0.99)", "alpha * 1.0", "core", "tests/core/test_reference.py tests/core/test_activations.py"),
+    Mutant("arelu: gradient of beta", GATED, "np.maximum(x, 0.0) * (sigmoid(gain)", "np.maximum(x, 0.0) * (-sigmoid(gain)", "core", CORE),
+    Mutant("dyrelu: slopes and shifts changed over", GATED, "a1, a2, b1, b2 = (", "b1, b2, a1, a2 = (", "core", FAMILY),
+    Mutant("dyrelu: one set for all channels in B", RECTIFIERS, '4 if self.variant == "A" else 4 * self.width', "4", "core", SPEC + " " + FAMILY),
+    Mutant("frelu: a tie goes to the first", GATED, "np.where(a == b, 0.5, 0.0)", "np.where(a == b, 1.0, 0.0)", "core", FAMILY),
+    Mutant("frelu: no padding", ACON, "Conv2d(self.width, self.width, 3, 1, 1,", "Conv2d(self.width, self.width, 3, 1, 0,", "core", FAMILY),
+    Mutant("acon_a: it is acon_b", ACON, 'Acon(1.0, 0.0)}, params)', 'Acon(1.0, 0.25)}, params)', "core", FAMILY),
+    Mutant("acon_b: starts as SiLU", ACON, "Constant(0.25)", "Constant(0.0)", "core", FAMILY),
+    Mutant("acon_c: the paper's values for the published", ACON, '"published": Normal(1.0)', '"published": Constant(paper)', "core", FAMILY),
+    Mutant("meta_acon: mean for sum", ACON, "ReduceSample(self.reduce)", 'ReduceSample("mean")', "core", FAMILY),
+    Mutant("meta_acon: the mean after fc1", ACON, 'key=lambda name: name != "mean"', 'key=lambda name: name == "mean"', "core", FAMILY),
+    Mutant("acon_frelu: no pool at stride 2", ACON, "MaxPool2d(3, 2, 1) if", "MaxPool2d(1, 2) if", "core", FAMILY),
+    Mutant("smooth_maximum: beta left out", GATED, "straight * (node.beta * (below - mean))", "straight * (below - mean)", "core", FAMILY),
+    Mutant("repact: two branches changed over", GATED, "w[1:2] + (1.0 - alpha) * w[2:3], w[3:])", "w[1:2] + (1.0 - alpha) * w[3:], w[2:3])", "core", FUSE),
+    Mutant("fused_repact: variant 3 without its mean", FUSION, "- gain * mean", "- 0 * mean", "core", FUSE),
+    Mutant("fuse: no softmax in variant 2", FUSION, "weights = weights / weights.sum()", "pass", "core", FUSE),
+    Mutant("fold: the bias is not scaled", FUSION, '(bias - wide["running_mean"]) * gain', '(bias - wide["running_mean"])', "core", FUSE),
+    Mutant("channel axis: not moved back", "acon_core/spec/activation_base.py", '"from_channels": MoveAxis(1, axis)', '"from_channels": MoveAxis(1, 1)', "core", FAMILY),
+    Mutant("preserve: a slope too much", "acon_core/surgery/preserve.py", "branches, alpha = [0.0, 1.0, 0.0, 0.0]", "branches, alpha = [0.1, 1.0, 0.0, 0.0]", "core", FAMILY),
+    Mutant("bounds: kappa in four digits", "acon_core/surgery/bounds.py", "KAPPA = 1.099839320128866917", "KAPPA = 1.0998", "core", FAMILY),
     # Layouts, codecs, conversion, the runner.
     Mutant("flax: OIHW taken for HWIO", "backends/acon_jax/layout.py", "transpose(2, 3, 1, 0)", "transpose(2, 3, 0, 1)", "core", LAYOUT),
     Mutant("paddle: Linear not transposed", "backends/acon_paddle/layout.py", "np.transpose, np.transpose", "", "core", LAYOUT),

@@ -3,8 +3,8 @@
 Seven regions of x, p1, p2 and beta, 20000 points each. The exact values are the reference's in float64, whose own error is
 nine digits below what is measured; mpmath holds the reference to 60 digits in the tests. `u` is 2^-24, half a unit in the last
 place of 1. Errors are fractions of a scale, since f crosses zero: of f, the larger of |p1 x| and |p2 x|; of dx, the larger of
-|p1| and |p2|; of each term of dp1 and dp2, |x|; of each term of dbeta, itself, where |z| < 15. Values that are no normal float32 are
-left out: XLA and MegEngine take denormals for 0.
+|p1| and |p2|; of each term of dp1 and dp2, |x|; of each term of dbeta, itself, where |z| < 15. Values that are no normal
+float32 are left out: XLA and MegEngine take denormals for 0.
 """
 
 from __future__ import annotations

@@ -130,7 +130,9 @@ def run_graph(graph: Graph, context: Context, *inputs: Array) -> tuple[tuple[Arr
         add(graph.outputs, cotangents, [np.abs(each) for each in cotangents])
         for step, vjp in zip(reversed(graph.steps), reversed(backward), strict=True):
             back = vjp(of(totals, step.outputs))
-            add(step.inputs, back.inputs, back.input_scales)
+            # What is made of parameters alone (RepAct's factors) adds no terms: theirs are those of what is told to it.
+            told = vjp(of(sizes, step.outputs)) if set(step.inputs) <= set(graph.params) else back
+            add(step.inputs, back.inputs, told.input_scales)
             params.update({join(step.child, name): gradient for name, gradient in back.params.items()})
             scales.update({join(step.child, name): scale for name, scale in back.scales.items()})
         own = [name for name, param in graph.params.items() if param.kind == "weight"]

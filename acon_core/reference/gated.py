@@ -65,11 +65,13 @@ def _(node: g.SmoothMaximum, context: Context, *values: Array) -> Values:
     stacked = np.stack(values)
     powers = np.exp(node.beta * stacked - (node.beta * stacked).max(0))
     weights = powers / powers.sum(0)
-    y = (weights * stacked).sum(0)
+    below = stacked - stacked.max(0)  # from the largest, so that equal values are told apart by nothing
+    mean = (weights * below).sum(0)
+    y = stacked.max(0) + mean
 
     def vjp(cotangents: tuple[Array, ...]) -> Gradients:
         straight = cotangents[0] * weights
-        bent = straight * (node.beta * (stacked - y))
+        bent = straight * (node.beta * (below - mean))
         return gradients(*(straight + bent), scales=tuple(np.abs(straight) + np.abs(bent)))
 
     return (y,), vjp

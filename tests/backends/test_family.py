@@ -41,11 +41,12 @@ def test_every_activation_has_golden_cases() -> None:
 def inputs(draw: st.DrawFn, ranks: tuple[int, ...], batch: int) -> tuple[tuple[int, ...], int, int]:
     """A shape with no two sizes alike where they are more than 1, a channel axis, and a key for its numbers."""
     rank = draw(st.sampled_from(ranks))
-    sizes = draw(st.permutations([2, 3, 4, 5, 6, 7]))
+    # Four channels or more: a norm of two has a gradient of nearly nothing, which is all cancellation.
+    sizes = [draw(st.sampled_from([4, 5, 6, 7])), *draw(st.permutations([2, 3, 8, 9]))]
     axis = draw(st.sampled_from([1, -1]))
-    space = [draw(st.sampled_from([1, size])) for size in sizes[2:rank]]
+    space = [draw(st.sampled_from([1, size])) for size in sizes[1 : rank - 1]]
     shape = [batch + draw(st.integers(0, 2)), *space]
-    shape.insert(axis if axis == 1 else len(shape), sizes[1])
+    shape.insert(axis if axis == 1 else len(shape), sizes[0])
     return tuple(shape), axis, draw(st.integers(0, 2**32))
 
 

@@ -151,6 +151,15 @@ def test_smooth_maximum_overflows_for_no_finite_values() -> None:
     np.testing.assert_array_equal(slopes[0], (a > b).astype(float))
 
 
+def test_equal_values_of_a_maximum_share_the_gradient() -> None:
+    node = spec.graph("a, b", ["y = max(a, b)"], "y", {"max": spec.Maximum()})
+    result = forward(node, {}, [np.array([[1.0, 2.0, -3.0, 0.0]]), np.array([[1.5, 2.0, -4.0, -0.0]])])
+    np.testing.assert_array_equal(result.values[0], [[1.5, 2.0, -3.0, 0.0]])
+    first, second = result.vjp((np.array([[8.0, 8.0, 8.0, 8.0]]),)).inputs
+    np.testing.assert_array_equal(first, [[0.0, 4.0, 8.0, 4.0]])
+    np.testing.assert_array_equal(second, [[8.0, 4.0, 0.0, 4.0]])
+
+
 def test_dyrelu_starts_as_relu_and_shares_the_gradient_where_pieces_meet() -> None:
     """With theta 0 the pieces are x and 0: at x = 0 each has half, so that the slope there is 1/2."""
     for variant in ("A", "B"):

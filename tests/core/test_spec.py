@@ -65,8 +65,14 @@ def pinned() -> Iterator[tuple[str, spec.Node]]:
     for name in NETWORKS:
         for act in ("relu", "acon_c", "meta_acon"):
             yield f"{name} {act}", create(name, act).graph
-    for act in spec.ACTIVATIONS:
+    for act in (*spec.ACTIVATIONS, *VARIANTS):
         yield act, spec.activation(act, 6)
+
+
+VARIANTS = (
+    "prelu(shared=false)", "dyrelu(variant=B)", "meta_acon(norm=none)", "meta_acon(norm=layer)", "meta_acon(level=pixel)",
+    "meta_acon(level=layer)", "repact(variant=3)", "fused_repact(shift=true)",
+)  # fmt: skip
 
 
 def schema(node: spec.Node) -> dict[str, object]:
