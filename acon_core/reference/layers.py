@@ -195,6 +195,7 @@ def _(node: p.LayerNorm, context: Context, x: Array) -> Values:
     axes = (0, *range(2, x.ndim))
     weight = context.param("weight").reshape(shape)
     centred = x - x.mean(1, keepdims=True)
+    centred = centred - centred.mean(1, keepdims=True)  # what rounding left of a large mean
     inverse = 1.0 / np.sqrt(np.square(centred).mean(1, keepdims=True) + node.eps)
     normal = centred * inverse
 
