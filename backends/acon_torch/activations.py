@@ -2,75 +2,150 @@
 
 from __future__ import annotations
 
+import inspect
+from dataclasses import MISSING, fields
+from inspect import Parameter, Signature
+from typing import Any, ClassVar
+
 import torch
+from torch import nn
 
 from acon_core import spec
 from acon_torch.arrays import to_tensor
 from acon_torch.build import Place, build, make
 from acon_torch.modules import Graph
 
+_OWN = {"dtype": "torch.dtype | None", "device": "torch.device | str | None", "path": "str"}
+_OWN_TEXT = "`dtype`, `device`: of the parameters, PyTorch's defaults unless given. `path`: where it stands, for errors."
+
+
+def _signature(kind: type[spec.Activation]) -> Signature:
+    """The spec's fields with their defaults, and what is PyTorch's own by keyword. A width that is always needed has none."""
+    shared = []
+    for field in fields(kind):
+        needed = field.name == "channels" and kind is not spec.PReLU
+        default = Parameter.empty if needed or field.default is MISSING else field.default
+        how = Parameter.KEYWORD_ONLY if field.kw_only else Parameter.POSITIONAL_OR_KEYWORD
+        shared.append(Parameter(field.name, how, default=default, annotation=field.type))
+    own = [
+        Parameter(name, Parameter.KEYWORD_ONLY, default="" if name == "path" else None, annotation=text)
+        for name, text in _OWN.items()
+    ]
+    return Signature(sorted([*shared, *own], key=lambda parameter: parameter.kind))
+
 
 class Activation(Graph):
-    """The graph of an activation's spec with its initial values, drawn from a seed that PyTorch's generator gives."""
+    """An activation of the spec as a module; initial values are drawn from a seed that PyTorch's generator gives.
 
-    def __init__(self, node: spec.Layer, dtype: torch.dtype | None, device: torch.device | str | None, path: str) -> None:
-        place = Place(dtype or torch.get_default_dtype(), path)
+    `class AconC(Activation, kind=spec.AconC)` takes the spec's options and docstring, and is what its spec is built as.
+    """
+
+    kind: ClassVar[type[spec.Activation]]
+    __signature__: ClassVar[Signature]
+
+    def __init_subclass__(cls, kind: type[spec.Activation] | None = None) -> None:
+        super().__init_subclass__()
+        if kind is None:  # a user's subclass of one of ours
+            return
+        cls.kind, cls.__signature__ = kind, _signature(kind)
+        cls.__doc__ = "\n\n".join([inspect.cleandoc(kind.__doc__ or ""), inspect.cleandoc(cls.__doc__ or ""), _OWN_TEXT])
+        build.register(kind)(cls._of)
+
+    def __init__(self, *values: Any, **options: Any) -> None:
+        given = self.__signature__.bind(*values, **options).arguments
+        dtype, device, path = (given.pop(name, None) for name in _OWN)
+        self._take(self.kind(**given), Place(dtype or torch.get_default_dtype(), path or ""))
+        initialise(self, device)
+
+    def _take(self, node: spec.Activation, place: Place) -> None:
         super().__init__(node, lambda name, child: make(child, place.child(name)), place.dtype)
-        seed = int(torch.randint(2**62, (), device="cpu"))
-        initial = spec.initial_state(node, seed, "float64")
-        self.load_state_dict({path: to_tensor(array).to(self.state_dict()[path].dtype) for path, array in initial.items()})
-        self.to(device)
+
+    @classmethod
+    def _of(cls, node: spec.Activation, place: Place) -> Activation:
+        """The module of a spec in a network, whose values come from elsewhere: none are drawn."""
+        module = cls.__new__(cls)
+        module._take(node, place)
+        return module
 
 
-class AconC(Activation):
-    """ACON-C: y = (p1 - p2) x sigmoid(beta (p1 - p2) x) + p2 x, with p1, p2, beta (1, C, 1, 1) learnt per channel.
+def initialise(module: Graph, device: torch.device | str | None) -> None:
+    """Give a module the initial values of its spec, and put it on a device."""
+    seed = int(torch.randint(2**62, (), device="cpu"))
+    initial = spec.initial_state(module.spec, seed, "float64")
+    own = module.state_dict()
+    module.load_state_dict({path: to_tensor(array).to(own[path].dtype) for path, array in initial.items()})
+    module.to(device)
 
-    `channels`: C. `init`: `published` (p1, p2 ~ N(0, 1), beta = 1) or `paper` (1, 0, 1: it starts as SiLU). `path`: where it
-    stands, for errors.
-    (N, C, ...) of any rank -> the same. Smooth, no kinks; keeps its input and parameters alone for the backward pass.
-    Source: Ma et al. 2021, section 3.2; nmaac/acon acon.py, whose state dict it loads.
+
+class AconA(Activation, kind=spec.AconA):
+    """It keeps its input and parameters alone for the backward pass."""
+
+
+class AconB(Activation, kind=spec.AconB):
+    """It keeps its input and parameters alone for the backward pass."""
+
+
+class AconC(Activation, kind=spec.AconC):
+    """It keeps its input and parameters alone for the backward pass."""
+
+
+class MetaAconC(Activation, kind=spec.MetaAconC):
+    """Beside its input it keeps, of that size, nothing for the backward pass, but for level `pixel`, whose beta is as large."""
+
+
+class FReLU(Activation, kind=spec.FReLU):
+    """`bn_frelu` is a `torch.nn.BatchNorm2d`, so that SyncBatchNorm's conversion finds it."""
+
+
+class AconFReLU(Activation, kind=spec.AconFReLU):
+    """`bn1` and `bn2` are `torch.nn.BatchNorm2d`, so that SyncBatchNorm's conversion finds them."""
+
+
+class RepAct(Activation, kind=spec.RepAct):
+    """For the backward pass it keeps its input, parameters and three numbers; variant 3 also what its norm does."""
+
+
+class FusedRepAct(Activation, kind=spec.FusedRepAct):
+    """It keeps its input and parameters alone for the backward pass."""
+
+
+class Swish(Activation, kind=spec.Swish):
+    """It keeps its input and parameters alone for the backward pass."""
+
+
+class PReLU(Activation, kind=spec.PReLU):
+    """As `torch.nn.PReLU`, whose state dict it loads; with channels at any axis."""
+
+
+class AReLU(Activation, kind=spec.AReLU):
+    """It keeps its input and parameters alone for the backward pass."""
+
+
+class DyReLU(Activation, kind=spec.DyReLU):
+    """`lambdas` and `init_v` are buffers. Of the size of its input it keeps nothing else for the backward pass."""
+
+
+def activation(
+    name: str,
+    channels: int | None = None,
+    *,
+    channel_axis: int = 1,
+    dtype: torch.dtype | None = None,
+    device: torch.device | str | None = None,
+    path: str = "",
+    **options: Any,
+) -> nn.Module:
+    """The activation of a name with its initial values: `activation("meta_acon", 64, level="pixel")`, `activation("LReLU")`.
+
+    `name`: as in `acon list activations`, or an alias of the published tables, capitals and underscores aside; options may
+    stand in it, `dyrelu(variant=B)`. `channels`: for those that know their width, and ignored by others, as is
+    `channel_axis`, where they are in x. `dtype`, `device`: of the parameters. `path`: where it stands, for errors.
+    `options`: as of its class.
+    Returns an instance of the public class (`MetaAconC`, ...), or a module without parameters for functions of each element.
+    Raises SpecError for a name, an option or a value that does not exist, or a width that is missing.
     """
-
-    def __init__(
-        self,
-        channels: int,
-        init: spec.InitName = "published",
-        *,
-        dtype: torch.dtype | None = None,
-        device: torch.device | str | None = None,
-        path: str = "",
-    ) -> None:
-        super().__init__(spec.AconC(channels, init), dtype, device, path)
-
-
-class MetaAconC(Activation):
-    """Meta-ACON, channel level: ACON-C whose beta is generated per sample from the mean of x by two 1x1 convolutions.
-
-    `channels`: C. `reduction`: r, the hidden width is max(r, C // r). `norm`: `batch` as released, or `none`. `init`, `path`:
-    as for AconC. (N, C, ...) of any rank -> the same. Smooth, no kinks.
-    Raises OneValuePerChannelError in training with norm `batch` and a batch of one.
-    Source: Ma et al. 2021, section 3.3; nmaac/acon acon.py, whose state dict it loads.
-    """
-
-    def __init__(
-        self,
-        channels: int,
-        reduction: int = 16,
-        norm: spec.Norm = "batch",
-        init: spec.InitName = "published",
-        *,
-        dtype: torch.dtype | None = None,
-        device: torch.device | str | None = None,
-        path: str = "",
-    ) -> None:
-        super().__init__(spec.MetaAconC(channels, reduction, norm, init), dtype, device, path)
-
-
-@build.register(spec.AconC)
-def _(node: spec.AconC, place: Place) -> Graph:
-    return AconC(node.width, node.init, dtype=place.dtype, path=place.path)
-
-
-@build.register(spec.MetaAconC)
-def _(node: spec.MetaAconC, place: Place) -> Graph:
-    return MetaAconC(node.width, node.reduction, node.norm, node.init, dtype=place.dtype, path=place.path)
+    node = spec.activation(name, channels, channel_axis=channel_axis, **options)
+    module = make(node, Place(dtype or torch.get_default_dtype(), path))
+    if isinstance(module, Activation):
+        initialise(module, device)
+    return module

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import dataclass, fields, replace
+from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from acon_core import spec
+from acon_torch import functional as g
 from acon_torch import modules
+from acon_torch import pointwise as f
 
 
 @dataclass(frozen=True)
@@ -47,6 +51,11 @@ def _(node: spec.BatchNorm, place: Place) -> nn.Module:
     return norm
 
 
+@build.register(spec.LayerNorm)
+def _(node: spec.LayerNorm, place: Place) -> nn.Module:
+    return modules.LayerNorm(node.channels, node.eps, dtype=place.dtype)
+
+
 @build.register(spec.Linear)
 def _(node: spec.Linear, place: Place) -> nn.Module:
     return nn.Linear(node.in_features, node.out_features, node.bias, dtype=place.dtype)
@@ -55,11 +64,6 @@ def _(node: spec.Linear, place: Place) -> nn.Module:
 @build.register(spec.MaxPool2d)
 def _(node: spec.MaxPool2d, place: Place) -> nn.Module:
     return nn.MaxPool2d(node.kernel, node.stride, node.padding)
-
-
-@build.register(spec.GlobalAvgPool)
-def _(node: spec.GlobalAvgPool, place: Place) -> nn.Module:
-    return modules.GlobalAvgPool()
 
 
 @build.register(spec.Flatten)
@@ -72,36 +76,54 @@ def _(node: spec.Dropout, place: Place) -> nn.Module:
     return nn.Dropout(node.rate)
 
 
-@build.register(spec.Concat)
-def _(node: spec.Concat, place: Place) -> nn.Module:
-    return modules.Concat()
-
-
-@build.register(spec.Split)
-def _(node: spec.Split, place: Place) -> nn.Module:
-    return modules.Split(node.parts, node.interleaved)
-
-
 @build.register(spec.Shuffle)
 def _(node: spec.Shuffle, place: Place) -> nn.Module:
     return nn.ChannelShuffle(node.groups)
 
 
-@build.register(spec.ReLU)
-def _(node: spec.ReLU, place: Place) -> nn.Module:
-    return nn.ReLU()
+# What has no parameters and takes its node's fields as options of the same names.
+FUNCTIONS: dict[type[spec.Node], Callable[..., Any]] = {
+    spec.GlobalAvgPool: modules.global_avg_pool,
+    spec.Concat: modules.concat,
+    spec.Split: modules.split,
+    spec.ReduceSample: modules.reduce_sample,
+    spec.MoveAxis: torch.movedim,
+    spec.AsOneChannel: modules.as_one_channel,
+    spec.ShapeLike: Tensor.reshape_as,
+    spec.Identity: f.identity,
+    spec.ReLU: f.relu,
+    spec.ReLU6: f.relu6,
+    spec.LeakyReLU: f.leaky_relu,
+    spec.ELU: f.elu,
+    spec.SELU: f.selu,
+    spec.CELU: f.celu,
+    spec.GELU: f.gelu,
+    spec.SiLU: f.silu,
+    spec.Mish: f.mish,
+    spec.Softplus: f.softplus,
+    spec.HardSwish: f.hardswish,
+    spec.HardSigmoid: f.hardsigmoid,
+    spec.Sigmoid: f.sigmoid,
+    spec.SmoothMaximum: g.smooth_maximum,
+    spec.Maximum: g.maximum,
+    spec.Slopes: g.slopes,
+    spec.AttentionSlopes: g.attention_slopes,
+    spec.CollapseBranches: g.collapse_branches,
+    spec.DynamicMaximum: g.dynamic_maximum,
+}
 
 
-@build.register(spec.SiLU)
-def _(node: spec.SiLU, place: Place) -> nn.Module:
-    return nn.SiLU()
+@build.register(*FUNCTIONS)
+def _(node: spec.Node, place: Place) -> nn.Module:
+    options = {field.name: getattr(node, field.name) for field in fields(node)}
+    return modules.Function(node, FUNCTIONS[type(node)], **options)
 
 
-@build.register(spec.Sigmoid)
-def _(node: spec.Sigmoid, place: Place) -> nn.Module:
-    return nn.Sigmoid()
+@build.register(spec.Branches)
+def _(node: spec.Branches, place: Place) -> nn.Module:
+    return modules.Function(node, g.branches)
 
 
 @build.register(spec.Acon)
 def _(node: spec.Acon, place: Place) -> nn.Module:
-    return modules.Acon()
+    return modules.Acon(node)

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from acon_core.layout import Layout, Slot
-from acon_core.spec import BatchNorm, Conv2d, Linear, Node
+from acon_core.spec import BatchNorm, Conv2d, LayerNorm, Linear, Node
 
 layout = Layout("torch")
 
 
-@layout.register(Conv2d, Linear, BatchNorm)
+@layout.register(Conv2d, Linear, BatchNorm, LayerNorm)
 def _(node: Node) -> Mapping[str, Slot | None]:
     return {name: Slot(name) for name in node.params}

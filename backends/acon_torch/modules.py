@@ -1,8 +1,9 @@
-"""What PyTorch lacks or defines otherwise, as modules: the clear BatchNorm error, channel split, and the one graph runner."""
+"""What PyTorch lacks or defines otherwise, as modules: norms, functions under their spec, and the one graph runner."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -10,6 +11,7 @@ from torch import Tensor, nn
 from acon_core import spec
 from acon_core.errors import OneValuePerChannelError
 from acon_torch import functional as F
+from acon_torch.gradient import wide
 
 
 class BatchNorm(nn.BatchNorm2d):
@@ -22,41 +24,72 @@ class BatchNorm(nn.BatchNorm2d):
             raise OneValuePerChannelError.at(self.path, tuple(input.shape))
 
 
-class Acon(nn.Module):
-    """The activation `acon(x, p1, p2, beta)`, without parameters of its own."""
+class LayerNorm(nn.LayerNorm):
+    """PyTorch's own, over the channels of each position of (N, C, ...)."""
 
-    def forward(self, x: Tensor, p1: Tensor, p2: Tensor, beta: Tensor) -> Tensor:
-        return F.acon(x, p1, p2, beta)
-
-
-class GlobalAvgPool(nn.Module):
-    """(N, C, ...) -> (N, C, 1, 1): the mean over space, of any rank and size."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        return x.flatten(2).mean(2)[:, :, None, None] if x.ndim > 2 else x[:, :, None, None]
+    def forward(self, input: Tensor) -> Tensor:
+        # PyTorch's kernel subtracts the mean last, from products: what x has in common must be gone before.
+        x, weight, bias = wide(input, self.weight, self.bias)
+        centred = (x - x.mean(1, keepdim=True)).movedim(1, -1)
+        y = nn.functional.layer_norm(centred, self.normalized_shape, weight, bias, self.eps)
+        return y.movedim(-1, 1).to(input.dtype)
 
 
-class Concat(nn.Module):
-    """Values joined along the channels."""
+class Function(nn.Module):
+    """A function of one value or more without parameters, as the module of the node that it computes."""
 
-    def forward(self, *values: Tensor) -> Tensor:
-        return torch.cat(values, 1)
-
-
-class Split(nn.Module):
-    """The channels in equal parts: every `parts`-th from i on when interleaved, else consecutive runs."""
-
-    def __init__(self, parts: int, interleaved: bool) -> None:
+    def __init__(self, node: spec.Node, function: Callable[..., Any], **options: Any) -> None:
         super().__init__()
-        self.parts, self.interleaved = parts, interleaved
+        self.spec, self.function, self.options = node, function, options
 
-    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
-        if self.interleaved:
-            return tuple(x[:, part :: self.parts] for part in range(self.parts))
-        return torch.chunk(x, self.parts, 1)
+    def forward(self, *values: Tensor) -> Any:
+        return self.function(*values, **self.options)
 
     def extra_repr(self) -> str:
-        return f"{self.parts}, interleaved={self.interleaved}"
+        return str(self.spec)
+
+
+class Acon(nn.Module):
+    """The activation `acon(x, p1, p2, beta)`, without parameters of its own; `p1`, `p2` are numbers where they are fixed."""
+
+    def __init__(self, node: spec.Acon) -> None:
+        super().__init__()
+        self.spec = node
+        self.fixed = tuple(value for value in (node.p1, node.p2) if value is not None)
+
+    def forward(self, x: Tensor, *gates: Tensor) -> Tensor:
+        return F.acon(x, *self.fixed, *gates)
+
+    def extra_repr(self) -> str:
+        return str(self.spec)
+
+
+def global_avg_pool(x: Tensor) -> Tensor:
+    """(N, C, ...) -> (N, C, 1, 1): the mean over space, of any rank and size."""
+    return x.flatten(2).mean(2)[:, :, None, None] if x.ndim > 2 else x[:, :, None, None]
+
+
+def concat(*values: Tensor) -> Tensor:
+    """Values joined along the channels."""
+    return torch.cat(values, 1)
+
+
+def reduce_sample(x: Tensor, how: str) -> Tensor:
+    """(N, C, ...) -> (N, 1, 1, 1): the sum or the mean over all of a sample."""
+    flat = x.flatten(1)
+    return (flat.mean(1) if how == "mean" else flat.sum(1))[:, None, None, None]
+
+
+def as_one_channel(x: Tensor) -> Tensor:
+    """(N, C, ...) -> (N, 1, C ...)."""
+    return x.flatten(1).unsqueeze(1)
+
+
+def split(x: Tensor, parts: int, interleaved: bool) -> tuple[Tensor, ...]:
+    """The channels in equal parts: every `parts`-th from i on when interleaved, else consecutive runs."""
+    if interleaved:
+        return tuple(x[:, part::parts] for part in range(parts))
+    return torch.chunk(x, parts, 1)
 
 
 class Graph(nn.Module):
@@ -71,7 +104,11 @@ class Graph(nn.Module):
         self.spec = node
         self.graph = node.graph if isinstance(node, spec.Layer) else node
         for name, param in self.graph.params.items():
-            self.register_parameter(name, nn.Parameter(torch.empty(param.shape, dtype=dtype)))
+            values = torch.empty(param.shape, dtype=dtype)
+            if param.kind == "weight":
+                self.register_parameter(name, nn.Parameter(values))
+            else:
+                self.register_buffer(name, values)
         for name, child in self.graph.children.items():
             self.add_module(name, make(name, child))
 
