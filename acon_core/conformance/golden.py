@@ -105,7 +105,7 @@ def compare() -> list[str]:
         kind, _, place = quantity.partition("/")
         # A gradient that is exactly 0 is rounding alone: it is its scale that must not move.
         scale = new.get(f"{case}:scale/{place}", array) if kind in ("dx", "dparams") else array
-        bound = REPRODUCED * max(np.abs(scale).max(initial=0.0), 1e-300)
+        bound = REPRODUCED * max(np.abs(scale[np.isfinite(scale)]).max(initial=0.0), 1e-300)
         if old[key].shape != array.shape or not np.allclose(old[key], array, rtol=0, atol=bound, equal_nan=True):
             lines.append(f"{key}: stored and made anew differ")
     return lines

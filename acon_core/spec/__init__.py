@@ -1,7 +1,7 @@
 """The spec: a network as data. Nothing here computes; `acon_core.reference` says what each node means."""
 
 from acon_core.spec.acon import AconA, AconB, AconC, AconFReLU, FReLU, InitName, Level, MetaAconC, Norm
-from acon_core.spec.activation_base import Activation, ChannelwiseActivation, bind
+from acon_core.spec.activation_base import Activation, ChannelwiseActivation, bind, signature
 from acon_core.spec.activations import ACTIVATIONS, ALIASES, activation, activation_name, parse_activation
 from acon_core.spec.fusion import fold, fuse
 from acon_core.spec.gated import (
@@ -145,6 +145,7 @@ __all__ = [
     "parse_activation",
     "producer",
     "sequential",
+    "signature",
     "summarise",
     "walk",
 ]  # fmt: skip

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import inspect
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from typing import ClassVar
 
 from acon_core.errors import SpecError
 from acon_core.spec.graph import Graph, Layer, Step
@@ -23,6 +26,8 @@ class ChannelwiseActivation(Activation):
     `channel_axis`: where they are in x, never guessed: 1 for (N, C, ...), -1 for tokens (N, L, C) or images (N, H, W, C).
     `make_graph` is for axis 1; for another one the axis is moved there and back.
     """
+
+    needs_channels: ClassVar[bool] = True
 
     channels: int | None = None
     channel_axis: int = field(default=1, kw_only=True)
@@ -45,6 +50,20 @@ def _on_axis(graph: Graph, axis: int) -> Graph:
     steps = (Step((x,), "to_channels", ("given",)), *graph.steps, Step(("moved_back",), "from_channels", (y,)))
     members = {**graph.members, "to_channels": MoveAxis(axis, 1), "from_channels": MoveAxis(1, axis)}
     return replace(graph, inputs=("given",), steps=steps, outputs=("moved_back",), members=members)
+
+
+def signature(kind: type[Activation], own: Iterable[inspect.Parameter], channel_axis: int = 1) -> inspect.Signature:
+    """How the public class of an activation is called in a backend, so that it is the same in all of them.
+
+    The fields of the spec in order, `channels` without a default where it is always needed, then what is the framework's
+    `own`, by keyword. `channel_axis`: the framework's default.
+    """
+    parameters = dict(inspect.signature(kind).parameters)
+    if issubclass(kind, ChannelwiseActivation):
+        parameters["channel_axis"] = parameters["channel_axis"].replace(default=channel_axis)
+        if kind.needs_channels:
+            parameters["channels"] = parameters["channels"].replace(default=inspect.Parameter.empty, annotation="int")
+    return inspect.Signature([*parameters.values(), *own])
 
 
 def bind(activation: Node, channels: int) -> Node:

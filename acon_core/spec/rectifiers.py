@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 from acon_core.errors import SpecError
 from acon_core.spec.activation_base import Activation, ChannelwiseActivation
@@ -34,6 +34,8 @@ class PReLU(ChannelwiseActivation):
     `weight`: (1,) when `shared`, PyTorch's default, else (C,), one per channel; initially 0.25, no weight decay.
     `channels`: C, needed when not shared. (N, C, ...) -> the same. Source: He et al. 2015, equation 1; torch.nn.PReLU.
     """
+
+    needs_channels: ClassVar[bool] = False
 
     shared: bool = True
 

@@ -5,7 +5,6 @@
 from __future__ import annotations
 
 import inspect
-from dataclasses import MISSING, fields
 from typing import Any
 
 import megengine.module as M
@@ -21,17 +20,7 @@ _HERE = """
 pass each function in it keeps its arguments alone. MegEngine's kernels swallow NaN: so does this."""
 
 
-def _signature(kind: type[spec.Node]) -> inspect.Signature:
-    """The fields of a spec as a constructor's parameters, and after them, by keyword alone, those of a place."""
-    found = []
-    for each in fields(kind):
-        required = each.name == "channels" and kind is not spec.PReLU
-        default = inspect.Parameter.empty if required or each.default is MISSING else each.default
-        how = inspect.Parameter.KEYWORD_ONLY if each.kw_only else inspect.Parameter.POSITIONAL_OR_KEYWORD
-        annotation = "int" if required else each.type
-        found.append(inspect.Parameter(each.name, how, default=default, annotation=annotation))
-    found.append(inspect.Parameter("path", inspect.Parameter.KEYWORD_ONLY, default="", annotation="str"))
-    return inspect.Signature(sorted(found, key=lambda each: each.kind))
+_OWN = (inspect.Parameter("path", inspect.Parameter.KEYWORD_ONLY, default="", annotation="str"),)
 
 
 class Activation(Graph):
@@ -41,13 +30,13 @@ class Activation(Graph):
     seed that MegEngine's generator gives; built from a spec, it is left for a state to be loaded.
     """
 
-    kind: type[spec.Node]
+    kind: type[spec.Activation]
 
-    def __init_subclass__(cls, kind: type[spec.Node] | None = None) -> None:
+    def __init_subclass__(cls, kind: type[spec.Activation] | None = None) -> None:
         super().__init_subclass__()
         if kind is None:
             return
-        cls.kind, cls.__signature__ = kind, _signature(kind)  # type: ignore[attr-defined]
+        cls.kind, cls.__signature__ = kind, spec.signature(kind, _OWN)  # type: ignore[attr-defined]
         cls.__doc__ = f"{inspect.getdoc(kind)}\n{_HERE}"
         build.register(kind)(cls._of)
 

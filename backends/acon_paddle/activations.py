@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-from dataclasses import MISSING, fields
 from inspect import Parameter, Signature
 from typing import Any
 
@@ -15,18 +14,10 @@ from acon_paddle.build import Place, below, build, make
 from acon_paddle.layout import layout
 from acon_paddle.modules import Graph
 
-
-def _signature(kind: type[spec.Activation]) -> Signature:
-    """The fields of a spec as a constructor's parameters, `channels` asked for where it is needed; then Paddle's own."""
-    given = []
-    for field in fields(kind):
-        wanted = field.name == "channels" and kind is not spec.PReLU
-        default = Parameter.empty if wanted or field.default is MISSING else field.default
-        how = Parameter.KEYWORD_ONLY if field.kw_only else Parameter.POSITIONAL_OR_KEYWORD
-        given.append(Parameter(field.name, how, default=default, annotation=field.type))
-    given.append(Parameter("dtype", Parameter.KEYWORD_ONLY, default=None, annotation="str | None"))
-    given.append(Parameter("path", Parameter.KEYWORD_ONLY, default="", annotation="str"))
-    return Signature(sorted(given, key=lambda parameter: parameter.kind))
+_OWN = (
+    Parameter("dtype", Parameter.KEYWORD_ONLY, default=None, annotation="str | None"),
+    Parameter("path", Parameter.KEYWORD_ONLY, default="", annotation="str"),
+)
 
 
 class Activation(Graph):
@@ -40,7 +31,7 @@ class Activation(Graph):
 
     def __init_subclass__(cls, *, kind: type[spec.Activation]) -> None:
         super().__init_subclass__()
-        cls.kind, cls.__signature__ = kind, _signature(kind)
+        cls.kind, cls.__signature__ = kind, spec.signature(kind, _OWN)
         cls.__doc__ = f"{inspect.getdoc(kind)}\n\n{inspect.getdoc(cls)}"
         build.register(kind)(cls.of)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-from dataclasses import MISSING, fields
 from inspect import Parameter, Signature
 from typing import Any, ClassVar
 
@@ -15,23 +14,12 @@ from acon_torch.arrays import to_tensor
 from acon_torch.build import Place, build, make
 from acon_torch.modules import Graph
 
-_OWN = {"dtype": "torch.dtype | None", "device": "torch.device | str | None", "path": "str"}
+_OWN = (
+    Parameter("dtype", Parameter.KEYWORD_ONLY, default=None, annotation="torch.dtype | None"),
+    Parameter("device", Parameter.KEYWORD_ONLY, default=None, annotation="torch.device | str | None"),
+    Parameter("path", Parameter.KEYWORD_ONLY, default="", annotation="str"),
+)
 _OWN_TEXT = "`dtype`, `device`: of the parameters, PyTorch's defaults unless given. `path`: where it stands, for errors."
-
-
-def _signature(kind: type[spec.Activation]) -> Signature:
-    """The spec's fields with their defaults, and what is PyTorch's own by keyword. A width that is always needed has none."""
-    shared = []
-    for field in fields(kind):
-        needed = field.name == "channels" and kind is not spec.PReLU
-        default = Parameter.empty if needed or field.default is MISSING else field.default
-        how = Parameter.KEYWORD_ONLY if field.kw_only else Parameter.POSITIONAL_OR_KEYWORD
-        shared.append(Parameter(field.name, how, default=default, annotation=field.type))
-    own = [
-        Parameter(name, Parameter.KEYWORD_ONLY, default="" if name == "path" else None, annotation=text)
-        for name, text in _OWN.items()
-    ]
-    return Signature(sorted([*shared, *own], key=lambda parameter: parameter.kind))
 
 
 class Activation(Graph):
@@ -47,13 +35,13 @@ class Activation(Graph):
         super().__init_subclass__()
         if kind is None:  # a user's subclass of one of ours
             return
-        cls.kind, cls.__signature__ = kind, _signature(kind)
+        cls.kind, cls.__signature__ = kind, spec.signature(kind, _OWN)
         cls.__doc__ = "\n\n".join([inspect.cleandoc(kind.__doc__ or ""), inspect.cleandoc(cls.__doc__ or ""), _OWN_TEXT])
         build.register(kind)(cls._of)
 
     def __init__(self, *values: Any, **options: Any) -> None:
         given = self.__signature__.bind(*values, **options).arguments
-        dtype, device, path = (given.pop(name, None) for name in _OWN)
+        dtype, device, path = (given.pop(own.name, None) for own in _OWN)
         self._take(self.kind(**given), Place(dtype or torch.get_default_dtype(), path or ""))
         initialise(self, device)
 
