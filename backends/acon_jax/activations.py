@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import inspect
+from inspect import Parameter, Signature
+from typing import Any, ClassVar
+
 import jax
 import jax.numpy as jnp
 from flax import nnx
@@ -10,9 +14,24 @@ from jax import Array
 from jax.typing import DTypeLike
 
 from acon_core import spec
+from acon_core.errors import SpecError
 from acon_jax.build import Place, build, make
 from acon_jax.layout import layout
 from acon_jax.modules import Graph
+from acon_jax.pointwise import widened
+
+FRAMEWORK = (
+    Parameter("dtype", Parameter.KEYWORD_ONLY, default=jnp.float32, annotation=DTypeLike),
+    Parameter("rngs", Parameter.KEYWORD_ONLY, annotation=nnx.Rngs | None),
+    Parameter("path", Parameter.KEYWORD_ONLY, default="", annotation=str),
+)
+"""What every activation takes beside its spec's fields."""
+
+PARTICULAR = """
+In JAX: {}
+`channel_axis`, where there is one, counts the axes of x as given here: -1 for channels last. `dtype`: the parameters'.
+`rngs`: for the initial values, `nnx.Rngs(0)`; None leaves zeros, to be loaded. `path`: where it stands, for errors.
+"""
 
 
 class Stream:
@@ -29,9 +48,34 @@ class Stream:
 
 
 class Activation(Graph):
-    """The graph of an activation's spec with its initial values; zeros, to be loaded, where `rngs` is None."""
+    """The graph of an activation's spec, of type `kind`, with its initial values; zeros, to be loaded, where `rngs` is None."""
 
-    def __init__(self, node: spec.Layer, dtype: DTypeLike, rngs: nnx.Rngs | None, path: str) -> None:
+    _kind: ClassVar[type[spec.Activation]]
+    _signature: ClassVar[Signature]
+    classes: ClassVar[dict[type[spec.Node], type[Activation]]] = {}
+
+    _wide: ClassVar[bool] = False
+
+    def __init_subclass__(cls, kind: type[spec.Activation] | None = None, wide: bool = False, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        if kind is not None:
+            cls._wide = wide
+            cls._kind, cls._signature = kind, spec.signature(kind, FRAMEWORK, channel_axis=-1)
+            cls.__doc__ = f"{inspect.getdoc(kind)}\n{PARTICULAR.format(cls.__doc__)}"
+            Activation.classes[kind] = cls
+            build.register(kind)(lambda node, place: cls(node, dtype=place.dtype, rngs=None, path=place.path))
+        if "__init__" not in vars(cls):
+            cls.__signature__ = cls._signature
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        # Our own rules pass the spec itself, which may have its channels at any axis; users pass its fields.
+        from_spec = bool(args) and isinstance(args[0], self._kind)
+        given = (_FROM_SPEC if from_spec else self._signature).bind(*args, **kwargs)
+        given.apply_defaults()
+        values = given.arguments
+        dtype, rngs, path = (values.pop(parameter.name) for parameter in FRAMEWORK)
+        self._channel_axis = values.pop("channel_axis", -1)
+        node = values["node"] if from_spec else self._kind(**values)
         place = Place(dtype, path)
         super().__init__(node, lambda name, child: make(child, place.child(name)), dtype, path)
         if rngs is not None:
@@ -42,56 +86,92 @@ class Activation(Graph):
             }
             nnx.update(self, unflatten_dict(initial, sep="."))
 
+    def __call__(self, x: Array, *, rngs: nnx.Rngs | None = None, taps: dict[str, Array] | None = None) -> Any:
+        last = jnp.moveaxis(x, self._channel_axis, -1)
+        y = super().__call__(widened(last) if self._wide else last, rngs=rngs, taps=taps)
+        return jnp.moveaxis(y.astype(x.dtype), -1, self._channel_axis)
 
-class AconC(Activation):
-    """ACON-C: y = (p1 - p2) x sigmoid(beta (p1 - p2) x) + p2 x, with p1, p2, beta (C,) learnt per channel.
 
-    `channels`: C. `init`: `published` (p1, p2 ~ N(0, 1), beta = 1) or `paper` (1, 0, 1: it starts as SiLU). `rngs`: for the
-    initial values, `AconC(64, rngs=nnx.Rngs(0))`; None leaves zeros, to be loaded. `path`: where it stands, for errors.
-    (N, ..., C) of any rank -> the same. Smooth, no kinks; keeps its input and parameters alone for the backward pass.
-    Source: Ma et al. 2021, section 3.2; nmaac/acon acon.py.
+_FROM_SPEC = Signature(
+    [
+        Parameter("node", Parameter.POSITIONAL_ONLY),
+        Parameter("channel_axis", Parameter.KEYWORD_ONLY, default=-1),
+        *FRAMEWORK,
+    ]
+)
+
+
+class AconA(Activation, kind=spec.AconA):
+    """`beta` is (C,); keeps its input and parameters alone for the backward pass."""
+
+
+class AconB(Activation, kind=spec.AconB):
+    """`p2`, `beta` are (C,); keeps its input and parameters alone for the backward pass."""
+
+
+class AconC(Activation, kind=spec.AconC):
+    """`p1`, `p2`, `beta` are (C,); keeps its input and parameters alone for the backward pass."""
+
+
+class MetaAconC(Activation, kind=spec.MetaAconC):
+    """`p1`, `p2` are (C,), the kernels (1, 1, in, out), those of `bn1` and `bn2` `scale`, `bias`, `mean`, `var`."""
+
+
+class FReLU(Activation, kind=spec.FReLU, wide=True):  # rounded to 16 bits, T(x) would be the larger one elsewhere
+    """images are (N, H, W, C), `conv_frelu.kernel` (3, 3, 1, C)."""
+
+
+class AconFReLU(Activation, kind=spec.AconFReLU, wide=True):
+    """images are (N, H, W, C), `conv_frelu.kernel` (3, 3, 1, C)."""
+
+
+class RepAct(Activation, kind=spec.RepAct):
+    """variants 1 and 2 keep their input and parameters alone for the backward pass."""
+
+
+class FusedRepAct(Activation, kind=spec.FusedRepAct):
+    """keeps its input and parameters alone for the backward pass."""
+
+
+class Swish(Activation, kind=spec.Swish):
+    """`weight` is a Param (1,), where `nnx.swish` has a fixed 1."""
+
+
+class PReLU(Activation, kind=spec.PReLU):
+    """`weight` is (1,) or (C,), initially 0.25, where `nnx.PReLU` has one `negative_slope`, 0.01, and gradient 1 at 0."""
+
+
+class AReLU(Activation, kind=spec.AReLU):
+    """keeps its input and parameters alone for the backward pass."""
+
+
+class DyReLU(Activation, kind=spec.DyReLU):
+    """`lambdas` and `init_v` are in the state, of type `Derived`, and not among `nnx.Param`."""
+
+
+def activation(
+    name: str,
+    channels: int | None = None,
+    *,
+    channel_axis: int = -1,
+    dtype: DTypeLike = jnp.float32,
+    rngs: nnx.Rngs | None = None,
+    path: str = "",
+    **options: Any,
+) -> nnx.Module:
+    """The activation of a name as a module: `activation("meta_acon", 64, rngs=nnx.Rngs(0))`, `activation("gelu")`.
+
+    `name`: of `acon_core.spec.ACTIVATIONS` or a published table's alias, capitals and underscores aside, with options
+    in brackets if need be: `dyrelu(variant=B)`. `channels`: for those that know their width; ignored by others, as is
+    `channel_axis`, where x has its channels. `dtype`: the parameters'. `rngs`: for the initial values of those that have
+    parameters. `path`: where it stands, for errors. `options`: fields of the activation, such as `level="pixel"`.
+    Returns an instance of its public class, such as MetaAconC, or a module without parameters.
+    Raises SpecError for a name, an option or a value that does not exist, and where `rngs` is missing.
     """
-
-    def __init__(
-        self,
-        channels: int,
-        init: spec.InitName = "published",
-        *,
-        dtype: DTypeLike = jnp.float32,
-        rngs: nnx.Rngs | None,
-        path: str = "",
-    ) -> None:
-        super().__init__(spec.AconC(channels, init), dtype, rngs, path)
-
-
-class MetaAconC(Activation):
-    """Meta-ACON, channel level: ACON-C whose beta is generated per sample from the mean of x by two 1x1 convolutions.
-
-    `channels`: C. `reduction`: r, the hidden width is max(r, C // r). `norm`: `batch` as released, or `none`. `init`, `rngs`,
-    `path`: as for AconC. (N, ..., C) of any rank -> the same. Smooth, no kinks.
-    Raises OneValuePerChannelError in training with norm `batch` and a batch of one.
-    Source: Ma et al. 2021, section 3.3; nmaac/acon acon.py.
-    """
-
-    def __init__(
-        self,
-        channels: int,
-        reduction: int = 16,
-        norm: spec.Norm = "batch",
-        init: spec.InitName = "published",
-        *,
-        dtype: DTypeLike = jnp.float32,
-        rngs: nnx.Rngs | None,
-        path: str = "",
-    ) -> None:
-        super().__init__(spec.MetaAconC(channels, reduction, norm, init), dtype, rngs, path)
-
-
-@build.register(spec.AconC)
-def _(node: spec.AconC, place: Place) -> Graph:
-    return AconC(node.width, node.init, dtype=place.dtype, rngs=None, path=place.path)
-
-
-@build.register(spec.MetaAconC)
-def _(node: spec.MetaAconC, place: Place) -> Graph:
-    return MetaAconC(node.width, node.reduction, node.norm, node.init, dtype=place.dtype, rngs=None, path=place.path)
+    node = spec.activation(name, channels, **options)
+    if not isinstance(node, spec.Activation):
+        return make(node, Place(dtype, path))
+    if rngs is None:
+        raise SpecError(f"activation {name!r} has parameters: pass rngs=nnx.Rngs(0) for their initial values")
+    place = {"channel_axis": channel_axis} if isinstance(node, spec.ChannelwiseActivation) else {}
+    return Activation.classes[type(node)](node, dtype=dtype, rngs=rngs, path=path, **place)

@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
+
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
+from jax.typing import DTypeLike
 from numpy.typing import NDArray
+
+
+def precision(dtype: DTypeLike) -> AbstractContextManager[None]:
+    """JAX has float64 only where it is switched on: here, while a verb runs, so that the user's process stays as it is."""
+    return jax.enable_x64(True) if jnp.dtype(dtype) == jnp.float64 else nullcontext()
 
 
 def to_jax(array: NDArray) -> Array:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from os import PathLike
 from pathlib import Path
 
@@ -21,17 +20,12 @@ from acon_core.checkpoint import read_network
 from acon_core.errors import SpecError
 from acon_core.networks import create as create_network
 from acon_jax import activations  # noqa: F401  (registers its rules)
-from acon_jax.arrays import to_jax, to_numpy
+from acon_jax.arrays import precision, to_jax, to_numpy
 from acon_jax.build import Place, make
 from acon_jax.layout import layout
 from acon_jax.modules import call
 
 DTYPES = {"float32": jnp.float32, "float64": jnp.float64, "bfloat16": jnp.bfloat16, "float16": jnp.float16}
-
-
-def _precision(dtype: str) -> AbstractContextManager[None]:
-    """JAX has float64 only where it is switched on: here, while a verb runs, so that the user's process stays as it is."""
-    return jax.enable_x64(True) if dtype == "float64" else nullcontext()
 
 
 def _forward(model: nnx.Module, x: Array, rngs: nnx.Rngs, taps: tuple[str, ...]) -> tuple[Array, dict[str, Array]]:
@@ -65,12 +59,12 @@ class JaxModel:
 
     def load(self, state: Mapping[str, NDArray]) -> None:
         check_state(self.node, state, self.dtype)
-        with _precision(self.dtype):
+        with precision(self.dtype):
             arrays = {path: jnp.array(array) for path, array in layout.to_native(self.node, state).items()}
             nnx.update(self.native, unflatten_dict(arrays, sep="."))
 
     def load_file(self, path: Path) -> None:
-        with _precision(self.dtype):
+        with precision(self.dtype):
             tree = nnx.to_pure_dict(nnx.state(self.native))
             nnx.update(self.native, serialization.from_bytes(tree, path.read_bytes()))
 
@@ -81,13 +75,13 @@ class JaxModel:
         for tap in taps:
             spec.producer(self.node, tap)
         self._set_mode(train)
-        with _precision(self.dtype):
+        with precision(self.dtype):
             y, recorded = self._forward(self.native, to_jax(x), self.rngs, taps=tuple(taps))
         return Outputs(to_numpy(y), {tap: to_numpy(value) for tap, value in recorded.items()})
 
     def vjp(self, x: NDArray, cotangent: NDArray, *, train: bool = False) -> Vjp:
         self._set_mode(train)
-        with _precision(self.dtype):
+        with precision(self.dtype):
             y, dx, gradients = self._vjp(self.native, to_jax(x), to_jax(cotangent), self.rngs)
         found = _arrays(gradients)
         dparams = {
@@ -112,7 +106,7 @@ class JaxBackend:
     waivers: tuple[Waiver, ...] = ()
 
     def build(self, node: spec.Node, *, dtype: str = "float32", seed: int = 0, compiled: bool = False) -> JaxModel:
-        with _precision(dtype):
+        with precision(dtype):
             model = JaxModel(node, make(node, Place(DTYPES[dtype])), dtype, compiled, seed)
         model.load(spec.initial_state(node, seed, dtype))
         return model

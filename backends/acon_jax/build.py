@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 from flax import nnx
+from jax import Array
 from jax.typing import DTypeLike
 
 from acon_core import spec
-from acon_jax import modules
+from acon_jax import functional as F
+from acon_jax import modules, pointwise
 
 ZEROS = nnx.initializers.zeros_init()
 
@@ -43,7 +47,7 @@ def _(node: spec.Conv2d, place: Place) -> nnx.Module:
     return nnx.Conv(
         node.in_channels, node.out_channels, node.kernel, node.stride,
         padding=[(size, size) for size in node.padding], kernel_dilation=node.dilation, feature_group_count=node.groups,
-        use_bias=node.bias, dtype=place.dtype, param_dtype=place.dtype, kernel_init=ZEROS, rngs=place.rngs,
+        use_bias=node.bias, param_dtype=place.dtype, kernel_init=ZEROS, rngs=place.rngs,
     )  # fmt: skip
 
 
@@ -56,23 +60,13 @@ def _(node: spec.BatchNorm, place: Place) -> nnx.Module:
 def _(node: spec.Linear, place: Place) -> nnx.Module:
     return modules.Linear(
         node.in_features, node.out_features,
-        use_bias=node.bias, dtype=place.dtype, param_dtype=place.dtype, kernel_init=ZEROS, rngs=place.rngs,
+        use_bias=node.bias, param_dtype=place.dtype, kernel_init=ZEROS, rngs=place.rngs,
     )  # fmt: skip
 
 
-@build.register(spec.MaxPool2d)
-def _(node: spec.MaxPool2d, place: Place) -> nnx.Module:
-    return modules.MaxPool2d(node.kernel, node.stride, node.padding)
-
-
-@build.register(spec.GlobalAvgPool)
-def _(node: spec.GlobalAvgPool, place: Place) -> nnx.Module:
-    return modules.GlobalAvgPool()
-
-
-@build.register(spec.Flatten)
-def _(node: spec.Flatten, place: Place) -> nnx.Module:
-    return modules.Flatten()
+@build.register(spec.LayerNorm)
+def _(node: spec.LayerNorm, place: Place) -> nnx.Module:
+    return modules.LayerNorm(node.channels, node.eps, dtype=place.dtype)
 
 
 @build.register(spec.Dropout)
@@ -80,36 +74,48 @@ def _(node: spec.Dropout, place: Place) -> nnx.Module:
     return nnx.Dropout(node.rate)
 
 
-@build.register(spec.Concat)
-def _(node: spec.Concat, place: Place) -> nnx.Module:
-    return modules.Concat()
+def _acon(x: Array, *gates: Array, p1: float | None, p2: float | None) -> Array:
+    given = iter(gates)
+    return F.acon(x, *(next(given) if gate is None else gate for gate in (p1, p2, None)))
 
 
-@build.register(spec.Split)
-def _(node: spec.Split, place: Place) -> nnx.Module:
-    return modules.Split(node.parts, node.interleaved)
+FUNCTIONS: dict[type[spec.Primitive], Callable[..., Any]] = {
+    spec.MaxPool2d: modules.max_pool,
+    spec.GlobalAvgPool: modules.global_avg_pool,
+    spec.Flatten: modules.flatten,
+    spec.Concat: modules.concat,
+    spec.Split: modules.split,
+    spec.Shuffle: modules.shuffle,
+    spec.ReduceSample: modules.reduce_sample,
+    spec.MoveAxis: modules.move_axis,
+    spec.AsOneChannel: modules.as_one_channel,
+    spec.ShapeLike: modules.shape_like,
+    spec.Identity: pointwise.identity,
+    spec.ReLU: pointwise.relu,
+    spec.ReLU6: pointwise.relu6,
+    spec.LeakyReLU: pointwise.leaky_relu,
+    spec.ELU: pointwise.elu,
+    spec.SELU: pointwise.selu,
+    spec.CELU: pointwise.celu,
+    spec.GELU: pointwise.gelu,
+    spec.SiLU: pointwise.silu,
+    spec.Mish: pointwise.mish,
+    spec.Softplus: pointwise.softplus,
+    spec.HardSwish: pointwise.hardswish,
+    spec.HardSigmoid: pointwise.hardsigmoid,
+    spec.Sigmoid: pointwise.sigmoid,
+    spec.Acon: _acon,
+    spec.SmoothMaximum: F.smooth_maximum,
+    spec.Maximum: F.maximum,
+    spec.Slopes: F.slopes,
+    spec.AttentionSlopes: F.attention_slopes,
+    spec.CollapseBranches: F.collapse_branches,
+    spec.Branches: lambda x, *gates, shift: F.branches(x, *gates),
+    spec.DynamicMaximum: F.dynamic_maximum,
+}
+"""Primitives without parameters: what is called with their values, and with their fields by name."""
 
 
-@build.register(spec.Shuffle)
-def _(node: spec.Shuffle, place: Place) -> nnx.Module:
-    return modules.Shuffle(node.groups)
-
-
-@build.register(spec.ReLU)
-def _(node: spec.ReLU, place: Place) -> nnx.Module:
-    return modules.Elementwise(nnx.relu)
-
-
-@build.register(spec.SiLU)
-def _(node: spec.SiLU, place: Place) -> nnx.Module:
-    return modules.Elementwise(nnx.silu)
-
-
-@build.register(spec.Sigmoid)
-def _(node: spec.Sigmoid, place: Place) -> nnx.Module:
-    return modules.Elementwise(nnx.sigmoid)
-
-
-@build.register(spec.Acon)
-def _(node: spec.Acon, place: Place) -> nnx.Module:
-    return modules.Acon()
+@build.register(*FUNCTIONS)
+def _(node: spec.Primitive, place: Place) -> nnx.Module:
+    return modules.Primitive(node, FUNCTIONS[type(node)])

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from numpy.typing import NDArray
 
 from acon_core.layout import Layout, Slot
-from acon_core.spec import BatchNorm, Conv2d, Graph, Layer, Linear, Node
+from acon_core.spec import BatchNorm, Conv2d, Graph, Layer, LayerNorm, Linear, Node
 
 
 class FlaxLayout(Layout):
@@ -63,3 +63,8 @@ def _(node: BatchNorm) -> Mapping[str, Slot | None]:
         "running_var": Slot("var"),
         "num_batches_tracked": None,
     }
+
+
+@layout.register(LayerNorm)
+def _(node: LayerNorm) -> Mapping[str, Slot | None]:
+    return {"weight": Slot("scale"), "bias": Slot("bias")}

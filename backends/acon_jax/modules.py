@@ -1,7 +1,8 @@
-"""What Flax lacks or defines otherwise, as nnx modules, channels last: BatchNorm, values joined and split, the graph runner."""
+"""What Flax lacks or defines otherwise, channels last: BatchNorm, values joined, split and moved, the graph runner."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -13,8 +14,9 @@ from jax.typing import DTypeLike
 
 from acon_core import spec
 from acon_core.errors import OneValuePerChannelError, SpecError
-from acon_jax import functional as F
+from acon_core.random import Stream
 from acon_jax.layout import layout
+from acon_jax.pointwise import widened
 
 
 class BatchNorm(nnx.Module):
@@ -33,7 +35,7 @@ class BatchNorm(nnx.Module):
         self.use_running_average = False
 
     def __call__(self, x: Array) -> Array:
-        wide = x.astype(jnp.promote_types(x.dtype, jnp.float32))
+        wide = widened(x)
         if self.use_running_average:
             mean, var = self.mean[...].astype(wide.dtype), self.var[...].astype(wide.dtype)
         else:
@@ -48,8 +50,11 @@ class BatchNorm(nnx.Module):
             raise OneValuePerChannelError.at(self.path, x.shape)
         axes = tuple(range(x.ndim - 1))
         mean = x.mean(axes)
-        # In two passes: the mean of squares less the squared mean loses all digits where the mean is large.
-        var = jnp.square(x - mean).mean(axes)
+        # In two passes: the mean of squares less the squared mean loses all digits where the mean is large. What the sum of
+        # the first was rounded by, the second finds out.
+        centred = x - mean
+        rounding = centred.mean(axes)
+        mean, var = mean + rounding, jnp.square(centred).mean(axes) - jnp.square(rounding)
         for running, batch in ((self.mean, mean), (self.var, var * (count / max(count - 1, 1)))):
             moved = self.decay * running[...].astype(x.dtype) + (1 - self.decay) * jax.lax.stop_gradient(batch)
             running[...] = moved.astype(running.dtype)
@@ -61,6 +66,25 @@ class BatchNorm(nnx.Module):
             self.use_running_average = use_running_average
 
 
+class LayerNorm(nnx.Module):
+    """Normalisation over the channels of each position: nnx's own loses digits where the mean is large beside the spread.
+
+    `scale`, `bias` (Param): (C,). (N, ..., C) -> the same; 16-bit inputs are computed in float32.
+    """
+
+    def __init__(self, channels: int, eps: float, *, dtype: DTypeLike) -> None:
+        self.scale = nnx.Param(jnp.ones(channels, dtype))
+        self.bias = nnx.Param(jnp.zeros(channels, dtype))
+        self.eps = eps
+
+    def __call__(self, x: Array) -> Array:
+        wide = widened(x)
+        centred = wide - wide.mean(-1, keepdims=True)
+        centred = centred - centred.mean(-1, keepdims=True)  # what the mean was rounded by
+        normal = centred / jnp.sqrt(jnp.square(centred).mean(-1, keepdims=True) + self.eps)
+        return (normal * self.scale[...] + self.bias[...]).astype(x.dtype)
+
+
 class Linear(nnx.Linear):
     """Flax's own, over the last axis that the spec means: with channels last, that is the last axis of space."""
 
@@ -70,75 +94,73 @@ class Linear(nnx.Linear):
         return jnp.swapaxes(super().__call__(jnp.swapaxes(x, -1, -2)), -1, -2)
 
 
-class MaxPool2d(nnx.Module):
+def max_pool(x: Array, kernel: tuple[int, int], stride: tuple[int, int], padding: tuple[int, int]) -> Array:
     """The largest of each window; padding never wins."""
-
-    def __init__(self, kernel: tuple[int, int], stride: tuple[int, int], padding: tuple[int, int]) -> None:
-        self.kernel, self.stride, self.padding = kernel, stride, padding
-
-    def __call__(self, x: Array) -> Array:
-        return nnx.max_pool(x, self.kernel, self.stride, tuple((size, size) for size in self.padding))
+    return nnx.max_pool(x, kernel, stride, tuple((size, size) for size in padding))
 
 
-class GlobalAvgPool(nnx.Module):
+def global_avg_pool(x: Array) -> Array:
     """(N, ..., C) -> (N, 1, 1, C): the mean over space, of any rank and size."""
-
-    def __call__(self, x: Array) -> Array:
-        return x.mean(range(1, x.ndim - 1))[:, None, None, :]
+    return x.mean(range(1, x.ndim - 1))[:, None, None, :]
 
 
-class Flatten(nnx.Module):
+def flatten(x: Array) -> Array:
     """(N, H, W, C) -> (N, C H W), in the order C, H, W that the weights behind it were trained with."""
-
-    def __call__(self, x: Array) -> Array:
-        return jnp.moveaxis(x, -1, 1).reshape(x.shape[0], -1)
+    return jnp.moveaxis(x, -1, 1).reshape(x.shape[0], math.prod(x.shape[1:]))
 
 
-class Concat(nnx.Module):
+def concat(*values: Array) -> Array:
     """Values joined along the channels."""
-
-    def __call__(self, *values: Array) -> Array:
-        return jnp.concatenate(values, -1)
+    return jnp.concatenate(values, -1)
 
 
-class Split(nnx.Module):
+def split(x: Array, parts: int, interleaved: bool) -> tuple[Array, ...]:
     """The channels in equal parts: every `parts`-th from i on when interleaved, else consecutive runs."""
-
-    def __init__(self, parts: int, interleaved: bool) -> None:
-        self.parts, self.interleaved = parts, interleaved
-
-    def __call__(self, x: Array) -> tuple[Array, ...]:
-        if self.interleaved:
-            return tuple(x[..., part :: self.parts] for part in range(self.parts))
-        return tuple(jnp.split(x, self.parts, -1))
+    if interleaved:
+        return tuple(x[..., part::parts] for part in range(parts))
+    return tuple(jnp.split(x, parts, -1))
 
 
-class Shuffle(nnx.Module):
+def shuffle(x: Array, groups: int) -> Array:
     """The channels as `groups` runs, dealt out in turn."""
-
-    def __init__(self, groups: int) -> None:
-        self.groups = groups
-
-    def __call__(self, x: Array) -> Array:
-        runs = x.reshape(*x.shape[:-1], self.groups, -1)
-        return jnp.swapaxes(runs, -1, -2).reshape(x.shape)
+    runs = x.reshape(*x.shape[:-1], groups, x.shape[-1] // groups)
+    return jnp.swapaxes(runs, -1, -2).reshape(x.shape)
 
 
-class Elementwise(nnx.Module):
-    """A function of each element alone."""
-
-    def __init__(self, function: Callable[[Array], Array]) -> None:
-        self.function = function
-
-    def __call__(self, x: Array) -> Array:
-        return self.function(x)
+def reduce_sample(x: Array, how: str) -> Array:
+    """(N, ..., C) -> (N, 1, 1, 1): the sum or the mean of each sample."""
+    axes = range(1, x.ndim)
+    return (x.sum(axes) if how == "sum" else x.mean(axes))[:, None, None, None]
 
 
-class Acon(nnx.Module):
-    """The activation `acon(x, p1, p2, beta)`, without parameters of its own."""
+def move_axis(x: Array, source: int, destination: int) -> Array:
+    """`moveaxis` of what the spec sees, whose channels are at axis 1 and not last."""
+    return jnp.moveaxis(jnp.moveaxis(jnp.moveaxis(x, -1, 1), source, destination), 1, -1)
 
-    def __call__(self, x: Array, p1: Array, p2: Array, beta: Array) -> Array:
-        return F.acon(x, p1, p2, beta)
+
+def as_one_channel(x: Array) -> Array:
+    """(N, ..., C) -> (N, all of it, 1)."""
+    return x.reshape(x.shape[0], math.prod(x.shape[1:]), 1)
+
+
+def shape_like(x: Array, like: Array) -> Array:
+    """What `as_one_channel` made, in the shape of `like`."""
+    return x.reshape(like.shape)
+
+
+class Primitive(nnx.Module):
+    """A primitive without parameters: the function of its spec's type, called with the values and the spec's fields."""
+
+    def __init__(self, node: spec.Primitive, function: Callable[..., Any]) -> None:
+        # nnx.jit tells two modules apart by their attributes: these compare by value.
+        self.spec, self._function = node, function
+
+    def __call__(self, *values: Array) -> Any:
+        return self._function(*values, **vars(self.spec))
+
+
+class Derived(nnx.Variable):
+    """What follows from the spec alone: saved and loaded with the rest, but no parameter."""
 
 
 class Graph(nnx.Module):
@@ -163,7 +185,10 @@ class Graph(nnx.Module):
                 raise SpecError(f"{spec.join(path, name)}: an nnx module cannot have a child of this name; rename it")
         slots = layout.slots(node)
         for name, param in graph.params.items():
-            setattr(self, name, nnx.Param(slots[name].to_native(jnp.zeros(param.shape, dtype))))
+            if param.kind == "weight":
+                setattr(self, name, nnx.Param(slots[name].to_native(jnp.zeros(param.shape, dtype))))
+            else:
+                setattr(self, name, Derived(jnp.asarray(param.init.draw(param.shape, Stream(path)), dtype)))
         for name, child in graph.children.items():
             setattr(self, name, make(name, child))
 

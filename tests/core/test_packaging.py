@@ -35,7 +35,7 @@ def test_the_core_imports_no_framework_and_no_backend(path: Path) -> None:
 def test_a_backend_imports_its_own_framework_and_no_other_backend(path: Path) -> None:
     own = path.parent.name
     assert not imports(path) & (BACKENDS - {own})
-    allowed = {"acon_jax": {"jax", "flax"}}.get(own, {own.removeprefix("acon_")})
+    allowed = {"acon_jax": {"jax", "flax", "optax"}}.get(own, {own.removeprefix("acon_")})
     assert not imports(path) & (FRAMEWORKS - allowed)
     if path.name in ("layout.py", "files.py", "archive.py", "msgpack.py"):
         assert not imports(path) & FRAMEWORKS

@@ -1,0 +1,337 @@
+"""What `acon_core.surgery` does, for nnx models: activations found, replaced, fused, diagnosed; which weights decay."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from flax import nnx
+from flax.traverse_util import unflatten_dict
+from jax.extend.core import ClosedJaxpr, Jaxpr
+from numpy.typing import NDArray
+
+from acon_core import spec, surgery
+from acon_core.errors import AconError
+from acon_core.surgery import Diagnosis, GradientBounds, Observed, Replacements
+from acon_jax.activations import Activation
+from acon_jax.arrays import precision
+from acon_jax.build import Place, make
+from acon_jax.layout import layout
+from acon_jax.modules import Graph, Primitive
+
+# The spec of a plain function, from the keywords that a `functools.partial` of it holds.
+FUNCTIONS: dict[Callable[..., Any], Callable[..., spec.Node]] = {
+    jax.nn.identity: spec.Identity,
+    jax.nn.relu: spec.ReLU,
+    jax.nn.relu6: spec.ReLU6,
+    jax.nn.leaky_relu: lambda negative_slope=0.01: spec.LeakyReLU(negative_slope),
+    jax.nn.elu: spec.ELU,
+    jax.nn.selu: spec.SELU,
+    jax.nn.celu: spec.CELU,
+    jax.nn.gelu: lambda approximate=True: spec.GELU("tanh" if approximate else "none"),
+    jax.nn.silu: spec.SiLU,
+    jax.nn.mish: spec.Mish,
+    jax.nn.softplus: spec.Softplus,
+    jax.nn.hard_swish: spec.HardSwish,
+    jax.nn.hard_sigmoid: spec.HardSigmoid,
+    jax.nn.sigmoid: spec.Sigmoid,
+}
+# What a call of one of them leaves in a jaxpr: a compiled function of its name, or for sigmoid, an operation.
+NAMES = {function.__name__ for function in FUNCTIONS} - {"identity", "sigmoid"}
+SCOPE = "acon_site_"
+
+
+@dataclass(frozen=True, eq=False)
+class Held:
+    """A plain function that a module holds as an attribute, `self.act = nnx.relu`: a site, though no module."""
+
+    owner: nnx.Module
+    name: str
+    function: Callable[..., Any]
+
+
+def _node_of_function(function: Any) -> spec.Node | None:
+    options: dict[str, Any] = {}
+    if isinstance(function, partial) and not function.args:
+        function, options = function.func, function.keywords
+    try:
+        return FUNCTIONS[function](**options)
+    except (KeyError, TypeError):  # not in the table, not hashable, or with an option that the spec does not have
+        return None
+
+
+class NnxModules:
+    """`acon_core.surgery.Modules` for nnx."""
+
+    layout = layout
+    channel_axis = -1
+
+    def sites(self, model: Any) -> Iterator[tuple[str, Any]]:
+        yield from _walk(model, "", ())
+
+    def node(self, module: Any) -> spec.Node | None:
+        if isinstance(module, Graph | Primitive):
+            return module.spec
+        if isinstance(module, nnx.PReLU):
+            return spec.PReLU()
+        return _node_of_function(module.function if isinstance(module, Held) else module)
+
+    def state(self, module: Any, node: spec.Node) -> dict[str, NDArray]:
+        if isinstance(module, nnx.PReLU):
+            return {"weight": np.array(module.negative_slope[...]).reshape(1)}
+        return layout.to_canonical(node, _arrays(module))[0] if isinstance(module, nnx.Module) else {}
+
+    def make(self, node: spec.Node, state: Mapping[str, NDArray], like: Any) -> nnx.Module:
+        floats = [each for each in _arrays(like).values() if jnp.issubdtype(each.dtype, jnp.floating)]
+        dtype = floats[0].dtype if floats else np.dtype("float32")
+        with precision(dtype):
+            if type(node) in Activation.classes:
+                axis = like._channel_axis if isinstance(like, Activation) else -1
+                options = {"channel_axis": axis} if isinstance(node, spec.ChannelwiseActivation) else {}
+                made = Activation.classes[type(node)](node, dtype=dtype, rngs=None, **options)
+            else:
+                made = make(node, Place(dtype))
+            arrays = {path: jnp.asarray(array, dtype) for path, array in layout.to_native(node, state).items()}
+            nnx.update(made, unflatten_dict(arrays, sep="."))
+        if _evaluates(like):
+            made.eval()
+        return made
+
+    def replace(self, model: Any, path: str, module: Any) -> None:
+        *parents, name = path.split(".")
+        for parent in parents:
+            model = getattr(model, parent)
+        setattr(model, name, nnx.data(module))  # where a plain function was, nnx expects static values
+
+    def observe(self, model: Any, example: Any) -> Observed:
+        # Traced, not run: a copy of the model stands in for it, so that nothing of it can change, and its jaxpr holds every
+        # call of an activation function, however the model's code got hold of it.
+        graphdef, state = nnx.split(model)
+        inputs: dict[str, list[spec.Shape]] = {}
+        scopes: list[tuple[str, bool]] = []
+
+        def run(state: nnx.State, example: Any) -> Any:
+            copy = nnx.merge(graphdef, state)
+            copy.eval()
+            with _recorded(self, copy, inputs, scopes):
+                return copy(example)
+
+        closed = jax.make_jaxpr(run)(state, example)
+        return Observed(inputs, list(_functional(closed.jaxpr, scopes, "")))
+
+    def parameters(self, model: Any) -> Iterator[tuple[str, Any, bool]]:
+        for path, variable in nnx.to_flat_state(nnx.state(model, nnx.Param)):
+            yield ".".join(map(str, path)), variable, variable.ndim > 1 and path[-1] != "bias"
+
+    def read(self, module: Any, name: str) -> NDArray:
+        value = getattr(module, name)
+        return np.array(value[...] if isinstance(value, nnx.Variable) else value)
+
+    def write(self, module: Any, name: str, array: NDArray) -> None:
+        value = getattr(module, name)
+        with precision(value.dtype):
+            array = jnp.asarray(array, value.dtype)
+            if isinstance(value, nnx.Variable):
+                value[...] = array
+            else:
+                setattr(module, name, array)
+
+    def run(self, module: Any, x: NDArray) -> NDArray:
+        with precision(x.dtype):
+            if isinstance(module, nnx.Module):
+                module = nnx.merge(*nnx.split(module))
+                module.eval()
+            return np.array(module(jnp.asarray(x)))
+
+
+modules = NnxModules()
+
+
+def _walk(module: nnx.Module, path: str, above: tuple[int, ...]) -> Iterator[tuple[str, Any]]:
+    yield path, module
+    for name, value in vars(module).items():
+        if isinstance(value, nnx.Module):
+            if id(value) not in above:  # a module may hold the one that holds it
+                yield from _walk(value, spec.join(path, name), (*above, id(module)))
+        elif not isinstance(module, Primitive) and _node_of_function(value) is not None:
+            yield spec.join(path, name), Held(module, name, value)
+
+
+def _arrays(module: nnx.Module) -> dict[str, NDArray]:
+    """All arrays of a module by dotted path, random streams apart."""
+    state = nnx.to_flat_state(nnx.state(module, nnx.Not(nnx.RngState)))
+    return {".".join(map(str, path)): np.array(variable[...]) for path, variable in state}
+
+
+def _evaluates(model: nnx.Module) -> bool:
+    """Whether `eval()` was the last word: of the first module below that keeps it."""
+    for _, module in modules.sites(model):
+        for name in ("use_running_average", "deterministic"):
+            if isinstance(flag := getattr(module, name, None), bool):
+                return flag
+    return False
+
+
+def _key(site: Any) -> tuple[int, str]:
+    return (id(site.owner), site.name) if isinstance(site, Held) else (id(site), "")
+
+
+@contextmanager
+def _recorded(
+    modules: NnxModules, model: nnx.Module, inputs: dict[str, list[spec.Shape]], scopes: list[tuple[str, bool]]
+) -> Iterator[None]:
+    """While it is open, every call of a site is noted in `inputs` and traced under a scope, whose number counts `scopes`:
+    its path, and whether it is a site whose spec is known."""
+    paths: dict[tuple[int, str], list[str]] = {}
+    running: list[tuple[int, str]] = []
+
+    def noted(key: tuple[int, str], known: bool, call: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        if running and running[-1] == key:  # a class that calls its parent's
+            return call(*args, **kwargs)
+        shapes = [np.shape(value) for value in (*args, *kwargs.values()) if isinstance(value, jax.Array)]
+        for path in paths[key]:
+            inputs.setdefault(path, []).extend(shapes[:1])
+        running.append(key)
+        scopes.append((paths[key][0], known))
+        try:
+            with jax.named_scope(f"{SCOPE}{len(scopes) - 1}"):
+                return call(*args, **kwargs)
+        finally:
+            running.pop()
+
+    def replaced(call: Callable[..., Any]) -> Callable[..., Any]:
+        def noted_call(self: Any, *args: Any, **kwargs: Any) -> Any:
+            if _key(self) not in paths:
+                return call(self, *args, **kwargs)
+            return noted(_key(self), modules.node(self) is not None, partial(call, self), *args, **kwargs)
+
+        return noted_call
+
+    sites = list(modules.sites(model))
+    for path, site in sites:
+        paths.setdefault(_key(site), []).append(path)
+        if isinstance(site, Held):  # of the copy
+            setattr(site.owner, site.name, partial(noted, _key(site), True, site.function))
+    # Python looks `__call__` up in the class.
+    kinds = {type(site) for _, site in sites if isinstance(site, nnx.Module) and callable(site)}
+    own = {kind: vars(kind).get("__call__") for kind in kinds}
+    calls = {kind: kind.__call__ for kind in kinds}
+    try:
+        for kind, call in calls.items():
+            kind.__call__ = replaced(call)
+        yield
+    finally:
+        for kind, call in own.items():
+            if call is None:
+                del kind.__call__
+            else:
+                kind.__call__ = call
+
+
+def _functional(jaxpr: Any, scopes: list[tuple[str, bool]], outer: str) -> Iterator[str]:
+    """The calls of activation functions in a jaxpr that no site of a known spec explains, in the order of the program."""
+    for equation in jaxpr.eqns:
+        found = re.findall(rf"{SCOPE}(\d+)", str(equation.source_info.name_stack))
+        inner = found[-1] if found else outer
+        path, known = scopes[int(inner)] if inner else ("", False)
+        name = "sigmoid" if equation.primitive.name == "logistic" else equation.params.get("name")
+        if known:
+            continue
+        if name in NAMES or name == "sigmoid":
+            yield f"{name} in {path or 'the model'}"
+            continue
+        for value in jax.tree.leaves(list(equation.params.values()), is_leaf=_is_jaxpr):
+            if _is_jaxpr(value):
+                yield from _functional(getattr(value, "jaxpr", value), scopes, inner)
+
+
+def _is_jaxpr(value: Any) -> bool:
+    return isinstance(value, ClosedJaxpr | Jaxpr)
+
+
+def replace_activations(
+    model: nnx.Module,
+    replacements: Mapping[str, str | spec.Node],
+    example: Any,
+    *,
+    channel_axis: int = -1,
+    beta: float = 100.0,
+) -> Replacements:
+    """Replace activations of a model in place: `replace_activations(model, {"relu": "acon_c"}, example)`.
+
+    `replacements`: old names to new ones, options in brackets. The old ones are nnx.PReLU, modules of this package, and plain
+    functions that modules hold, `self.act = nnx.relu` or in an nnx.Sequential. `example`: an array that the model is traced
+    with, in evaluation, to find the widths; nothing of the model moves. `beta`: for ReLU and the like into ACON, which differ
+    by 0.2785 / beta at most. `channel_axis`: -1, where nnx has its channels.
+    Returns what was done at each site, what stayed and why, and the calls of activation functions that nothing holds.
+    New modules start in training mode unless a BatchNorm or Dropout of the model says otherwise.
+    Raises SpecError for a name that does not exist, AconError for a model that is itself an activation.
+    """
+    return surgery.replace_activations(modules, model, replacements, example, channel_axis=channel_axis, beta=beta)
+
+
+def param_groups(model: nnx.Module, weight_decay: float) -> optax.GradientTransformation:
+    """Weight decay for the parameters that it is meant for, never p1, p2, beta, biases, norms and branch weights.
+
+    Adds weight_decay * parameter to the update of each of those, and nothing to the others: to be chained where the optimizer
+    has it, `optax.chain(param_groups(model, 5e-4), optax.sgd(0.1, momentum=0.9))` for decay in the gradient, or
+    `optax.chain(optax.scale_by_adam(), param_groups(model, 0.05), optax.scale_by_learning_rate(1e-3))` for AdamW's.
+    For `nnx.Optimizer(model, tx, wrt=nnx.Param)`, or any tree of the model's paths, such as `nnx.to_pure_dict`.
+    Returns an optax.GradientTransformation. Raises AconError where it meets a parameter that the model did not have.
+    """
+    decays = surgery.decays(modules, model)
+
+    def decays_at(keys: Any, _: Any) -> bool:
+        path = jax.tree_util.keystr(keys, simple=True, separator=".").removesuffix(".value")
+        if path not in decays:
+            raise AconError(f"param_groups: {path!r} is no parameter of the model that the groups were made for")
+        return decays[path]
+
+    return optax.add_decayed_weights(weight_decay, lambda tree: jax.tree_util.tree_map_with_path(decays_at, tree))
+
+
+def fuse(model: nnx.Module) -> nnx.Module:
+    """Every RepAct of a model in its exact closed form, y = A x + B relu(x) + H hardswish(x), for inference.
+
+    Those in nnx modules of your own are changed in place, and the same model is returned; a model that is one spec, such as
+    what `create` and `load` return, comes back as a new module. RepAct III's norm is taken in with its running statistics.
+    Dtypes and other layers stay; the mode too. Raises AconError where there is no RepAct.
+    """
+    return surgery.fuse(modules, model)
+
+
+def fold(model: nnx.Module) -> nnx.Module:
+    """The batch norms of every Meta-ACON generator folded into its two convolutions: exact in evaluation.
+
+    Those in nnx modules of your own are changed in place, and the same model is returned; a model that is one spec, such as
+    what `create` and `load` return, comes back as a new module. Saves 2 (hidden + C) parameters a layer.
+    Raises AconError where there is no Meta-ACON with norm=batch.
+    """
+    return surgery.fold(modules, model)
+
+
+def doctor(module: nnx.Module, *, channel_axis: int = -1) -> Diagnosis:
+    """Run the exact identities of ACON-C on a module with parameters `p1`, `p2`, `beta` of C elements, whoever wrote it.
+
+    `channel_axis`: where its input has the channels. The parameters, nnx.Param or plain arrays, are set to values that differ
+    in every channel, and put back. Returns a Diagnosis: `healthy`, and each identity with its error; `print` it.
+    Raises AconError where the module has no such parameters or cannot be run.
+    """
+    return surgery.doctor(modules, module, channel_axis)
+
+
+def gradient_bounds(model: nnx.Module) -> dict[str, GradientBounds]:
+    """Between which values dy / dx of every ACON lies, per channel, by path: kappa p1 + (1 - kappa) p2 and the reverse.
+
+    kappa = 1.0998 is the largest slope of x sigmoid(x). Each has `low`, `high`, `beta` (C,) and `linear`, whether the channel
+    has gone linear; `print` one for a summary. Reads the parameters alone.
+    """
+    return surgery.gradient_bounds(modules, model)

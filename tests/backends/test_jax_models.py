@@ -1,0 +1,142 @@
+"""The activations in nnx models, and the surgery on models that users wrote."""
+
+from __future__ import annotations
+
+import inspect
+from functools import partial
+
+import numpy as np
+import pytest
+
+pytestmark = pytest.mark.backend("jax")
+
+
+def values():  # type: ignore[no-untyped-def]
+    import jax.numpy as jnp
+
+    return jnp.asarray(np.random.default_rng(0).normal(size=(3, 4, 2, 5)), "float32")
+
+
+def test_public_classes_have_the_spec_s_signature_and_axis() -> None:
+    import acon_jax
+    import jax.numpy as jnp
+    from flax import nnx
+
+    def positional(kind):  # type: ignore[no-untyped-def]
+        return [p.name for p in inspect.signature(kind).parameters.values() if p.kind is not p.KEYWORD_ONLY]
+
+    assert positional(acon_jax.MetaAconC) == ["channels", "reduction", "norm", "init", "level", "reduce"]
+    assert positional(acon_jax.RepAct) == ["variant"]
+    assert inspect.signature(acon_jax.PReLU).parameters["channels"].default is None
+    assert inspect.signature(acon_jax.AconC).parameters["channel_axis"].default == -1
+    assert "channel_axis" not in inspect.signature(acon_jax.RepAct).parameters
+    with pytest.raises(TypeError, match="variant"):
+        acon_jax.AconC(5, variant=1, rngs=None)
+    first, last = (acon_jax.AconC(5, channel_axis=axis, rngs=nnx.Rngs(0)) for axis in (1, -1))
+    x = values()
+    np.testing.assert_array_equal(jnp.moveaxis(first(jnp.moveaxis(x, -1, 1)), 1, -1), last(x))
+
+
+def test_what_follows_from_the_spec_is_state_and_no_parameter() -> None:
+    import acon_jax
+    from flax import nnx
+
+    module = acon_jax.DyReLU(8, rngs=nnx.Rngs(0))
+    assert set(nnx.state(module, nnx.Param)) == {"fc1", "fc2"}
+    assert {"lambdas", "init_v"} < set(nnx.state(module))
+    assert acon_jax.DyReLU(8, rngs=None).lambdas[...].tolist() == [1.0, 1.0, 0.5, 0.5]
+
+
+def user_model():  # type: ignore[no-untyped-def]
+    """A model as users write them: functions held, in a Sequential, under partial, and called without being held."""
+    import acon_jax
+    from flax import nnx
+    from flax.nnx import relu as called
+
+    class Block(nnx.Module):
+        def __init__(self, rngs: nnx.Rngs) -> None:
+            self.norm = nnx.BatchNorm(5, rngs=rngs)
+            self.act = nnx.relu
+            self.gate = partial(nnx.gelu, approximate=False)
+
+        def __call__(self, x):  # type: ignore[no-untyped-def]
+            return self.gate(self.act(self.norm(x)))
+
+    class Net(nnx.Module):
+        def __init__(self, rngs: nnx.Rngs) -> None:
+            self.block = Block(rngs)
+            self.twin = nnx.List([self.block])
+            self.tail = nnx.Sequential(nnx.Linear(5, 5, rngs=rngs), nnx.silu, nnx.PReLU(0.25))
+            self.heads = nnx.LinearGeneral(5, (1, 5), rngs=rngs)  # its bias has two axes
+            self.rep, self.meta = acon_jax.RepAct(rngs=rngs), acon_jax.MetaAconC(5, reduction=2, rngs=rngs)
+
+        def __call__(self, x):  # type: ignore[no-untyped-def]
+            return self.meta(self.rep(called(self.heads(self.tail(self.twin[0](x)))[..., 0, :])))
+
+    model = Net(nnx.Rngs(0))
+    model.eval()
+    return model
+
+
+def test_activations_of_a_user_s_model_are_replaced() -> None:
+    import acon_jax
+    from flax import nnx
+
+    model, x = user_model(), values()
+    before, state = model(x), nnx.state(model)
+    made = acon_jax.replace_activations(model, {"relu": "prelu", "silu": "acon_c", "prelu": "repact(variant=3)"}, x)
+    assert [site.path for site in made.replaced] == ["block.act", "twin.0.act", "tail.layers.1", "tail.layers.2"]
+    assert made.functional == ("relu in the model",)
+    assert isinstance(model.block.act, acon_jax.PReLU)
+    assert model.tail.layers[2].norm.use_running_average
+    np.testing.assert_allclose(model(x), before, rtol=1e-6, atol=1e-6)
+    np.testing.assert_array_equal(model.block.norm.mean[...], state["block"]["norm"]["mean"][...])
+    nnx.jit(lambda model, x: model(x))(model, x)  # a graph of nnx as before
+
+
+def test_fuse_and_fold_keep_the_function_of_a_user_s_model() -> None:
+    import acon_jax
+
+    model, x = user_model(), values()
+    before = model(x)
+    assert acon_jax.fold(acon_jax.fuse(model)) is model
+    assert isinstance(model.rep, acon_jax.FusedRepAct)
+    assert model.meta.spec.norm == "none"
+    np.testing.assert_allclose(model(x), before, rtol=1e-5, atol=1e-6)
+
+
+def test_weight_decay_goes_to_weights_alone() -> None:
+    import acon_jax
+    import jax
+    import optax
+    from flax import nnx
+
+    model = user_model()
+    nnx.update(model, jax.tree.map(lambda p: p + 1, nnx.state(model, nnx.Param)))  # of zeros, decay would not show
+    optimizer = nnx.Optimizer(model, optax.chain(acon_jax.param_groups(model, 0.5), optax.sgd(1.0)), wrt=nnx.Param)
+    before = {path: np.array(each[...]) for path, each in nnx.to_flat_state(nnx.state(model, nnx.Param))}
+    optimizer.update(model, jax.tree.map(lambda p: 0 * p, nnx.state(model, nnx.Param)))
+    after = dict(nnx.to_flat_state(nnx.state(model, nnx.Param)))
+    decayed = {".".join(map(str, path)) for path, old in before.items() if (after[path][...] != old).any()}
+    assert decayed == {"tail.layers.0.kernel", "heads.kernel", "meta.fc1.kernel", "meta.fc2.kernel"}
+
+
+def test_doctor_and_bounds() -> None:
+    import acon_jax
+    import jax
+    import jax.numpy as jnp
+    from flax import nnx
+
+    class Wrong(nnx.Module):
+        def __init__(self) -> None:
+            self.p1, self.p2, self.beta = (nnx.Param(jnp.ones(3)) for _ in range(3))
+
+        def __call__(self, x):  # type: ignore[no-untyped-def]
+            return x * (self.p2 + (self.p1 - self.p2) * jax.nn.sigmoid(self.beta * x))
+
+    assert acon_jax.doctor(acon_jax.AconC(3, channel_axis=1, rngs=None), channel_axis=1).healthy
+    wrong = Wrong()
+    assert not acon_jax.doctor(wrong).healthy
+    assert wrong.beta[...].tolist() == [1.0] * 3
+    (bounds,) = acon_jax.gradient_bounds(acon_jax.AconA(3, rngs=nnx.Rngs(0))).values()
+    np.testing.assert_allclose([bounds.low[0], bounds.high[0]], [-0.0998393, 1.0998393], rtol=1e-6)
