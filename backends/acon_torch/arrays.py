@@ -10,8 +10,8 @@ from torch import Tensor
 
 
 def to_tensor(array: NDArray) -> Tensor:
-    """A tensor with a copy of the array's values, in its dtype."""
-    array = np.array(array, order="C", copy=True)
+    """A tensor with a copy of the array's values, in its dtype and, as channels-last images have one, its order in memory."""
+    array = np.array(array, order="K", copy=True)
     if array.dtype == ml_dtypes.bfloat16:
         return torch.from_numpy(array.view(np.uint16)).view(torch.bfloat16)
     return torch.from_numpy(array)
