@@ -49,6 +49,7 @@ CORE = "tests/core/test_reference.py"
 SPEC = "tests/core/test_spec.py"
 FAMILY = "tests/core/test_activations.py"
 FUSE = "tests/core/test_fusion.py"
+REPLACE = "tests/core/test_replacement.py"
 LAYOUT = "tests/core/test_convert.py -k layout or caught or one_file"
 
 EAGER = "tests/backends/test_conformance.py -k eager"
@@ -104,7 +105,10 @@ MUTANTS = [
     Mutant("fuse: no softmax in variant 2", FUSION, "weights = weights / weights.sum()", "pass", "core", FUSE),
     Mutant("fold: the bias is not scaled", FUSION, '(bias - wide["running_mean"]) * gain', '(bias - wide["running_mean"])', "core", FUSE),
     Mutant("channel axis: not moved back", "acon_core/spec/activation_base.py", '"from_channels": MoveAxis(1, axis)', '"from_channels": MoveAxis(1, 1)', "core", FAMILY),
-    Mutant("preserve: a slope too much", "acon_core/surgery/preserve.py", "branches, alpha = [0.0, 1.0, 0.0, 0.0]", "branches, alpha = [0.1, 1.0, 0.0, 0.0]", "core", FAMILY),
+    Mutant("preserve: a slope too much", "acon_core/surgery/preserve.py", "branches, alpha = [0.0, 1.0, 0.0, 0.0]", "branches, alpha = [0.1, 1.0, 0.0, 0.0]", "core", REPLACE),
+    Mutant("preserve: a slope above 1 as a maximum", "acon_core/surgery/preserve.py", "np.where(negative > 1.0, -beta, beta)", "beta", "core", REPLACE),
+    Mutant("preserve: channels at another axis", "acon_core/surgery/preserve.py", "pair[0].channel_axis == pair[1].channel_axis", "True", "core", REPLACE),
+    Mutant("checks: a gate along the batch", "acon_core/spec/gated.py", "ranked = len(gate) in (4, len(x)) and len(gate) > 1", "ranked = len(gate) > 1", "core", REPLACE),
     Mutant("bounds: kappa in four digits", "acon_core/surgery/bounds.py", "KAPPA = 1.099839320128866917", "KAPPA = 1.0998", "core", FAMILY),
     # Layouts, codecs, conversion, the runner.
     Mutant("flax: OIHW taken for HWIO", "backends/acon_jax/layout.py", "transpose(2, 3, 1, 0)", "transpose(2, 3, 0, 1)", "core", LAYOUT),

@@ -99,10 +99,12 @@ def forward(node: Node, state: Mapping[str, NDArray], inputs: Sequence[NDArray],
 def run(node: Node, context: Context, *inputs: Array) -> tuple[tuple[Array, ...], Vjp]:
     """A graph line by line, anything else by its rule."""
     graph = node.graph if isinstance(node, Layer) else node
-    return run_graph(graph, context, *inputs) if isinstance(graph, Graph) else evaluate(graph, context, *inputs)
+    if not isinstance(graph, Graph):
+        return evaluate(graph, context, *inputs)
+    return run_graph(graph, context, *inputs, within_layer=isinstance(node, Layer))
 
 
-def run_graph(graph: Graph, context: Context, *inputs: Array) -> tuple[tuple[Array, ...], Vjp]:
+def run_graph(graph: Graph, context: Context, *inputs: Array, within_layer: bool) -> tuple[tuple[Array, ...], Vjp]:
     """The steps in order; back, the same steps in reverse, adding up what each value is told."""
     values = dict(zip(graph.inputs, inputs, strict=True))
     values.update({name: context.param(name) for name in graph.params})
@@ -128,13 +130,15 @@ def run_graph(graph: Graph, context: Context, *inputs: Array) -> tuple[tuple[Arr
             return tuple(table[name] if name in table else np.zeros_like(values[name]) for name in names)
 
         add(graph.outputs, cotangents, [np.abs(each) for each in cotangents])
+        # Inside of a layer, the terms of a generator or of RepAct's factors are those of the sums that told it, which may all
+        # but cancel. From layer to layer of a network they are not handed on: they would grow without end.
+        straight = set(graph.outputs) if within_layer else set(values)
         for step, vjp in zip(reversed(graph.steps), reversed(backward), strict=True):
             back = vjp(of(totals, step.outputs))
-            # What is made of parameters alone (RepAct's factors) adds no terms: theirs are those of what is told to it.
-            told = vjp(of(sizes, step.outputs)) if set(step.inputs) <= set(graph.params) else back
+            told = back if set(step.outputs) <= straight else vjp(of(sizes, step.outputs))
             add(step.inputs, back.inputs, told.input_scales)
             params.update({join(step.child, name): gradient for name, gradient in back.params.items()})
-            scales.update({join(step.child, name): scale for name, scale in back.scales.items()})
+            scales.update({join(step.child, name): scale for name, scale in told.scales.items()})
         own = [name for name, param in graph.params.items() if param.kind == "weight"]
         return Gradients(
             of(totals, graph.inputs),

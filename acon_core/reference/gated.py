@@ -12,10 +12,10 @@ from acon_core.spec import gated as g
 
 
 def to_rank(gate: Array, x: Array) -> Array:
-    """A gate as something that broadcasts against x: (1,) and (C,) along the channels, (n, c, 1, 1) with the rank of x."""
+    """A gate as something that broadcasts against x: (1,) and (C,) along the channels, (n, c, 1, ...) with the rank of x."""
     if gate.shape == x.shape:
         return gate
-    lead = gate.shape[:2] if gate.ndim == 4 else (1, gate.shape[0])
+    lead = gate.shape[:2] if gate.ndim > 1 else (1, gate.shape[0])
     return gate.reshape(*lead, *(1,) * (x.ndim - 2))
 
 
@@ -145,7 +145,7 @@ def _(node: g.Branches, context: Context, x: Array, *gates: Array) -> Values:
 def _(node: g.DynamicMaximum, context: Context, x: Array, theta: Array, lambdas: Array, init_v: Array) -> Values:
     per_channel = theta.shape[1] != 4 or x.shape[1] == 1
     half = np.tanh(theta / 2.0)  # 2 sigmoid(theta) - 1
-    coefficients = (half.reshape(x.shape[0], -1, 4) * lambdas + init_v).transpose(2, 0, 1)
+    coefficients = (half.reshape(x.shape[0], theta.shape[1] // 4, 4) * lambdas + init_v).transpose(2, 0, 1)
     a1, a2, b1, b2 = (each.reshape(*each.shape, *(1,) * (x.ndim - 2)) for each in coefficients)
     first, second = a1 * x + b1, a2 * x + b2
     share = np.where(first > second, 1.0, np.where(first == second, 0.5, 0.0))

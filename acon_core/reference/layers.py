@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 
@@ -40,11 +42,11 @@ def _unwindow(parts: Array, padded: Shape, kernel: p.Pair, stride: p.Pair, paddi
 def _(node: p.Conv2d, context: Context, x: Array) -> Values:
     weight = context.param("weight")
     groups, shape = node.groups, node.out_shapes(x.shape)[0]
-    flat_weight = weight.reshape(groups, shape[1] // groups, -1)
+    flat_weight = weight.reshape(groups, shape[1] // groups, math.prod(weight.shape[1:]))
 
     def columns() -> Array:
         view = _windows(_pad(x, node.padding, 0.0), node.kernel, node.stride, node.dilation)
-        view = view.reshape(shape[0], groups, -1, *view.shape[2:]).transpose(0, 1, 2, 5, 6, 3, 4)
+        view = view.reshape(shape[0], groups, node.in_channels // groups, *view.shape[2:]).transpose(0, 1, 2, 5, 6, 3, 4)
         return view.reshape(shape[0], groups, flat_weight.shape[2], shape[2] * shape[3])
 
     y = np.matmul(flat_weight, columns()).reshape(shape)
@@ -56,7 +58,7 @@ def _(node: p.Conv2d, context: Context, x: Array) -> Values:
 
         def back(g: Array, w: Array, cols: Array) -> tuple[Array, dict[str, Array]]:
             """Linear in each argument, so that their absolute values give the scales."""
-            flat = g.reshape(shape[0], groups, -1, shape[2] * shape[3])
+            flat = g.reshape(shape[0], groups, shape[1] // groups, shape[2] * shape[3])
             parts = np.matmul(w.transpose(0, 2, 1), flat)
             parts = parts.reshape(shape[0], node.in_channels, *node.kernel, *shape[2:]).transpose(0, 1, 4, 5, 2, 3)
             dx = _unwindow(parts, padded, node.kernel, node.stride, node.padding, node.dilation)
@@ -128,7 +130,7 @@ def _(node: p.Linear, context: Context, x: Array) -> Values:
 def _(node: p.MaxPool2d, context: Context, x: Array) -> Values:
     padded = _pad(x, node.padding, -np.inf)
     view = _windows(padded, node.kernel, node.stride, (1, 1))
-    flat = view.reshape(*view.shape[:4], -1)
+    flat = view.reshape(*view.shape[:4], math.prod(view.shape[4:]))
     first = flat.argmax(-1)[..., None]
 
     def vjp(cotangents: tuple[Array, ...]) -> Gradients:
@@ -214,10 +216,10 @@ def _(node: p.LayerNorm, context: Context, x: Array) -> Values:
 @evaluate.register(p.ReduceSample)
 def _(node: p.ReduceSample, context: Context, x: Array) -> Values:
     factor = 1.0 if node.how == "sum" else x.shape[0] / max(x.size, 1)
-    y = x.reshape(x.shape[0], -1).sum(1).reshape(-1, 1, 1, 1) * factor
+    y = x.sum(tuple(range(1, x.ndim))).reshape(x.shape[0], 1, 1, 1) * factor
 
     def vjp(cotangents: tuple[Array, ...]) -> Gradients:
-        return gradients(np.broadcast_to(cotangents[0].reshape(-1, *(1,) * (x.ndim - 1)) * factor, x.shape))
+        return gradients(np.broadcast_to(cotangents[0].reshape(x.shape[0], *(1,) * (x.ndim - 1)) * factor, x.shape))
 
     return (y,), vjp
 
@@ -230,7 +232,7 @@ def _(node: p.MoveAxis, context: Context, x: Array) -> Values:
 
 @evaluate.register(p.AsOneChannel)
 def _(node: p.AsOneChannel, context: Context, x: Array) -> Values:
-    return (x.reshape(x.shape[0], 1, -1),), lambda cotangents: gradients(cotangents[0].reshape(x.shape))
+    return (x.reshape(node.out_shapes(x.shape)[0]),), lambda cotangents: gradients(cotangents[0].reshape(x.shape))
 
 
 @evaluate.register(p.ShapeLike)

@@ -1,8 +1,8 @@
 """The spec: a network as data. Nothing here computes; `acon_core.reference` says what each node means."""
 
 from acon_core.spec.acon import AconA, AconB, AconC, AconFReLU, FReLU, InitName, Level, MetaAconC, Norm
-from acon_core.spec.activation_base import Activation, ChannelwiseActivation, bind, signature
-from acon_core.spec.activations import ACTIVATIONS, ALIASES, activation, activation_name, parse_activation
+from acon_core.spec.activation_base import Activation, ChannelwiseActivation, bind, check_input, signature
+from acon_core.spec.activations import ACTIVATIONS, ALIASES, activation, activation_name, parse_activation, stated
 from acon_core.spec.fusion import fold, fuse
 from acon_core.spec.gated import (
     Acon,
@@ -13,6 +13,7 @@ from acon_core.spec.gated import (
     Maximum,
     Slopes,
     SmoothMaximum,
+    check_gate,
 )
 from acon_core.spec.graph import Graph, InitRule, Layer, Step, graph, producer, sequential
 from acon_core.spec.node import Node, Rules, join, named_params, walk
@@ -133,6 +134,8 @@ __all__ = [
     "activation",
     "activation_name",
     "bind",
+    "check_gate",
+    "check_input",
     "count",
     "deterministic",
     "fold",
@@ -146,6 +149,7 @@ __all__ = [
     "producer",
     "sequential",
     "signature",
+    "stated",
     "summarise",
     "walk",
 ]  # fmt: skip

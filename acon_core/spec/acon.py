@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal, get_args
 
 from acon_core.errors import SpecError
 from acon_core.spec.activation_base import ChannelwiseActivation
@@ -96,9 +96,16 @@ class MetaAconC(ChannelwiseActivation):
     level: Level = "channel"
     reduce: Literal["sum", "mean"] = "sum"
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        words = {"level": get_args(Level), "norm": get_args(Norm), "reduce": ("sum", "mean"), "init": get_args(InitName)}
+        for name, known in words.items():
+            if getattr(self, name) not in known:
+                raise SpecError(f"MetaAconC: expected {name} in {', '.join(known)}, found {getattr(self, name)!r}")
+        if not isinstance(self.reduction, int) or self.reduction < 1:
+            raise SpecError(f"MetaAconC: expected a reduction of 1 or more, found {self.reduction!r}")
+
     def make_graph(self) -> Graph:
-        if self.level not in ("channel", "layer", "pixel"):
-            raise SpecError(f"MetaAconC: expected level channel, layer or pixel, found {self.level!r}")
         reduced: dict[str, Node] = {"reduce": ReduceSample(self.reduce)} if self.level == "layer" else {}
         generator = self._channel() if self.level == "channel" else reduced
         params = {"p1": _slope(self.width, self.init, 1.0), "p2": _slope(self.width, self.init, 0.0)}
@@ -119,8 +126,6 @@ class MetaAconC(ChannelwiseActivation):
             "layer": {"fc1": fc1, "ln1": LayerNorm(hidden), "fc2": fc2, "ln2": LayerNorm(self.width)},
             "none": {"fc1": fc1, "fc2": fc2},
         }
-        if self.norm not in norms:
-            raise SpecError(f"MetaAconC: expected norm in {sorted(norms)}, found {self.norm!r}")
         return {**norms[self.norm], "mean": GlobalAvgPool()}
 
 
@@ -132,6 +137,8 @@ class FReLU(ChannelwiseActivation):
     Gradient where x equals T(x): half to each. Raises SpecError for a value that is no image, OneValuePerChannelError in
     training. Source: Ma et al. 2020, equation 3; names of the released PyTorch port.
     """
+
+    rank: ClassVar[int | None] = 4
 
     def make_graph(self) -> Graph:
         children: dict[str, Node] = {
@@ -151,6 +158,8 @@ class AconFReLU(ChannelwiseActivation):
     Smooth but for the max pool. Raises SpecError for a value that is no image, OneValuePerChannelError in training.
     Source: Ma et al. 2021, section 3.4; nmaac/acon TFNet, whose beta is fixed at 1.
     """
+
+    rank: ClassVar[int | None] = 4
 
     stride: int = 1
 

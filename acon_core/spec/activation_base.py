@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import ClassVar
@@ -29,8 +29,20 @@ class ChannelwiseActivation(Activation):
 
     needs_channels: ClassVar[bool] = True
 
+    rank: ClassVar[int | None] = None
+    """The one rank of inputs that it takes, None for any from 2 on."""
+
     channels: int | None = None
     channel_axis: int = field(default=1, kw_only=True)
+
+    def __post_init__(self) -> None:
+        name = type(self).__name__
+        if not isinstance(self.channel_axis, int) or self.channel_axis == 0:
+            raise SpecError(
+                f"{name}: expected channel_axis 1 for (N, C, ...) or -1 for (N, ..., C), found {self.channel_axis!r}"
+            )
+        if self.channels is not None and (not isinstance(self.channels, int) or self.channels < 1):
+            raise SpecError(f"{name}: expected a whole number of channels above 0, found {self.channels!r}")
 
     @property
     def width(self) -> int:
@@ -42,6 +54,21 @@ class ChannelwiseActivation(Activation):
     def graph(self) -> Graph:
         made = self.make_graph()
         return made if self.channel_axis == 1 else _on_axis(made, self.channel_axis)
+
+
+def check_input(activation: Node, shape: Sequence[int]) -> None:
+    """Raise SpecError where a value of this shape is none that a channelwise activation takes: before broadcasting makes a
+    wrong number of it. Sizes that a compiler leaves open are -1."""
+    if not isinstance(activation, ChannelwiseActivation) or activation.channels is None:
+        return
+    rank, axis, channels = len(shape), activation.channel_axis, activation.channels
+    fits = rank == (activation.rank or max(rank, 2)) and -rank < axis < rank
+    if not fits or shape[axis] not in (channels, -1):
+        of_rank = f" of rank {activation.rank}" if activation.rank else ""
+        raise SpecError(
+            f"{type(activation).__name__}: expected an input{of_rank} with {channels} channels at axis {axis}, found shape "
+            f"{tuple(shape)}; pass channel_axis=-1 for (N, ..., C)"
+        )
 
 
 def _on_axis(graph: Graph, axis: int) -> Graph:

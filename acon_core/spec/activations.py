@@ -100,6 +100,11 @@ def parse_activation(text: str, **defaults: Any) -> Node:
     return _checked(kind(**{**open_fields, **values}))
 
 
+def stated(text: str) -> tuple[type[Node], Mapping[str, Any]]:
+    """The type that a name stands for, and the options that the text gives: `gelu(approximate=tanh)`."""
+    return _parse(text)
+
+
 def activation_name(activation: Node) -> str:
     """The text that `parse_activation` reads back as the same activation, whatever the network's defaults.
 

@@ -10,9 +10,28 @@ from acon_core.spec.primitives import Primitive, check
 
 
 def is_gate(gate: Shape, x: Shape) -> bool:
-    """Whether a value of this shape stands beside x: (1,) for all of x, (C,), (1 or N, 1 or C, 1, 1), or the shape of x."""
-    broadcast = len(gate) == 4 and gate[0] in (1, x[0]) and gate[1] in (1, x[1]) and gate[2:] == (1, 1)
-    return gate in ((1,), (x[1],), x) or broadcast
+    """Whether a value of this shape stands beside x: (1,) for all of x, (C,), (1 or N, 1 or C, 1, 1), or the same in the rank
+    of x, or the shape of x."""
+    if gate in ((1,), (x[1],), x):
+        return True
+    ranked = len(gate) in (4, len(x)) and len(gate) > 1
+    return ranked and gate[0] in (1, x[0]) and gate[1] in (1, x[1]) and set(gate[2:]) <= {1}
+
+
+def check_gate(gate: Shape, x: Shape, channel_axis: int) -> None:
+    """Raise SpecError where a gate of this shape does not stand beside x, whose channels are at `channel_axis`: before
+    broadcasting makes a wrong number of it. Sizes that a compiler leaves open are -1, and fit."""
+    if gate == (1,):
+        return
+    if not 0 < (channel_axis if channel_axis >= 0 else len(x) + channel_axis) < len(x):
+        raise SpecError(f"channel_axis {channel_axis}: expected an axis of x {x} behind the batch")
+    canonical = (x[0], x[channel_axis], *(size for axis, size in enumerate(x) if axis not in (0, channel_axis % len(x))))
+    if -1 not in (*gate, *x) and not is_gate(gate, canonical) and gate != x:
+        channels = x[channel_axis]
+        raise SpecError(
+            f"expected a gate of shape (1,), ({channels},), (1 or {x[0]}, 1 or {channels}, 1, 1) or that of x, found {gate} "
+            f"beside x {x} with its channels at axis {channel_axis}; pass channel_axis=1 for (N, C, ...)"
+        )
 
 
 class Gated(Primitive):

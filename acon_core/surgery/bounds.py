@@ -20,7 +20,8 @@ LINEAR = 0.01
 
 @dataclass(frozen=True)
 class GradientBounds:
-    """Per channel, (C,) each: `low` and `high`, the interval that dy / dx lies in; `beta`, None where it is generated;
+    """Per channel, (C,) each: `low` and `high`, the interval that dy / dx lies in, of Meta-ACON with the generated beta held as
+    it is; `beta`, None where it is generated;
     `linear`, whether the channel has gone linear: |p1 - p2| below 0.01 of the larger slope, or |beta (p1 - p2)| below 0.01."""
 
     low: NDArray[np.float64]

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import ml_dtypes
 import numpy as np
 from numpy.typing import NDArray
 
@@ -35,9 +36,10 @@ class Finding:
 
 @dataclass(frozen=True)
 class Diagnosis:
-    """All identities in turn; `healthy` when each holds."""
+    """All identities in turn; `healthy` when each holds. `channels`: how many p1, p2 and beta there are: 1 is one for all."""
 
     findings: tuple[Finding, ...]
+    channels: int
 
     @property
     def healthy(self) -> bool:
@@ -45,7 +47,8 @@ class Diagnosis:
 
     def __str__(self) -> str:
         lines = [f"{'holds' if f.holds else 'FAILS'}  {f.identity}  (error {f.error:.1e})" for f in self.findings]
-        return "\n".join([*lines, "healthy" if self.healthy else "not ACON-C"])
+        width = f"{self.channels} channels" if self.channels > 1 else "one p1, p2 and beta for all channels"
+        return "\n".join([*lines, f"{'healthy' if self.healthy else 'not ACON-C'}, {width}"])
 
 
 def _sigmoid(z: Array) -> Array:
@@ -89,8 +92,10 @@ def doctor(modules: Modules, module: Any, channel_axis: int) -> Diagnosis:
     if set(sizes.values()) != {channels}:
         raise AconError(f"doctor: expected p1, p2 and beta of one size, found {sizes}")
     dtype = kept["p1"].dtype
-    epsilon = {2: 1e-3, 4: 6e-8, 8: 1.2e-16}[dtype.itemsize]
+    epsilon = float(ml_dtypes.finfo(dtype).eps) / 2  # type: ignore[no-untyped-call]
     shape = [*SHAPE]
+    if not -len(shape) <= channel_axis <= len(shape) or channel_axis == 0:
+        raise AconError(f"doctor: expected a channel_axis of images, 1 to 3 or -1 to -3, found {channel_axis}")
     shape.insert(channel_axis if channel_axis >= 0 else len(shape) + 1 + channel_axis, channels)
     x = Stream("doctor").uniform(tuple(shape), -4.0, 4.0).astype(np.float32)
     values = {
@@ -127,4 +132,4 @@ def doctor(modules: Modules, module: Any, channel_axis: int) -> Diagnosis:
     finally:
         for name, array in kept.items():
             modules.write(module, name, array)
-    return Diagnosis(tuple(findings))
+    return Diagnosis(tuple(findings), channels)

@@ -38,8 +38,9 @@ class Modules(Protocol):
     def state(self, module: Any, node: Node) -> dict[str, NDArray]:
         """The canonical state of a module whose node is `node`."""
 
-    def make(self, node: Node, state: Mapping[str, NDArray], like: Any) -> Any:
-        """A native module of `node` with this canonical state, in the dtype, on the device, in the mode of the model `like`."""
+    def make(self, node: Node, state: Mapping[str, NDArray], old: Any, model: Any) -> Any:
+        """A native module of `node` with this canonical state, to stand where `old` did: in its dtype, on its device, in its
+        mode, frozen where it was; where it says nothing of these, as the model is."""
 
     def replace(self, model: Any, path: str, module: Any) -> None:
         """Put a module in the place of the one at `path`, which is not ""."""

@@ -30,6 +30,8 @@ def preserve(old: Node, old_state: Mapping[str, NDArray], new: Node, beta: float
     in evaluation, III, and its closed form; those with two slopes into PReLU. To 0.2785 / beta: two slopes into ACON-A, B, C.
     """
     gate, negative = _gate(old, old_state), _negative(old, old_state)
+    if any(values is not None and values.size > 1 and not _same_channels(old, new) for values in (gate, negative)):
+        return None
     if isinstance(new, spec.AconA | spec.AconB | spec.AconC):
         return _into_acon(gate, negative, new, beta)
     if isinstance(new, spec.Swish):
@@ -41,6 +43,12 @@ def preserve(old: Node, old_state: Mapping[str, NDArray], new: Node, beta: float
     if isinstance(new, spec.RepAct | spec.FusedRepAct):
         return _into_repact(old, negative, new)
     return None
+
+
+def _same_channels(old: Node, new: Node) -> bool:
+    """Whether both have their channels at one axis, and as many."""
+    pair = [each for each in (old, new) if isinstance(each, spec.ChannelwiseActivation)]
+    return len(pair) == 2 and pair[0].channel_axis == pair[1].channel_axis and pair[0].channels == pair[1].channels
 
 
 def _gate(old: Node, state: Mapping[str, NDArray]) -> NDArray | None:
@@ -72,7 +80,8 @@ def _into_acon(
     if gate is not None:
         values, bound = {"p1": filled(1.0), "p2": filled(0.0), "beta": filled(gate)}, 0.0
     elif negative is not None and (not isinstance(new, spec.AconA) or not negative.any()):
-        values = {"p1": filled(1.0), "p2": filled(negative), "beta": filled(beta)}
+        # With a slope above 1, the smaller of the two lines is the function: a minimum, which beta below 0 makes.
+        values = {"p1": filled(1.0), "p2": filled(negative), "beta": filled(np.where(negative > 1.0, -beta, beta))}
         bound = 0.0 if (negative == 1.0).all() else SHORT_OF_RELU / beta
     else:
         return None

@@ -32,7 +32,7 @@ def _rebuild(modules: Modules, model: Any, rules: Rules[Change], wanted: str) ->
             changed, state = change_layers(node, modules.state(module, node), rules)
             if changed is node:
                 continue
-            made[id(module)] = modules.make(changed, state, module)
+            made[id(module)] = modules.make(changed, state, module, model)
         if path == "":
             return made[id(module)]
         modules.replace(model, path, made[id(module)])

@@ -10,14 +10,16 @@ from acon_core import spec
 from acon_core.errors import AconError, SpecError
 from acon_core.spec import ChannelwiseActivation, Graph, Layer, Node, Shape
 from acon_core.surgery.modules import Modules
-from acon_core.surgery.preserve import Preserved, preserve
+from acon_core.surgery.preserve import preserve
 
 
 @dataclass(frozen=True)
 class Site:
-    """One activation of the model: `old` and `new` by name, `channels` where the new one knows them, `calls` in the example's
-    run. `bound`: the largest |difference| to the old function, None where it starts at its own initial values. `kept`: why
-    the old one stayed, else empty."""
+    """One activation of the model: `old` and `new` by name, `channels` where the new one knows them.
+
+    `calls`: in the example's run; those of a module that stands at several paths are divided among them. `bound`: the largest
+    |difference| to the old function, None where it starts at its own initial values. `kept`: why the old one stayed, else "".
+    """
 
     path: str
     old: str
@@ -66,6 +68,7 @@ def replace_activations(
 ) -> Replacements:
     """Replace activations of a model in place: `{"silu": "acon_c", "relu": "repact(variant=1)"}`, old names to new.
 
+    An old name stands for that activation with any options, or with those that it states, `gelu(approximate=tanh)`.
     `example`: what the model is run on once, to find the widths. `channel_axis`: where the activations' inputs have their
     channels. `beta`: for ReLU and the like into ACON, which differ by 0.2785 / beta at most. Every site gets a fresh module.
     What cannot be replaced stays, and the result says why: a module that is called with different widths, one that the
@@ -76,76 +79,93 @@ def replace_activations(
     if beta <= 0:
         raise AconError(f"replace_activations: expected beta above 0, found {beta}")
     sites = list(modules.sites(model))
-    if type(modules.node(model)) in wanted:
+    if _match(wanted, modules.node(model)) is not None:
         raise AconError("replace_activations: the model is itself an activation; make the new one with activation(...)")
     observed = modules.observe(model, example)
     paths: dict[int, list[str]] = {}
     for path, module in sites:
         paths.setdefault(id(module), []).append(path)
-    made: list[Site] = []
+    found: list[Site] = []
+    made: dict[str, Any] = {}
     inside: list[str] = []
-    for index, (path, module) in enumerate(sites):
+    for seed, (path, module) in enumerate(sites):
         node = modules.node(module)
         if node is None:
             continue
         within = next((prefix for prefix in inside if path.startswith(prefix)), None)
         if isinstance(node, Graph | Layer):
             inside.append(f"{path}." if path else "")
-        if type(node) not in wanted:
+        new = _match(wanted, node)
+        if new is None:
             continue
         shapes = observed.inputs.get(path, [])
-        site = Site(path, _name(node), _name(wanted[type(node)]), None, len(shapes))
+        names = spec.activation_name(node), spec.activation_name(new)
+        site = Site(path, *names, None, len(shapes) // len(paths[id(module)]))
         if within is not None:
             where = within.rstrip(".") or "the model"
-            made.append(replace(site, kept=f"{where} was made from a spec; create it with this activation"))
+            found.append(replace(site, kept=f"{where} was made from a spec; create it with this activation"))
             continue
-        made.append(_replace(modules, model, module, node, wanted[type(node)], shapes, paths[id(module)], site, beta, index))
-    return Replacements(tuple(made), tuple(observed.functional))
+        bound = _fit(modules, new, shapes, paths[id(module)])
+        if isinstance(bound, str):
+            found.append(replace(site, kept=bound))
+            continue
+        state = spec.initial_state(bound, seed, "float64")
+        kept = preserve(node, modules.state(module, node), bound, beta)
+        made[path] = modules.make(bound, state | (kept.values if kept else {}), module, model)
+        found.append(replace(site, channels=getattr(bound, "channels", None), bound=kept.bound if kept else None))
+    # Only now, when nothing can fail any more, is the model changed.
+    for path, module in made.items():
+        modules.replace(model, path, module)
+    return Replacements(tuple(found), tuple(observed.functional))
 
 
-def _wanted(modules: Modules, replacements: Mapping[str, str | Node], channel_axis: int) -> dict[type[Node], Node]:
-    """The new activation by the old one's type, its channels where the spec has them."""
+Wanted = list[tuple[type[Node], Mapping[str, Any], Node]]
+
+
+def _wanted(modules: Modules, replacements: Mapping[str, str | Node], channel_axis: int) -> Wanted:
+    """The old activation's type and those of its options that its name states, and the new one with its channel axis."""
     if modules.channel_axis != 1 and channel_axis != modules.channel_axis:
         raise AconError(f"replace_activations: expected channel_axis {modules.channel_axis} here, found {channel_axis}")
     axis = 1 if channel_axis == modules.channel_axis else channel_axis
-    wanted = {}
+    wanted: Wanted = []
     for old, new in replacements.items():
         made = spec.parse_activation(new) if isinstance(new, str) else new
         if isinstance(made, ChannelwiseActivation):
             made = replace(made, channel_axis=axis)
-        wanted[type(spec.parse_activation(old))] = made
+        kind, options = spec.stated(old)
+        if any((kind, options) == (other, others) for other, others, _ in wanted):
+            raise AconError(f"replace_activations: {old!r} is named twice; give each old activation once")
+        wanted.append((kind, options, made))
     return wanted
 
 
-def _name(node: Node) -> str:
-    return spec.activation_name(node)
+def _match(wanted: Wanted, node: Node | None) -> Node | None:
+    """What takes the place of an activation: of the names that fit it, the one that states most."""
+    fitting = [
+        (len(options), new)
+        for kind, options, new in wanted
+        if type(node) is kind and all(getattr(node, name) == value for name, value in options.items())
+    ]
+    return max(fitting, key=lambda pair: pair[0])[1] if fitting else None
 
 
-def _replace(
-    modules: Modules, model: Any, module: Any, old: Node, new: Node, shapes: list[Shape], paths: list[str], site: Site,
-    beta: float, seed: int,
-) -> Site:  # fmt: skip
-    native_axis = modules.channel_axis if getattr(new, "channel_axis", 1) == 1 else new.channel_axis  # type: ignore[attr-defined]
-    channels = None
+def _fit(modules: Modules, new: Node, shapes: list[Shape], paths: list[str]) -> Node | str:
+    """The new activation with the width that the site has, or why it cannot stand there."""
     if isinstance(new, ChannelwiseActivation):
-        widths = sorted({shape[native_axis] for shape in shapes if len(shape) > 1})
+        axis = modules.channel_axis if new.channel_axis == 1 else new.channel_axis
+        widths = sorted({shape[axis] for shape in shapes if -len(shape) <= axis < len(shape)})
+        if not shapes:
+            return "the example does not reach it, so that its width is not known"
         if not widths:
-            return replace(site, kept="the example does not reach it, so that its width is not known")
+            return f"its inputs, such as {shapes[0]}, have no axis {axis}"
         if len(widths) > 1:
             where = f"; it is shared by {', '.join(paths)}" if len(paths) > 1 else ""
-            return replace(
-                site, kept=f"called with {' and '.join(map(str, widths))} channels{where}; use a module of its own for each"
-            )
-        channels = widths[0]
-        new = spec.bind(new, channels)
+            return f"called with {' and '.join(map(str, widths))} channels{where}; use one module for each"
+        new = spec.bind(new, widths[0])
     try:
         for shape in shapes:
+            # In the spec's order: a framework with channels last has them at axis 1 there.
             new.out_shapes((shape[0], shape[-1], *shape[1:-1]) if modules.channel_axis == -1 and len(shape) > 1 else shape)
     except SpecError as error:
-        return replace(site, kept=str(error))
-    state = spec.initial_state(new, seed, "float64")
-    kept: Preserved | None = preserve(old, modules.state(module, old), new, beta)
-    if kept is not None:
-        state |= kept.values
-    modules.replace(model, site.path, modules.make(new, state, model))
-    return replace(site, channels=channels, bound=None if kept is None else kept.bound)
+        return str(error)
+    return new

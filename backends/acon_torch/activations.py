@@ -7,11 +7,12 @@ from inspect import Parameter, Signature
 from typing import Any, ClassVar
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from acon_core import spec
 from acon_torch.arrays import to_tensor
 from acon_torch.build import Place, build, make
+from acon_torch.gradient import wide
 from acon_torch.modules import Graph
 
 _OWN = (
@@ -48,12 +49,24 @@ class Activation(Graph):
     def _take(self, node: spec.Activation, place: Place) -> None:
         super().__init__(node, lambda name, child: make(child, place.child(name)), place.dtype)
 
+    def forward(self, x: Tensor) -> Tensor:
+        spec.check_input(self.spec, x.shape)
+        # What is no single function would round, and overflow in float16, from one to the next.
+        y: Tensor = super().forward(wide(x)[0] if _has_steps(self.spec) else x)
+        return y.to(x.dtype)
+
     @classmethod
     def _of(cls, node: spec.Activation, place: Place) -> Activation:
         """The module of a spec in a network, whose values come from elsewhere: none are drawn."""
         module = cls.__new__(cls)
         module._take(node, place)
         return module
+
+
+def _has_steps(node: spec.Node) -> bool:
+    """Whether an activation is several functions of x in turn, with values between them."""
+    several = spec.MetaAconC | spec.FReLU | spec.AconFReLU | spec.DyReLU
+    return isinstance(node, several) or (isinstance(node, spec.RepAct) and node.variant == 3)
 
 
 def initialise(module: Graph, device: torch.device | str | None) -> None:

@@ -38,7 +38,7 @@ def make(node: spec.Node, place: Place) -> nn.Module:
 
 @build.register(spec.Conv2d)
 def _(node: spec.Conv2d, place: Place) -> nn.Module:
-    return nn.Conv2d(
+    return modules.Conv2d(
         node.in_channels, node.out_channels, node.kernel, node.stride, node.padding, node.dilation, node.groups, node.bias,
         dtype=place.dtype,
     )  # fmt: skip
@@ -58,7 +58,7 @@ def _(node: spec.LayerNorm, place: Place) -> nn.Module:
 
 @build.register(spec.Linear)
 def _(node: spec.Linear, place: Place) -> nn.Module:
-    return nn.Linear(node.in_features, node.out_features, node.bias, dtype=place.dtype)
+    return modules.Linear(node.in_features, node.out_features, node.bias, dtype=place.dtype)
 
 
 @build.register(spec.MaxPool2d)

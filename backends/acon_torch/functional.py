@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from acon_core.errors import SpecError
+from acon_core.spec import check_gate
 from acon_torch.gradient import Argument, Rule, into, wide
 
 # The largest |z| that z * sigmoid(z) * sigmoid(-z) is formed with: inf * 0 would be NaN, and beyond it the product is 0.
@@ -22,7 +23,11 @@ def to_rank(gate: Argument, x: Tensor, channel_axis: int) -> Argument:
 
     (1,) stands beside all of x, (C,) and (1 or N, 1 or C, ...) along batch and channels, and x's own shape beside each element.
     """
-    if not isinstance(gate, Tensor) or gate.shape == x.shape:
+    if not isinstance(gate, Tensor):
+        return gate
+    if gate.numel() != 1:
+        check_gate(tuple(gate.shape), tuple(x.shape), channel_axis)
+    if gate.shape == x.shape:
         return gate
     shape = [1] * x.ndim
     if gate.numel() != 1:
@@ -88,8 +93,9 @@ def smooth_maximum(*values: Tensor, beta: float | Tensor = 1.0) -> Tensor:
     16-bit values are computed in float32. Of two values it keeps their difference alone for the backward pass.
     Raises SpecError for fewer than two values. Source: Ma et al. 2021, equation 2.
     """
-    if len(values) < 2:
-        raise SpecError(f"smooth_maximum: expected two values or more, found {len(values)}")
+    if len(values) < 2 or len({value.shape for value in values}) > 1:
+        shapes = ", ".join(str(tuple(value.shape)) for value in values)
+        raise SpecError(f"smooth_maximum: expected two values or more of one shape, found {shapes or 'none'}")
     dtype = values[0].dtype
     wider = wide(*values)
     double = 2.0 * wide(beta)[0]
@@ -270,5 +276,5 @@ def dynamic_maximum(x: Tensor, theta: Tensor, lambdas: Tensor, init_v: Tensor, c
     the two lines are equal: half to each. Source: Chen et al. 2020 (Dynamic ReLU), section 3.2.
     """
     theta, lambdas, init_v = wide(theta, lambdas, init_v)
-    lines = lambdas * torch.tanh(0.5 * theta).unflatten(1, (-1, 4)) + init_v  # 2 sigmoid(z) - 1 = tanh(z / 2)
+    lines = lambdas * torch.tanh(0.5 * theta).unflatten(1, (-1, 1, 1, 4)) + init_v  # 2 sigmoid(z) - 1 = tanh(z / 2)
     return _LARGER_LINE(x, *(to_rank(each, x, channel_axis) for each in lines.unbind(-1)))

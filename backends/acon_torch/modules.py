@@ -14,10 +14,43 @@ from acon_torch import functional as F
 from acon_torch.gradient import wide
 
 
+class Conv2d(nn.Conv2d):
+    """PyTorch's own, in the dtype of its input: 16-bit weights beside an input that was made wide."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        bias = None if self.bias is None else self.bias.to(input.dtype)
+        return self._conv_forward(input, self.weight.to(input.dtype), bias)
+
+
+class Linear(nn.Linear):
+    """PyTorch's own, in the dtype of its input."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        bias = None if self.bias is None else self.bias.to(input.dtype)
+        return nn.functional.linear(input, self.weight.to(input.dtype), bias)
+
+
 class BatchNorm(nn.BatchNorm2d):
-    """PyTorch's own, for any rank, with the error that all four frameworks share for one value per channel in training."""
+    """PyTorch's own, for any rank, in the dtype of its input, with the error that all four frameworks share for one value per
+    channel in training."""
 
     path = ""
+
+    def forward(self, input: Tensor) -> Tensor:
+        if input.dtype == self.weight.dtype:
+            return super().forward(input)
+        self._check_input_dim(input)
+        running, affine = (
+            [each.to(input.dtype) for each in pair]
+            for pair in ((self.running_mean, self.running_var), (self.weight, self.bias))
+        )
+        y = nn.functional.batch_norm(input, *running, *affine, self.training, self.momentum or 0.0, self.eps)
+        if self.training:
+            with torch.no_grad():
+                self.running_mean.copy_(running[0])
+                self.running_var.copy_(running[1])
+                self.num_batches_tracked.add_(1)
+        return y
 
     def _check_input_dim(self, input: Tensor) -> None:
         if self.training and input.numel() == input.shape[1]:

@@ -40,7 +40,8 @@ _NODES: dict[type[nn.Module], Any] = {
     nn.Sigmoid: lambda module: spec.Sigmoid(),
 }
 _FUNCTIONS = {kind.__name__.lower() for kind in _NODES} - {"identity"} | {"leaky_relu"}
-_NORMS = (nn.modules.batchnorm._NormBase, nn.LayerNorm, nn.GroupNorm)
+_NORMS = (nn.modules.batchnorm._NormBase, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm)
+_GATES = ("p1", "p2", "beta")
 
 
 @contextmanager
@@ -81,20 +82,23 @@ class TorchModules:
         return model.named_modules(remove_duplicate=False)
 
     def node(self, module: nn.Module) -> spec.Node | None:
-        if isinstance(getattr(module, "spec", None), spec.Node):
+        # Ours, and not a subclass of ours in somebody else's package, which may compute anything.
+        if type(module).__module__.split(".")[0] == __package__ and isinstance(getattr(module, "spec", None), spec.Node):
             return module.spec  # type: ignore[return-value]
         return _NODES[type(module)](module) if type(module) in _NODES else None
 
     def state(self, module: nn.Module, node: spec.Node) -> dict[str, NDArray]:
         return layout.to_canonical(node, {path: to_array(tensor) for path, tensor in module.state_dict().items()})[0]
 
-    def make(self, node: spec.Node, state: Mapping[str, NDArray], like: nn.Module) -> nn.Module:
-        example = next((each for each in [*like.parameters(), *like.buffers()] if each.is_floating_point()), torch.empty(0))
+    def make(self, node: spec.Node, state: Mapping[str, NDArray], old: nn.Module, model: nn.Module) -> nn.Module:
+        tensors = (each for part in (old, model) for each in (*part.parameters(), *part.buffers()) if each.is_floating_point())
+        example = next(tensors, torch.empty(0))
+        frozen = {parameter.requires_grad for parameter in old.parameters()} == {False}
         module = make(node, Place(example.dtype))
         own = module.state_dict()
         values = layout.to_native(node, state)
         module.load_state_dict({path: to_tensor(array).to(own[path].dtype) for path, array in values.items()})
-        return module.to(example.device).train(like.training)
+        return module.to(example.device).train(old.training).requires_grad_(not frozen)
 
     def replace(self, model: nn.Module, path: str, module: nn.Module) -> None:
         parent, _, name = path.rpartition(".")
@@ -108,7 +112,8 @@ class TorchModules:
         calls = _Calls()
         hooks = []
 
-        def enter(module: nn.Module, values: tuple[Any, ...]) -> None:
+        def enter(module: nn.Module, positional: tuple[Any, ...], named: dict[str, Any]) -> None:
+            values = (*positional, *named.values())
             calls.running.append((paths[module][0] or type(module).__name__, self.node(module) is not None))
             if values and isinstance(values[0], Tensor):
                 for path in paths[module]:
@@ -118,7 +123,8 @@ class TorchModules:
             calls.running.pop()
 
         for module in paths:
-            hooks += [module.register_forward_pre_hook(enter), module.register_forward_hook(leave, always_call=True)]
+            hooks.append(module.register_forward_pre_hook(enter, with_kwargs=True))
+            hooks.append(module.register_forward_hook(leave, always_call=True))
         try:
             with _evaluated(model), calls:
                 model(*example) if isinstance(example, tuple) else model(example)
@@ -131,8 +137,9 @@ class TorchModules:
         norms = {id(each) for module in model.modules() if isinstance(module, _NORMS) for each in module.parameters(False)}
         for path, parameter in model.named_parameters():
             if parameter.requires_grad:
-                bias = "bias" in path.rpartition(".")[2]
-                yield path, parameter, parameter.ndim >= 2 and not bias and id(parameter) not in norms
+                name = path.rpartition(".")[2]
+                exempt = "bias" in name or name in _GATES or id(parameter) in norms
+                yield path, parameter, parameter.ndim >= 2 and not exempt
 
     def read(self, module: nn.Module, name: str) -> NDArray:
         return to_array(getattr(module, name))

@@ -240,7 +240,7 @@ def test_doctor_and_native_nodes(torch) -> None:  # type: ignore[no-untyped-def]
     for native in natives:
         native.double()
         node = modules.node(native)
-        made = modules.make(node, modules.state(native, node), native)
+        made = modules.make(node, modules.state(native, node), native, native)
         torch.testing.assert_close(made(x), native(x), rtol=1e-8, atol=1e-8, msg=str(native))
     for other in (nn.Tanh(), nn.Softplus(1, 5), nn.RReLU(), nn.Conv2d(1, 1, 1)):
         assert modules.node(other) is None

@@ -13,7 +13,6 @@ from hypothesis import strategies as st
 from acon_core import spec
 from acon_core.reference import forward
 from acon_core.surgery.bounds import KAPPA, bounds_of
-from acon_core.surgery.preserve import preserve
 
 mp = mpmath.mp
 
@@ -191,58 +190,6 @@ def test_the_bounds_are_reached() -> None:
     assert ends == pytest.approx([found.low[0], found.high[0]], abs=1e-14)
     flat = bounds_of(spec.AconC(1), state | {"beta": np.zeros((1, 1, 1, 1))})
     assert (flat.low[0], flat.high[0], flat.linear[0]) == (pytest.approx(0.2), pytest.approx(0.2), True)
-
-
-OLD = {
-    "relu": (spec.ReLU(), {}),
-    "identity": (spec.Identity(), {}),
-    "leaky_relu": (spec.LeakyReLU(slope=0.125), {}),
-    "prelu": (spec.PReLU(), {"weight": np.array([0.3])}),
-    "prelu per channel": (spec.PReLU(4, shared=False), {"weight": np.array([0.3, -0.2, 1.0, 0.0])}),
-    "hardswish": (spec.HardSwish(), {}),
-    "silu": (spec.SiLU(), {}),
-    "swish": (spec.Swish(), {"weight": np.array([0.7])}),
-    "gelu": (spec.GELU(), {}),
-}
-EXACT = {
-    ("silu", "acon_a"), ("silu", "acon_b"), ("silu", "acon_c"), ("silu", "swish"), ("swish", "acon_a"), ("swish", "acon_b"),
-    ("swish", "acon_c"), ("swish", "swish"), ("identity", "acon_b"), ("identity", "acon_c"), ("relu", "repact"),
-    ("identity", "repact"), ("leaky_relu", "repact"), ("prelu", "repact"), ("hardswish", "repact"),
-    ("relu", "fused_repact"), ("identity", "fused_repact"), ("leaky_relu", "fused_repact"), ("prelu", "fused_repact"),
-    ("hardswish", "fused_repact"), ("relu", "prelu"), ("identity", "prelu"), ("leaky_relu", "prelu"), ("prelu", "prelu"),
-}  # fmt: skip
-BOUNDED = {
-    ("relu", "acon_a"), ("relu", "acon_b"), ("relu", "acon_c"), ("leaky_relu", "acon_b"), ("leaky_relu", "acon_c"),
-    ("prelu", "acon_b"), ("prelu", "acon_c"), ("prelu per channel", "acon_b"), ("prelu per channel", "acon_c"),
-}  # fmt: skip
-
-
-@pytest.mark.parametrize("new", spec.ACTIVATIONS)
-@pytest.mark.parametrize("old", OLD)
-def test_what_is_said_to_be_preserved_is(old: str, new: str) -> None:
-    before, old_state = OLD[old]
-    after = spec.activation(new, 4)
-    found = preserve(before, old_state, after, beta=50.0)
-    expected = {True: 0.0}.get((old, new) in EXACT, 0.278464542761074 / 50 if (old, new) in BOUNDED else None)
-    assert (None if found is None else found.bound) == expected
-    if found is None:
-        return
-    state = spec.initial_state(after, 0, "float64") | found.values
-    x = np.random.default_rng(1).uniform(-8, 8, (3, 4, 5, 6))
-    x.reshape(-1)[:5] = [0.0, -3.0, 3.0, 1.278 / 50, -1.278 / 50]
-    difference = forward(after, state, [x]).values[0] - forward(before, old_state, [x]).values[0]
-    assert np.abs(difference).max() <= found.bound + 1e-14
-    if found.bound:
-        assert np.abs(difference).max() > found.bound / 100, "the bound says nothing"
-
-
-def test_repact_iii_preserves_in_evaluation_and_repact_ii_cannot() -> None:
-    node = spec.RepAct(variant=3)
-    found = preserve(spec.HardSwish(), {}, node, 50.0)
-    state = spec.initial_state(node, 0, "float64") | found.values
-    x = np.random.default_rng(1).uniform(-8, 8, (3, 4, 5, 6))
-    np.testing.assert_allclose(forward(node, state, [x]).values[0], forward(spec.HardSwish(), {}, [x]).values[0], atol=1e-14)
-    assert preserve(spec.HardSwish(), {}, spec.RepAct(variant=2), 50.0) is None
 
 
 def test_channels_may_be_at_any_axis() -> None:
