@@ -244,3 +244,102 @@ def test_doctor_and_native_nodes(torch) -> None:  # type: ignore[no-untyped-def]
         torch.testing.assert_close(made(x), native(x), rtol=1e-8, atol=1e-8, msg=str(native))
     for other in (nn.Tanh(), nn.Softplus(1, 5), nn.RReLU(), nn.Conv2d(1, 1, 1)):
         assert modules.node(other) is None
+
+
+def test_what_is_frozen_stays_frozen_and_modes_stay(torch) -> None:  # type: ignore[no-untyped-def]
+    import acon_torch
+
+    model = torch.nn.Sequential(torch.nn.Conv2d(3, 6, 1), acon_torch.RepAct(3), torch.nn.PReLU(6), torch.nn.SiLU())
+    model[1].requires_grad_(False).eval()
+    model[2].requires_grad_(False)
+    x = torch.randn(4, 3, 5, 2)
+    acon_torch.fuse(model)
+    assert not any(parameter.requires_grad for parameter in model[1].parameters())
+    assert not model[1].training
+    assert model.training
+    acon_torch.replace_activations(model, {"prelu": "acon_c", "silu": "acon_c"}, x)
+    assert [parameter.requires_grad for parameter in model[2].parameters()] == [False] * 3
+    assert [parameter.requires_grad for parameter in model[3].parameters()] == [True] * 3
+    trained = sum(len(group["params"]) for group in acon_torch.param_groups(model, 0.1))
+    assert trained == 2 + 3
+
+
+def test_somebody_s_subclass_is_not_taken_for_ours(torch) -> None:  # type: ignore[no-untyped-def]
+    import acon_torch
+
+    from acon_core.errors import AconError
+
+    class Doubled(acon_torch.RepAct):
+        def forward(self, x):  # type: ignore[no-untyped-def]
+            return 2 * super().forward(x)
+
+    with pytest.raises(AconError, match="nothing to do"):
+        acon_torch.fuse(torch.nn.Sequential(Doubled()))
+
+
+def test_inputs_by_name_options_in_names_and_one_module_at_two_places(torch) -> None:  # type: ignore[no-untyped-def]
+    import acon_torch
+
+    class Network(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.second = torch.nn.GELU(approximate="tanh"), torch.nn.GELU()
+            self.third = self.fourth = torch.nn.SiLU()
+
+        def forward(self, x):  # type: ignore[no-untyped-def]
+            return self.fourth(self.third(self.second(self.first(input=x))))
+
+    model, x = Network(), torch.randn(2, 6, 5)
+    found = acon_torch.replace_activations(model, {"gelu(approximate=tanh)": "acon_c", "gelu": "mish", "silu": "acon_a"}, x)
+    assert [(site.path, site.new.split("(")[0], site.calls) for site in found.replaced] == [
+        ("first", "acon_c", 1), ("second", "mish", 1), ("third", "acon_a", 1), ("fourth", "acon_a", 1),
+    ]  # fmt: skip
+    assert model.third is not model.fourth
+
+
+def test_nothing_is_replaced_when_something_fails(torch, monkeypatch: pytest.MonkeyPatch) -> None:  # type: ignore[no-untyped-def]
+    import acon_torch
+    from acon_torch.surgery import TorchModules
+
+    model, x = torch.nn.Sequential(torch.nn.SiLU(), torch.nn.ReLU()), torch.randn(2, 6)
+    make = TorchModules.make
+
+    def fails_at_the_second(self, node, *rest):  # type: ignore[no-untyped-def]
+        if rest[1] is model[1]:
+            raise RuntimeError("no memory")
+        return make(self, node, *rest)
+
+    monkeypatch.setattr(TorchModules, "make", fails_at_the_second)
+    with pytest.raises(RuntimeError, match="no memory"):
+        acon_torch.replace_activations(model, {"silu": "acon_c", "relu": "acon_c"}, x)
+    assert [type(module) for module in model] == [torch.nn.SiLU, torch.nn.ReLU]
+
+
+@pytest.mark.parametrize("shape", [(2, 1, 4, 5), (2, 5, 4, 6), (6,)])
+def test_an_input_of_another_width_is_refused(torch, shape: tuple[int, ...]) -> None:  # type: ignore[no-untyped-def]
+    import acon_torch
+
+    from acon_core.errors import SpecError
+
+    for module in (acon_torch.AconC(6), acon_torch.MetaAconC(6), acon_torch.FReLU(6), acon_torch.DyReLU(6)):
+        with pytest.raises(SpecError, match=rf"{type(module).__name__}: expected an input"):
+            module(torch.randn(shape))
+    gate = torch.randn(6, 1, 1)
+    with pytest.raises(SpecError, match="expected a gate"):
+        acon_torch.acon(torch.randn(6, 6, 2, 3), gate, gate, gate)
+    with pytest.raises(SpecError, match="one shape"):
+        acon_torch.smooth_maximum(torch.randn(2, 3), torch.randn(1, 3))
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_a_generated_beta_does_not_overflow_on_its_way_back(torch, dtype: str) -> None:  # type: ignore[no-untyped-def]
+    import acon_torch
+
+    for level in ("layer", "channel"):
+        module = acon_torch.MetaAconC(8, norm="none", level=level, reduce="mean", init="paper", dtype=getattr(torch, dtype))
+        x = torch.randn(1, 8, 300, 300, dtype=getattr(torch, dtype)).add(2).requires_grad_()
+        y = module(x)
+        y.sum().backward()
+        assert y.dtype == x.dtype
+        assert x.grad is not None
+        assert x.grad.isfinite().all()
