@@ -9,27 +9,26 @@ from acon_core.spec.param import Shape
 from acon_core.spec.primitives import Primitive, check
 
 
-def is_gate(gate: Shape, x: Shape) -> bool:
-    """Whether a value of this shape stands beside x: (1,) for all of x, (C,), (1 or N, 1 or C, 1, 1), or the same in the rank
-    of x, or the shape of x."""
-    if gate in ((1,), (x[1],), x):
+def _broadcasts(gate: Shape, batch: int, channels: int, rank: int) -> bool:
+    """Whether a value of this shape stands along the batch and the channels: (1,) for all of x, (C,), (1 or N, 1 or C, 1, 1),
+    or the same in the rank of x."""
+    if gate in ((1,), (channels,)):
         return True
-    ranked = len(gate) in (4, len(x)) and len(gate) > 1
-    return ranked and gate[0] in (1, x[0]) and gate[1] in (1, x[1]) and set(gate[2:]) <= {1}
+    ranked = len(gate) in (4, rank) and len(gate) > 1
+    return ranked and gate[0] in (1, batch) and gate[1] in (1, channels) and set(gate[2:]) <= {1}
 
 
 def check_gate(gate: Shape, x: Shape, channel_axis: int) -> None:
     """Raise SpecError where a gate of this shape does not stand beside x, whose channels are at `channel_axis`: before
     broadcasting makes a wrong number of it. Sizes that a compiler leaves open are -1, and fit."""
-    if gate == (1,):
+    if gate in ((), (1,)):
         return
     if not 0 < (channel_axis if channel_axis >= 0 else len(x) + channel_axis) < len(x):
         raise SpecError(f"channel_axis {channel_axis}: expected an axis of x {x} behind the batch")
-    canonical = (x[0], x[channel_axis], *(size for axis, size in enumerate(x) if axis not in (0, channel_axis % len(x))))
-    if -1 not in (*gate, *x) and not is_gate(gate, canonical) and gate != x:
-        channels = x[channel_axis]
+    batch, channels = x[0], x[channel_axis]
+    if -1 not in (*gate, *x) and gate != x and not _broadcasts(gate, batch, channels, len(x)):
         raise SpecError(
-            f"expected a gate of shape (1,), ({channels},), (1 or {x[0]}, 1 or {channels}, 1, 1) or that of x, found {gate} "
+            f"expected a gate of shape (1,), ({channels},), (1 or {batch}, 1 or {channels}, 1, 1) or that of x, found {gate} "
             f"beside x {x} with its channels at axis {channel_axis}; pass channel_axis=1 for (N, C, ...)"
         )
 
@@ -43,7 +42,7 @@ class Gated(Primitive):
         check(len(x) >= 2, self, "(N, C, ...)", x)
         for name, gate in zip(names, gates, strict=True):
             expected = f"{name} of shape (1,), ({x[1]},), (1 or {x[0]}, 1 or {x[1]}, 1, 1) or that of x beside x {x}"
-            check(is_gate(gate, x), self, expected, gate)
+            check(gate == x or _broadcasts(gate, x[0], x[1], len(x)), self, expected, gate)
         return (x,)
 
 

@@ -23,14 +23,17 @@ _OWN = (
 class Activation(Graph):
     """The graph of an activation's spec, with initial values drawn from a seed that Paddle's generator gives.
 
-    A subclass names its spec's type, whose fields are its parameters. It is also what that spec is built as.
+    A subclass names its spec's type, whose fields are its parameters. It is also what that spec is built as. One that names
+    none is a user's, of one of ours.
     """
 
     kind: type[spec.Activation]
     __signature__: Signature
 
-    def __init_subclass__(cls, *, kind: type[spec.Activation]) -> None:
+    def __init_subclass__(cls, *, kind: type[spec.Activation] | None = None) -> None:
         super().__init_subclass__()
+        if kind is None:
+            return
         cls.kind, cls.__signature__ = kind, spec.signature(kind, _OWN)
         cls.__doc__ = f"{inspect.getdoc(kind)}\n\n{inspect.getdoc(cls)}"
         build.register(kind)(cls.of)

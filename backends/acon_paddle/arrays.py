@@ -9,8 +9,30 @@ import paddle
 from paddle import Tensor
 from paddle.jit import not_to_static
 
+from acon_core.errors import SpecError
+from acon_core.spec import check_gate
+
 # The largest |z| that z * sigmoid(z) * sigmoid(-z) is formed with: inf * 0 would be NaN, and beyond it the product is 0.
 BOUND = 3e38
+
+_FAILED_TRACES: list[Any] = []
+
+
+def keep_trace() -> None:
+    """To be called before an error. Paddle remembers the tensors of a trace by the id of its program, and does not forget
+    them when the trace fails. Were the program freed, the next could have its id, and would crash the process."""
+    if not paddle.in_dynamic_mode():
+        _FAILED_TRACES.append(paddle.static.default_main_program())
+
+
+@not_to_static
+def ensure(check: Callable[..., Any], *arguments: Any) -> None:
+    """Run a check of shapes, in a trace too, where sizes left open are -1. Raises SpecError where it does."""
+    try:
+        check(*arguments)
+    except SpecError:
+        keep_trace()
+        raise
 
 
 @not_to_static
@@ -41,10 +63,11 @@ def to_rank(gate: Tensor | float, x: Tensor, channel_axis: int) -> Tensor:
     """A number, (1,), (C,), (1 or N, 1 or C, 1, 1) or the shape of x as something that broadcasts against x.
 
     Without leading ones: Paddle multiplies by (C, 1, 1) fifteen times as fast as by (1, C, 1, 1). A number is a constant,
-    frozen like any other, so that it has no gradient.
+    frozen like any other, so that it has no gradient. Raises SpecError for a tensor of another shape.
     """
     if isinstance(gate, int | float):
         return paddle.full([], gate, "float32" if _is_narrow(x) else x.dtype)
+    ensure(check_gate, tuple(gate.shape), tuple(x.shape), channel_axis)
     if list(gate.shape) == list(x.shape):
         return gate
     if all(size == 1 for size in gate.shape):

@@ -12,7 +12,9 @@ from paddle.autograd import PyLayer
 from paddle.jit import not_to_static
 from paddle.utils import flatten
 
-from acon_paddle.arrays import BOUND, constant, exp, gradients, keep, to_rank, wide
+from acon_core.errors import SpecError
+from acon_core.spec import SmoothMaximum
+from acon_paddle.arrays import BOUND, constant, ensure, exp, gradients, keep, to_rank, wide
 from acon_paddle.pointwise import hardswish_slope, hardswish_value
 
 Gradients = tuple[Tensor | None, ...]
@@ -60,7 +62,7 @@ def acon(x: Tensor, p1: Tensor | float, p2: Tensor | float, beta: Tensor | float
     x, or a number, which is fixed: p1 = 1 and p2 = 0 give ACON-A and Swish, p1 = 1 ACON-B. Returns the shape and dtype of x;
     16-bit inputs are computed in float32. Smooth: no kinks. For the backward pass it keeps its arguments alone.
     Works under paddle.jit.to_static; Paddle differentiates it once only, since it has no second derivative of a PyLayer.
-    Source: Ma et al. 2021, equation 8.
+    Raises SpecError for a gate of another shape. Source: Ma et al. 2021, equation 8.
     """
     y: Tensor = _Acon.apply(x, to_rank(p1, x, channel_axis), to_rank(p2, x, channel_axis), to_rank(beta, x, channel_axis))
     return y
@@ -119,6 +121,22 @@ class _SmoothMaximum(PyLayer):
         return _smooth_maximum_gradients(g, ctx.saved_tensor(), ctx.frozen)
 
 
+def _check_values(shapes: list[tuple[int, ...]], beta: tuple[int, ...]) -> None:
+    if len(shapes) < 2 or not any(-1 in shape for shape in shapes):
+        SmoothMaximum().out_shapes(*shapes)
+    if set(beta) - {1, -1}:
+        raise SpecError(f"smooth_maximum: expected a beta of one element, found shape {beta}")
+
+
+@not_to_static
+def _beta(beta: Tensor | float, values: Any) -> Tensor:
+    """A number or a tensor of one element as a tensor without axes; the shapes are checked on the way."""
+    values = flatten(values)  # to_static passes a tuple of a tuple
+    number = isinstance(beta, int | float)
+    ensure(_check_values, [tuple(value.shape) for value in values], () if number else tuple(beta.shape))
+    return to_rank(beta, values[0], 1) if number else beta.reshape([])
+
+
 def smooth_maximum(*values: Tensor, beta: Tensor | float = 1.0) -> Tensor:
     """The smooth maximum of two values or more: y = sum of xi exp(beta xi) / sum of exp(beta xi), element by element.
 
@@ -126,9 +144,9 @@ def smooth_maximum(*values: Tensor, beta: Tensor | float = 1.0) -> Tensor:
     tensor of one element, which may have a gradient: towards infinity y is the maximum, 0 the mean, towards minus infinity the
     minimum. Smooth: no kinks. No finite values overflow; of two it is as exact as b + (a - b) sigmoid(beta (a - b)).
     Keeps its arguments alone for the backward pass. Works under paddle.jit.to_static; Paddle differentiates it once only.
-    Source: Ma et al. 2021, equation 2.
+    Raises SpecError for fewer than two values, and for different shapes. Source: Ma et al. 2021, equation 2.
     """
-    y: Tensor = _SmoothMaximum.apply(to_rank(beta, values[0], 1), *values)
+    y: Tensor = _SmoothMaximum.apply(_beta(beta, values), *values)
     return y
 
 
@@ -171,14 +189,15 @@ def slopes(x: Tensor, negative: Tensor, channel_axis: int = 1) -> Tensor:
     return y
 
 
-def attention_slopes(x: Tensor, alpha: Tensor, beta: Tensor) -> Tensor:
-    """AReLU: (1 + sigmoid(beta)) x where x > 0, else a x, with a = alpha held within 0.01 to 0.99. Gradient at 0: a."""
+def attention_slopes(x: Tensor, alpha: Tensor, beta: Tensor, channel_axis: int = 1) -> Tensor:
+    """AReLU: (1 + sigmoid(beta)) x where x > 0, else a x, with a = alpha held within 0.01 to 0.99. Gradient at 0: a.
+    `alpha`, `beta`: gates as in `acon`."""
     low = alpha.clip(constant(0.01, alpha), constant(0.99, alpha))
-    y: Tensor = _Slopes.apply(x, to_rank(low, x, 1), to_rank(1 + F.sigmoid(beta), x, 1))
+    y: Tensor = _Slopes.apply(x, to_rank(low, x, channel_axis), to_rank(1 + F.sigmoid(beta), x, channel_axis))
     return y
 
 
-def collapse_branches(weights: Tensor, alpha: Tensor, softmax: bool) -> tuple[Tensor, Tensor, Tensor]:
+def collapse_branches(weights: Tensor, alpha: Tensor, softmax: bool = False) -> tuple[Tensor, Tensor, Tensor]:
     """The factors of x, relu(x) and hardswish(x) that RepAct's branches add up to, each (1,): w0 + alpha w2,
     w1 + (1 - alpha) w2, w3, with w = weights (4,) or their softmax."""
     w0, w1, w2, w3 = (F.softmax(weights) if softmax else weights).split(4)
@@ -213,17 +232,19 @@ def _branches_gradients(g: Tensor, saved: list[Tensor], frozen: list[bool]) -> G
     return gradients(saved, frozen, terms)
 
 
-def branches(x: Tensor, identity: Tensor, relu: Tensor, hardswish: Tensor, shift: Tensor | None = None) -> Tensor:
+def branches(
+    x: Tensor, identity: Tensor, relu: Tensor, hardswish: Tensor, shift: Tensor | None = None, channel_axis: int = 1
+) -> Tensor:
     """RepAct in three factors: identity x + relu max(x, 0) + hardswish x min(max(x + 3, 0), 6) / 6, and + shift.
 
     The factors: gates as in `acon`. Gradient at 0: relu' is 0; at -3 and 3: hardswish' is 0 and 1.
     """
     y: Tensor = _Branches.apply(
         x,
-        to_rank(identity, x, 1),
-        to_rank(relu, x, 1),
-        to_rank(hardswish, x, 1),
-        to_rank(0.0 if shift is None else shift, x, 1),
+        to_rank(identity, x, channel_axis),
+        to_rank(relu, x, channel_axis),
+        to_rank(hardswish, x, channel_axis),
+        to_rank(0.0 if shift is None else shift, x, channel_axis),
     )
     return y
 
@@ -255,9 +276,9 @@ def _two_lines_gradients(g: Tensor, saved: list[Tensor], frozen: list[bool]) -> 
 
 @not_to_static
 def _coefficients(x: Tensor, theta: Tensor, lambdas: Tensor, init_v: Tensor, channel_axis: int) -> list[Tensor]:
-    """(a1, a2, b1, b2), each beside x: (N, 1) or (N, C). 2 sigmoid(theta) - 1 is tanh(theta / 2)."""
+    """(a1, a2, b1, b2), each beside x: (N, 1 or C, 1, 1). 2 sigmoid(theta) - 1 is tanh(theta / 2)."""
     half = paddle.tanh(theta * 0.5).reshape([0, theta.shape[1] // 4, 4])
-    return [to_rank(each, x, channel_axis) for each in (half * lambdas + init_v).unbind(2)]
+    return [to_rank(each.unsqueeze([2, 3]), x, channel_axis) for each in (half * lambdas + init_v).unbind(2)]
 
 
 def dynamic_maximum(x: Tensor, theta: Tensor, lambdas: Tensor, init_v: Tensor, channel_axis: int = 1) -> Tensor:

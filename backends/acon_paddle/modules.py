@@ -13,7 +13,7 @@ from paddle.jit import not_to_static
 from acon_core import spec
 from acon_core.errors import OneValuePerChannelError
 from acon_paddle import functional as F
-from acon_paddle.arrays import constant
+from acon_paddle.arrays import constant, ensure, keep_trace
 
 
 def _mean_over_space(x: Tensor) -> Tensor:
@@ -30,11 +30,6 @@ def _mean_over_channels(x: Tensor) -> Tensor:
 def _mean(x: Tensor) -> Tensor:
     """(N, C, ...) -> (C,)."""
     return _mean_over_space(x).mean(0)
-
-
-# Paddle remembers the tensors of a trace by the id of its program, and does not forget them when the trace fails. Were the
-# program freed, the next could have its id, and would crash the process. So it is kept.
-_FAILED_TRACES: list[Any] = []
 
 
 class BatchNorm(nn.Layer):
@@ -73,8 +68,7 @@ class BatchNorm(nn.Layer):
 
     def _update(self, x: Tensor, mean: Tensor, variance: Tensor) -> None:
         if min(x.shape) > 0 and math.prod(x.shape) == self.channels:  # -1: a size that to_static leaves open
-            if not paddle.in_dynamic_mode():
-                _FAILED_TRACES.append(paddle.static.default_main_program())
+            keep_trace()
             raise OneValuePerChannelError.at(self.path, x.shape)
         # Not `detach`: it shares memory, which to_static then uses again, and the statistics are wrong without a word.
         with paddle.no_grad():
@@ -214,6 +208,12 @@ def _named(names: tuple[str, ...], values: tuple[Tensor, ...]) -> dict[str, Tens
     return dict(zip(names, values, strict=True))
 
 
+@not_to_static
+def _check_input(node: spec.Node, x: Tensor) -> None:
+    """A function, since to_static makes a tensor of the shape where a size is left open."""
+    ensure(spec.check_input, node, tuple(x.shape))
+
+
 class Graph(nn.Layer):
     """Runs a spec graph: children under their published names, the program line by line.
 
@@ -235,6 +235,7 @@ class Graph(nn.Layer):
 
     def forward(self, x: Tensor, *more: Tensor) -> Tensor | tuple[Tensor, ...]:
         # to_static counts the named arguments: `*inputs` alone would be none.
+        _check_input(self.spec, x)
         graph = self.graph
         values = _named(graph.inputs, (x, *more))
         values.update({name: getattr(self, name) for name in graph.params})

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 import numpy as np
@@ -63,6 +63,11 @@ OPERATORS = (
 )  # fmt: skip
 
 
+_NORMS = (
+    nn.layer.norm._BatchNormBase, nn.layer.norm._InstanceNormBase, nn.BatchNorm, nn.GroupNorm, nn.LayerNorm, nn.SpectralNorm,
+)  # fmt: skip
+
+
 @contextmanager
 def _evaluation(model: nn.Layer) -> Iterator[None]:
     """Every layer in evaluation, without gradients; afterwards, each in the mode that it was in."""
@@ -90,8 +95,8 @@ class PaddleModules:
 
     def node(self, module: Any) -> Node | None:
         made: Node | None = getattr(module, "spec", None)
-        if isinstance(made, Node):
-            return made
+        if isinstance(made, Node) and type(module).__module__.partition(".")[0] in ("acon_paddle", "paddle"):
+            return made  # a user's subclass of one of ours may compute anything
         native = NATIVE.get(type(module))
         return native(module) if native else None
 
@@ -101,8 +106,8 @@ class PaddleModules:
             arrays = {"weight": arrays["_weight"]}
         return layout.to_canonical(node, arrays)[0]
 
-    def make(self, node: Node, state: Mapping[str, NDArray], like: nn.Layer) -> nn.Layer:
-        floats = [each for each in like.parameters() if each.is_floating_point()]
+    def make(self, node: Node, state: Mapping[str, NDArray], old: nn.Layer, model: nn.Layer) -> nn.Layer:
+        floats = [each for each in (*old.parameters(), *model.parameters()) if each.is_floating_point()]
         dtype = str(floats[0].dtype).rpartition(".")[2] if floats else paddle.get_default_dtype()
         layer = build_layer(node, Place(dtype))
         integers = {path for path, param in spec.named_params(node).items() if param.integer}
@@ -110,8 +115,11 @@ class PaddleModules:
         layer.set_state_dict(layout.to_native(node, cast))
         if floats:
             layer.to(device=floats[0].place)
-        if not like.training:
+        if not old.training:
             layer.eval()
+        frozen = {name: parameter.stop_gradient for name, parameter in old.named_parameters()}
+        for name, parameter in layer.named_parameters():
+            parameter.stop_gradient = frozen.get(name, bool(frozen) and all(frozen.values()))
         return layer
 
     def replace(self, model: nn.Layer, path: str, module: nn.Layer) -> None:
@@ -120,41 +128,40 @@ class PaddleModules:
 
     def observe(self, model: nn.Layer, example: Any) -> Observed:
         paths: dict[int, list[str]] = {}
-        layers: dict[int, nn.Layer] = {}
         for path, layer in self.sites(model):
             paths.setdefault(id(layer), []).append(path)
-            layers[id(layer)] = layer
         inputs: dict[str, list[Shape]] = {}
         functional: list[str] = []
         running: list[nn.Layer] = []
 
-        def enter(layer: nn.Layer, arguments: tuple[Any, ...]) -> None:
+        @contextmanager
+        def ran(layer: nn.Layer, *given: Any) -> Iterator[None]:
             running.append(layer)
-            if arguments and isinstance(arguments[0], Tensor):
-                for path in paths[id(layer)]:
-                    inputs.setdefault(path, []).append(tuple(arguments[0].shape))
-
-        def leave(layer: nn.Layer, arguments: object, made: object) -> None:
-            running.pop()
+            if given and isinstance(given[0], Tensor):
+                for path in paths.get(id(layer), ()):
+                    inputs.setdefault(path, []).append(tuple(given[0].shape))
+            try:
+                yield
+            finally:
+                running.pop()
 
         def called(operator: str) -> None:
             if all(self.node(layer) is None for layer in running):
-                functional.append(f"{operator} in {paths[id(running[-1])][0] or 'the model'}")
+                where = next((paths[id(layer)][0] for layer in reversed(running) if id(layer) in paths), "")
+                functional.append(f"{operator} in {where or 'the model'}")
 
-        hooks = [layer.register_forward_pre_hook(enter) for layer in layers.values()]
-        hooks += [layer.register_forward_post_hook(leave) for layer in layers.values()]
-        try:
-            with _evaluation(model), _watched(called):
-                model(example)
-        finally:
-            for hook in hooks:
-                hook.remove()
+        with _evaluation(model), _followed(ran), _watched(called):
+            model(*example) if isinstance(example, tuple) else model(example)
         return Observed(inputs, functional)
 
     def parameters(self, model: nn.Layer) -> Iterator[tuple[str, Tensor, bool]]:
+        layers = model.sublayers(include_self=True)
+        norms = {id(each) for layer in layers if isinstance(layer, _NORMS) for each in layer.parameters()}
         for name, parameter in model.named_parameters():
             if not parameter.stop_gradient:
-                yield name, parameter, parameter.ndim > 1
+                last = name.rpartition(".")[2]
+                free = last in ("p1", "p2", "beta") or "bias" in last or id(parameter) in norms
+                yield name, parameter, parameter.ndim > 1 and not free
 
     def read(self, module: nn.Layer, name: str) -> NDArray:
         array: NDArray = getattr(module, name).numpy().copy()
@@ -168,6 +175,23 @@ class PaddleModules:
         with _evaluation(module):
             y: NDArray = module(paddle.to_tensor(x)).numpy()
         return y
+
+
+@contextmanager
+def _followed(ran: Callable[..., AbstractContextManager[None]]) -> Iterator[None]:
+    """Enter a context, of the layer and what it is given, for every call of a layer meanwhile. No hooks: not every version of
+    Paddle tells them what is given by keyword."""
+    kept = nn.Layer.__call__
+
+    def call(layer: nn.Layer, *given: Any, **named: Any) -> Any:
+        with ran(layer, *given, *named.values()):
+            return kept(layer, *given, **named)
+
+    nn.Layer.__call__ = call
+    try:
+        yield
+    finally:
+        nn.Layer.__call__ = kept
 
 
 @contextmanager
@@ -195,16 +219,17 @@ modules = PaddleModules()
 
 
 def replace_activations(
-    model: nn.Layer, replacements: Mapping[str, str | Node], example: Tensor, *, channel_axis: int = 1, beta: float = 100.0
+    model: nn.Layer, replacements: Mapping[str, str | Node], example: Any, *, channel_axis: int = 1, beta: float = 100.0
 ) -> Replacements:
     """Replace activations of a model in place: `replace_activations(net, {"relu": "acon_c", "silu": "meta_acon"}, x)`.
 
-    `replacements`: old names to new, both as `activation` takes them, or specs. `example`: what the model is run on once, in
-    evaluation, to find the widths. `channel_axis`: where the activations' inputs have their channels. `beta`: for ReLU and
-    the like into ACON. Where the new activation can be the old function it starts as it: SiLU into ACON exactly, ReLU and
-    PReLU into ACON to 0.2785 / beta. New layers take the dtype, the device and the mode of the model; make the optimizer
-    afterwards. Returns what was replaced, what stayed and why, and the functional calls (`F.relu(x)`), which nothing can
-    replace. Raises SpecError for names that do not exist, AconError for a model that is itself an activation.
+    `replacements`: old names to new, both as `activation` takes them, or specs. `example`: a tensor or a tuple of arguments, on
+    which the model is run once, in evaluation, to find the widths. `channel_axis`: where the activations' inputs have their
+    channels. `beta`: for ReLU and the like into ACON. Where the new activation can be the old function it starts as it: SiLU
+    into ACON exactly, ReLU and PReLU into ACON to 0.2785 / beta. New layers take the dtype and device of the old one's
+    parameters, else of the model's, and the old one's mode, and are frozen where it was; make the optimizer afterwards.
+    Returns what was replaced, what stayed and why, and the functional calls (`F.relu(x)`), which nothing can replace.
+    Raises SpecError for names that do not exist, AconError for a model that is itself an activation.
     """
     return surgery.replace_activations(modules, model, replacements, example, channel_axis=channel_axis, beta=beta)
 
@@ -213,7 +238,8 @@ def param_groups(model: nn.Layer, weight_decay: float) -> list[dict[str, Any]]:
     """Two groups for a Paddle optimizer: parameters under weight decay, and p1, p2, beta, biases, norms, branch weights.
 
     `paddle.optimizer.AdamW(parameters=param_groups(net, 0.05))`. With p1, p2 and beta under decay, ACON loses accuracy.
-    Layers that no spec made follow the usual rule: what has two axes or more decays. Frozen parameters are left out.
+    Layers that no spec made follow the usual rule: what has two axes or more decays, but for norms, biases and whatever is
+    named p1, p2 or beta. Frozen parameters are left out.
     Returns [{"params": [...], "weight_decay": weight_decay}, {"params": [...], "weight_decay": 0.0}].
     """
     decays = surgery.decays(modules, model)

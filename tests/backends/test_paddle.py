@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from acon_core import spec
-from acon_core.errors import OneValuePerChannelError
+from acon_core.errors import OneValuePerChannelError, SpecError
 from acon_core.networks import create
 from acon_core.spec import named_params
 
@@ -214,3 +214,51 @@ def test_axes_views_and_empty_batches(name: str) -> None:
         np.testing.assert_allclose(last(x).numpy(), y.numpy().transpose(0, 2, 3, 1), rtol=1e-12, atol=1e-14)
     if name not in ("meta_acon", "frelu"):  # whose convolutions Paddle refuses
         assert first(paddle.zeros([0, 6, 5, 4], "float64")).shape == [0, 6, 5, 4]
+
+
+CHANNELWISE = ["AconA", "AconB", "AconC", "MetaAconC", "FReLU", "AconFReLU", "DyReLU", "PReLU"]
+
+
+@pytest.mark.parametrize("name", CHANNELWISE)
+def test_inputs_of_another_width_rank_or_axis_are_errors(name: str) -> None:
+    """One channel would broadcast; channels at the other end make another function where both sizes agree."""
+    import acon_paddle
+    import paddle
+
+    options = {"shared": False} if name == "PReLU" else {}
+    layer = getattr(acon_paddle, name)(6, **options)
+    layer.eval()
+    shapes = [(2, 1, 4, 4), (2, 7, 4, 4), (2, 4, 4, 6), (6,), ()]
+    if "FReLU" in name:
+        shapes += [(2, 6), (2, 6, 4), (2, 6, 4, 4, 4)]
+    for run in (layer, paddle.jit.to_static(lambda_free(layer), full_graph=True), paddle.jit.to_static(lambda_free(layer))):
+        for shape in shapes:
+            with pytest.raises(SpecError, match=f"{name}: expected an input"):
+                run(paddle.ones(shape))
+        assert run(paddle.ones([2, 6, 4, 4])).shape == [2, 6, 4, 4]
+    last = getattr(acon_paddle, name)(6, channel_axis=-1, **options)
+    last.eval()
+    with pytest.raises(SpecError, match="at axis -1"):
+        last(paddle.ones([2, 6, 4, 4]))
+    assert last(paddle.ones([2, 4, 4, 6])).shape == [2, 4, 4, 6]
+
+
+def test_inputs_whose_sizes_are_left_open() -> None:
+    import acon_paddle
+    import paddle
+    from paddle.static import InputSpec
+
+    layer = acon_paddle.AconC(6)
+    run = paddle.jit.to_static(lambda_free(layer), full_graph=True, input_spec=[InputSpec([None, None, None, None], "float32")])
+    for shape in ([2, 6, 4, 4], [3, 6, 5, 2]):
+        x = paddle.randn(shape)
+        np.testing.assert_allclose(run(x).numpy(), layer(x).numpy(), rtol=1e-6)
+
+
+def lambda_free(layer: Any) -> Any:
+    """A plain function: to_static has trouble with others."""
+
+    def run(x: Any) -> Any:
+        return layer(x)
+
+    return run

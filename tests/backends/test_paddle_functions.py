@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from acon_core.errors import SpecError
+
 pytestmark = pytest.mark.backend("paddle")
 
 
@@ -271,3 +273,74 @@ def test_where_two_lines_meet_each_gets_half(x: float) -> None:
     value.stop_gradient = False
     y = dynamic_maximum(value, paddle.zeros([2, 4]), paddle.to_tensor([1.0, 1.0, 0.5, 0.5]), paddle.to_tensor([1.0, 0, 0, 0]))
     np.testing.assert_array_equal(paddle.grad(y.sum(), [value])[0].numpy(), 0.5 if x == 0 else 1.0)
+
+
+@pytest.mark.parametrize("axis", [1, -1])
+def test_gates_of_any_axis_and_rank(axis: int) -> None:
+    """Each function of gates at either end is the other moved."""
+    import paddle
+    from acon_paddle import functional as f
+
+    x = paddle.to_tensor(np.random.default_rng(6).normal(size=(3, 5, 4, 2)) * 3)
+    gates = [paddle.to_tensor(np.random.default_rng(seed).uniform(0.1, 0.9, shape)) for seed, shape in
+             enumerate([(5,), (3, 5, 1, 1), (3, 1, 1, 1), (1, 5, 1, 1)])]  # fmt: skip
+    moved = paddle.moveaxis(x, 1, axis)
+    for function, count in ((f.acon, 3), (f.slopes, 1), (f.attention_slopes, 2), (f.branches, 4)):
+        for first in range(4):
+            taken = [gates[(first + index) % 4] for index in range(count)]
+            y = function(moved, *taken, channel_axis=axis)
+            np.testing.assert_array_equal(paddle.moveaxis(y, axis, 1).numpy(), function(x, *taken).numpy())
+
+
+@pytest.mark.parametrize("shape", [(5, 1, 1), (3, 5), (4,), (2, 5, 1, 1), (3, 4, 1, 1), (3, 1, 4, 2), (3,), ()])
+@pytest.mark.parametrize("name", ["acon", "slopes", "attention_slopes", "branches"])
+def test_gates_that_stand_beside_nothing_are_errors(name: str, shape: tuple[int, ...]) -> None:
+    import paddle
+    from acon_paddle import functional
+
+    function, x, good = getattr(functional, name), paddle.ones([3, 5, 4, 2]), paddle.ones([5])
+    rest = {"acon": 2, "slopes": 0, "attention_slopes": 1, "branches": 3}[name]
+    for position in range(rest + 1):
+        gates = [good] * position + [paddle.ones(shape)] + [good] * (rest - position)
+        with pytest.raises(SpecError, match="expected a gate of shape"):
+            function(x, *gates)
+    for axis in (0, 4, -4):
+        with pytest.raises(SpecError, match=f"channel_axis {axis}"):
+            function(x, *[good] * (rest + 1), channel_axis=axis)
+
+
+def test_a_gate_of_three_axes_is_not_taken_along_the_batch() -> None:
+    """(C, 1, 1) with N = C, also in a trace; with sizes left open, what fits is what fits."""
+    import paddle
+    from acon_paddle import acon
+    from paddle.static import InputSpec
+
+    def run(x: Any, beta: Any) -> Any:
+        return acon(x, 1.0, 0.0, beta)
+
+    x = paddle.rand([5, 5, 4, 2])
+    for function in (run, paddle.jit.to_static(run, full_graph=True)):
+        for _ in range(2):
+            with pytest.raises(SpecError, match="found \\(5, 1, 1\\)"):
+                function(x, paddle.ones([5, 1, 1]))
+        np.testing.assert_allclose(function(x, paddle.ones([5])).numpy(), (x / (1 + paddle.exp(-x))).numpy(), rtol=1e-6)
+    sizes = [InputSpec([None, 5, None, None], "float32"), InputSpec([None, 5, 1, 1], "float32")]
+    opened = paddle.jit.to_static(run, full_graph=True, input_spec=sizes)
+    for batch in (5, 3):
+        gate = paddle.rand([batch, 5, 1, 1])
+        np.testing.assert_allclose(opened(x[:batch], gate).numpy(), run(x[:batch], gate).numpy(), rtol=1e-6)
+
+
+def test_smooth_maximum_is_of_two_values_or_more_of_one_shape() -> None:
+    import paddle
+    from acon_paddle import smooth_maximum
+
+    x = paddle.ones([3, 5])
+    for values in ((), (x,), (x, x[:, :1]), (x, x[0]), (x, x, x[:1])):
+        with pytest.raises(SpecError, match="two values or more of one shape"):
+            smooth_maximum(*values)
+    for shape in ((5,), (3, 1)):
+        with pytest.raises(SpecError, match="a beta of one element"):
+            smooth_maximum(x, x, beta=paddle.ones(shape))
+    for beta in (2, paddle.ones([]), paddle.ones([1, 1])):
+        np.testing.assert_array_equal(smooth_maximum(x[0, 0], x[0, 1], beta=beta).numpy(), 1.0)

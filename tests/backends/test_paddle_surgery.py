@@ -21,6 +21,7 @@ def test_paddle_s_own_layers_are_known_by_what_they_compute() -> None:
         (nn.ReLU(), spec.ReLU()), (nn.ReLU6(), spec.ReLU6()), (nn.LeakyReLU(0.25), spec.LeakyReLU(0.25)),
         (nn.PReLU(), spec.PReLU()), (nn.PReLU(6), spec.PReLU(6, shared=False)),
         (nn.PReLU(6, data_format="NHWC"), spec.PReLU(6, shared=False, channel_axis=-1)),
+        (nn.PReLU(6, data_format="NCL"), spec.PReLU(6, shared=False)),
         (nn.ELU(0.5), spec.ELU(0.5)), (nn.SELU(), spec.SELU()), (nn.SELU(scale=1.5), None), (nn.CELU(0.5), spec.CELU(0.5)),
         (nn.GELU(), spec.GELU()), (nn.GELU(approximate=True), spec.GELU("tanh")), (nn.Silu(), spec.SiLU()),
         (nn.Swish(), spec.SiLU()), (nn.Mish(), spec.Mish()), (nn.Softplus(2.0), spec.Softplus(2.0)),
@@ -33,7 +34,7 @@ def test_paddle_s_own_layers_are_known_by_what_they_compute() -> None:
     x = np.random.default_rng(0).normal(size=(3, 6, 6, 6)).astype("float32") * 4
     for layer, node in known:
         if node is not None:
-            ours = modules.make(node, modules.state(layer, node), layer)
+            ours = modules.make(node, modules.state(layer, node), layer, layer)
             np.testing.assert_allclose(modules.run(ours, x), modules.run(layer, x), rtol=2e-6, atol=2e-6)
 
 
@@ -181,3 +182,100 @@ def test_doctor_and_gradient_bounds() -> None:
     np.testing.assert_allclose(bounds["0"].high, 1.0998393, rtol=1e-6)
     assert bounds["2"].beta is None
     assert paddle.is_grad_enabled()
+
+
+def test_new_layers_are_as_the_old_ones_were() -> None:
+    """dtype, mode and frozen or not, of what is replaced; of the model where it says nothing."""
+    import acon_paddle
+    import paddle
+    from paddle import nn
+
+    double = nn.PReLU(6).to(dtype="float64")
+    frozen, half = nn.PReLU(6), acon_paddle.MetaAconC(6, reduction=2)
+    frozen._weight.stop_gradient = True
+    frozen.eval()
+    half.p1.stop_gradient = True
+    model = nn.LayerList([nn.Linear(6, 6), double, frozen, nn.ReLU(), acon_paddle.RepAct(), acon_paddle.RepAct(), half])
+    for parameter in model[4].parameters():
+        parameter.stop_gradient = True
+    model.forward = lambda x: [each(x.astype("float64") if each is double else x) for each in model]
+    acon_paddle.replace_activations(model, {"prelu": "acon_c", "relu": "acon_b"}, paddle.ones([2, 6]))
+    assert [str(model[index].beta.dtype) for index in (1, 2, 3)] == ["paddle.float64", "paddle.float32", "paddle.float32"]
+    assert [model[index].training for index in (1, 2, 3)] == [True, False, True]
+    assert [{each.stop_gradient for each in model[index].parameters()} for index in (1, 2, 3)] == [{False}, {True}, {False}]
+    acon_paddle.fold(acon_paddle.fuse(model))
+    assert [{each.stop_gradient for each in model[index].parameters()} for index in (4, 5)] == [{True}, {False}]
+    assert [name for name, each in model[6].named_parameters() if each.stop_gradient] == ["p1"]
+
+
+def test_a_user_s_subclass_of_ours_is_not_ours() -> None:
+    import acon_paddle
+    from acon_paddle.modules import Graph
+    from acon_paddle.surgery import modules
+    from paddle import nn
+
+    class Doubled(acon_paddle.AconC):
+        def forward(self, x: Any) -> Any:
+            return super().forward(x) * 2
+
+    class Mine(Graph):
+        pass
+
+    def child(name: str, node: spec.Node) -> nn.Layer:
+        return nn.Identity()
+
+    layer = Doubled(6)
+    assert layer.p1.shape == [1, 6, 1, 1]
+    assert modules.node(acon_paddle.AconC(6)) == spec.AconC(6)
+    assert modules.node(layer) is None
+    assert modules.node(Mine(spec.graph("x", [], "x", {}), child, "float32")) is None
+    assert not acon_paddle.gradient_bounds(nn.Sequential(layer))
+    decayed, free = acon_paddle.param_groups(layer, 0.5)
+    assert not decayed["params"]
+    assert len(free["params"]) == 3
+
+
+def test_inputs_given_by_keyword_and_examples_of_several_arguments() -> None:
+    import acon_paddle
+    import paddle
+    from paddle import nn
+
+    class Model(nn.Layer):
+        def __init__(self) -> None:
+            super().__init__()
+            self.act, self.other = nn.ReLU(), nn.ReLU()
+
+        def forward(self, a: Any, b: Any) -> Any:
+            try:
+                self.other(None)
+            except Exception:
+                a = self.act(x=a)
+            return self.act(a) + nn.functional.silu(b)
+
+    call = nn.Layer.__call__
+    model = Model()
+    done = acon_paddle.replace_activations(model, {"relu": "acon_c"}, (paddle.ones([2, 6, 3]), paddle.ones([2, 6, 3])))
+    assert nn.Layer.__call__ is call
+    assert [(site.path, site.channels, site.calls) for site in done.replaced] == [("act", 6, 2)]
+    assert [site.path for site in done.kept] == ["other"]
+    assert list(done.functional) == ["silu in the model"]
+
+
+def test_the_usual_rule_of_weight_decay() -> None:
+    """In anyone's layers: by name, by what holds it, and by its axes."""
+    import acon_paddle
+    from paddle import nn
+
+    class Copied(nn.Layer):
+        def __init__(self) -> None:
+            super().__init__()
+            for name in ("p1", "p2", "beta", "theta"):
+                setattr(self, name, self.create_parameter([1, 6, 1, 1]))
+            self.bilinear, self.norm = nn.Bilinear(3, 4, 5), nn.LayerNorm([6, 4])
+            self.norm.weight = self.norm.create_parameter([6, 4])
+
+    model = nn.Sequential(Copied())
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    decayed, free = acon_paddle.param_groups(model, 0.5)
+    assert sorted(names[id(each)] for each in decayed["params"]) == ["0.bilinear.weight", "0.theta"]
+    assert len(free["params"]) == len(names) - 2

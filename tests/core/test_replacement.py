@@ -106,6 +106,9 @@ def test_gates_that_fit_and_axes_that_do_not() -> None:
     for gate in ((1,), (6,), (1, 6, 1, 1), (2, 6, 1, 1), (2, 1, 1, 1), (1, 1, 1, 1), (2, 6, 3, 5)):
         spec.check_gate(gate, (2, 6, 3, 5), 1)
     spec.check_gate((6,), (2, 9, 6), -1)
+    spec.check_gate((2, 9, 6), (2, 9, 6), -1)
+    with pytest.raises(SpecError, match="expected a gate"):
+        spec.check_gate((2, 6, 9), (2, 9, 6), -1)
     for axis in (0, 4, -4, 9):
         with pytest.raises(SpecError, match=f"channel_axis {axis}: expected an axis"):
             spec.check_gate((6,), (2, 6, 3, 5), axis)
