@@ -108,7 +108,7 @@ MUTANTS = [
     Mutant("preserve: a slope too much", "acon_core/surgery/preserve.py", "branches, alpha = [0.0, 1.0, 0.0, 0.0]", "branches, alpha = [0.1, 1.0, 0.0, 0.0]", "core", REPLACE),
     Mutant("preserve: a slope above 1 as a maximum", "acon_core/surgery/preserve.py", "np.where(negative > 1.0, -beta, beta)", "beta", "core", REPLACE),
     Mutant("preserve: channels at another axis", "acon_core/surgery/preserve.py", "pair[0].channel_axis == pair[1].channel_axis", "True", "core", REPLACE),
-    Mutant("checks: a gate along the batch", "acon_core/spec/gated.py", "ranked = len(gate) in (4, len(x)) and len(gate) > 1", "ranked = len(gate) > 1", "core", REPLACE),
+    Mutant("checks: a gate along the batch", "acon_core/spec/gated.py", "ranked = len(gate) in (4, rank) and len(gate) > 1", "ranked = len(gate) > 1", "core", REPLACE),
     Mutant("bounds: kappa in four digits", "acon_core/surgery/bounds.py", "KAPPA = 1.099839320128866917", "KAPPA = 1.0998", "core", FAMILY),
     # Layouts, codecs, conversion, the runner.
     Mutant("flax: OIHW taken for HWIO", "backends/acon_jax/layout.py", "transpose(2, 3, 1, 0)", "transpose(2, 3, 0, 1)", "core", LAYOUT),

@@ -8,7 +8,7 @@ import inspect
 from typing import Any
 
 import megengine.module as M
-from megengine import random
+from megengine import Tensor, random
 
 from acon_core import spec
 from acon_megengine.build import Place, build, make
@@ -45,6 +45,10 @@ class Activation(Graph):
         path = given.pop("path", "")
         self._assemble(self.kind(**given), path)
         self.start()
+
+    def forward(self, x: Tensor) -> Any:
+        spec.check_input(self.spec, x._tuple_shape)
+        return super().forward(x)
 
     @classmethod
     def _of(cls, node: spec.Layer, place: Place) -> Activation:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from functools import reduce
+from math import prod
 from operator import add
 
 import megengine.functional as F
 from megengine import Tensor
 
+from acon_core import spec
+from acon_core.errors import SpecError
 from acon_megengine.gradient import above, bounded, custom, sum_to, to_rank
 from acon_megengine.pointwise import hardswish_slope, hardswish_value
 
@@ -38,7 +41,7 @@ def acon(x: Tensor, p1: Tensor | float, p2: Tensor | float, beta: Tensor, channe
     it keeps its arguments alone.
     Works under trace, symbolic or not; when gates are per sample, batches of 1 and of more need traces of their own for
     gradients (else TraceError). MegEngine's kernels swallow NaN: so does this.
-    Source: Ma et al. 2021, equation 8.
+    Raises SpecError for a gate of another shape. Source: Ma et al. 2021, equation 8.
     """
     gates = [to_rank(gate, x, channel_axis) if isinstance(gate, Tensor) else float(gate) for gate in (p1, p2, beta)]
     return custom(_acon, _acon_gradient, x, *gates)
@@ -86,10 +89,12 @@ def smooth_maximum(*values: Tensor, beta: Tensor | float = 1.0) -> Tensor:
     towards infinity the maximum, 0 the mean, towards minus infinity the minimum. Returns that shape, in the dtype of the
     first; 16-bit values are computed in float32. No kinks. Overflows for no finite values, neither does their gradient. For the
     backward pass it keeps its arguments alone. Of two values a, b it is b + (a - b) sigmoid(beta (a - b)).
-    Raises TypeError for fewer than two values. Source: Ma et al. 2021, equation 2.
+    Raises SpecError for fewer than two values, or of different shapes, and for a beta of several elements.
+    Source: Ma et al. 2021, equation 2.
     """
-    if len(values) < 2:
-        raise TypeError(f"smooth_maximum: expected two values or more, found {len(values)}")
+    spec.SmoothMaximum().out_shapes(*(value._tuple_shape for value in values))
+    if isinstance(beta, Tensor) and prod(beta._tuple_shape) != 1:
+        raise SpecError(f"smooth_maximum: expected beta of one element, found shape {beta._tuple_shape}")
     x, *others = values
     gate = F.reshape(beta, (1,) * x.ndim) if isinstance(beta, Tensor) else float(beta)
     return custom(_smooth_maximum, _smooth_maximum_gradient, x, gate, *others)
@@ -202,7 +207,7 @@ def _coefficients(x: Tensor, theta: Tensor, lambdas: Tensor, init_v: Tensor, cha
     """a1, a2, b1, b2, each of x's rank, (N, 1 or C): lambdas (2 sigmoid(theta) - 1) + init_v."""
     # Not flatten: it kills the process on an empty batch.
     moved = lambdas * F.tanh(0.5 * F.reshape(theta, (-1, theta._tuple_shape[1] // 4, 4))) + init_v
-    return [to_rank(moved[:, :, i], x, channel_axis) for i in range(4)]
+    return [to_rank(F.expand_dims(moved[:, :, i], [2, 3]), x, channel_axis) for i in range(4)]
 
 
 def dynamic_maximum(x: Tensor, theta: Tensor, lambdas: Tensor, init_v: Tensor, channel_axis: int = 1) -> Tensor:

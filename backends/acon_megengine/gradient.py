@@ -9,6 +9,8 @@ import megengine.functional as F
 from megengine import Tensor
 from megengine.autodiff import Function
 
+from acon_core import spec
+
 # The largest |z| that z * sigmoid(z) * sigmoid(-z) is formed with: inf * 0 would be NaN, and beyond it the product is 0.
 BOUND = 3e38
 
@@ -24,7 +26,11 @@ def above(x: Tensor) -> Tensor:
 
 
 def to_rank(gate: Tensor, x: Tensor, channel_axis: int) -> Tensor:
-    """(1,), (C,), (1 or N, 1 or C, 1, 1) or x's own shape as something of x's rank, with the channels at `channel_axis`."""
+    """(1,), (C,), (1 or N, 1 or C, 1, 1) or x's own shape as something of x's rank, with the channels at `channel_axis`.
+
+    Raises SpecError for any other shape, before it broadcasts.
+    """
+    spec.check_gate(gate._tuple_shape, x._tuple_shape, channel_axis)
     if gate._tuple_shape == x._tuple_shape or (gate.ndim == x.ndim and channel_axis == 1):
         return gate
     kept = {channel_axis % x.ndim}

@@ -69,10 +69,14 @@ def _normalise(
 
 
 class Conv2d(M.Conv2d):
-    """MegEngine's own, with a gradient of the bias that is right in every run (see `sum_to`)."""
+    """MegEngine's own, with a gradient of the bias that is right in every run (see `sum_to`), and one for an empty batch."""
 
     def forward(self, x: Tensor) -> Tensor:
-        y = self.calc_conv(x, self.weight, None)
+        convolve = partial(self.calc_conv, bias=None)
+        if x._tuple_shape[0]:
+            y = convolve(x, self.weight)
+        else:  # MegEngine's way back from nothing ends the process
+            y = custom(convolve, lambda g, *given: [F.zeros_like(each) for each in given], x, self.weight)
         return y if self.bias is None else _shift(y, self.bias)
 
 
@@ -94,7 +98,8 @@ class BatchNorm(M.BatchNorm2d):
         weight, bias = (each.detach() if self.freeze else each for each in (self.weight, self.bias))
         if from_batch:
             mean, variance = _statistics(x.detach().astype("float32"), axes)
-            self._move(mean, variance, reduce(mul, (x.shape[axis] for axis in axes)))
+            if 0 not in x._tuple_shape:  # the mean of nothing is NaN, and would stay
+                self._move(mean, variance, reduce(mul, (x.shape[axis] for axis in axes)))
         else:
             mean, variance = (to_rank(each, x, 1) for each in (self.running_mean, self.running_var))
         return _normalise(x, mean, variance, to_rank(weight, x, 1), to_rank(bias, x, 1), self.eps, axes)

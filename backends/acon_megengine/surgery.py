@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
+from itertools import chain
 from typing import Any
 from unittest.mock import patch
 
@@ -38,7 +39,11 @@ NATIVE: dict[type[M.Module], Callable[[Any], Node]] = {
 FUNCTIONS = ("relu", "relu6", "leaky_relu", "prelu", "gelu", "silu", "softplus", "sigmoid", "hswish", "hsigmoid")
 """The activation functions of `megengine.functional`."""
 
-NORMS = (_BatchNorm, M.LayerNorm, M.GroupNorm, M.InstanceNorm, M.GeneralNorm)
+UNDECAYED = (_BatchNorm, M.LayerNorm, M.GroupNorm, M.InstanceNorm, M.GeneralNorm, M.PReLU)
+"""MegEngine's modules whose weights may have several axes and never decay."""
+
+HOMES = ("megengine", __name__.partition(".")[0])
+"""The packages whose classes and calls we know: a user's subclass of one of them may compute anything."""
 
 
 class MegEngineModules:
@@ -53,7 +58,7 @@ class MegEngineModules:
     def node(self, module: M.Module) -> Node | None:
         made = vars(module).get("spec")
         if isinstance(made, Node):
-            return made
+            return made if type(module).__module__.partition(".")[0] in HOMES else None
         return NATIVE[type(module)](module) if type(module) in NATIVE else None
 
     def state(self, module: M.Module, node: Node) -> dict[str, NDArray]:
@@ -62,18 +67,17 @@ class MegEngineModules:
             native = {name: array.reshape(-1) for name, array in native.items()}
         return self.layout.to_canonical(node, native)[0]
 
-    def make(self, node: Node, state: Mapping[str, NDArray], like: M.Module) -> M.Module:
+    def make(self, node: Node, state: Mapping[str, NDArray], old: M.Module, model: M.Module) -> M.Module:
         made = build_module(node, Place())
         narrow = {
             path: state[path] if param.integer else state[path].astype(np.float32)
             for path, param in spec.named_params(node).items()
         }
         made.load_state_dict(self.layout.to_native(node, narrow))
-        for known in like.parameters():
-            for tensor in made.tensors():
-                tensor._reset(tensor.astype(known.dtype).to(known.device))
-            break
-        made.train(like.training)
+        known = next(chain(old.parameters(), model.parameters()), None)
+        for tensor in made.tensors() if known is not None else ():
+            tensor._reset(tensor.astype(known.dtype).to(known.device))
+        made.train(old.training)
         return made
 
     def replace(self, model: M.Module, path: str, module: M.Module) -> None:
@@ -88,25 +92,30 @@ class MegEngineModules:
         for path, module in modules.items():
             paths.setdefault(id(module), []).append(path)
 
-        def enter(module: M.Module, given: Sequence[Any]) -> None:
-            running.append(paths[id(module)][0])
-            for path in paths[id(module)]:
-                inputs.setdefault(path, []).extend(each._tuple_shape for each in given[:1] if isinstance(each, Tensor))
+        own_call = M.Module.__call__
 
-        def leave(module: M.Module, given: object, made: object) -> None:
-            running.pop()
+        def enter(module: M.Module, *args: Any, **kwargs: Any) -> Any:
+            # In place of hooks, which MegEngine does not tell what was given by keyword.
+            if id(module) not in paths:
+                return own_call(module, *args, **kwargs)
+            given = next(chain(args, kwargs.values()), None)
+            for path in paths[id(module)] if isinstance(given, Tensor) else ():
+                inputs.setdefault(path, []).append(given._tuple_shape)
+            running.append(paths[id(module)][0])
+            try:
+                return own_call(module, *args, **kwargs)
+            finally:
+                running.pop()
 
         def call(function: Callable[..., Any], name: str, *args: Any, **kwargs: Any) -> Any:
             # MegEngine's own modules and ours call them too: there, a site explains it.
             caller = sys._getframe(1).f_globals.get("__name__", "")
-            if caller.partition(".")[0] not in ("megengine", __name__.partition(".")[0]):
+            if caller.partition(".")[0] not in HOMES:
                 functional.append(f"{name} in {running[-1] if running else ''}")
             return function(*args, **kwargs)
 
         with _evaluating(model), ExitStack() as stack:
-            for module in {id(module): module for module in modules.values()}.values():
-                for hook in (module.register_forward_pre_hook(enter), module.register_forward_hook(leave)):
-                    stack.callback(hook.remove)
+            stack.enter_context(patch.object(M.Module, "__call__", enter))
             for name in FUNCTIONS:
                 own = getattr(F, name)
                 for namespace in (F, F.nn, F.elemwise):
@@ -117,9 +126,10 @@ class MegEngineModules:
 
     def parameters(self, model: M.Module) -> Iterator[tuple[str, Any, bool]]:
         for path, parameter, owner in model.named_parameters(with_parent=True):
-            # A convolution's bias is 4-D, and so are the weights of norms and of MegEngine's PReLU.
-            weighs = parameter.ndim > 1 and not isinstance(owner, NORMS) and type(owner) not in NATIVE
-            yield path, parameter, weighs and path.split(".")[-1] != "bias"
+            # A convolution's bias is 4-D, and so are the weights of norms and of MegEngine's PReLU. p1, p2 and beta are an
+            # activation's, whoever wrote it (ultralytics/yolov5 issue 2891).
+            named = path.split(".")[-1] in ("bias", "p1", "p2", "beta")
+            yield path, parameter, parameter.ndim > 1 and not named and not isinstance(owner, UNDECAYED)
 
     def read(self, module: M.Module, name: str) -> NDArray:
         value = getattr(module, name)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from acon_core.errors import OneValuePerChannelError
+from acon_core.errors import OneValuePerChannelError, SpecError
 
 pytestmark = pytest.mark.backend("megengine")
 
@@ -290,21 +290,46 @@ def test_smooth_maximum_of_values_near_the_largest_float() -> None:
         np.testing.assert_allclose(y, wide[1] * (1 - s) + wide[0] * s, rtol=2e-7, atol=1e32)
         np.testing.assert_allclose(da, s + bend, atol=3e-6)
         np.testing.assert_allclose(db, 1 - s - bend, atol=3e-6)
-    with pytest.raises(TypeError, match="two values or more, found 1"):
-        smooth_maximum(a)
 
 
-@pytest.mark.parametrize(
-    "name", ["meta_acon", "meta_acon(norm=layer)", "repact(variant=3)", "dyrelu(variant=B)", "frelu", "mish"]
-)
-def test_an_empty_batch(name: str) -> None:
-    """`F.flatten` and `F.squeeze` of nothing end the process."""
-    import acon_megengine
+def test_smooth_maximum_is_of_values_of_one_shape() -> None:
     import megengine as mge
+    from acon_megengine import smooth_maximum
 
-    module = acon_megengine.activation(name, 5)
-    module.eval()
-    assert module(mge.Tensor(np.zeros((0, 5, 4, 3), np.float32))).numpy().shape == (0, 5, 4, 3)
+    column, row = mge.Tensor(np.ones((3, 1), np.float32)), mge.Tensor(np.ones((1, 3), np.float32))
+    for wrong in ((), (column,), (column, row), (column, column, row)):
+        with pytest.raises(SpecError, match="expected two values or more of one shape"):
+            smooth_maximum(*wrong)
+    with pytest.raises(SpecError, match="beta of one element"):
+        smooth_maximum(row, row, beta=row)
+
+
+# x, gate, channel axis: gates that would broadcast, to a wrong number or to another shape, and axes that are none.
+WRONG_GATES = [
+    ((2, 3, 4, 4), (4,), 1), ((2, 3, 4, 4), (3, 1, 1), 1), ((2, 3, 4, 4), (1, 4, 1, 1), 1), ((2, 3, 4, 4), (4, 4), 1),
+    ((2, 1, 4, 4), (1, 3, 1, 1), 1), ((2, 3, 4, 4), (2, 3, 4, 1), 1), ((2, 4, 3), (4,), -1), ((2, 3, 4), (2,), 1),
+    ((2, 3, 4), (2,), 0), ((2, 3, 4), (2,), -3), ((2, 3, 4), (3,), 3), ((3,), (3,), 1),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("shape", "gate", "axis"), WRONG_GATES)
+def test_gates_of_wrong_shapes_are_refused(shape: tuple[int, ...], gate: tuple[int, ...], axis: int) -> None:
+    import megengine as mge
+    from acon_megengine import functional as f
+
+    x, wrong = (mge.Tensor(np.ones(each, np.float32)) for each in (shape, gate))
+    one = mge.Tensor(np.ones(1, np.float32))
+    for call in (
+        lambda: f.acon(x, wrong, 0.0, one, axis),
+        lambda: f.acon(x, 1.0, wrong, one, axis),
+        lambda: f.acon(x, 1.0, 0.0, wrong, axis),
+        lambda: f.slopes(x, wrong, axis),
+        lambda: f.attention_slopes(x, one, wrong, axis),
+        lambda: f.branches(x, one, wrong, one, channel_axis=axis),
+        lambda: f.branches(x, one, one, one, wrong, axis),
+    ):
+        with pytest.raises(SpecError, match="expected a"):
+            call()
 
 
 def test_batch_norm_of_many_values_is_exact_to_rounding() -> None:
@@ -318,137 +343,3 @@ def test_batch_norm_of_many_values_is_exact_to_rounding() -> None:
     wide = branches.astype(np.float64)
     np.testing.assert_allclose(y, (wide - wide.mean()) / np.sqrt(wide.var() + 1e-5), atol=4e-6)
     np.testing.assert_allclose(module.norm.running_var.numpy().item(), 0.9 + 0.1 * wide.var(ddof=1), rtol=1e-6)
-
-
-def test_public_classes_are_their_specs() -> None:
-    import inspect
-
-    import acon_megengine
-
-    signature = inspect.signature(acon_megengine.MetaAconC)
-    assert list(signature.parameters)[:6] == ["channels", "reduction", "norm", "init", "level", "reduce"]
-    assert {p.name for p in signature.parameters.values() if p.kind is p.KEYWORD_ONLY} == {"channel_axis", "path"}
-    assert list(inspect.signature(acon_megengine.RepAct).parameters) == ["variant", "path"]
-    assert acon_megengine.PReLU().weight.numpy().tolist() == [0.25]
-    for wrong in ({"channels": 3, "widht": 2}, {}):
-        with pytest.raises(TypeError):
-            acon_megengine.AconC(**wrong)
-    made = acon_megengine.activation("DyReLUB", 6, reduction=2)
-    assert type(made) is acon_megengine.DyReLU
-    assert {"lambdas", "init_v"} <= set(made.state_dict())
-    assert {name for name, _ in made.named_parameters()} == {"fc1.weight", "fc1.bias", "fc2.weight", "fc2.bias"}
-    assert type(acon_megengine.create("acon/shufflenet_v2_x0_5").features[0]) is not acon_megengine.DyReLU
-    assert "(N, C, ...)" in acon_megengine.AconA.__doc__
-
-
-def users_model():  # type: ignore[no-untyped-def]
-    """Activations in every container that MegEngine looks into, a shared one, and one that is called as a function."""
-    import megengine.functional as F
-    import megengine.module as M
-
-    class Model(M.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.stem = M.Sequential(M.Conv2d(3, 6, 3, padding=1), M.BatchNorm2d(6), M.SiLU())
-            self.listed = [M.Conv2d(6, 4, 1), M.ReLU()]
-            self.paired = (M.Conv2d(4, 4, 3, padding=1, groups=2), M.PReLU(4))
-            self.named = {"conv": M.Conv2d(4, 6, 1), "act": M.LeakyReLU(0.125)}
-            self.shared = M.ReLU()
-            self.again = self.shared
-
-        def forward(self, x):  # type: ignore[no-untyped-def]
-            x = self.stem(x)
-            for layer in (*self.listed, *self.paired, self.named["conv"], self.named["act"]):
-                x = layer(x)
-            x = F.concat([self.shared(x), self.again(x[:, :2])], 1)
-            return F.relu(x)
-
-    return Model()
-
-
-def test_activations_are_replaced_in_a_user_s_model() -> None:
-    import acon_megengine
-    import megengine as mge
-    from megengine.optimizer import SGD
-
-    model, x = users_model(), mge.Tensor(np.random.default_rng(0).normal(size=(2, 3, 8, 6)).astype(np.float32))
-    model.train()
-    model.stem[1].eval()
-    model(x)
-    state = {name: array.copy() for name, array in model.state_dict().items()}
-    model.eval()
-    before = model(x).numpy()
-    model.train()
-    model.stem[1].eval()
-    wanted = {"silu": "acon_c", "relu": "acon_b", "prelu": "prelu(shared=false)", "leaky_relu": "repact"}
-    result = acon_megengine.replace_activations(model, wanted, x, beta=1000.0)
-    assert model.training
-    assert not model.stem[1].training
-    assert result.functional == ("relu in ",), str(result)
-    assert {site.path: site.new.split("(")[0] for site in result.replaced} == {
-        "stem.2": "acon_c", "listed.1": "acon_b", "paired.1": "prelu", "named.act": "repact",
-    }  # fmt: skip
-    assert {site.path for site in result.kept} == {"shared", "again"}  # called with 6 and with 2 channels
-    assert type(model.paired[1]) is acon_megengine.PReLU
-    assert [site.bound for site in result.replaced if site.path != "listed.1"] == [0.0] * 3
-    for name, array in state.items():
-        if name in model.state_dict() and name != "paired.1.weight":
-            np.testing.assert_array_equal(model.state_dict()[name], array)
-    model.eval()
-    np.testing.assert_allclose(model(x).numpy(), before, atol=2e-3)
-
-    groups = acon_megengine.param_groups(model, 1e-4)
-    names = {id(parameter): name for name, parameter in model.named_parameters()}
-    assert [group["weight_decay"] for group in groups] == [1e-4, 0.0]
-    decayed = {"listed.0.weight", "named.conv.weight", "paired.0.weight", "stem.0.weight"}
-    assert {names[id(parameter)] for parameter in groups[0]["params"]} == decayed
-    assert len(groups[0]["params"]) + len(groups[1]["params"]) == len(names)
-    SGD(groups, lr=0.1)
-
-    bounds = acon_megengine.gradient_bounds(model)
-    assert set(bounds) == {"stem.2", "listed.1"}
-    assert bounds["stem.2"].high.shape == (6,)
-    acon_megengine.fuse(model)
-    assert type(model.named["act"]) is acon_megengine.FusedRepAct
-    np.testing.assert_allclose(model(x).numpy(), before, atol=2e-3)
-
-
-def test_fold_and_fuse_keep_the_function() -> None:
-    import acon_megengine
-    import megengine as mge
-    import megengine.module as M
-
-    x = mge.Tensor(np.random.default_rng(0).normal(size=(4, 8, 5, 3)).astype(np.float32))
-    model = M.Sequential(acon_megengine.MetaAconC(8, reduction=4), acon_megengine.RepAct(3))
-    for _ in range(3):
-        model(x)
-    model.eval()
-    before = model(x).numpy()
-    folded = acon_megengine.fuse(acon_megengine.fold(model))
-    assert not any("norm" in name or "bn" in name for name in folded.state_dict())
-    np.testing.assert_allclose(folded(x).numpy(), before, rtol=2e-5, atol=2e-6)
-    assert not folded[0].training
-
-
-def test_doctor_tells_acon_from_something_else() -> None:
-    import acon_megengine
-    import megengine as mge
-    import megengine.functional as F
-    import megengine.module as M
-
-    class Copied(M.Module):
-        def __init__(self, sign: float) -> None:
-            super().__init__()
-            self.sign = sign
-            self.p1, self.p2, self.beta = (mge.Parameter(np.ones((1, 4, 1, 1), np.float32)) for _ in range(3))
-
-        def forward(self, x):  # type: ignore[no-untyped-def]
-            slope = self.p1 - self.p2
-            return slope * x * F.sigmoid(self.sign * self.beta * slope * x) + self.p2 * x
-
-    assert acon_megengine.doctor(Copied(1.0)).healthy
-    assert acon_megengine.doctor(acon_megengine.AconC(4)).healthy
-    assert acon_megengine.doctor(acon_megengine.AconC(4, channel_axis=-1), channel_axis=-1).healthy
-    wrong = Copied(0.5)
-    assert not acon_megengine.doctor(wrong).healthy
-    assert wrong.p2.numpy().tolist() == np.ones((1, 4, 1, 1)).tolist()
