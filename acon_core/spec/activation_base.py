@@ -67,7 +67,7 @@ def check_input(activation: Node, shape: Sequence[int]) -> None:
         of_rank = f" of rank {activation.rank}" if activation.rank else ""
         raise SpecError(
             f"{type(activation).__name__}: expected an input{of_rank} with {channels} channels at axis {axis}, found shape "
-            f"{tuple(shape)}; pass channel_axis=-1 for (N, ..., C)"
+            f"{tuple(shape)}; channel_axis says where they are"
         )
 
 

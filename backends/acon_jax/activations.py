@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from dataclasses import replace
 from inspect import Parameter, Signature
 from typing import Any, ClassVar
 
@@ -15,7 +16,9 @@ from jax.typing import DTypeLike
 
 from acon_core import spec
 from acon_core.errors import SpecError
+from acon_jax.arrays import canonical_shape
 from acon_jax.build import Place, build, make
+from acon_jax.functional import check_axis
 from acon_jax.layout import layout
 from acon_jax.modules import Graph
 from acon_jax.pointwise import widened
@@ -54,12 +57,9 @@ class Activation(Graph):
     _signature: ClassVar[Signature]
     classes: ClassVar[dict[type[spec.Node], type[Activation]]] = {}
 
-    _wide: ClassVar[bool] = False
-
-    def __init_subclass__(cls, kind: type[spec.Activation] | None = None, wide: bool = False, **kwargs: Any) -> None:
+    def __init_subclass__(cls, kind: type[spec.Activation] | None = None, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         if kind is not None:
-            cls._wide = wide
             cls._kind, cls._signature = kind, spec.signature(kind, FRAMEWORK, channel_axis=-1)
             cls.__doc__ = f"{inspect.getdoc(kind)}\n{PARTICULAR.format(cls.__doc__)}"
             Activation.classes[kind] = cls
@@ -76,6 +76,12 @@ class Activation(Graph):
         dtype, rngs, path = (values.pop(parameter.name) for parameter in FRAMEWORK)
         self._channel_axis = values.pop("channel_axis", -1)
         node = values["node"] if from_spec else self._kind(**values)
+        # The node with its axes counted as in x, for `check_input`; a spec's own axis is one of (N, C, ...).
+        counted = isinstance(node, spec.ChannelwiseActivation) and node.channel_axis == 1
+        self._native = replace(node, channel_axis=self._channel_axis) if counted else None
+        # One function alone widens 16 bits itself and keeps x as it is; between several, values would be rounded to 16 bits.
+        (x,), outputs = node.graph.inputs, node.graph.outputs
+        self._wide = [step.outputs for step in node.graph.steps if x in step.inputs] != [outputs]
         place = Place(dtype, path)
         super().__init__(node, lambda name, child: make(child, place.child(name)), dtype, path)
         if rngs is not None:
@@ -87,6 +93,11 @@ class Activation(Graph):
             nnx.update(self, unflatten_dict(initial, sep="."))
 
     def __call__(self, x: Array, *, rngs: nnx.Rngs | None = None, taps: dict[str, Array] | None = None) -> Any:
+        if self._native is not None:
+            spec.check_input(self._native, x.shape)
+        else:
+            spec.check_input(self._spec, canonical_shape(x.shape))
+        check_axis(x.shape, self._channel_axis)
         last = jnp.moveaxis(x, self._channel_axis, -1)
         y = super().__call__(widened(last) if self._wide else last, rngs=rngs, taps=taps)
         return jnp.moveaxis(y.astype(x.dtype), -1, self._channel_axis)
@@ -117,11 +128,11 @@ class MetaAconC(Activation, kind=spec.MetaAconC):
     """`p1`, `p2` are (C,), the kernels (1, 1, in, out), those of `bn1` and `bn2` `scale`, `bias`, `mean`, `var`."""
 
 
-class FReLU(Activation, kind=spec.FReLU, wide=True):  # rounded to 16 bits, T(x) would be the larger one elsewhere
+class FReLU(Activation, kind=spec.FReLU):
     """images are (N, H, W, C), `conv_frelu.kernel` (3, 3, 1, C)."""
 
 
-class AconFReLU(Activation, kind=spec.AconFReLU, wide=True):
+class AconFReLU(Activation, kind=spec.AconFReLU):
     """images are (N, H, W, C), `conv_frelu.kernel` (3, 3, 1, C)."""
 
 
@@ -166,7 +177,7 @@ def activation(
     `channel_axis`, where x has its channels. `dtype`: the parameters'. `rngs`: for the initial values of those that have
     parameters. `path`: where it stands, for errors. `options`: fields of the activation, such as `level="pixel"`.
     Returns an instance of its public class, such as MetaAconC, or a module without parameters.
-    Raises SpecError for a name, an option or a value that does not exist, and where `rngs` is missing.
+    Raises SpecError for a name, an option, a value or an axis that does not exist, and where `rngs` is missing.
     """
     node = spec.activation(name, channels, **options)
     if not isinstance(node, spec.Activation):

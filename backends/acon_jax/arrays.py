@@ -11,6 +11,8 @@ from jax import Array
 from jax.typing import DTypeLike
 from numpy.typing import NDArray
 
+from acon_core.spec import Shape
+
 
 def precision(dtype: DTypeLike) -> AbstractContextManager[None]:
     """JAX has float64 only where it is switched on: here, while a verb runs, so that the user's process stays as it is."""
@@ -25,3 +27,8 @@ def to_jax(array: NDArray) -> Array:
 def to_numpy(array: Array) -> NDArray:
     """An array (N, ..., C) as (N, C, ...), with a copy of its values, in its dtype."""
     return np.array(np.moveaxis(np.asarray(array), -1, 1) if array.ndim > 2 else array, order="C")
+
+
+def canonical_shape(shape: Shape) -> Shape:
+    """The shape (N, ..., C) as (N, C, ...)."""
+    return shape[:1] + shape[1:][-1:] + shape[1:-1]

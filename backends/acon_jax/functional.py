@@ -2,15 +2,16 @@
 
 Plain functions, for nnx, Linen, Equinox or Haiku alike: they work under jit, vmap, grad, grad of grad and hessian; not under
 jvp or jacfwd, since JAX has no forward mode for functions with a reverse mode of their own. `channel_axis` is where x has its
-channels. A gate has shape (1,), (C,), (1 or N, ...) with 1 or C and nothing but ones behind the batch, such as (N, 1, 1, C),
-or that of x. All return the shape and dtype of x; 16-bit values are computed in float32.
+channels. A gate has shape (1,), (C,), that of x, or 1 or N where x has its batch, 1 or C where it has its channels, and ones
+otherwise, such as (N, 1, 1, C); beside x of another rank than 4, (N, 1, 1, C) or (N, C, 1, 1). All return the shape and dtype
+of x; 16-bit values are computed in float32.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from functools import partial
+from itertools import product
 from typing import NamedTuple
 
 import jax
@@ -18,6 +19,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from acon_core.errors import SpecError
+from acon_core.spec import Shape
 from acon_jax.pointwise import hardswish, hardswish_slope, relu, widened
 
 # The largest |z| that z * sigmoid(z) * sigmoid(-z) is formed with: inf * 0 would be NaN, and beyond it the product is 0.
@@ -72,25 +74,42 @@ def _sum_to(term: Array, like: Array) -> Array:
     return term.sum(axes, keepdims=True).astype(like.dtype)
 
 
+def check_axis(shape: Shape, channel_axis: int) -> None:
+    """Raise SpecError unless it is an axis behind the batch. Alone, as a row under vmap is, channels have the last one."""
+    if channel_axis not in (-1, *range(1, len(shape)), *range(1 - len(shape), -1)):
+        raise SpecError(f"channel_axis {channel_axis}: expected an axis of x {shape} behind the batch")
+
+
+def _among_ones(x: Array, channel_axis: int, batch: int, channels: int) -> Shape:
+    """The rank of x with these two sizes where x has its batch and its channels."""
+    sizes = [1] * x.ndim
+    if x.ndim > 1:
+        sizes[0] = batch
+    if x.ndim > 0:
+        sizes[channel_axis] = channels
+    return tuple(sizes)
+
+
 def _to_rank(gate: Array, x: Array, channel_axis: int) -> Array:
     """A gate as something that broadcasts against x with the channels at `channel_axis`."""
     if gate.shape == x.shape:
         return gate
-    batch, channels = (gate.shape[0], math.prod(gate.shape[1:])) if gate.ndim > 1 else (1, gate.size)
-    if channels not in (1, x.shape[channel_axis]) or batch not in (1, x.shape[0]):
-        raise SpecError(
-            f"expected gates of shape (1,), ({x.shape[channel_axis]},), one batch of them, one a sample, or that of x, found "
-            f"{gate.shape} beside x {x.shape} with its channels at axis {channel_axis}; pass channel_axis=1 for (N, C, ...)"
-        )
-    shape = [1] * x.ndim
-    if batch != 1:  # 0 is a batch too
-        shape[0] = batch
-    if channels != 1:
-        shape[channel_axis] = channels
-    return gate.reshape(shape)
+    most = (x.shape[0] if x.ndim > 1 else 1, x.shape[channel_axis] if x.ndim else 1)
+    for n, c in product({1, most[0]}, {1, most[1]}):
+        shape = _among_ones(x, channel_axis, n, c)
+        # In the rank of x, a gate is what NumPy would broadcast it as, and nothing else.
+        known = {shape, *([(c,)] if n == 1 else []), *([(n, 1, 1, c), (n, c, 1, 1)] if x.ndim != 4 else [])}
+        if (gate.shape or (1,)) in known:
+            return gate.reshape(shape)
+    own = _among_ones(x, channel_axis, *most)
+    raise SpecError(
+        f"expected a gate of shape (1,), ({most[1]},), {own} or 1 in place of its sizes, or that of x, found {gate.shape} "
+        f"beside x {x.shape} with its channels at axis {channel_axis}; pass channel_axis=1 for (N, C, ...)"
+    )
 
 
 def _apply(rule: Rule, x: Array, *gates: Gate, channel_axis: int = -1) -> Array:
+    check_axis(x.shape, channel_axis)
     fixed = tuple(float(gate) if isinstance(gate, float | int) else None for gate in gates)
     arrays = [_to_rank(gate, x, channel_axis) for gate in gates if not isinstance(gate, float | int)]
     y: Array = _gated(rule, fixed, x, *arrays)
@@ -119,13 +138,13 @@ ACON = Rule(_acon, _acon_terms)
 def acon(x: Array, p1: Gate, p2: Gate, beta: Gate, channel_axis: int = -1) -> Array:
     """ACON-C: y = x (p2 + (p1 - p2) sigmoid(beta (p1 - p2) x)), the smooth maximum of p1 x and p2 x.
 
-    x: any rank, channels at `channel_axis`. p1, p2, beta: (1,), (C,), (1 or N, ...) with 1 or C and nothing but ones behind
-    the batch, such as (N, 1, 1, C), or the shape of x. A Python number is fixed, and no gradient is computed for it:
+    x: any rank, channels at `channel_axis`. p1, p2, beta: (1,), (C,), the shape of x, or 1 or N, 1 or C, and ones otherwise
+    where x has them, such as (N, 1, 1, C). A Python number is fixed, and no gradient is computed for it:
     `acon(x, 1.0, 0.0, beta)` is ACON-A. Returns the shape and dtype of x; 16-bit inputs are computed in float32. Smooth: no
     kinks. For the backward pass it keeps its arguments alone.
     A plain function, for nnx, Linen, Equinox or Haiku alike: works under jit, vmap, grad, grad of grad and hessian; not
     under jvp or jacfwd, since JAX has no forward mode for functions with a gradient of their own.
-    Raises SpecError for channels that do not fit. Source: Ma et al. 2021, equation 8.
+    Raises SpecError for a gate or an axis that does not fit. Source: Ma et al. 2021, equation 8.
     """
     return _apply(ACON, x, p1, p2, beta, channel_axis=channel_axis)
 
@@ -216,7 +235,10 @@ def dynamic_maximum(x: Array, theta: Array, lambdas: Array, init_v: Array, chann
     theta: (N, 4), or (N, 4 C), whose channel c has elements 4 c to 4 c + 3. Gradient where the two are equal: half to each.
     Source: Chen et al. 2020 (Dynamic ReLU), section 3.2.
     """
-    return _apply(DYNAMIC, x, *_coefficients(theta, lambdas, init_v), channel_axis=channel_axis)
+    check_axis(x.shape, channel_axis)
+    coefficients = _coefficients(theta, lambdas, init_v)
+    shape = _among_ones(x, channel_axis, *coefficients.shape[1:])
+    return _apply(DYNAMIC, x, *coefficients.reshape(4, *shape), channel_axis=channel_axis)
 
 
 def maximum(a: Array, b: Array) -> Array:

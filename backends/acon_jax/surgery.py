@@ -47,6 +47,9 @@ FUNCTIONS: dict[Callable[..., Any], Callable[..., spec.Node]] = {
 # What a call of one of them leaves in a jaxpr: a compiled function of its name, or for sigmoid, an operation.
 NAMES = {function.__name__ for function in FUNCTIONS} - {"identity", "sigmoid"}
 SCOPE = "acon_site_"
+UNDECAYED = ("p1", "p2", "beta", "bias", "scale")
+# By their exact types: a subclass of the user's own may compute something else.
+OURS = {Graph, Primitive, *Activation.classes.values()}
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,30 +81,34 @@ class NnxModules:
         yield from _walk(model, "", ())
 
     def node(self, module: Any) -> spec.Node | None:
-        if isinstance(module, Graph | Primitive):
+        if type(module) in OURS:
             return module.spec
-        if isinstance(module, nnx.PReLU):
+        if type(module) is nnx.PReLU:
             return spec.PReLU()
         return _node_of_function(module.function if isinstance(module, Held) else module)
 
     def state(self, module: Any, node: spec.Node) -> dict[str, NDArray]:
-        if isinstance(module, nnx.PReLU):
+        if type(module) is nnx.PReLU:
             return {"weight": np.array(module.negative_slope[...]).reshape(1)}
         return layout.to_canonical(node, _arrays(module))[0] if isinstance(module, nnx.Module) else {}
 
-    def make(self, node: spec.Node, state: Mapping[str, NDArray], like: Any) -> nnx.Module:
-        floats = [each for each in _arrays(like).values() if jnp.issubdtype(each.dtype, jnp.floating)]
-        dtype = floats[0].dtype if floats else np.dtype("float32")
+    def make(self, node: spec.Node, state: Mapping[str, NDArray], old: Any, model: Any) -> nnx.Module:
+        models = [each for each in (old, model) if isinstance(each, nnx.Module)]
+        values = (value[...] for each in models for _, value in _variables(each))
+        like = next((value for value in values if jnp.issubdtype(value.dtype, jnp.floating)), np.zeros(0, np.float32))
+        dtype = like.dtype
+        # An array that is bound to no device goes with any other; one that is bound to one stays there.
+        bound = isinstance(like, jax.Array) and like.committed and len(like.devices()) == 1
         with precision(dtype):
             if type(node) in Activation.classes:
-                axis = like._channel_axis if isinstance(like, Activation) else -1
+                axis = old._channel_axis if isinstance(old, Activation) else -1
                 options = {"channel_axis": axis} if isinstance(node, spec.ChannelwiseActivation) else {}
                 made = Activation.classes[type(node)](node, dtype=dtype, rngs=None, **options)
             else:
                 made = make(node, Place(dtype))
             arrays = {path: jnp.asarray(array, dtype) for path, array in layout.to_native(node, state).items()}
-            nnx.update(made, unflatten_dict(arrays, sep="."))
-        if _evaluates(like):
+            nnx.update(made, unflatten_dict(jax.device_put(arrays, like.sharding if bound else None), sep="."))
+        if next((flag for each in models for flag in _evaluating(each)), False):
             made.eval()
         return made
 
@@ -117,19 +124,22 @@ class NnxModules:
         graphdef, state = nnx.split(model)
         inputs: dict[str, list[spec.Shape]] = {}
         scopes: list[tuple[str, bool]] = []
+        arguments = example if type(example) is tuple else (example,)  # a NamedTuple is one argument
+        options = [index for index, each in enumerate(arguments, 1) if isinstance(each, bool | int | str)]
 
-        def run(state: nnx.State, example: Any) -> Any:
+        def run(state: nnx.State, *arguments: Any) -> Any:
             copy = nnx.merge(graphdef, state)
             copy.eval()
             with _recorded(self, copy, inputs, scopes):
-                return copy(example)
+                return copy(*arguments)
 
-        closed = jax.make_jaxpr(run)(state, example)
+        closed = jax.make_jaxpr(run, static_argnums=options)(state, *arguments)
         return Observed(inputs, list(_functional(closed.jaxpr, scopes, "")))
 
     def parameters(self, model: Any) -> Iterator[tuple[str, Any, bool]]:
         for path, variable in nnx.to_flat_state(nnx.state(model, nnx.Param)):
-            yield ".".join(map(str, path)), variable, variable.ndim > 1 and path[-1] != "bias"
+            # By name too: layers that are stacked for a scan give every parameter an axis more.
+            yield ".".join(map(str, path)), variable, variable.ndim > 1 and path[-1] not in UNDECAYED
 
     def read(self, module: Any, name: str) -> NDArray:
         value = getattr(module, name)
@@ -165,19 +175,29 @@ def _walk(module: nnx.Module, path: str, above: tuple[int, ...]) -> Iterator[tup
             yield spec.join(path, name), Held(module, name, value)
 
 
+def _variables(module: nnx.Module) -> Iterator[tuple[str, Any]]:
+    """All variables of a module by dotted path, random streams apart."""
+    for path, variable in nnx.to_flat_state(nnx.state(module, nnx.Not(nnx.RngState))):
+        yield ".".join(map(str, path)), variable
+
+
 def _arrays(module: nnx.Module) -> dict[str, NDArray]:
-    """All arrays of a module by dotted path, random streams apart."""
-    state = nnx.to_flat_state(nnx.state(module, nnx.Not(nnx.RngState)))
-    return {".".join(map(str, path)): np.array(variable[...]) for path, variable in state}
+    return {path: np.array(variable[...]) for path, variable in _variables(module)}
 
 
-def _evaluates(model: nnx.Module) -> bool:
-    """Whether `eval()` was the last word: of the first module below that keeps it."""
+def _evaluating(model: nnx.Module) -> Iterator[bool]:
+    """Whether `eval()` was the last word: of every module below that keeps it."""
     for _, module in modules.sites(model):
         for name in ("use_running_average", "deterministic"):
             if isinstance(flag := getattr(module, name, None), bool):
-                return flag
-    return False
+                yield flag
+
+
+def _channels_last(shape: spec.Shape, axis: int) -> spec.Shape:
+    """The shape as a model of this framework would have it; our own modules have their channels at any axis."""
+    sizes = list(shape)
+    last = [sizes.pop(axis)] if sizes else []
+    return (*sizes, *last)
 
 
 def _key(site: Any) -> tuple[int, str]:
@@ -193,25 +213,27 @@ def _recorded(
     paths: dict[tuple[int, str], list[str]] = {}
     running: list[tuple[int, str]] = []
 
-    def noted(key: tuple[int, str], known: bool, call: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    def noted(key: tuple[int, str], known: bool, axis: int, call: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         if running and running[-1] == key:  # a class that calls its parent's
             return call(*args, **kwargs)
         shapes = [np.shape(value) for value in (*args, *kwargs.values()) if isinstance(value, jax.Array)]
-        for path in paths[key]:
-            inputs.setdefault(path, []).extend(shapes[:1])
         running.append(key)
         scopes.append((paths[key][0], known))
         try:
             with jax.named_scope(f"{SCOPE}{len(scopes) - 1}"):
-                return call(*args, **kwargs)
+                result = call(*args, **kwargs)
         finally:
             running.pop()
+        for path in paths[key]:
+            inputs.setdefault(path, []).extend(_channels_last(shape, axis) for shape in shapes[:1])
+        return result
 
     def replaced(call: Callable[..., Any]) -> Callable[..., Any]:
         def noted_call(self: Any, *args: Any, **kwargs: Any) -> Any:
             if _key(self) not in paths:
                 return call(self, *args, **kwargs)
-            return noted(_key(self), modules.node(self) is not None, partial(call, self), *args, **kwargs)
+            axis = self._channel_axis if isinstance(self, Activation) else -1
+            return noted(_key(self), modules.node(self) is not None, axis, partial(call, self), *args, **kwargs)
 
         return noted_call
 
@@ -219,7 +241,7 @@ def _recorded(
     for path, site in sites:
         paths.setdefault(_key(site), []).append(path)
         if isinstance(site, Held):  # of the copy
-            setattr(site.owner, site.name, partial(noted, _key(site), True, site.function))
+            setattr(site.owner, site.name, partial(noted, _key(site), True, -1, site.function))
     # Python looks `__call__` up in the class.
     kinds = {type(site) for _, site in sites if isinstance(site, nnx.Module) and callable(site)}
     own = {kind: vars(kind).get("__call__") for kind in kinds}
@@ -268,9 +290,10 @@ def replace_activations(
     """Replace activations of a model in place: `replace_activations(model, {"relu": "acon_c"}, example)`.
 
     `replacements`: old names to new ones, options in brackets. The old ones are nnx.PReLU, modules of this package, and plain
-    functions that modules hold, `self.act = nnx.relu` or in an nnx.Sequential. `example`: an array that the model is traced
-    with, in evaluation, to find the widths; nothing of the model moves. `beta`: for ReLU and the like into ACON, which differ
-    by 0.2785 / beta at most. `channel_axis`: -1, where nnx has its channels.
+    functions that modules hold, `self.act = nnx.relu` or in an nnx.Sequential. `example`: an array, or a tuple of arguments,
+    that the model is traced with, in evaluation, to find the widths; nothing of the model moves. `beta`: for ReLU and the like
+    into ACON, which differ by 0.2785 / beta at most. `channel_axis`: -1, where nnx has its channels; what replaces a module of
+    this package has its own.
     Returns what was done at each site, what stayed and why, and the calls of activation functions that nothing holds.
     New modules start in training mode unless a BatchNorm or Dropout of the model says otherwise.
     Raises SpecError for a name that does not exist, AconError for a model that is itself an activation.
@@ -281,6 +304,7 @@ def replace_activations(
 def param_groups(model: nnx.Module, weight_decay: float) -> optax.GradientTransformation:
     """Weight decay for the parameters that it is meant for, never p1, p2, beta, biases, norms and branch weights.
 
+    In modules of your own: for those of two axes or more, unless they are called p1, p2, beta, bias or scale.
     Adds weight_decay * parameter to the update of each of those, and nothing to the others: to be chained where the optimizer
     has it, `optax.chain(param_groups(model, 5e-4), optax.sgd(0.1, momentum=0.9))` for decay in the gradient, or
     `optax.chain(optax.scale_by_adam(), param_groups(model, 0.05), optax.scale_by_learning_rate(1e-3))` for AdamW's.

@@ -233,3 +233,58 @@ def test_empty_batches_and_sixteen_bits_of_every_layer() -> None:
 
             made = nnx.eval_shape(run, jnp.zeros(shape, jnp.bfloat16))
             assert (made.shape, made.dtype) == (shape, jnp.bfloat16)
+
+
+LAYERS = [
+    "meta_acon(norm=batch)", "meta_acon(norm=layer)", "meta_acon(norm=none)", "meta_acon(level=layer,reduce=mean)",
+    "meta_acon(level=pixel)", "frelu", "acon_frelu", "dyrelu(variant=A)", "dyrelu(variant=B)", "repact(variant=2)",
+    "repact(variant=3)",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", LAYERS)
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_whole_layers_of_sixteen_bits_are_computed_in_float32(name: str, dtype: str) -> None:
+    """To the bit what the layer gives in float32 of the same numbers, rounded once at the end; all gradients too."""
+    import acon_jax
+    import jax
+    from flax import nnx
+
+    module = acon_jax.activation(name, 5, dtype=dtype, rngs=nnx.Rngs(0))
+    module.eval()
+    graphdef, state = nnx.split(module)
+    x, (g, *_) = values(dtype)
+
+    def loss(state, x):  # type: ignore[no-untyped-def]
+        y = nnx.merge(graphdef, state)(x)
+        assert y.dtype == x.dtype
+        return (y.astype("float32") * g.astype("float32")).sum(), y
+
+    found = jax.grad(loss, (0, 1), has_aux=True)(state, x)
+    wide = jax.grad(loss, (0, 1), has_aux=True)(*jax.tree.map(lambda a: a.astype("float32"), (state, x)))
+    for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(wide), strict=True):
+        assert a.dtype == dtype
+        np.testing.assert_array_equal(a, b.astype(dtype))
+
+
+def test_a_generated_beta_s_gradient_does_not_overflow_in_float16() -> None:
+    import acon_jax
+    import jax
+    import jax.numpy as jnp
+    from flax import nnx
+
+    module = acon_jax.MetaAconC(64, level="layer", reduce="mean", init="paper", dtype=jnp.float16, rngs=nnx.Rngs(0))
+    x = jnp.asarray(np.random.default_rng(0).normal(size=(1, 112, 112, 64)), jnp.float16)
+    assert np.isfinite(jax.grad(lambda x: module(x).sum(dtype="float32"))(x)).all()
+
+
+@pytest.mark.parametrize("variant", [1, 2])
+def test_one_function_of_sixteen_bits_keeps_them_as_they_are(variant: int) -> None:
+    import acon_jax
+    import jax
+    from flax import nnx
+
+    x, _ = values("bfloat16")
+    graphdef, state = nnx.split(acon_jax.RepAct(variant, rngs=nnx.Rngs(0)))
+    _, back = jax.vjp(lambda state, x: nnx.merge(graphdef, state)(x), state, x)
+    assert sum(leaf.nbytes for leaf in jax.tree.leaves(back)) <= x.nbytes + 4 * 40

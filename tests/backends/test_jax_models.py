@@ -140,3 +140,117 @@ def test_doctor_and_bounds() -> None:
     assert wrong.beta[...].tolist() == [1.0] * 3
     (bounds,) = acon_jax.gradient_bounds(acon_jax.AconA(3, rngs=nnx.Rngs(0))).values()
     np.testing.assert_allclose([bounds.low[0], bounds.high[0]], [-0.0998393, 1.0998393], rtol=1e-6)
+
+
+def float32_and(dtype: str):  # type: ignore[no-untyped-def]
+    """A model in float32 and training, with one activation in `dtype` and evaluation, and one function."""
+    import acon_jax
+    from flax import nnx
+
+    class Net(nnx.Module):
+        def __init__(self, rngs: nnx.Rngs) -> None:
+            self.head, self.norm = nnx.Linear(5, 5, rngs=rngs), nnx.BatchNorm(5, rngs=rngs)
+            self.meta = acon_jax.MetaAconC(5, reduction=2, dtype=dtype, rngs=rngs)
+            self.act = nnx.relu
+
+        def __call__(self, x):  # type: ignore[no-untyped-def]
+            return self.act(self.meta(self.norm(self.head(x)).astype(dtype)).astype("float32"))
+
+    model = Net(nnx.Rngs(0))
+    model.meta.eval()
+    return model
+
+
+def test_what_is_made_is_as_what_it_replaces_else_as_the_model() -> None:
+    import acon_jax
+    import jax
+    from flax import nnx
+
+    model = float32_and("bfloat16")
+    nnx.update(model, jax.device_put(nnx.state(model), jax.devices()[0]))
+    made = acon_jax.replace_activations(model, {"meta_acon": "repact(variant=3)", "relu": "meta_acon"}, values())
+    assert len(made.replaced) == 2
+    for module, dtype, evaluates in ((model.meta.norm, "bfloat16", True), (model.act.bn1, "float32", False)):
+        assert {each.dtype for each in jax.tree.leaves(nnx.state(module))} == {np.dtype(dtype)}
+        assert module.use_running_average is evaluates
+        assert all(each.committed for each in jax.tree.leaves(nnx.state(module)))
+    loose = float32_and("bfloat16")
+    acon_jax.fold(loose)
+    assert loose.meta.fc1.kernel.dtype == "bfloat16"
+    assert not loose.meta.fc1.kernel[...].committed  # so that it may still go wherever the model goes
+
+
+def test_an_activation_with_an_axis_of_its_own_is_replaced_at_that_axis() -> None:
+    import acon_jax
+    import jax.numpy as jnp
+    from flax import nnx
+
+    class Net(nnx.Module):
+        def __init__(self) -> None:
+            self.act = acon_jax.activation("prelu", 4, shared=False, channel_axis=1, rngs=nnx.Rngs(0))
+
+        def __call__(self, x):  # type: ignore[no-untyped-def]
+            return self.act(x)
+
+    model, x = Net(), values()
+    model.act.weight[...] = jnp.array([0.25, 0.5, 1.0, -0.25])
+    before = model(x)
+    acon_jax.replace_activations(model, {"prelu": "acon_c"}, x, beta=1e4)
+    assert model.act.p1.shape == (4,)
+    np.testing.assert_allclose(model(x), before, atol=1e-4)
+
+
+def test_a_subclass_of_the_user_s_is_no_activation_of_ours() -> None:
+    import acon_jax
+    from flax import nnx
+
+    class Doubled(acon_jax.AconC):
+        def __call__(self, x, **more):  # type: ignore[no-untyped-def]
+            return 2 * super().__call__(x, **more)
+
+    class Shifted(nnx.PReLU):
+        def __call__(self, x):  # type: ignore[no-untyped-def]
+            return super().__call__(x) + 1
+
+    model = nnx.Sequential(Doubled(5, rngs=nnx.Rngs(0)), Shifted(0.25), nnx.relu)
+    made = acon_jax.replace_activations(model, {"acon_c": "relu", "prelu": "relu", "relu": "swish"}, values())
+    assert [site.path for site in made.sites] == ["layers.2"]
+    assert acon_jax.gradient_bounds(model) == {}
+
+
+def test_calls_by_keyword_and_examples_of_several_arguments() -> None:
+    import acon_jax
+    import jax.numpy as jnp
+    from flax import nnx
+
+    class Net(nnx.Module):
+        def __init__(self) -> None:
+            self.act, self.last = nnx.relu, acon_jax.Swish(rngs=nnx.Rngs(0))
+
+        def __call__(self, x, scale, twice=False):  # type: ignore[no-untyped-def]
+            y = self.last(x=self.act(x=x)) * scale
+            return y @ jnp.ones((5, 7)) if twice else y
+
+    for example in ((values(), jnp.ones(5)), (values(), jnp.ones(5), True)):
+        model = Net()
+        made = acon_jax.replace_activations(model, {"relu": "acon_c", "swish": "acon_a"}, example)
+        assert [(site.channels, site.calls) for site in made.replaced] == [(5, 1), (5, 1)]
+
+
+def test_weight_decay_spares_gates_and_norms_whoever_wrote_them() -> None:
+    import jax.numpy as jnp
+    from acon_jax.surgery import modules
+    from flax import nnx
+
+    from acon_core.surgery import decays
+
+    class Written(nnx.Module):
+        def __init__(self) -> None:
+            for name in ("p1", "p2", "beta", "scale", "bias", "kernel"):
+                setattr(self, name, nnx.Param(jnp.ones((1, 1, 1, 5))))
+
+    rngs = nnx.Rngs(0)
+    stacked = nnx.split_rngs(splits=3)(nnx.vmap(lambda rngs: nnx.RMSNorm(5, rngs=rngs)))(nnx.Rngs(0))  # as for a scan
+    assert stacked.scale.shape == (3, 5)
+    chosen = decays(modules, nnx.Sequential(Written(), nnx.RMSNorm(5, rngs=rngs), nnx.GroupNorm(5, 1, rngs=rngs), stacked))
+    assert {path for path, decayed in chosen.items() if decayed} == {"layers.0.kernel"}
