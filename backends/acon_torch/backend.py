@@ -26,6 +26,9 @@ class TorchModel:
 
     def __init__(self, node: spec.Node, native: nn.Module, dtype: str, compiled: bool = False) -> None:
         self.node, self.native, self.dtype = node, native, dtype
+        if compiled:
+            # All graphs share one `forward`: after eight compilations of it, PyTorch would run the rest eagerly and not say so.
+            torch.compiler.reset()
         self._run = torch.compile(native) if compiled else native
 
     def load(self, state: Mapping[str, NDArray]) -> None:
