@@ -97,6 +97,7 @@ class LayerNorm(nn.Layer):
     def forward(self, x: Tensor) -> Tensor:
         shape = [-1] + [1] * (x.ndim - 2)
         centred = x - _mean_over_channels(x)
+        centred = centred - _mean_over_channels(centred)  # what rounding left of a large mean
         deviation = paddle.sqrt(_mean_over_channels(centred * centred) + constant(self.eps, x))
         return centred / deviation * self.weight.reshape(shape) + self.bias.reshape(shape)
 
