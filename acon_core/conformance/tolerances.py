@@ -20,11 +20,8 @@ class Tolerance:
 
 _LAYER_32 = "a few roundings of 6e-8 and sums of up to a few hundred terms, in whatever order"
 _LAYER_64 = "the same roundings at 1.1e-16; some frameworks form constants and reciprocals less exactly"
-_LAYER_B16 = (
-    "computed in float32, rounded to 8 bits (2e-3) at the end of each primitive: ACON-FReLU has four, with norms between them "
-    "that stretch what they are given; set after measuring it at 4.3e-3, a single primitive stays below 2e-3"
-)
-_LAYER_F16 = "the same with 11 bits (2.4e-4)"
+_LAYER_B16 = "computed in float32 from end to end of an activation, and rounded once to 8 bits: up to 2^-8 of a value"
+_LAYER_F16 = "the same with 11 bits: up to 2^-11"
 _DEPTH_32 = "about 60 layers whose roundings add up: 0.3e-6 to 2.4e-6 in the four frameworks"
 _DEPTH_64 = "the same roundings at 1.1e-16"
 _STEP_32 = (
@@ -44,12 +41,12 @@ TOLERANCES: dict[tuple[Scope, Quantity, str], Tolerance] = {
     ("layer", "dparams", "float64"): Tolerance(8e-15, _LAYER_64),
     ("layer", "running_mean", "float64"): Tolerance(2e-15, _LAYER_64),
     ("layer", "running_var", "float64"): Tolerance(4e-15, _LAYER_64),
-    ("layer", "y", "bfloat16"): Tolerance(8e-3, _LAYER_B16),
-    ("layer", "dx", "bfloat16"): Tolerance(8e-3, _LAYER_B16),
-    ("layer", "dparams", "bfloat16"): Tolerance(8e-3, _LAYER_B16),
-    ("layer", "y", "float16"): Tolerance(1e-3, _LAYER_F16),
-    ("layer", "dx", "float16"): Tolerance(1e-3, _LAYER_F16),
-    ("layer", "dparams", "float16"): Tolerance(1e-3, _LAYER_F16),
+    ("layer", "y", "bfloat16"): Tolerance(4e-3, _LAYER_B16),
+    ("layer", "dx", "bfloat16"): Tolerance(4e-3, _LAYER_B16),
+    ("layer", "dparams", "bfloat16"): Tolerance(4e-3, _LAYER_B16),
+    ("layer", "y", "float16"): Tolerance(5e-4, _LAYER_F16),
+    ("layer", "dx", "float16"): Tolerance(5e-4, _LAYER_F16),
+    ("layer", "dparams", "float16"): Tolerance(5e-4, _LAYER_F16),
     ("network", "y", "float32"): Tolerance(5e-6, _DEPTH_32),
     ("network", "y", "float64"): Tolerance(1e-14, _DEPTH_64),
     ("training", "y", "float32"): Tolerance(5e-5, _STEP_32),

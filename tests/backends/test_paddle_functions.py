@@ -292,7 +292,7 @@ def test_gates_of_any_axis_and_rank(axis: int) -> None:
             np.testing.assert_array_equal(paddle.moveaxis(y, axis, 1).numpy(), function(x, *taken).numpy())
 
 
-@pytest.mark.parametrize("shape", [(5, 1, 1), (3, 5), (4,), (2, 5, 1, 1), (3, 4, 1, 1), (3, 1, 4, 2), (3,), ()])
+@pytest.mark.parametrize("shape", [(5, 1, 1), (3, 5), (4,), (2, 5, 1, 1), (3, 4, 1, 1), (3, 1, 4, 2), (3,)])
 @pytest.mark.parametrize("name", ["acon", "slopes", "attention_slopes", "branches"])
 def test_gates_that_stand_beside_nothing_are_errors(name: str, shape: tuple[int, ...]) -> None:
     import paddle
