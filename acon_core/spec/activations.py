@@ -77,7 +77,7 @@ def activation(name: str, channels: int | None = None, **options: Any) -> Node:
     for those that know their width, and ignored by others, as is `channel_axis`. `options`: fields of its class.
     Raises SpecError for a name, an option or a value that does not exist.
     """
-    kind, values = _parse(name)
+    kind, values = stated(name)
     axis = options.pop("channel_axis", 1)
     table = _options(kind)
     for option, value in options.items():
@@ -95,14 +95,9 @@ def parse_activation(text: str, **defaults: Any) -> Node:
     `defaults` are used for the fields that the text leaves open and the activation has (a network's published reduction).
     Raises SpecError for a name, field or value that does not exist.
     """
-    kind, values = _parse(text)
+    kind, values = stated(text)
     open_fields = {name: value for name, value in defaults.items() if name in _options(kind)}
     return _checked(kind(**{**open_fields, **values}))
-
-
-def stated(text: str) -> tuple[type[Node], Mapping[str, Any]]:
-    """The type that a name stands for, and the options that the text gives: `gelu(approximate=tanh)`."""
-    return _parse(text)
 
 
 def activation_name(activation: Node) -> str:
@@ -126,7 +121,8 @@ def _options(kind: type[Node]) -> Mapping[str, Field[Any]]:
     return {each.name: each for each in fields(kind) if each.name not in ("channels", "channel_axis")}
 
 
-def _parse(text: str) -> tuple[type[Node], dict[str, Any]]:
+def stated(text: str) -> tuple[type[Node], dict[str, Any]]:
+    """The type that a name stands for, and the options that the text gives: `gelu(approximate=tanh)`."""
     match = _CALL.fullmatch(text.replace(" ", ""))
     if match is None or _plain(match[1]) not in _BY_NAME:
         raise SpecError(f"activation {text!r} is not known; known: {', '.join((*ACTIVATIONS, *ALIASES))}")
