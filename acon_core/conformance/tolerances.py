@@ -25,8 +25,8 @@ _LAYER_F16 = "the same with 11 bits: up to 2^-11"
 _DEPTH_32 = "about 60 layers whose roundings add up: 0.3e-6 to 2.4e-6 in the four frameworks"
 _DEPTH_64 = "the same roundings at 1.1e-16"
 _STEP_32 = (
-    "batch statistics divide by the spread of few values (five, in a Meta-ACON generator), at every layer again; set after "
-    "measuring: MegEngine comes to two thirds of it through its BatchNorm kernel, with plain operations to a fifth"
+    "batch statistics divide by the spread of few values (five, in a Meta-ACON generator), at every layer again; set "
+    "after measuring; of the outputs' bound compiled PyTorch comes to three quarters, MegEngine to a fifth"
 )
 _STEP_64 = "the same roundings at 1.1e-16, and no framework has a wider type to form float64 statistics in"
 

@@ -44,7 +44,7 @@ class BatchNorm(nn.BatchNorm2d):
             [each.to(input.dtype) for each in pair]
             for pair in ((self.running_mean, self.running_var), (self.weight, self.bias))
         )
-        y = nn.functional.batch_norm(input, *running, *affine, self.training, self.momentum or 0.0, self.eps)
+        y = nn.functional.batch_norm(input, *running, *affine, self.training, self.momentum, self.eps)
         if self.training:
             with torch.no_grad():
                 self.running_mean.copy_(running[0])
