@@ -24,7 +24,7 @@ from acon_core.spec.primitives import Primitive
 DATA = Path(str(files("conformance_data")))
 ARRAYS = DATA / "golden.safetensors"
 SCHEMA = DATA / "schema.json"
-ABSTRACT = (Primitive, spec.Layer, spec.Elementwise, spec.Activation, spec.ChannelwiseActivation)
+ABSTRACT = (Primitive, spec.Layer, spec.Elementwise, spec.Windowed, spec.Activation, spec.ChannelwiseActivation)
 NODE_TYPES: dict[str, type[spec.Node]] = {
     name: kind
     for name, kind in vars(spec).items()
@@ -109,10 +109,10 @@ class Case:
         }
 
     def _values(self, node: spec.Node, name: str, param: spec.Param, random: Stream) -> NDArray:
+        if param.kind == "derived":
+            return param.init.draw(param.shape, random).astype(np.int64 if param.integer else np.float32)
         if param.integer:
             return np.full(param.shape, 3, np.int64)
-        if param.kind == "derived":
-            return param.init.draw(param.shape, random).astype(np.float32)
         if len(param.shape) > 1 and name == "weight":
             bound = math.sqrt(3.0 / math.prod(param.shape[1:]))
             return self._exact(random.uniform(param.shape, -bound, bound))
@@ -138,14 +138,17 @@ RANGES: dict[tuple[type[spec.Node] | None, str], tuple[float, float]] = {
 
 
 def node_from_json(data: Mapping[str, Any]) -> spec.Node:
-    """A node from its JSON: a network by name, a `sequential` list, a `graph`, or a type with its fields."""
+    """A node from its JSON: a network by name, with `options` of its function; a `sequential` list; a `graph`, whose `params`
+    are its own parameters' shapes; or a type with its fields."""
     if "network" in data:
-        return networks.create(data["network"], data["act"], data["classes"]).graph
+        options = {name: tuple(value) if isinstance(value, list) else value for name, value in data.get("options", {}).items()}
+        return networks.create(data["network"], data["act"], data["classes"], **options).graph
     if "sequential" in data:
         return spec.sequential(*(node_from_json(each) for each in data["sequential"]))
     if "graph" in data:
         children = {name: node_from_json(each) for name, each in data["children"].items()}
-        return spec.graph("x", data["graph"], "y", children)
+        params = {name: spec.Param(tuple(shape), spec.Constant(0.0)) for name, shape in data.get("params", {}).items()}
+        return spec.graph("x", data["graph"], "y", children, params)
     kind = NODE_TYPES.get(data["type"])
     if kind is None:
         raise SpecError(f"node type {data['type']!r} is not known; known: {', '.join(sorted(NODE_TYPES))}")

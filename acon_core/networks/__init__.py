@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 from acon_core.errors import SpecError
 from acon_core.networks.network import InputContract, Network
@@ -21,7 +22,7 @@ NETWORKS: dict[str, Callable[..., Network]] = {
 }
 
 
-def create(name: str, act: Node | str = AconC(), num_classes: int = 1000) -> Network:
+def create(name: str, act: Node | str = AconC(), num_classes: int = 1000, **options: Any) -> Network:
     """The network of that name with that activation; `package.module:function` calls a function of the user's own.
 
     Such a function takes no arguments and returns a Graph or a Network. Raises SpecError for a name that does not exist.
@@ -30,7 +31,7 @@ def create(name: str, act: Node | str = AconC(), num_classes: int = 1000) -> Net
         return _users_own(name)
     if name not in NETWORKS:
         raise SpecError(f"network {name!r} is not known; known: {', '.join(NETWORKS)}, or package.module:function")
-    return NETWORKS[name](act=act, num_classes=num_classes)
+    return NETWORKS[name](act=act, num_classes=num_classes, **options)
 
 
 def _users_own(name: str) -> Network:

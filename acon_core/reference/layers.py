@@ -111,19 +111,22 @@ def _(node: p.BatchNorm, context: Context, x: Array) -> Values:
 @evaluate.register(p.Linear)
 def _(node: p.Linear, context: Context, x: Array) -> Values:
     weight = context.param("weight")
-    y = x @ weight.T
+    # Channels last, so that a position is a row.
+    rows = np.moveaxis(x, 1, -1)
+    y = rows @ weight.T
     if node.bias:
         y = y + context.param("bias")
 
     def vjp(cotangents: tuple[Array, ...]) -> Gradients:
-        g = cotangents[0]
-        rows, flat = g.reshape(-1, node.out_features), x.reshape(-1, node.in_features)
-        params, scales = {"weight": rows.T @ flat}, {"weight": np.abs(rows).T @ np.abs(flat)}
+        g = np.moveaxis(cotangents[0], 1, -1)
+        flat_g, flat = g.reshape(-1, node.out_features), rows.reshape(-1, node.in_features)
+        params, scales = {"weight": flat_g.T @ flat}, {"weight": np.abs(flat_g).T @ np.abs(flat)}
         if node.bias:
-            params["bias"], scales["bias"] = rows.sum(0), np.abs(rows).sum(0)
-        return Gradients((g @ weight,), (np.abs(g) @ np.abs(weight),), params, scales)
+            params["bias"], scales["bias"] = flat_g.sum(0), np.abs(flat_g).sum(0)
+        dx, size = (np.moveaxis(each, -1, 1) for each in (g @ weight, np.abs(g) @ np.abs(weight)))
+        return Gradients((dx,), (size,), params, scales)
 
-    return (y,), vjp
+    return (np.moveaxis(y, -1, 1),), vjp
 
 
 @evaluate.register(p.MaxPool2d)
@@ -158,11 +161,31 @@ def _(node: p.Flatten, context: Context, x: Array) -> Values:
     return (x.reshape(node.out_shapes(x.shape)[0]),), lambda cotangents: gradients(cotangents[0].reshape(x.shape))
 
 
-@evaluate.register(p.Dropout)
-def _(node: p.Dropout, context: Context, x: Array) -> Values:
+@evaluate.register(p.Dropout, p.DropPath)
+def _(node: p.Dropout | p.DropPath, context: Context, x: Array) -> Values:
     if context.train and node.rate:
-        raise SpecError(f"{context.path}: Dropout({node.rate}) is random in training; run deterministic(spec), or evaluation")
+        raise SpecError(f"{context.path}: {node} is random in training; run deterministic(spec), or evaluation")
     return simple(x, np.ones(()))
+
+
+@evaluate.register(p.Add)
+def _(node: p.Add, context: Context, a: Array, b: Array) -> Values:
+    node.out_shapes(a.shape, b.shape)
+    return simple(a + b, np.ones(()), np.ones(()))
+
+
+@evaluate.register(p.Rescale)
+def _(node: p.Rescale, context: Context, x: Array, factor: Array) -> Values:
+    node.out_shapes(x.shape, factor.shape)
+    spread = factor.reshape(*x.shape[:2], *(1,) * (x.ndim - 2))
+
+    def vjp(cotangents: tuple[Array, ...]) -> Gradients:
+        g = cotangents[0]
+        space = tuple(range(2, x.ndim))
+        dfactor, size = (each.sum(space).reshape(factor.shape) for each in (g * x, np.abs(g * x)))
+        return Gradients((g * spread, dfactor), (np.abs(g * spread), size), {}, {})
+
+    return (x * spread,), vjp
 
 
 @evaluate.register(p.Concat)

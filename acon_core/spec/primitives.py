@@ -141,7 +141,10 @@ class LayerNorm(Primitive):
 
 @dataclass(frozen=True)
 class Linear(Primitive):
-    """y = x weight^T + bias, over the last axis. `weight`: (out, in); `bias`: (out,). (..., in) -> (..., out)."""
+    """y = weight x + bias over the channels of each position. `weight`: (out, in); `bias`: (out,).
+
+    (N, in, ...) -> (N, out, ...): of tokens (N, C, L) and images as of vectors (N, C).
+    """
 
     in_features: int
     out_features: int
@@ -157,8 +160,8 @@ class Linear(Primitive):
 
     def out_shapes(self, *shapes: Shape) -> tuple[Shape, ...]:
         (x,) = shapes
-        check(len(x) >= 2 and x[-1] == self.in_features, self, f"(..., {self.in_features})", x)
-        return ((*x[:-1], self.out_features),)
+        check(len(x) >= 2 and x[1] == self.in_features, self, f"(N, {self.in_features}, ...)", x)
+        return ((x[0], self.out_features, *x[2:]),)
 
 
 @dataclass(frozen=True)
@@ -216,6 +219,42 @@ class Dropout(Primitive):
 
     def out_shapes(self, *shapes: Shape) -> tuple[Shape, ...]:
         return shapes
+
+
+@dataclass(frozen=True)
+class DropPath(Primitive):
+    """Stochastic depth: in training, each sample is zero with probability `rate`, else divided by 1 - rate; in evaluation, x.
+
+    (N, ...) -> the same. Source: Huang et al. 2016; `drop_path` of the published transformers.
+    """
+
+    rate: float
+
+    def __post_init__(self) -> None:
+        if not 0.0 <= self.rate < 1.0:
+            raise SpecError(f"DropPath: expected a rate in [0, 1), found {self.rate}")
+
+    def out_shapes(self, *shapes: Shape) -> tuple[Shape, ...]:
+        return shapes
+
+
+@dataclass(frozen=True)
+class Add(Primitive):
+    """The sum of two values of one shape, which it keeps: where a residual branch joins."""
+
+    def out_shapes(self, *shapes: Shape) -> tuple[Shape, ...]:
+        check(len(shapes) == 2 and shapes[0] == shapes[1], self, "two values of one shape", shapes)
+        return shapes[:1]
+
+
+@dataclass(frozen=True)
+class Rescale(Primitive):
+    """x times one factor a channel and sample: what squeeze-and-excitation ends in. (N, C, ...), (N, C, 1, 1) -> as x."""
+
+    def out_shapes(self, *shapes: Shape) -> tuple[Shape, ...]:
+        fits = len(shapes) == 2 and len(shapes[0]) >= 2 and shapes[1] == (*shapes[0][:2], 1, 1)
+        check(fits, self, "(N, C, ...) and (N, C, 1, 1)", shapes)
+        return shapes[:1]
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ from acon_core.random import Stream
 from acon_core.spec import gated as g
 from acon_core.spec import pointwise as f
 from acon_core.spec import primitives as p
+from acon_core.spec import tokens as t
 from acon_core.spec.graph import Graph, InitRule, Layer
 from acon_core.spec.node import Node, Rules, join, named_params, walk
 from acon_core.spec.param import Shape
@@ -78,12 +79,13 @@ def lower(node: Node) -> Node:
 
 
 def deterministic(node: Node) -> Node:
-    """The same network, same names, with nothing random in training: dropout at rate 0."""
-    return rewrite(node, lambda leaf: p.Dropout(0.0) if type(leaf) is p.Dropout else leaf)
+    """The same network, same names, with nothing random in training: dropout and stochastic depth at rate 0."""
+    return rewrite(node, lambda leaf: type(leaf)(0.0) if isinstance(leaf, (p.Dropout, p.DropPath)) else leaf)
 
 
 macs: Rules[int] = Rules("macs")
-"""Multiply-accumulates of one node: output elements times kernel volume per group, convolutions and linear layers alone."""
+"""Multiply-accumulates of one node: output elements times kernel volume per group, of convolutions and linear layers; of
+attention, its two products of tokens with tokens, which `count` counts apart."""
 
 
 @macs.register(p.Conv2d)
@@ -98,15 +100,26 @@ def _(node: p.Linear, shapes: tuple[Shape, ...]) -> int:
     return math.prod(shape) * node.in_features
 
 
+@macs.register(t.Attention, t.WindowAttention)
+def _(node: t.Attention | t.WindowAttention, shapes: tuple[Shape, ...]) -> int:
+    (shape,) = node.out_shapes(*shapes)
+    return 2 * math.prod(shape) * shape[2]
+
+
 @macs.register(
-    p.BatchNorm, p.LayerNorm, p.MaxPool2d, p.GlobalAvgPool, p.ReduceSample, p.Flatten, p.Dropout, p.Concat, p.Split, p.Shuffle,
-    p.MoveAxis, p.AsOneChannel, p.ShapeLike,
+    p.BatchNorm, p.LayerNorm, p.MaxPool2d, p.GlobalAvgPool, p.ReduceSample, p.Flatten, p.Dropout, p.DropPath,
+    p.Add, p.Rescale, p.Concat, p.Split, p.Shuffle, p.MoveAxis, p.AsOneChannel, p.ShapeLike,
+    t.PadToMultiple, t.FlattenSpace, t.PrependToken, t.AddPosition, t.SelectToken, t.SpaceToChannels, t.WindowPartition,
+    t.WindowMerge,
     f.Identity, f.ReLU, f.ReLU6, f.LeakyReLU, f.ELU, f.SELU, f.CELU, f.GELU, f.SiLU, f.Mish, f.Softplus, f.HardSwish,
     f.HardSigmoid, f.Sigmoid,
     g.Acon, g.SmoothMaximum, g.Maximum, g.Slopes, g.AttentionSlopes, g.CollapseBranches, g.Branches, g.DynamicMaximum,
 )  # fmt: skip
 def _(node: Node, shapes: tuple[Shape, ...]) -> int:
     return 0
+
+
+ATTENTION = (t.Attention.__name__, t.WindowAttention.__name__)
 
 
 @dataclass(frozen=True)
@@ -138,8 +151,8 @@ def summarise(node: Node, *shapes: Shape, path: str = "") -> list[Row]:
 @dataclass(frozen=True)
 class Counts:
     """`parameters`: trainable; `decayed`: those under weight decay, which are the convolution and linear weights (what the
-    published tables print); `biases`: of convolutions and linear layers; `buffers`: elements of running statistics;
-    `state_keys`: tensors of the state; `macs`: for the input shape given."""
+    published tables print); `biases`: of convolutions; `buffers`: elements of running statistics; `state_keys`: tensors of
+    the state; `macs`: of convolutions and linear layers for the input shape given, and `attention_macs` of attention."""
 
     parameters: int
     decayed: int
@@ -147,6 +160,7 @@ class Counts:
     buffers: int
     state_keys: int
     macs: int
+    attention_macs: int
 
 
 def count(node: Node, *shapes: Shape) -> Counts:
@@ -156,6 +170,7 @@ def count(node: Node, *shapes: Shape) -> Counts:
     def total(wanted: Callable[..., bool]) -> int:
         return sum(math.prod(param.shape) for path, param in table.items() if wanted(path, param))
 
+    rows = summarise(node, *shapes) if shapes else []
     convolutions = {path for path, part in walk(node) if type(part) is p.Conv2d}
     return Counts(
         parameters=total(lambda _, param: param.kind == "weight"),
@@ -163,5 +178,6 @@ def count(node: Node, *shapes: Shape) -> Counts:
         biases=total(lambda path, _: path.endswith(".bias") and path.removesuffix(".bias") in convolutions),
         buffers=total(lambda _, param: param.kind == "statistic"),
         state_keys=len(table),
-        macs=sum(row.macs for row in summarise(node, *shapes)) if shapes else 0,
+        macs=sum(row.macs for row in rows if row.kind not in ATTENTION),
+        attention_macs=sum(row.macs for row in rows if row.kind in ATTENTION),
     )

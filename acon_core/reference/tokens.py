@@ -1,0 +1,181 @@
+"""What each primitive of the vision transformers computes, forward and back."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from acon_core.reference.core import Array, Context, Gradients, Values, evaluate, gradients
+from acon_core.spec import tokens as t
+from acon_core.spec.param import Shape
+
+
+@evaluate.register(t.PadToMultiple)
+def _(node: t.PadToMultiple, context: Context, x: Array) -> Values:
+    height, width = x.shape[2:]
+    y = np.zeros(node.out_shapes(x.shape)[0])
+    y[:, :, :height, :width] = x
+    return (y,), lambda cotangents: gradients(cotangents[0][:, :, :height, :width])
+
+
+@evaluate.register(t.FlattenSpace)
+def _(node: t.FlattenSpace, context: Context, x: Array) -> Values:
+    return (x.reshape(node.out_shapes(x.shape)[0]),), lambda cotangents: gradients(cotangents[0].reshape(x.shape))
+
+
+@evaluate.register(t.PrependToken)
+def _(node: t.PrependToken, context: Context, x: Array, token: Array) -> Values:
+    node.out_shapes(x.shape, token.shape)
+    first = np.broadcast_to(token.swapaxes(1, 2), (x.shape[0], x.shape[1], 1))
+
+    def vjp(cotangents: tuple[Array, ...]) -> Gradients:
+        g = cotangents[0]
+        terms = g[:, :, 0]
+        return Gradients(
+            (g[:, :, 1:], terms.sum(0)[None, None]), (np.abs(g[:, :, 1:]), np.abs(terms).sum(0)[None, None]), {}, {}
+        )
+
+    return (np.concatenate([first, x], 2),), vjp
+
+
+@evaluate.register(t.AddPosition)
+def _(node: t.AddPosition, context: Context, x: Array, position: Array) -> Values:
+    node.out_shapes(x.shape, position.shape)
+
+    def vjp(cotangents: tuple[Array, ...]) -> Gradients:
+        g = cotangents[0]
+        dposition, size = (each.sum(0, keepdims=True).swapaxes(1, 2) for each in (g, np.abs(g)))
+        return Gradients((g, dposition), (np.abs(g), size), {}, {})
+
+    return (x + position.swapaxes(1, 2),), vjp
+
+
+@evaluate.register(t.SelectToken)
+def _(node: t.SelectToken, context: Context, x: Array) -> Values:
+    node.out_shapes(x.shape)
+
+    def vjp(cotangents: tuple[Array, ...]) -> Gradients:
+        dx = np.zeros(x.shape)
+        dx[:, :, node.index] = cotangents[0]
+        return gradients(dx)
+
+    return (x[:, :, node.index],), vjp
+
+
+@evaluate.register(t.SpaceToChannels)
+def _(node: t.SpaceToChannels, context: Context, x: Array) -> Values:
+    n, c, height, width = x.shape
+    shape = node.out_shapes(x.shape)[0]
+    even = np.zeros((n, c, 2 * shape[2], 2 * shape[3]))
+    even[:, :, :height, :width] = x
+    # (n, c, row, i, column, j) -> (n, j, i, c, row, column)
+    y = even.reshape(n, c, shape[2], 2, shape[3], 2).transpose(0, 5, 3, 1, 2, 4).reshape(shape)
+
+    def vjp(cotangents: tuple[Array, ...]) -> Gradients:
+        parts = cotangents[0].reshape(n, 2, 2, c, *shape[2:]).transpose(0, 3, 4, 2, 5, 1)
+        return gradients(parts.reshape(even.shape)[:, :, :height, :width])
+
+    return (y,), vjp
+
+
+def _heads(qkv: Array, heads: int) -> Array:
+    """(N, 3 C, L) as q, k, v of (N, heads, C / heads, L)."""
+    n, channels, length = qkv.shape
+    return qkv.reshape(n, 3, heads, channels // (3 * heads), length).swapaxes(0, 1)
+
+
+def _attend(qkv: Array, heads: int, bias: Array | float) -> Values:
+    """Softmax attention with `bias` (N or 1, heads, L, L) added; its vjp gives the gradient of qkv and of each bias."""
+    q, k, v = _heads(qkv, heads)
+    scale = 1.0 / np.sqrt(q.shape[2])
+    logits = scale * (q.swapaxes(2, 3) @ k) + bias
+    weights = np.exp(logits - logits.max(-1, keepdims=True))
+    weights /= weights.sum(-1, keepdims=True)
+    y = v @ weights.swapaxes(2, 3)
+
+    def vjp(cotangents: tuple[Array, ...]) -> Gradients:
+        g = cotangents[0].reshape(y.shape)
+
+        def back(dlogits: Array, q: Array, k: Array, g: Array) -> Array:
+            """Linear in each argument, so that their absolute values give the scales."""
+            dq, dk, dv = scale * k @ dlogits.swapaxes(2, 3), scale * q @ dlogits, g @ weights
+            return np.stack([dq, dk, dv], 1).reshape(qkv.shape)
+
+        dweights = g.swapaxes(2, 3) @ v
+        mean = (dweights * weights).sum(-1, keepdims=True)
+        dlogits = weights * (dweights - mean)
+        size = np.abs(g).swapaxes(2, 3) @ np.abs(v)
+        size = weights * (size + (size * weights).sum(-1, keepdims=True))
+        return Gradients((back(dlogits, q, k, g), dlogits), (back(size, *map(np.abs, (q, k, g))), size), {}, {})
+
+    return (y.reshape(y.shape[0], -1, y.shape[3]),), vjp
+
+
+@evaluate.register(t.Attention)
+def _(node: t.Attention, context: Context, qkv: Array) -> Values:
+    node.out_shapes(qkv.shape)
+    values, attend_vjp = _attend(qkv, node.heads, 0.0)
+
+    def vjp(cotangents: tuple[Array, ...]) -> Gradients:
+        back = attend_vjp(cotangents)
+        return Gradients(back.inputs[:1], back.input_scales[:1], {}, {})
+
+    return values, vjp
+
+
+@evaluate.register(t.WindowAttention)
+def _(node: t.WindowAttention, context: Context, qkv: Array, table: Array, image: Array) -> Values:
+    node.out_shapes(qkv.shape, table.shape, image.shape)
+    index = t.relative_position_index(node.window)
+    bias = table[index].transpose(2, 0, 1)[None]
+    apart = t.apart(node, image.shape)
+    if apart is not None:
+        bias = bias + np.tile(apart[:, None], (image.shape[0], 1, 1, 1))
+    values, attend_vjp = _attend(qkv, node.heads, bias)
+
+    def vjp(cotangents: tuple[Array, ...]) -> Gradients:
+        back = attend_vjp(cotangents)
+
+        def of_table(dbias: Array) -> Array:
+            dtable = np.zeros(table.shape)
+            np.add.at(dtable, index, dbias.sum(0).transpose(1, 2, 0))
+            return dtable
+
+        nothing = np.zeros(image.shape)
+        return Gradients(
+            (back.inputs[0], of_table(back.inputs[1]), nothing),
+            (back.input_scales[0], of_table(back.input_scales[1]), nothing),
+            {},
+            {},
+        )
+
+    return values, vjp
+
+
+def _partition(image: Array, node: t.Windowed) -> Array:
+    n, c, height, width = image.shape
+    (down, across), m = node.grid(image.shape), node.window
+    padded = np.zeros((n, c, down * m, across * m))
+    padded[:, :, :height, :width] = image
+    moved = np.roll(padded, (-node.shift, -node.shift), (2, 3))
+    return moved.reshape(n, c, down, m, across, m).transpose(0, 2, 4, 1, 3, 5).reshape(-1, c, m * m)
+
+
+def _merge(windows: Array, image: Shape, node: t.Windowed) -> Array:
+    n, _, height, width = image
+    (down, across), m = node.grid(image), node.window
+    c = windows.shape[1]
+    moved = windows.reshape(n, down, across, c, m, m).transpose(0, 3, 1, 4, 2, 5).reshape(n, c, down * m, across * m)
+    return np.roll(moved, (node.shift, node.shift), (2, 3))[:, :, :height, :width]
+
+
+@evaluate.register(t.WindowPartition)
+def _(node: t.WindowPartition, context: Context, x: Array) -> Values:
+    node.out_shapes(x.shape)
+    return (_partition(x, node),), lambda cotangents: gradients(_merge(cotangents[0], x.shape, node))
+
+
+@evaluate.register(t.WindowMerge)
+def _(node: t.WindowMerge, context: Context, windows: Array, image: Array) -> Values:
+    node.out_shapes(windows.shape, image.shape)
+    y = _merge(windows, image.shape, node)
+    return (y,), lambda cotangents: gradients(_partition(cotangents[0], node), np.zeros(image.shape))
