@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from acon_core.errors import BackendError, StateError
 from acon_core.spec.node import Node, named_params
+from acon_core.training import Batch, Recipe
 
 GROUP = "acon.backends"
 
@@ -57,6 +58,9 @@ class Model(Protocol):
 
     def vjp(self, x: NDArray, cotangent: NDArray, *, train: bool = False) -> Vjp:
         """Run it and go back. In training, running statistics move by one step, once."""
+
+    def fit(self, batches: Sequence[Batch], recipe: Recipe) -> NDArray[np.float64]:
+        """Train the native module with the framework's own optimiser, a batch a step; the loss before each step."""
 
 
 @dataclass(frozen=True)

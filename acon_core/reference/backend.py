@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from acon_core.backends import Outputs, Vjp, Waiver, check_state
 from acon_core.reference import forward
 from acon_core.spec import Node, initial_state, named_params
+from acon_core.training import Batch, Recipe, fit
 
 
 class ReferenceModel:
@@ -38,6 +39,9 @@ class ReferenceModel:
         self._state.update(result.statistics)
         gradients = result.vjp((np.asarray(cotangent, np.float64),))
         return Vjp(result.values[0], gradients.inputs[0], gradients.params)
+
+    def fit(self, batches: Sequence[Batch], recipe: Recipe) -> NDArray[np.float64]:
+        return fit(self.node, self._state, batches, recipe)
 
 
 class ReferenceBackend:

@@ -88,7 +88,8 @@ class SpaceToChannels(Primitive):
 class Attention(Primitive):
     """Self-attention, in each of `heads` heads: y[:, i] = sum over tokens j of softmax(q^T k / sqrt(d))[i, j] v[:, j].
 
-    q, k, v have d = C / heads channels. The channels of its input are q, k, v in turn, each head by head. (N, 3 C, L) -> (N, C, L).
+    q, k, v have d = C / heads channels. The channels of its input are q, k, v in turn, each head by head.
+    (N, 3 C, L) -> (N, C, L).
     Raises SpecError for channels that 3 heads do not divide. Source: Vaswani et al. 2017, equation 1; ViT's fused qkv.
     """
 
@@ -176,7 +177,8 @@ def relative_position_index(window: int) -> NDArray[np.int64]:
     (2 window - 1) (yi - yj + window - 1) + xi - xj + window - 1."""
     y, x = np.divmod(np.arange(window**2), window)
     rows, columns = y[:, None] - y[None, :], x[:, None] - x[None, :]
-    return (2 * window - 1) * (rows + window - 1) + columns + window - 1
+    index: NDArray[np.int64] = (2 * window - 1) * (rows + window - 1) + columns + window - 1
+    return index
 
 
 def apart(node: Windowed, image: Shape) -> NDArray[np.float32] | None:
