@@ -1,4 +1,4 @@
-"""The published recipe of training, and what it does to a network in float64: what four frameworks' own optimisers are held to."""
+"""The published recipe of training, and what it does to a network in float64, which every optimiser is held to."""
 
 from __future__ import annotations
 
