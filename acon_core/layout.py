@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from acon_core.errors import SpecError, StateError
+from acon_core.random import Stream
 from acon_core.spec.node import Node, Rules, join, walk
 from acon_core.spec.param import Param, Shape
 
@@ -39,18 +40,19 @@ class Layout:
 
     ``@layout.register(Conv2d)`` adds a rule: node -> {parameter: Slot}, or None in place of a Slot for what the framework
     does not keep (`num_batches_tracked` outside PyTorch). Graphs and layers keep their own parameters as they are unless
-    they have a rule. A primitive with parameters but no rule is a SpecError.
+    they have a rule; not the integer ones where the framework has no int64 (`integers=False`). A primitive with parameters
+    but no rule is a SpecError.
     """
 
-    def __init__(self, name: str) -> None:
-        self.name = name
+    def __init__(self, name: str, *, integers: bool = True) -> None:
+        self.name, self.integers = name, integers
         self.rules: Rules[Mapping[str, Slot | None]] = Rules(f"layout of {name}")
         self.register = self.rules.register
 
     def slots(self, node: Node) -> Mapping[str, Slot | None]:
         if type(node) in self.rules or (node.params and not node.children):
             return self.rules(node)
-        return {name: Slot(name) for name in node.params}
+        return {name: Slot(name) if self.integers or not param.integer else None for name, param in node.params.items()}
 
     def table(self, node: Node) -> Iterator[tuple[str, Param, str | None, Slot | None]]:
         """Every parameter as (canonical path, Param, native path, Slot), in the published order."""
@@ -82,7 +84,7 @@ class Layout:
         """A native state as the canonical one, and the paths that the framework does not keep and that are made anew.
 
         Strict: a missing or unexpected name, or a wrong shape, is a StateError that names it. A parameter that the framework
-        does not keep starts as its init says: a counter at 0.
+        does not keep is what its init says: a counter 0, an index what follows from the spec.
         """
         expected = self.native_shapes(node)
         missing = [name for name in expected if name not in native_state]
@@ -95,7 +97,7 @@ class Layout:
             if native is None or slot is None:
                 if param.kind not in ("counter", "derived"):
                     raise SpecError(f"layout of {self.name}: {path} is a {param.kind} and cannot be left out")
-                state[path] = np.zeros(param.shape, np.int64)
+                state[path] = param.init.draw(param.shape, Stream("init", path)).astype(np.int64)
                 made.append(path)
                 continue
             array = native_state[native]
