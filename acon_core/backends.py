@@ -82,8 +82,9 @@ class Backend(Protocol):
     dtypes: tuple[str, ...]
     waivers: tuple[Waiver, ...]
 
-    def build(self, node: Node, *, dtype: str = "float32", seed: int = 0, compiled: bool = False) -> Model:
-        """The native module of a node with `initial_state(node, seed)`; `compiled`: run through the framework's compiler."""
+    def build(self, node: Node, *, dtype: str = "float32", seed: int | None = 0, compiled: bool = False) -> Model:
+        """The native module of a node with `initial_state(node, seed)`, which for None is nothing but room for what is loaded
+        next; `compiled`: run through the framework's compiler."""
 
 
 @cache

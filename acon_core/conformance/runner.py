@@ -139,7 +139,7 @@ def run_case(backend: Backend, case: Case, golden: Golden, dtype: str, compiled:
 
 def _held(backend: Backend, case: Case, golden: Golden, dtype: str, compiled: bool) -> CaseResult:
     node = case.build()
-    model = backend.build(node, dtype=dtype, compiled=compiled)
+    model = backend.build(node, dtype=dtype, seed=None, compiled=compiled)
     state = {path: array if array.dtype == np.int64 else array.astype(dtype) for path, array in case.state(node).items()}
     model.load(state)
     if case.raises:

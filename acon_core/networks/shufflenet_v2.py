@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from acon_core.errors import SpecError
 from acon_core.networks.network import InputContract, Network
 from acon_core.spec.acon import AconC
@@ -43,8 +45,10 @@ INIT_RULES = (
 INPUT = InputContract(order="BGR", range=(0.0, 255.0), mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0), size=224)
 
 
-def shufflenet_v2(width: float = 0.5, act: Node | str = AconC(), num_classes: int = 1000) -> Network:
-    """ShuffleNetV2 at `width` 0.5, 1.0, 1.5 or 2.0, for input of any size; dropout 0.2 at 2.0 only.
+def shufflenet_v2(
+    width: float = 0.5, act: Node | str = AconC(), num_classes: int = 1000, repeats: Sequence[int] = REPEATS
+) -> Network:
+    """ShuffleNetV2 at `width` 0.5, 1.0, 1.5 or 2.0, for input of any size; dropout 0.2 at 2.0 only. `repeats`: blocks a stage.
 
     `act`: an activation spec, or its name; `meta_acon` by name has the published reduction, 8 at 0.5x and 16 elsewhere.
     (N, 3, H, W) -> (N, num_classes). Not torchvision's graph: the projection keeps its input's channels.
@@ -59,9 +63,9 @@ def shufflenet_v2(width: float = 0.5, act: Node | str = AconC(), num_classes: in
     *stages, last = CHANNELS[width]
     blocks: list[Node] = []
     channels = STEM
-    for repeats, outputs in zip(REPEATS, stages, strict=True):
+    for count, outputs in zip(repeats, stages, strict=True):
         blocks.append(downsampling_block(channels, outputs, act))
-        blocks += [block(outputs, act) for _ in range(repeats - 1)]
+        blocks += [block(outputs, act) for _ in range(count - 1)]
         channels = outputs
     dropout = {"dropout": Dropout(0.2)} if width == 2.0 else {}
     network = sequential(
@@ -74,7 +78,7 @@ def shufflenet_v2(width: float = 0.5, act: Node | str = AconC(), num_classes: in
         flatten=Flatten(),
         classifier=sequential(Linear(last, num_classes)),
     )
-    ends = [sum(REPEATS[: index + 1]) - 1 for index in range(len(REPEATS))]
+    ends = [sum(repeats[: index + 1]) - 1 for index in range(len(repeats))]
     return Network(
         name=f"acon/shufflenet_v2_x{width:.1f}".replace(".", "_"),
         activation=act,

@@ -51,7 +51,7 @@ class ReferenceBackend:
     dtypes = ("float32", "float64")
     waivers: tuple[Waiver, ...] = ()
 
-    def build(self, node: Node, *, dtype: str = "float64", seed: int = 0, compiled: bool = False) -> ReferenceModel:
+    def build(self, node: Node, *, dtype: str = "float64", seed: int | None = 0, compiled: bool = False) -> ReferenceModel:
         return ReferenceModel(node, initial_state(node, seed, "float64"))
 
 

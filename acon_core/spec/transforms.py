@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -15,7 +15,7 @@ from acon_core.spec import gated as g
 from acon_core.spec import pointwise as f
 from acon_core.spec import primitives as p
 from acon_core.spec import tokens as t
-from acon_core.spec.graph import Graph, InitRule, Layer
+from acon_core.spec.graph import Graph, InitRule, Layer, Step
 from acon_core.spec.node import Node, Rules, join, named_params, walk
 from acon_core.spec.param import Shape
 
@@ -25,19 +25,22 @@ def cast(array: NDArray[np.float64], integer: bool, dtype: str) -> NDArray:
     return array.astype(np.int64 if integer else dtype)
 
 
-def initial_state(node: Node, seed: int = 0, dtype: str = "float32") -> dict[str, NDArray]:
+def initial_state(node: Node, seed: int | None = 0, dtype: str = "float32") -> dict[str, NDArray]:
     """The initial values of every parameter, drawn once for all frameworks from a stream keyed by seed and path.
 
     The first of the network's init rules that fits decides, else the parameter's own. The same seed gives the same bits
-    in every process; two parameters never share a stream.
+    in every process; two parameters never share a stream. `None` draws nothing, for a state that is loaded afterwards:
+    zeros, which cost no time, and what follows from the spec.
     """
-    return {
-        join(path, name): cast(
-            _init(rules, part, path, name).draw(param.shape, Stream("init", seed, join(path, name))), param.integer, dtype
-        )
-        for rules, path, part in _walk_with_rules(node, "", ())
-        for name, param in part.params.items()
-    }
+    state = {}
+    for rules, path, part in _walk_with_rules(node, "", ()):
+        for name, param in part.params.items():
+            if seed is None and param.kind != "derived":
+                state[join(path, name)] = np.zeros(param.shape, np.int64 if param.integer else dtype)
+            else:
+                values = _init(rules, part, path, name).draw(param.shape, Stream("init", seed or 0, join(path, name)))
+                state[join(path, name)] = cast(values, param.integer, dtype)
+    return state
 
 
 def _walk_with_rules(node: Node, path: str, rules: tuple[InitRule, ...]) -> Iterator[tuple[tuple[InitRule, ...], str, Node]]:
@@ -81,6 +84,46 @@ def lower(node: Node) -> Node:
 def deterministic(node: Node) -> Node:
     """The same network, same names, with nothing random in training: dropout and stochastic depth at rate 0."""
     return rewrite(node, lambda leaf: type(leaf)(0.0) if isinstance(leaf, (p.Dropout, p.DropPath)) else leaf)
+
+
+def select(node: Node, taps: Sequence[str]) -> Graph:
+    """The network whose outputs are these taps, in this order, without what none of them needs.
+
+    A tap `child.value` is handed up under its own name by giving the child's graph one more output. Names of children, their
+    order of definition and so the state's paths stay. Raises SpecError for a tap that no line makes.
+    """
+    graph = _graph_with(node, taps[0])
+    wanted, steps, members = set(taps), list[Step](), dict[str, Node]()
+    for step in reversed(graph.steps):
+        own = [name for name in step.outputs if name in wanted]
+        below = [tap for tap in dict.fromkeys(taps) if tap.startswith(f"{step.child}.")]
+        if not own and not below:
+            continue
+        member = graph.members[step.child]
+        if below:
+            ends = dict(zip(step.outputs, _graph_with(member, below[0]).outputs, strict=True))
+            member = select(member, [*(ends[name] for name in own), *(tap.removeprefix(f"{step.child}.") for tap in below)])
+            step = Step((*own, *below), step.child, step.inputs)
+        steps.insert(0, step)
+        members[step.child] = member
+        wanted |= set(step.inputs)
+    lost = [tap for tap in taps if not any(tap in step.outputs for step in steps)]
+    if lost:
+        raise SpecError(f"select: no line makes the value {lost[0]!r}; children: {', '.join(graph.members)}")
+    return replace(
+        graph,
+        steps=tuple(steps),
+        outputs=tuple(taps),
+        members={name: members[name] for name in graph.members if name in members},
+        own_params={name: param for name, param in graph.own_params.items() if name in wanted},
+    )
+
+
+def _graph_with(node: Node, tap: str) -> Graph:
+    graph = node.graph if isinstance(node, Layer) else node
+    if not isinstance(graph, Graph):
+        raise SpecError(f"select: no value {tap!r}: there is nothing inside of {type(node).__name__}")
+    return graph
 
 
 macs: Rules[int] = Rules("macs")
