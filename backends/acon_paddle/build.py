@@ -10,7 +10,7 @@ import paddle
 from paddle import nn
 
 from acon_core import spec
-from acon_paddle import functional, modules, pointwise
+from acon_paddle import functional, modules, pointwise, tokens
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ def _(node: spec.BatchNorm, place: Place) -> nn.Layer:
 
 @build.register(spec.Linear)
 def _(node: spec.Linear, place: Place) -> nn.Layer:
-    return nn.Linear(node.in_features, node.out_features, bias_attr=None if node.bias else False).to(dtype=place.dtype)
+    return modules.Linear(node.in_features, node.out_features, bias_attr=None if node.bias else False).to(dtype=place.dtype)
 
 
 @build.register(spec.MaxPool2d)
@@ -77,6 +77,11 @@ def _(node: spec.Flatten, place: Place) -> nn.Layer:
 @build.register(spec.Dropout)
 def _(node: spec.Dropout, place: Place) -> nn.Layer:
     return modules.Dropout(node.rate)
+
+
+@build.register(spec.DropPath)
+def _(node: spec.DropPath, place: Place) -> nn.Layer:
+    return modules.Dropout(node.rate, axis=0)
 
 
 @build.register(spec.Split)
@@ -116,6 +121,28 @@ FUNCTIONS: dict[type[spec.Node], Callable[..., Any]] = {
 def _(node: spec.Node, place: Place) -> nn.Layer:
     options = {field.name: getattr(node, field.name) for field in fields(node)}  # type: ignore[arg-type]
     return modules.Function(FUNCTIONS[type(node)], **options)
+
+
+# What asks its node about shapes.
+SHAPED: dict[type[spec.Node], Callable[..., Any]] = {
+    spec.Add: modules.add,
+    spec.Rescale: modules.rescale,
+    spec.PadToMultiple: tokens.pad_to_multiple,
+    spec.FlattenSpace: tokens.flatten_space,
+    spec.PrependToken: tokens.prepend_token,
+    spec.AddPosition: tokens.add_position,
+    spec.SelectToken: tokens.select_token,
+    spec.SpaceToChannels: tokens.space_to_channels,
+    spec.Attention: tokens.attention,
+    spec.WindowPartition: tokens.window_partition,
+    spec.WindowAttention: tokens.window_attention,
+    spec.WindowMerge: tokens.window_merge,
+}
+
+
+@build.register(*SHAPED)
+def _(node: spec.Node, place: Place) -> nn.Layer:
+    return modules.Shaped(SHAPED[type(node)], node)
 
 
 @build.register(spec.Branches)

@@ -120,6 +120,29 @@ class Function(nn.Layer):
         return ", ".join([self.function.__name__, *(f"{name}={value}" for name, value in self.options.items())])
 
 
+@not_to_static
+def _check_shapes(node: spec.Node, *values: Tensor) -> None:
+    """A trace that leaves sizes open (-1) is of values that ran before, or fails in Paddle's own way."""
+    shapes = [tuple(value.shape) for value in values]
+    if not any(-1 in shape for shape in shapes):
+        ensure(node.out_shapes, *shapes)
+
+
+class Shaped(nn.Layer):
+    """A function of a node and of values, whose shapes the node checks first: none broadcasts unasked."""
+
+    def __init__(self, function: Callable[..., Tensor], node: spec.Node) -> None:
+        super().__init__()
+        self.function, self.spec = function, node
+
+    def forward(self, x: Tensor, *more: Tensor) -> Tensor:
+        _check_shapes(self.spec, x, *more)
+        return self.function(self.spec, x, *more)
+
+    def extra_repr(self) -> str:
+        return str(self.spec)
+
+
 class Acon(nn.Layer):
     """`acon`, with `p1` and `p2` fixed where they are numbers; the gates that are not come after x."""
 
@@ -135,13 +158,23 @@ class Acon(nn.Layer):
         return f"p1={self.p1}, p2={self.p2}"
 
 
+class Linear(nn.Linear):
+    """Paddle's own, over the channels of any rank. (N, in, ...) -> (N, out, ...)."""
+
+    @not_to_static
+    def forward(self, x: Tensor) -> Tensor:
+        if x.ndim == 2:
+            return super().forward(x)
+        return super().forward(x.moveaxis(1, -1)).moveaxis(-1, 1)
+
+
 class Dropout(nn.Dropout):
-    """Paddle's own, divided by 1 - rate in the dtype of x: Paddle keeps the factor as float32."""
+    """Paddle's own, divided by 1 - rate in the dtype of x: Paddle keeps the factor as float32. With axis 0, a whole sample."""
 
     def forward(self, x: Tensor) -> Tensor:
         if not self.training:
             return x
-        return nn.functional.dropout(x, self.p, mode="downscale_in_infer") / constant(1 - self.p, x)
+        return nn.functional.dropout(x, self.p, self.axis, mode="downscale_in_infer") / constant(1 - self.p, x)
 
 
 @not_to_static
@@ -155,6 +188,17 @@ def reduce_sample(x: Tensor, how: str) -> Tensor:
     """(N, C, ...) -> (N, 1, 1, 1): the sum or the mean of all of a sample."""
     flat = x.flatten(1).astype("float64")
     return (flat.sum(1) if how == "sum" else flat.mean(1)).astype(x.dtype).unsqueeze([1, 2, 3])
+
+
+def add(node: spec.Add, x: Tensor, y: Tensor) -> Tensor:
+    """The sum of two values of one shape."""
+    return x + y
+
+
+@not_to_static
+def rescale(node: spec.Rescale, x: Tensor, factor: Tensor) -> Tensor:
+    """x times a factor (N, C, 1, 1), of any rank."""
+    return x * factor.flatten(2).reshape([*factor.shape[:2], *[1] * (x.ndim - 2)])
 
 
 def concat(*values: Tensor) -> Tensor:
@@ -230,7 +274,7 @@ class Graph(nn.Layer):
             if param.kind == "weight":
                 self.add_parameter(name, self.create_parameter(list(param.shape), dtype=dtype))
             else:
-                self.register_buffer(name, paddle.zeros(param.shape, dtype))
+                self.register_buffer(name, paddle.zeros(param.shape, "int64" if param.integer else dtype))
         for name, child in self.graph.children.items():
             self.add_sublayer(name, make(name, child))
 
