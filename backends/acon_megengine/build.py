@@ -58,7 +58,12 @@ def _(node: spec.MaxPool2d, place: Place) -> M.Module:
 
 @build.register(spec.Dropout)
 def _(node: spec.Dropout, place: Place) -> M.Module:
-    return M.Dropout(node.rate)
+    return modules.Dropout(node.rate)
+
+
+@build.register(spec.DropPath)
+def _(node: spec.DropPath, place: Place) -> M.Module:
+    return modules.DropPath(node.rate)
 
 
 @build.register(spec.LayerNorm)

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from acon_core.layout import Layout, Slot
 from acon_core.spec import BatchNorm, Conv2d, LayerNorm, Linear
 
-layout = Layout("megengine")
+layout = Layout("megengine", integers=False)
 
 
 @layout.register(Conv2d)

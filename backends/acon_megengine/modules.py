@@ -16,7 +16,7 @@ from megengine import Parameter, Tensor
 
 from acon_core import spec
 from acon_core.errors import OneValuePerChannelError, SpecError
-from acon_megengine import pointwise
+from acon_megengine import pointwise, tokens
 from acon_megengine.functional import (
     acon,
     attention_slopes,
@@ -27,12 +27,7 @@ from acon_megengine.functional import (
     slopes,
     smooth_maximum,
 )
-from acon_megengine.gradient import custom, to_rank
-
-
-def _shift(x: Tensor, bias: Tensor) -> Tensor:
-    """x + bias, with the gradient of the bias that `sum_to` has right."""
-    return custom(add, lambda g, x, bias: (g, g), x, bias)
+from acon_megengine.gradient import custom, shift_by, to_rank
 
 
 def _mean(x: Tensor, axes: Sequence[int]) -> Tensor:
@@ -77,7 +72,7 @@ class Conv2d(M.Conv2d):
             y = convolve(x, self.weight)
         else:  # MegEngine's way back from nothing ends the process
             y = custom(convolve, lambda g, *given: [F.zeros_like(each) for each in given], x, self.weight)
-        return y if self.bias is None else _shift(y, self.bias)
+        return y if self.bias is None else shift_by(y, self.bias)
 
 
 class BatchNorm(M.BatchNorm2d):
@@ -111,11 +106,19 @@ class BatchNorm(M.BatchNorm2d):
 
 
 class Linear(M.Linear):
-    """MegEngine's own, with a gradient of the bias that is right in every run (see `sum_to`)."""
+    """MegEngine's own over axis 1 of any rank, with a gradient of the bias that is right in every run (see `sum_to`)."""
 
     def forward(self, x: Tensor) -> Tensor:
+        if x.ndim == 2:
+            return self._of_rows(x)
+        # Every position a row, for one product of matrices: one a sample would sum the weight's gradient over the batch.
+        _, _, *space = spec.Linear(self.in_features, self.out_features).out_shapes(x._tuple_shape)[0]
+        rows = F.reshape(move_axis(x, 1, -1), (tokens.batch(x), self.in_features))
+        return move_axis(F.reshape(self._of_rows(rows), (tokens.batch(x), *space, self.out_features)), -1, 1)
+
+    def _of_rows(self, x: Tensor) -> Tensor:
         y = F.linear(x, self.weight)
-        return y if self.bias is None else _shift(y, to_rank(self.bias, y, -1))
+        return y if self.bias is None else shift_by(y, to_rank(self.bias, y, 1))
 
 
 class LayerNorm(M.Module):
@@ -129,6 +132,27 @@ class LayerNorm(M.Module):
     def forward(self, x: Tensor) -> Tensor:
         mean, variance = _statistics(x.detach().astype("float32"), [1])
         return _normalise(x, mean, variance, to_rank(self.weight, x, 1), to_rank(self.bias, x, 1), self.eps, [1])
+
+
+class Dropout(M.Dropout):
+    """MegEngine's own, whose way back from an empty batch is an error."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x) if x._tuple_shape[0] else x
+
+
+class DropPath(M.Module):
+    """Stochastic depth: in training, each sample is zero with probability `rate`, else divided by 1 - rate."""
+
+    def __init__(self, rate: float) -> None:
+        super().__init__()
+        self.rate = rate
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not self.training:
+            return x
+        kept = F.dropout(F.ones_like(x.detach()[(slice(None), *[slice(1)] * (x.ndim - 1))]), self.rate)
+        return x * kept
 
 
 def flat(x: Tensor) -> Tensor:
@@ -146,6 +170,11 @@ def _as_image(x: Tensor) -> Tensor:
 def global_avg_pool(x: Tensor) -> Tensor:
     """(N, C, ...) -> (N, C, 1, 1): the mean over space, of any rank and size."""
     return _as_image(_mean(x, range(2, x.ndim)))
+
+
+def rescale(x: Tensor, factor: Tensor) -> Tensor:
+    """(N, C, ...) times (N, C, 1, 1)."""
+    return custom(mul, lambda g, x, factor: (g * factor, g * x), x, to_rank(factor, x, 1))
 
 
 def concat(*values: Tensor) -> Tensor:
@@ -200,6 +229,8 @@ def _branches(*values: Tensor, shift: bool) -> Tensor:
 FUNCTIONS: dict[type[spec.Node], Callable[..., Any]] = {
     spec.GlobalAvgPool: global_avg_pool,
     spec.Flatten: flat,
+    spec.Add: add,
+    spec.Rescale: rescale,
     spec.Concat: concat,
     spec.Split: split,
     spec.Shuffle: shuffle,
@@ -216,6 +247,16 @@ FUNCTIONS: dict[type[spec.Node], Callable[..., Any]] = {
     spec.CollapseBranches: collapse_branches,
     spec.Branches: _branches,
     spec.DynamicMaximum: dynamic_maximum,
+    spec.PadToMultiple: tokens.pad_to_multiple,
+    spec.FlattenSpace: tokens.flatten_space,
+    spec.PrependToken: tokens.prepend_token,
+    spec.AddPosition: tokens.add_position,
+    spec.SelectToken: tokens.select_token,
+    spec.SpaceToChannels: tokens.space_to_channels,
+    spec.Attention: tokens.attention,
+    spec.WindowPartition: tokens.window_partition,
+    spec.WindowAttention: tokens.window_attention,
+    spec.WindowMerge: tokens.window_merge,
 }
 """What a node without parameters computes: `function(*values, **its fields)`."""
 
@@ -229,6 +270,7 @@ class Apply(M.Module):
 
     def forward(self, *values: Tensor) -> Any:
         node = self.spec
+        node.out_shapes(*(value._tuple_shape for value in values))  # what would only broadcast is refused
         return FUNCTIONS[type(node)](*values, **{each.name: getattr(node, each.name) for each in fields(node)})
 
     def _module_info_string(self) -> str:
@@ -246,10 +288,14 @@ class Graph(M.Module):
         super().__init__()
         self.spec = node
         self.graph = node.graph if isinstance(node, spec.Layer) else node
+        # One value comes out by itself, except where stages were asked for: those are a tuple, were it of one.
+        self.bare = len(self.graph.outputs) == 1
         for name in (*self.graph.params, *self.graph.children):
             if hasattr(self, name):
                 raise SpecError(f"Graph: {name!r} is an attribute of every MegEngine module; give the child another name")
         for name, param in self.graph.params.items():
+            if param.integer:  # derived: MegEngine has no int64, and the layout makes it again from the spec
+                continue
             # A tensor that is no Parameter is a buffer: in the state, and not trained.
             kind = Parameter if param.kind == "weight" else Tensor
             setattr(self, name, kind(np.zeros(param.shape, np.float32)))
@@ -259,12 +305,12 @@ class Graph(M.Module):
     def forward(self, *inputs: Tensor) -> Tensor | tuple[Tensor, ...]:
         graph = self.graph
         values: dict[str, Tensor] = dict(zip(graph.inputs, inputs, strict=True))
-        values.update({name: getattr(self, name) for name in graph.params})
+        values.update({name: getattr(self, name) for name, param in graph.params.items() if not param.integer})
         for step in graph.steps:
             made = getattr(self, step.child)(*(values[name] for name in step.inputs))
             values.update(zip(step.outputs, made if len(step.outputs) > 1 else (made,), strict=True))
         outputs = tuple(values[name] for name in graph.outputs)
-        return outputs if len(outputs) > 1 else outputs[0]
+        return outputs[0] if self.bare else outputs
 
     def __getitem__(self, index: int) -> M.Module:
         return getattr(self, list(self.graph.children)[index])

@@ -1,0 +1,161 @@
+"""The nodes of residual and attending networks in MegEngine beyond their golden cases: chance, memory, empty batches, indices."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from acon_core import spec
+from acon_core.backends import Backend
+from acon_core.errors import SpecError, StateError
+
+pytestmark = pytest.mark.backend("megengine")
+
+
+def attending(window: int = 3, heads: int = 2, channels: int = 6) -> spec.Graph:
+    """Shifted windows, with the table's index among the graph's own parameters, as the published code keeps it."""
+    index = spec.relative_position_index(window)
+    return spec.graph(
+        "x",
+        ["windows = partition(x)", "qkv = to_qkv(windows)", "mixed = attend(qkv, table, x)", "y = merge(mixed, x)"],
+        "y",
+        {
+            "partition": spec.WindowPartition(window, 1),
+            "to_qkv": spec.Linear(channels, 3 * channels),
+            "attend": spec.WindowAttention(window, 1, heads),
+            "merge": spec.WindowMerge(window, 1),
+        },
+        {
+            "table": spec.Param(((2 * window - 1) ** 2, heads), spec.Normal(0.5)),
+            "index": spec.Param(index.shape, spec.Values(tuple(index.ravel().tolist())), kind="derived", dtype="int64"),
+        },
+    )
+
+
+@pytest.mark.parametrize("node", [spec.Dropout(0.25), spec.DropPath(0.25)], ids=lambda node: type(node).__name__)
+def test_what_is_dropped_is_zero_and_the_rest_makes_up_for_it(backend: Backend, node: spec.Node) -> None:
+    import megengine as mge
+
+    whole = (1, 2, 3) if isinstance(node, spec.DropPath) else ()
+    x = np.random.default_rng(0).uniform(1.0, 2.0, (2000, 3, 2, 5)).astype(np.float32)
+    model = backend.build(node)
+    for seed in (1, 2):
+        mge.random.seed(seed)
+        back = model.vjp(x, np.ones_like(x), train=True)
+        kept = back.y != 0
+        np.testing.assert_allclose(back.y[kept], x[kept] / np.float32(0.75), rtol=2e-7)
+        np.testing.assert_allclose(back.dx, kept / np.float32(0.75), rtol=2e-7)
+        if whole:
+            assert (kept.all(whole) | ~kept.any(whole)).all()
+        draws = kept.any(whole) if whole else kept
+        # Five standard deviations of the mean of so many draws.
+        assert abs(draws.mean() - 0.75) < 5 * np.sqrt(0.25 * 0.75 / draws.size)
+        mge.random.seed(seed)
+        np.testing.assert_array_equal(model(x, train=True).y, back.y)
+    np.testing.assert_array_equal(model(x).y, x)
+    assert (model(x, train=True).y != model(x, train=True).y).any()
+
+
+def test_an_index_that_megengine_cannot_hold_is_made_again_from_the_spec(backend: Backend) -> None:
+    node = attending()
+    model = backend.build(node, seed=3)
+    assert sorted(model.native.state_dict()) == ["table", "to_qkv.bias", "to_qkv.weight"]
+    state = model.state()
+    assert list(state) == list(spec.named_params(node))
+    assert state["index"].dtype == np.int64
+    np.testing.assert_array_equal(state["index"], spec.relative_position_index(3))
+    other = backend.build(node, seed=4)
+    other.load(state)
+    for path, array in other.state().items():
+        np.testing.assert_array_equal(array, state[path], err_msg=path)
+    with pytest.raises(StateError, match="'index' is missing"):
+        other.load({path: array for path, array in state.items() if path != "index"})
+
+
+def test_gradients_of_tokens_and_tables_repeat_bit_for_bit(backend: Backend) -> None:
+    node = spec.graph(
+        "x",
+        ["same = attend(x)", "t = flatten(same)", "more = prepend(t, token)", "placed = add(more, position)",
+         "y = scale(placed, factor)"],
+        "y",
+        {"attend": attending(5, 3, 12), "flatten": spec.FlattenSpace(), "prepend": spec.PrependToken(),
+         "add": spec.AddPosition(), "scale": spec.Rescale()},
+        {"token": spec.Param((1, 1, 12), spec.Normal(1.0)), "position": spec.Param((1, 16 * 9 + 1, 12), spec.Normal(1.0)),
+         "factor": spec.Param((2, 12, 1, 1), spec.Normal(1.0))},
+    )  # fmt: skip
+    random = np.random.default_rng(0)
+    x, cotangent = (random.normal(size=shape).astype(np.float32) for shape in ((2, 12, 16, 9), (2, 12, 145)))
+    model = backend.build(node)
+    first = model.vjp(x, cotangent)
+    for _ in range(8):
+        again = model.vjp(x, cotangent)
+        for path, gradient in {"": first.dx, **first.dparams}.items():
+            np.testing.assert_array_equal(again.dparams[path] if path else again.dx, gradient, err_msg=path)
+
+
+def test_attention_keeps_its_arguments_alone(backend: Backend, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And neither the logits nor the weights, which have heads times tokens numbers for each token."""
+    from acon_megengine import gradient
+    from megengine import Tensor
+
+    kept = []
+    own = gradient._Custom.backward
+
+    def backward(self, g):  # type: ignore[no-untyped-def]
+        held = [each for value in vars(self).values() for each in (value if isinstance(value, tuple | list) else [value])]
+        kept.append(sum(int(np.prod(each.shape)) for each in held if isinstance(each, Tensor)))
+        return own(self, g)
+
+    monkeypatch.setattr(gradient._Custom, "backward", backward)
+    backend.build(spec.Attention(2)).vjp(np.ones((3, 12, 70), np.float32), np.ones((3, 4, 70), np.float32))
+    assert kept == [3 * 12 * 70]
+
+
+EMPTY = [
+    (spec.PadToMultiple(4), (0, 3, 5, 6)), (spec.FlattenSpace(), (0, 3, 5, 6)), (spec.SelectToken(1), (0, 3, 5)),
+    (spec.SpaceToChannels(), (0, 3, 5, 6)), (spec.Attention(2), (0, 12, 5)), (spec.Dropout(0.3), (0, 3, 5)),
+    (spec.DropPath(0.3), (0, 3, 5)), (spec.Linear(3, 4), (0, 3, 5)), (spec.LayerNorm(3), (0, 3, 5)),
+    (attending(), (0, 6, 5, 7)),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("node", "shape"), EMPTY, ids=lambda value: type(value).__name__)
+@pytest.mark.parametrize("train", [False, True])
+def test_an_empty_batch(backend: Backend, node: spec.Node, shape: tuple[int, ...], train: bool) -> None:
+    (expected,) = node.out_shapes(shape)
+    back = backend.build(node).vjp(np.zeros(shape, np.float32), np.zeros(expected, np.float32), train=train)
+    assert back.y.shape == expected
+    assert back.dx.shape == shape
+    assert all((gradient == 0).all() for gradient in back.dparams.values())
+
+
+# Shapes that would broadcast, or come out as other shapes.
+UNFIT = [
+    (spec.Add(), [(2, 3, 4, 5), (1, 3, 1, 1)]), (spec.Rescale(), [(2, 3, 4, 5), (1, 3, 1, 1)]),
+    (spec.PrependToken(), [(2, 3, 4), (2, 1, 3)]), (spec.AddPosition(), [(2, 3, 4), (1, 1, 3)]),
+    (spec.Maximum(), [(2, 3, 4), (2, 3, 1)]), (spec.Linear(3, 2), [(3, 4, 3)]),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("node", "shapes"), UNFIT, ids=lambda value: type(value).__name__)
+def test_values_that_do_not_fit_are_refused(node: spec.Node, shapes: list[tuple[int, ...]]) -> None:
+    import megengine as mge
+    from acon_megengine.build import Place, make
+
+    with pytest.raises(SpecError, match=f"{type(node).__name__}: expected"):
+        make(node, Place())(*(mge.Tensor(np.ones(shape, np.float32)) for shape in shapes))
+
+
+def test_a_trace_holds_for_other_batch_sizes() -> None:
+    import megengine as mge
+    from acon_megengine.build import Place, make
+    from megengine.jit import trace
+
+    module = make(attending(), Place())
+    random = np.random.default_rng(0)
+    for parameter in module.parameters():
+        parameter._reset(mge.Tensor(random.normal(size=parameter.shape).astype(np.float32)))
+    run = trace(module, symbolic=True)
+    for size in (3, 2, 4):
+        x = mge.Tensor(random.normal(size=(size, 6, 5, 7)).astype(np.float32))
+        np.testing.assert_allclose(run(x).numpy(), module(x).numpy(), rtol=1e-5, atol=1e-6)
