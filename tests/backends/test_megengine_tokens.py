@@ -1,4 +1,4 @@
-"""The nodes of residual and attending networks in MegEngine beyond their golden cases: chance, memory, empty batches, indices."""
+"""Nodes of residual and attending networks in MegEngine, beyond their golden cases: chance, memory, empty batches, indices."""
 
 from __future__ import annotations
 
