@@ -62,18 +62,21 @@ class AconB(ChannelwiseActivation):
 class AconC(ChannelwiseActivation):
     """ACON-C: y = (p1 - p2) x sigmoid(beta (p1 - p2) x) + p2 x, with p1, p2, beta learnt per channel.
 
-    `channels`: C. `p1`, `p2`, `beta`: (1, C, 1, 1), no weight decay. `init`: `published` (p1, p2 ~ N(0, 1), beta = 1, the
-    released code) or `paper` (p1 = 1, p2 = 0, beta = 1, so that it starts as SiLU). (N, C, ...) -> the same; smooth, no
-    kinks. Raises SpecError when `channels` is not bound. Source: Ma et al. 2021, section 3.2; nmaac/acon acon.py.
+    `channels`: C. `p1`, `p2`, `beta`: (1, C, 1, 1), or (1, 1, 1, 1) when `shared`, one number for all channels; no weight
+    decay. `init`: `published` (p1, p2 ~ N(0, 1), beta = 1, the released code) or `paper` (p1 = 1, p2 = 0, beta = 1, so that
+    it starts as SiLU). (N, C, ...) -> the same; smooth, no kinks. Raises SpecError when `channels` is not bound.
+    Source: Ma et al. 2021, section 3.2; nmaac/acon acon.py. Shared: what RepAct's tables call ACONC.
     """
 
     init: InitName = "published"
+    shared: bool = False
 
     def make_graph(self) -> Graph:
+        size = 1 if self.shared else self.width
         params = {
-            "p1": _slope(self.width, self.init, 1.0),
-            "p2": _slope(self.width, self.init, 0.0),
-            "beta": _per_channel(self.width, Constant(1.0)),
+            "p1": _slope(size, self.init, 1.0),
+            "p2": _slope(size, self.init, 0.0),
+            "beta": _per_channel(size, Constant(1.0)),
         }
         return graph("x", ["y = acon(x, p1, p2, beta)"], "y", {"acon": Acon()}, params)
 

@@ -74,8 +74,12 @@ def _negative(old: Node, state: Mapping[str, NDArray]) -> NDArray | None:
 def _into_acon(
     gate: NDArray | None, negative: NDArray | None, new: spec.AconA | spec.AconB | spec.AconC, beta: float
 ) -> Preserved | None:
+    shape = new.params["beta"].shape
+    if any(values is not None and values.size > shape[1] for values in (gate, negative)):
+        return None
+
     def filled(value: NDArray | float) -> NDArray:
-        return np.broadcast_to(np.reshape(value, (1, -1, 1, 1)), (1, new.width, 1, 1))
+        return np.broadcast_to(np.reshape(value, (1, -1, 1, 1)), shape)
 
     if gate is not None:
         values, bound = {"p1": filled(1.0), "p2": filled(0.0), "beta": filled(gate)}, 0.0

@@ -1,0 +1,142 @@
+"""MobileNetV3 as the RepAct code has it: one activation everywhere, where the paper has ReLU first and HardSwish later."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from acon_core.errors import SpecError
+from acon_core.networks.network import Network
+from acon_core.networks.repact import INPUT, SOURCE, chosen
+from acon_core.spec.activation_base import bind
+from acon_core.spec.graph import Graph, InitRule, graph, sequential
+from acon_core.spec.node import Node
+from acon_core.spec.param import Constant, KaimingNormal, Normal
+from acon_core.spec.pointwise import HardSigmoid, HardSwish, ReLU
+from acon_core.spec.primitives import Add, BatchNorm, Conv2d, Dropout, Flatten, GlobalAvgPool, Linear, Rescale
+from acon_core.spec.repact import RepAct
+
+STEM = 16
+HIDDEN = {"small": 1024, "large": 1280}
+# Kernel, expanded channels, channels, squeeze and excitation, stride: Howard et al. 2019, tables 1 and 2.
+BLOCKS = {
+    "small": (
+        (3, 16, 16, True, 2),
+        (3, 72, 24, False, 2),
+        (3, 88, 24, False, 1),
+        (5, 96, 40, True, 2),
+        (5, 240, 40, True, 1),
+        (5, 240, 40, True, 1),
+        (5, 120, 48, True, 1),
+        (5, 144, 48, True, 1),
+        (5, 288, 96, True, 2),
+        (5, 576, 96, True, 1),
+        (5, 576, 96, True, 1),
+    ),
+    "large": (
+        (3, 16, 16, False, 1),
+        (3, 64, 24, False, 2),
+        (3, 72, 24, False, 1),
+        (5, 72, 40, True, 2),
+        (5, 120, 40, True, 1),
+        (5, 120, 40, True, 1),
+        (3, 240, 80, False, 2),
+        (3, 200, 80, False, 1),
+        (3, 184, 80, False, 1),
+        (3, 184, 80, False, 1),
+        (3, 480, 112, True, 1),
+        (3, 672, 112, True, 1),
+        (5, 672, 160, True, 2),
+        (5, 960, 160, True, 1),
+        (5, 960, 160, True, 1),
+    ),
+}
+
+INIT_RULES = (
+    InitRule(Conv2d, "weight", KaimingNormal("out")),
+    InitRule(Conv2d, "bias", Constant(0.0)),
+    InitRule(Linear, "weight", Normal(0.01)),
+    InitRule(Linear, "bias", Constant(0.0)),
+)
+
+
+def mobilenet_v3(size: str = "small", act: Node | str = RepAct(), num_classes: int = 1000) -> Network:
+    """MobileNetV3 of `size` "small" or "large", for input of any size; dropout 0.2 before the last layer.
+
+    `act`: an activation spec, or its name, after every expansion and depthwise convolution, the stem and the last
+    convolution: 23 places in small, 31 in large. Squeeze-and-excitation keeps ReLU and the hard sigmoid, the classifier
+    HardSwish. The norms of the backbone have eps 0.001 and decay 0.99, those inside an activation its own.
+    (N, 3, H, W) -> (N, num_classes). Raises SpecError for another size. Source: Howard et al. 2019; RepAct's mobilenetV3.py.
+    """
+    if size not in BLOCKS:
+        raise SpecError(f"mobilenet_v3: expected a size in {', '.join(BLOCKS)}, found {size!r}")
+    act = chosen("mobilenet_v3", act, num_classes)
+    layers: list[Node] = [convolution(3, STEM, 3, act, stride=2)]
+    ends, channels = [0], STEM
+    for kernel, expanded, outputs, squeezed, stride in BLOCKS[size]:
+        # A stage ends before the next block that halves the image.
+        ends[-1:] = [ends[-1], len(layers)] if stride == 2 else [len(layers)]
+        layers.append(block(channels, expanded, outputs, kernel, stride, squeezed, act))
+        channels = outputs
+    last, hidden = 6 * channels, HIDDEN[size]
+    network = sequential(
+        features=sequential(*layers, convolution(channels, last, 1, act)),
+        avgpool=GlobalAvgPool(),
+        flatten=Flatten(),
+        classifier=sequential(Linear(last, hidden), HardSwish(), Dropout(0.2), Linear(hidden, num_classes)),
+    )
+    return Network(
+        name=f"repact/mobilenet_v3_{size}",
+        activation=act,
+        num_classes=num_classes,
+        graph=replace(network, init_rules=INIT_RULES),
+        stages={
+            **{f"stage{stage}" if stage else "stem": f"features.{end}" for stage, end in enumerate(ends)},
+            "conv_last": f"features.{len(layers)}",
+        },
+        head="classifier.3",
+        input=INPUT,
+        source=f"Howard et al. 2019 (MobileNetV3), {SOURCE}",
+    )
+
+
+def convolution(inputs: int, outputs: int, kernel: int, act: Node | None, stride: int = 1, groups: int = 1) -> Graph:
+    """Convolution without bias that keeps the size at stride 1, norm, and the activation where there is one."""
+    activation = () if act is None else (bind(act, outputs),)
+    return sequential(
+        Conv2d(inputs, outputs, kernel, stride, (kernel - 1) // 2, groups=groups, bias=False),
+        BatchNorm(outputs, eps=0.001, decay=0.99),
+        *activation,
+    )
+
+
+def block(inputs: int, expanded: int, outputs: int, kernel: int, stride: int, squeezed: bool, act: Node) -> Graph:
+    """Expanded, depthwise, squeezed, projected; added to x where it can be. (N, inputs, H, W) -> (N, outputs, H', W')."""
+    layers: list[Node] = [] if expanded == inputs else [convolution(inputs, expanded, 1, act)]
+    layers.append(convolution(expanded, expanded, kernel, act, stride, groups=expanded))
+    if squeezed:
+        layers.append(squeeze_and_excitation(expanded))
+    inner = sequential(*layers, convolution(expanded, outputs, 1, None))
+    if stride == 1 and inputs == outputs:
+        return graph("x", ["made = block(x)", "y = add(made, x)"], "y", {"block": inner, "add": Add()})
+    return sequential(block=inner)
+
+
+def squeeze_and_excitation(channels: int) -> Graph:
+    """x times hardsigmoid(fc2(relu(fc1(mean over space)))). (N, C, H, W) -> the same. Source: Hu et al. 2018."""
+    hidden = divisible(channels // 4)
+    children: dict[str, Node] = {
+        "fc1": Conv2d(channels, hidden, 1),
+        "fc2": Conv2d(hidden, channels, 1),
+        "mean": GlobalAvgPool(),
+        "relu": ReLU(),
+        "gate": HardSigmoid(),
+        "rescale": Rescale(),
+    }
+    program = ["m = mean(x)", "a = fc1(m)", "r = relu(a)", "b = fc2(r)", "factor = gate(b)", "y = rescale(x, factor)"]
+    return graph("x", program, "y", children)
+
+
+def divisible(channels: int) -> int:
+    """The nearest multiple of 8, or the next where that would take away more than a tenth."""
+    nearest = max(8, (channels + 4) // 8 * 8)
+    return nearest + 8 if nearest < 0.9 * channels else nearest

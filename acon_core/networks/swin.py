@@ -1,0 +1,130 @@
+"""Swin Transformer as the RepAct code has it, with any activation in its MLPs; its tokens stay images, (N, C, H, W)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from acon_core.errors import SpecError
+from acon_core.networks.network import Network
+from acon_core.networks.repact import INPUT, SOURCE, chosen
+from acon_core.spec.activation_base import bind
+from acon_core.spec.graph import Graph, InitRule, graph, sequential
+from acon_core.spec.node import Node
+from acon_core.spec.param import Constant, Normal, Param, Values
+from acon_core.spec.primitives import Add, Conv2d, DropPath, Flatten, GlobalAvgPool, LayerNorm, Linear
+from acon_core.spec.repact import RepAct
+from acon_core.spec.tokens import (
+    PadToMultiple,
+    SpaceToChannels,
+    WindowAttention,
+    WindowMerge,
+    WindowPartition,
+    relative_position_index,
+)
+
+PATCH = 4
+WINDOW = 7
+WIDTH = 96
+DEPTHS = (2, 2, 6, 2)
+HEADS = (3, 6, 12, 24)
+DROP_PATH = 0.1
+
+# Published as normal values cut off at +-2, which for this deviation are a hundred of them: no value is ever cut.
+NARROW = Normal(0.02)
+
+INIT_RULES = (InitRule(Linear, "weight", NARROW), InitRule(Linear, "bias", Constant(0.0)))
+
+
+def swin_tiny(act: Node | str = RepAct(), num_classes: int = 1000, depths: Sequence[int] = DEPTHS) -> Network:
+    """Swin-T: patches of 4 pixels, windows of 7 patches, every second block's shifted by 3, for input of any size.
+
+    `act`: an activation spec, or its name, between the two layers of each block's MLP, at its hidden width: 12 places.
+    `depths`: blocks in each of the four stages. Stochastic depth rises evenly from 0 at the first block to 0.1 at the last.
+    An image whose height or width 4 does not divide gets zeros below and to the right up to the next multiple; the published
+    code adds a whole patch along an axis that 4 divides when it does not divide the other one, which is not copied.
+    (N, 3, H, W) -> (N, num_classes). Source: Liu et al. 2021; RepAct's swinTransformer.py.
+    """
+    if len(depths) != len(HEADS) or min(depths) < 1:
+        raise SpecError(f"swin_tiny: expected {len(HEADS)} depths of at least one block, found {tuple(depths)}")
+    act = chosen("swin_tiny", act, num_classes)
+    stages = []
+    for index, (depth, heads) in enumerate(zip(depths, HEADS, strict=True)):
+        before = sum(depths[:index])
+        rates = [DROP_PATH * place / max(sum(depths) - 1, 1) for place in range(before, before + depth)]
+        width = WIDTH * 2**index
+        merging = {"downsample": patch_merging(width)} if index + 1 < len(HEADS) else {}
+        blocks = sequential(*(block(width, heads, WINDOW // 2 * (i % 2), rate, act) for i, rate in enumerate(rates)))
+        stages.append(sequential(blocks=blocks, **merging))
+    last = WIDTH * 2 ** (len(HEADS) - 1)
+    network = sequential(
+        patch_embed=sequential(pad=PadToMultiple(PATCH), proj=Conv2d(3, WIDTH, PATCH, PATCH), norm=LayerNorm(WIDTH)),
+        layers=sequential(*stages),
+        norm=LayerNorm(last),
+        avgpool=GlobalAvgPool(),
+        flatten=Flatten(),
+        head=Linear(last, num_classes),
+    )
+    return Network(
+        name="repact/swin_tiny_patch4_window7_224",
+        activation=act,
+        num_classes=num_classes,
+        graph=replace(network, init_rules=INIT_RULES),
+        stages={"stem": "patch_embed", **{f"stage{index + 1}": f"layers.{index}.blocks" for index in range(len(stages))}},
+        head="head",
+        input=INPUT,
+        source=f"Liu et al. 2021 (Swin), {SOURCE}",
+    )
+
+
+def block(width: int, heads: int, shift: int, rate: float, act: Node) -> Graph:
+    """x plus attention of its norm, plus the MLP of that sum's norm, each dropped at `rate`. (N, C, H, W) -> the same."""
+    children: dict[str, Node] = {
+        "norm1": LayerNorm(width),
+        "attn": attention(width, heads, shift),
+        "drop_path1": DropPath(rate),
+        "add1": Add(),
+        "norm2": LayerNorm(width),
+        "mlp": sequential(fc1=Linear(width, 4 * width), act=bind(act, 4 * width), fc2=Linear(4 * width, width)),
+        "drop_path2": DropPath(rate),
+        "add2": Add(),
+    }
+    program = [
+        "a = norm1(x)", "b = attn(a)", "c = drop_path1(b)", "attended = add1(x, c)",
+        "d = norm2(attended)", "e = mlp(d)", "f = drop_path2(e)", "y = add2(attended, f)",
+    ]  # fmt: skip
+    return graph("x", program, "y", children)
+
+
+def attention(width: int, heads: int, shift: int) -> Graph:
+    """Attention inside of windows, with a learnt bias for each relative position. (N, C, H, W) -> the same.
+
+    `relative_position_index` says which bias is whose. It follows from the window, and the published state holds it.
+    """
+    index = relative_position_index(WINDOW)
+    params = {
+        "relative_position_bias_table": Param(((2 * WINDOW - 1) ** 2, heads), NARROW),
+        "relative_position_index": Param(index.shape, Values(tuple(index.ravel().tolist())), kind="derived", dtype="int64"),
+    }
+    children: dict[str, Node] = {
+        "qkv": Linear(width, 3 * width),
+        "proj": Linear(width, width),
+        "partition": WindowPartition(WINDOW, shift),
+        "attend": WindowAttention(WINDOW, shift, heads),
+        "merge": WindowMerge(WINDOW, shift),
+    }
+    program = [
+        "windows = partition(x)", "t = qkv(windows)", "a = attend(t, relative_position_bias_table, x)", "p = proj(a)",
+        "y = merge(p, x)",
+    ]  # fmt: skip
+    return graph("x", program, "y", children, params)
+
+
+def patch_merging(width: int) -> Graph:
+    """Each 2x2 square of patches as one. (N, C, H, W) -> (N, 2 C, H / 2, W / 2), rounded up."""
+    children: dict[str, Node] = {
+        "reduction": Linear(4 * width, 2 * width, bias=False),
+        "norm": LayerNorm(4 * width),
+        "squares": SpaceToChannels(),
+    }
+    return graph("x", ["s = squares(x)", "n = norm(s)", "y = reduction(n)"], "y", children)

@@ -1,0 +1,117 @@
+"""Vision Transformer as the RepAct code has it, with any activation that tokens have a meaning for in its MLPs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from acon_core.errors import SpecError
+from acon_core.networks.network import Network
+from acon_core.networks.repact import INPUT, SOURCE, chosen
+from acon_core.spec.activation_base import ChannelwiseActivation, bind
+from acon_core.spec.activations import activation_name
+from acon_core.spec.graph import Graph, InitRule, Layer, graph, sequential
+from acon_core.spec.node import Node
+from acon_core.spec.param import Constant, KaimingNormal, Normal, Param, Shape
+from acon_core.spec.primitives import Add, Conv2d, LayerNorm, Linear, check
+from acon_core.spec.repact import RepAct
+from acon_core.spec.tokens import AddPosition, Attention, FlattenSpace, PrependToken, SelectToken
+
+PATCH = 16
+WIDTH = 768
+DEPTH = 12
+HEADS = 12
+EPS = 1e-6
+
+# Published as normal values cut off at +-2, a hundred deviations and more away: no value is ever cut.
+INIT_RULES = (
+    InitRule(Linear, "weight", Normal(0.01)),
+    InitRule(Linear, "bias", Constant(0.0)),
+    InitRule(Conv2d, "weight", KaimingNormal("out")),
+    InitRule(Conv2d, "bias", Constant(0.0)),
+)
+
+
+def vit_base(act: Node | str = RepAct(), num_classes: int = 1000, image_size: int = 224, depth: int = DEPTH) -> Network:
+    """ViT-B/16: patches of 16 pixels as tokens, a class token, learnt positions. Nothing is dropped in training, as published.
+
+    `act`: an activation spec, or its name, between the two layers of each block's MLP, at its hidden width: 12 places. Those
+    that look at an image around each pixel (FReLU, ACON-FReLU) are refused: tokens have no space. `image_size`: height and
+    width in pixels, from which the number of positions follows; no other size runs. `depth`: blocks.
+    (N, 3, image_size, image_size) -> (N, num_classes). Raises SpecError for a size that 16 does not divide.
+    Source: Dosovitskiy et al. 2021; RepAct's vitModel.py.
+    """
+    if image_size < PATCH or image_size % PATCH:
+        raise SpecError(f"vit_base: expected an image_size that {PATCH} divides, found {image_size}")
+    if depth < 1:
+        raise SpecError(f"vit_base: expected at least one block, found depth {depth}")
+    act = chosen("vit_base", act, num_classes)
+    if isinstance(act, ChannelwiseActivation) and act.rank not in (None, 3):
+        raise SpecError(
+            f"vit_base: {activation_name(act)} takes images (N, C, H, W), and tokens (N, C, L) have no space; take another "
+            "activation, or a network whose values are images, such as repact/swin_tiny_patch4_window7_224"
+        )
+    narrow = Normal(0.02)
+    params = {
+        "cls_token": Param((1, 1, WIDTH), narrow),
+        "pos_embed": Param((1, 1 + (image_size // PATCH) ** 2, WIDTH), narrow),
+    }
+    children: dict[str, Node] = {
+        "patch_embed": PatchEmbed(image_size),
+        "blocks": sequential(*(block(act) for _ in range(depth))),
+        "norm": LayerNorm(WIDTH, EPS),
+        "head": Linear(WIDTH, num_classes),
+        "flatten": FlattenSpace(),
+        "prepend": PrependToken(),
+        "position": AddPosition(),
+        "select": SelectToken(0),
+    }
+    program = [
+        "patches = patch_embed(x)", "tokens = flatten(patches)", "with_class = prepend(tokens, cls_token)",
+        "placed = position(with_class, pos_embed)", "blocks = blocks(placed)", "norm = norm(blocks)", "first = select(norm)",
+        "head = head(first)",
+    ]  # fmt: skip
+    return Network(
+        name="repact/vit_base_patch16_224",
+        activation=act,
+        num_classes=num_classes,
+        graph=graph("x", program, "head", children, params, INIT_RULES),
+        stages={f"stage{quarter}": f"blocks.{-(-depth * quarter // 4) - 1}" for quarter in (1, 2, 3, 4)},
+        head="head",
+        input=replace(INPUT, size=image_size),
+        source=f"Dosovitskiy et al. 2021 (ViT), {SOURCE}",
+    )
+
+
+@dataclass(frozen=True)
+class PatchEmbed(Layer):
+    """Patches of 16 pixels as one value of 768 channels each. (N, 3, S, S), S = `image_size` -> (N, 768, S / 16, S / 16).
+
+    Raises SpecError for another size: the positions would not be those that were learnt, even where there are as many.
+    """
+
+    image_size: int
+
+    def make_graph(self) -> Graph:
+        return sequential(proj=Conv2d(3, WIDTH, PATCH, PATCH))
+
+    def out_shapes(self, *shapes: Shape) -> tuple[Shape, ...]:
+        (x,) = shapes
+        expected = f"an image (N, 3, {self.image_size}, {self.image_size}); vit_base(image_size=...) makes it for another size"
+        check(x[1:] == (3, self.image_size, self.image_size), self, expected, x)
+        return super().out_shapes(x)
+
+
+def block(act: Node) -> Graph:
+    """x plus attention of its norm, plus the MLP of that sum's norm. (N, C, L) -> the same."""
+    children: dict[str, Node] = {
+        "norm1": LayerNorm(WIDTH, EPS),
+        "attn": sequential(qkv=Linear(WIDTH, 3 * WIDTH), attend=Attention(HEADS), proj=Linear(WIDTH, WIDTH)),
+        "add1": Add(),
+        "norm2": LayerNorm(WIDTH, EPS),
+        "mlp": sequential(fc1=Linear(WIDTH, 4 * WIDTH), act=bind(act, 4 * WIDTH), fc2=Linear(4 * WIDTH, WIDTH)),
+        "add2": Add(),
+    }
+    program = [
+        "a = norm1(x)", "b = attn(a)", "attended = add1(x, b)", "c = norm2(attended)", "d = mlp(c)", "y = add2(attended, d)",
+    ]  # fmt: skip
+    return graph("x", program, "y", children)
