@@ -113,8 +113,8 @@ class Linear(M.Linear):
             return self._of_rows(x)
         # Every position a row, for one product of matrices: one a sample would sum the weight's gradient over the batch.
         _, _, *space = spec.Linear(self.in_features, self.out_features).out_shapes(x._tuple_shape)[0]
-        rows = F.reshape(move_axis(x, 1, -1), (tokens.batch(x), self.in_features))
-        return move_axis(F.reshape(self._of_rows(rows), (tokens.batch(x), *space, self.out_features)), -1, 1)
+        rows = F.reshape(move_axis(x, 1, -1), (-1, self.in_features))
+        return move_axis(F.reshape(self._of_rows(rows), (-1, *space, self.out_features)), -1, 1)
 
     def _of_rows(self, x: Tensor) -> Tensor:
         y = F.linear(x, self.weight)

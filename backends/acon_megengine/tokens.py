@@ -1,4 +1,7 @@
-"""The functions of the vision transformers' nodes on MegEngine tensors. Tokens are (N, C, L), windows are batches of tokens."""
+"""The functions of the vision transformers' nodes on MegEngine tensors. Tokens are (N, C, L), windows are batches of tokens.
+
+Shapes are told with -1 for the batch, so that a trace holds for batches of any size.
+"""
 
 from __future__ import annotations
 
@@ -12,11 +15,6 @@ from numpy.typing import NDArray
 
 from acon_core import spec
 from acon_megengine.gradient import custom, shift_by
-
-
-def batch(x: Tensor) -> int:
-    """The batch's size as `reshape` takes it: -1, so that a trace holds for any, and 0 where nothing would tell it."""
-    return -1 if x._tuple_shape[0] else 0
 
 
 def _turned(x: Tensor) -> Tensor:
@@ -42,7 +40,7 @@ def pad_to_multiple(x: Tensor, size: int) -> Tensor:
 def flatten_space(x: Tensor) -> Tensor:
     """(N, C, H, W) -> (N, C, H W)."""
     _, channels, height, width = x._tuple_shape
-    return F.reshape(x, (batch(x), channels, height * width))
+    return F.reshape(x, (-1, channels, height * width))
 
 
 def prepend_token(x: Tensor, token: Tensor) -> Tensor:
@@ -81,26 +79,26 @@ def _attend(qkv: Tensor, heads: int, bias: Tensor | float, far: NDArray[np.float
 
     def parts(qkv: Tensor, bias: Tensor | float) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """q, k, v, each (N, heads, C / heads, L), and the weights (N, heads, L, L)."""
-        told = F.reshape(qkv, (batch(qkv), 3, heads, width, length))
+        told = F.reshape(qkv, (-1, 3, heads, width, length))
         q, k, v = told[:, 0], told[:, 1], told[:, 2]
         logits = F.matmul(q * scale, k, transpose_a=True) + bias
         if far is not None:
-            by_window = F.reshape(logits, (batch(qkv), len(far), heads, length, length)) + Tensor(far[:, None])
-            logits = F.reshape(by_window, (batch(qkv), heads, length, length))
+            by_window = F.reshape(logits, (-1, len(far), heads, length, length)) + Tensor(far[:, None])
+            logits = F.reshape(by_window, (-1, heads, length, length))
         return q, k, v, F.softmax(logits, -1)
 
     def value(qkv: Tensor, bias: Tensor | float) -> Tensor:
         _, _, v, weights = parts(qkv, bias)
-        return F.reshape(F.matmul(v, weights, transpose_b=True), (batch(qkv), channels // 3, length))
+        return F.reshape(F.matmul(v, weights, transpose_b=True), (-1, channels // 3, length))
 
     def gradient(g: Tensor, qkv: Tensor, bias: Tensor | float) -> tuple[Tensor, Tensor]:
         q, k, v, weights = parts(qkv, bias)
-        g = F.reshape(g, (batch(qkv), heads, width, length))
+        g = F.reshape(g, (-1, heads, width, length))
         dweights = F.matmul(g, v, transpose_a=True)
         dlogits = weights * (dweights - F.sum(dweights * weights, -1, keepdims=True))
         dq, dk = F.matmul(k * scale, dlogits, transpose_b=True), F.matmul(q * scale, dlogits)
         told = F.stack([dq, dk, F.matmul(g, weights)], 1)
-        return F.reshape(told, (batch(qkv), channels, length)), dlogits
+        return F.reshape(told, (-1, channels, length)), dlogits
 
     return custom(value, gradient, qkv, bias)
 
@@ -139,14 +137,14 @@ def window_partition(x: Tensor, window: int, shift: int) -> Tensor:
     channels = x._tuple_shape[1]
     down, across = spec.Windowed(window, shift).grid(x._tuple_shape)
     moved = _moved(_grown(x, down * window, across * window), shift)
-    squares = F.transpose(F.reshape(moved, (batch(x), channels, down, window, across, window)), (0, 2, 4, 1, 3, 5))
-    return F.reshape(squares, (batch(x), channels, window * window))
+    squares = F.transpose(F.reshape(moved, (-1, channels, down, window, across, window)), (0, 2, 4, 1, 3, 5))
+    return F.reshape(squares, (-1, channels, window * window))
 
 
 def window_merge(x: Tensor, image: Tensor, window: int, shift: int) -> Tensor:
     """Windows (N windows, C, window^2) as the image (N, C, H, W) that `window_partition` took apart."""
     channels, (height, width) = x._tuple_shape[1], image._tuple_shape[2:]
     down, across = spec.Windowed(window, shift).grid(image._tuple_shape)
-    squares = F.transpose(F.reshape(x, (batch(x), down, across, channels, window, window)), (0, 3, 1, 4, 2, 5))
-    moved = F.reshape(squares, (batch(x), channels, down * window, across * window))
+    squares = F.transpose(F.reshape(x, (-1, down, across, channels, window, window)), (0, 3, 1, 4, 2, 5))
+    moved = F.reshape(squares, (-1, channels, down * window, across * window))
     return _moved(moved, -shift)[:, :, :height, :width]

@@ -72,27 +72,6 @@ def test_an_index_that_megengine_cannot_hold_is_made_again_from_the_spec(backend
         other.load({path: array for path, array in state.items() if path != "index"})
 
 
-def test_gradients_of_tokens_and_tables_repeat_bit_for_bit(backend: Backend) -> None:
-    node = spec.graph(
-        "x",
-        ["same = attend(x)", "t = flatten(same)", "more = prepend(t, token)", "placed = add(more, position)",
-         "y = scale(placed, factor)"],
-        "y",
-        {"attend": attending(5, 3, 12), "flatten": spec.FlattenSpace(), "prepend": spec.PrependToken(),
-         "add": spec.AddPosition(), "scale": spec.Rescale()},
-        {"token": spec.Param((1, 1, 12), spec.Normal(1.0)), "position": spec.Param((1, 16 * 9 + 1, 12), spec.Normal(1.0)),
-         "factor": spec.Param((2, 12, 1, 1), spec.Normal(1.0))},
-    )  # fmt: skip
-    random = np.random.default_rng(0)
-    x, cotangent = (random.normal(size=shape).astype(np.float32) for shape in ((2, 12, 16, 9), (2, 12, 145)))
-    model = backend.build(node)
-    first = model.vjp(x, cotangent)
-    for _ in range(8):
-        again = model.vjp(x, cotangent)
-        for path, gradient in {"": first.dx, **first.dparams}.items():
-            np.testing.assert_array_equal(again.dparams[path] if path else again.dx, gradient, err_msg=path)
-
-
 def test_attention_keeps_its_arguments_alone(backend: Backend, monkeypatch: pytest.MonkeyPatch) -> None:
     """And neither the logits nor the weights, which have heads times tokens numbers for each token."""
     from acon_megengine import gradient
