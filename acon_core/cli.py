@@ -162,12 +162,12 @@ def run(
 def summary(
     network: Annotated[str, typer.Argument(help="A registry name, or package.module:function.")],
     act: ActOption = None,
-    classes: Annotated[int, typer.Option(help="Number of classes.")] = 1000,
+    classes: Annotated[int | None, typer.Option(help="Number of classes, if not the published.")] = None,
     size: Annotated[int | None, typer.Option(help="Height and width of the input in pixels.")] = None,
     layers: Annotated[bool, typer.Option("--layers", help="Layer by layer.")] = False,
 ) -> None:
     """Exact parameters, MACs, state keys and sizes of a network, from its spec alone."""
-    made = networks.create(network, act or "acon_c", classes)
+    made = networks.create(network, act, classes)
     shape = (1, 3, size, size) if size else made.input_shape
     counts = count(made.graph, shape)
     out.print(f"{describe(made)}, input {shape}", markup=False)
@@ -178,15 +178,7 @@ def summary(
             table.add_row(row.path, row.kind, shapes, f"{row.parameters:,}", f"{row.macs:,}")
         out.print(table)
     weights = sum(4 * int(np.prod(param.shape)) for param in named_params(made.graph).values() if not param.integer)
-    for label, value in (
-        ("parameters", counts.parameters),
-        ("of which conv and linear weights (what published tables count)", counts.decayed),
-        ("of which conv biases", counts.biases),
-        ("running statistics", counts.buffers),
-        ("state keys", counts.state_keys),
-        ("MACs (conv and linear)", counts.macs),
-        ("bytes in float32", weights),
-    ):
+    for label, value in {**counts.labelled(), "bytes in float32": weights}.items():
         out.print(f"{label}: {value:,}", markup=False)
 
 

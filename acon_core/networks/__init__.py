@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import importlib
+import inspect
 from collections.abc import Callable
 from functools import partial
 from typing import Any
 
 from acon_core.errors import SpecError
+from acon_core.networks.dcn import dcn
+from acon_core.networks.mobilenet_v3 import mobilenet_v3
 from acon_core.networks.network import InputContract, Network
+from acon_core.networks.repact_shufflenet_v2 import repact_shufflenet_v2
+from acon_core.networks.resnet import resnet
 from acon_core.networks.shufflenet_v2 import shufflenet_v2
-from acon_core.spec.acon import AconC
+from acon_core.networks.swin import swin_tiny
+from acon_core.networks.tfnet import tfnet
+from acon_core.networks.vit import vit_base
 from acon_core.spec.graph import Graph
 from acon_core.spec.node import Node
 
@@ -19,19 +26,42 @@ NETWORKS: dict[str, Callable[..., Network]] = {
     "acon/shufflenet_v2_x1_0": partial(shufflenet_v2, 1.0),
     "acon/shufflenet_v2_x1_5": partial(shufflenet_v2, 1.5),
     "acon/shufflenet_v2_x2_0": partial(shufflenet_v2, 2.0),
+    "acon/resnet18": partial(resnet, 18),
+    "acon/resnet34": partial(resnet, 34),
+    "acon/resnet50": partial(resnet, 50),
+    "acon/resnet101": partial(resnet, 101),
+    "acon/resnet152": partial(resnet, 152),
+    "acon/tfnet_0_5": partial(tfnet, 0.5),
+    "acon/tfnet_1_0": partial(tfnet, 1.0),
+    "acon/tfnet_1_5": partial(tfnet, 1.5),
+    "acon/tfnet_2_0": partial(tfnet, 2.0),
+    "acon/dcn": dcn,
+    "repact/shufflenet_v2_x0_5": partial(repact_shufflenet_v2, 0.5),
+    "repact/shufflenet_v2_x1_0": partial(repact_shufflenet_v2, 1.0),
+    "repact/mobilenet_v3_small": partial(mobilenet_v3, "small"),
+    "repact/mobilenet_v3_large": partial(mobilenet_v3, "large"),
+    "repact/swin_tiny_patch4_window7_224": swin_tiny,
+    "repact/vit_base_patch16_224": vit_base,
 }
 
 
-def create(name: str, act: Node | str = AconC(), num_classes: int = 1000, **options: Any) -> Network:
+def create(name: str, act: Node | str | None = None, num_classes: int | None = None, **options: Any) -> Network:
     """The network of that name with that activation; `package.module:function` calls a function of the user's own.
 
-    Such a function takes no arguments and returns a Graph or a Network. Raises SpecError for a name that does not exist.
+    `act`, `num_classes`: None is what the network was published with. `options`: of the network's function. A user's own
+    function takes no arguments and returns a Graph or a Network. Raises SpecError for a name or an option that does not exist.
     """
     if ":" in name:
         return _users_own(name)
     if name not in NETWORKS:
         raise SpecError(f"network {name!r} is not known; known: {', '.join(NETWORKS)}, or package.module:function")
-    return NETWORKS[name](act=act, num_classes=num_classes, **options)
+    make = NETWORKS[name]
+    known = inspect.signature(make).parameters
+    unknown = [option for option in options if option not in known]
+    if unknown:
+        raise SpecError(f"network {name!r}: {unknown[0]!r} is not an option; options: {', '.join(known)}")
+    given = {"act": act, "num_classes": num_classes}
+    return make(**{option: value for option, value in given.items() if value is not None}, **options)
 
 
 def _users_own(name: str) -> Network:
@@ -49,4 +79,17 @@ def _users_own(name: str) -> Network:
     return made
 
 
-__all__ = ["NETWORKS", "InputContract", "Network", "create", "shufflenet_v2"]
+__all__ = [
+    "NETWORKS",
+    "InputContract",
+    "Network",
+    "create",
+    "dcn",
+    "mobilenet_v3",
+    "repact_shufflenet_v2",
+    "resnet",
+    "shufflenet_v2",
+    "swin_tiny",
+    "tfnet",
+    "vit_base",
+]

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from acon_core.errors import SpecError
 from acon_core.spec.graph import Graph
 from acon_core.spec.node import Node
 from acon_core.spec.param import Shape
+from acon_core.spec.transforms import select
 
 
 @dataclass(frozen=True)
@@ -33,7 +34,8 @@ class Network:
     """A graph with what the registry knows of it; a user's own network needs the first two alone.
 
     `stages`: names of features to the taps that are those features. `head`: the path of the layer whose outputs are the
-    classes. `input`: what a trained one expects. `source`: the paper and the code that it follows.
+    classes. `input`: what a trained one expects; where that was never said, `size` is the height and width in pixels that it
+    was published with. `source`: the paper and the code that it follows.
     """
 
     name: str
@@ -43,11 +45,27 @@ class Network:
     stages: Mapping[str, str] = field(default_factory=dict)
     head: str | None = None
     input: InputContract | None = None
+    size: int | None = None
     source: str = ""
 
     @property
     def input_shape(self) -> Shape:
         """One image of the size that the network was published with. Raises SpecError where none is known."""
-        if self.input is None:
+        size = self.input.size if self.input else self.size
+        if size is None:
             raise SpecError(f"network {self.name!r} does not say what its input is; set Network.input")
-        return (1, 3, self.input.size, self.input.size)
+        return (1, 3, size, size)
+
+    def features(self, names: Sequence[str]) -> Network:
+        """The same network as a backbone: its outputs are the named stages, in that order, and what only served others is gone.
+
+        `names`: of `stages`. The state is a part of the whole network's, under the same paths. Raises SpecError for a name
+        that is no stage, or no names.
+        """
+        unknown = [name for name in names if name not in self.stages]
+        if unknown or not names:
+            known = ", ".join(self.stages) or "none"
+            raise SpecError(f"network {self.name!r}: no stage {(unknown or ['named'])[0]!r}; stages: {known}")
+        stages = {name: self.stages[name] for name in names}
+        graph = select(self.graph, [self.stages[name] for name in names])
+        return replace(self, graph=graph, num_classes=None, head=None, stages=stages)

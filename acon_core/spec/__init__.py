@@ -17,7 +17,17 @@ from acon_core.spec.gated import (
 )
 from acon_core.spec.graph import Graph, InitRule, Layer, Step, graph, producer, sequential
 from acon_core.spec.node import Node, Rules, join, named_params, walk
-from acon_core.spec.param import Constant, Normal, NormalPerInput, Param, Shape, UniformPerFan, Values
+from acon_core.spec.param import (
+    Constant,
+    KaimingNormal,
+    Normal,
+    NormalPerInput,
+    Param,
+    Shape,
+    UniformPerFan,
+    Values,
+    XavierUniform,
+)
 from acon_core.spec.pointwise import (
     CELU,
     ELU,
@@ -73,7 +83,7 @@ from acon_core.spec.tokens import (
     apart,
     relative_position_index,
 )
-from acon_core.spec.transforms import Counts, Row, count, deterministic, initial_state, lower, summarise
+from acon_core.spec.transforms import Counts, Row, count, deterministic, initial_state, lower, select, summarise
 
 __all__ = [
     "ACTIVATIONS",
@@ -118,6 +128,7 @@ __all__ = [
     "Identity",
     "InitName",
     "InitRule",
+    "KaimingNormal",
     "Layer",
     "LayerNorm",
     "LeakyReLU",
@@ -163,6 +174,7 @@ __all__ = [
     "WindowMerge",
     "WindowPartition",
     "Windowed",
+    "XavierUniform",
     "activation",
     "activation_name",
     "apart",
@@ -181,6 +193,7 @@ __all__ = [
     "parse_activation",
     "producer",
     "relative_position_index",
+    "select",
     "sequential",
     "signature",
     "stated",

@@ -60,6 +60,28 @@ class NormalPerInput:
 
 
 @dataclass(frozen=True)
+class KaimingNormal:
+    """Normal, mean 0, variance 2 / fan: what ReLU halves is made up for. `fan` "in" counts the inputs of one output element,
+    "out" shape[0] times the kernel, whatever the groups. Source: He et al. 2015; PyTorch's `kaiming_normal_`."""
+
+    fan: Literal["in", "out"]
+
+    def draw(self, shape: Shape, random: Stream) -> NDArray[np.float64]:
+        fan = math.prod(shape[1:]) if self.fan == "in" else shape[0] * math.prod(shape[2:])
+        return random.normal(shape, math.sqrt(2.0 / fan))
+
+
+@dataclass(frozen=True)
+class XavierUniform:
+    """Uniform within +-sqrt(6 / (inputs + outputs)) of a linear layer's weight (out, in). Source: Glorot and Bengio 2010;
+    what Paddle's own linear layer starts from."""
+
+    def draw(self, shape: Shape, random: Stream) -> NDArray[np.float64]:
+        bound = math.sqrt(6.0 / (shape[0] + shape[1]))
+        return random.uniform(shape, -bound, bound)
+
+
+@dataclass(frozen=True)
 class UniformPerFan:
     """Uniform within +-1 / sqrt(fan): PyTorch's rule for the weights and the bias of its conv and linear layers."""
 

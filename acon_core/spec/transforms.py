@@ -194,8 +194,9 @@ def summarise(node: Node, *shapes: Shape, path: str = "") -> list[Row]:
 @dataclass(frozen=True)
 class Counts:
     """`parameters`: trainable; `decayed`: those under weight decay, which are the convolution and linear weights (what the
-    published tables print); `biases`: of convolutions; `buffers`: elements of running statistics; `state_keys`: tensors of
-    the state; `macs`: of convolutions and linear layers for the input shape given, and `attention_macs` of attention."""
+    published tables print); `biases`: of convolutions; `buffers`: elements of running statistics and of constants that the
+    state holds; `state_keys`: tensors of the state; `macs`: of convolutions and linear layers for the input shape given, and
+    `attention_macs` of attention."""
 
     parameters: int
     decayed: int
@@ -204,6 +205,18 @@ class Counts:
     state_keys: int
     macs: int
     attention_macs: int
+
+    def labelled(self) -> dict[str, int]:
+        """The counts under the names that tables and the command line give them."""
+        return {
+            "parameters": self.parameters,
+            "conv and linear weights only": self.decayed,
+            "conv biases": self.biases,
+            "buffers": self.buffers,
+            "state keys": self.state_keys,
+            "MACs (conv and linear)": self.macs,
+            "attention MACs": self.attention_macs,
+        }
 
 
 def count(node: Node, *shapes: Shape) -> Counts:
@@ -219,7 +232,7 @@ def count(node: Node, *shapes: Shape) -> Counts:
         parameters=total(lambda _, param: param.kind == "weight"),
         decayed=total(lambda _, param: param.decay),
         biases=total(lambda path, _: path.endswith(".bias") and path.removesuffix(".bias") in convolutions),
-        buffers=total(lambda _, param: param.kind == "statistic"),
+        buffers=total(lambda _, param: param.kind in ("statistic", "derived")),
         state_keys=len(table),
         macs=sum(row.macs for row in rows if row.kind not in ATTENTION),
         attention_macs=sum(row.macs for row in rows if row.kind in ATTENTION),

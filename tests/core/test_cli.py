@@ -40,7 +40,10 @@ def refused(done: subprocess.CompletedProcess[str], *parts: str) -> None:
 
 
 def test_list() -> None:
-    assert acon("list").stdout.split() == [f"acon/shufflenet_v2_x{width}" for width in ("0_5", "1_0", "1_5", "2_0")]
+    listed = [name for name in acon("list").stdout.split() if name.startswith("acon/")]
+    widths = ("0_5", "1_0", "1_5", "2_0")
+    resnets = [f"acon/resnet{depth}" for depth in (18, 34, 50, 101, 152)]
+    assert listed == [*(f"acon/shufflenet_v2_x{w}" for w in widths), *resnets, *(f"acon/tfnet_{w}" for w in widths), "acon/dcn"]
     assert set(spec.ACTIVATIONS) == set(acon("list", "activations").stdout.split())
     assert {"numpy", "torch", "jax", "paddle", "megengine"} == set(acon("list", "backends").stdout.split())
     refused(acon("list", "everything"), "networks, activations, backends")
@@ -62,6 +65,8 @@ def test_summary_has_the_published_counts() -> None:
     assert done.returncode == 0, done.stderr
     for text in ("parameters: 1,686,620", "MACs (conv and linear): 40,776,224", "state keys: 986", "1,657,616"):
         assert text in done.stdout
+    assert "parameters: 158,913\nconv and linear weights only: 158,624\n" in acon("summary", "acon/dcn", "--act", "relu").stdout
+    assert "acon/tfnet_0_5 with acon_frelu(stride=1), 1000 classes" in acon("summary", "acon/tfnet_0_5").stdout
     wide = acon("summary", "acon/shufflenet_v2_x0_5", "--layers", env={**os.environ, "COLUMNS": "150"}).stdout
     assert "features.3.branch_main.0" in wide
 

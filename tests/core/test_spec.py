@@ -19,32 +19,6 @@ from acon_core.random import Stream
 from acon_core.reference.core import evaluate
 from acon_core.spec.transforms import macs
 
-# reference/field.md 5.1: parameters, p1/p2/beta, conv biases, buffers, state keys, conv and linear weights, MACs.
-PUBLISHED = {
-    ("0_5", "relu"): (1_370_768, 0, 3_976, 7_952, 394, 1_357_840, 40_476_448),
-    ("0_5", "acon_c"): (1_379_600, 8_832, 3_976, 7_952, 505, 1_357_840, 40_476_448),
-    ("0_5", "meta_acon"): (1_686_620, 5_888, 7_372, 14_744, 986, 1_657_616, 40_776_224),
-    ("1_0", "relu"): (2_287_850, 0, 8_090, 16_180, 394, 2_262_580, 145_814_296),
-    ("1_0", "acon_c"): (2_304_740, 16_890, 8_090, 16_180, 505, 2_262_580, 145_814_296),
-    ("1_0", "meta_acon"): (2_596_384, 11_260, 14_360, 28_720, 986, 2_541_044, 146_092_760),
-    ("1_5", "relu"): (3_519_440, 0, 11_720, 23_440, 394, 3_483_280, 298_970_656),
-    ("1_5", "acon_c"): (3_543_440, 24_000, 11_720, 23_440, 505, 3_483_280, 298_970_656),
-    ("1_5", "meta_acon"): (3_953_842, 16_000, 20_414, 40_828, 986, 3_875_600, 299_362_976),
-    ("2_0", "relu"): (7_420_458, 0, 16_858, 33_716, 394, 7_368_884, 590_783_000),
-    ("2_0", "acon_c"): (7_455_588, 35_130, 16_858, 33_716, 505, 7_368_884, 590_783_000),
-    ("2_0", "meta_acon"): (8_437_946, 23_420, 29_398, 58_796, 986, 8_325_332, 591_739_448),
-}
-
-
-@pytest.mark.parametrize(("width", "act"), PUBLISHED)
-def test_counts_equal_the_published_ones(width: str, act: str) -> None:
-    network = create(f"acon/shufflenet_v2_x{width}", act)
-    table = spec.named_params(network.graph)
-    gates = sum(np.prod(p.shape) for path, p in table.items() if path.rpartition(".")[2] in ("p1", "p2", "beta"))
-    counts = spec.count(network.graph, network.input_shape)
-    found = (counts.parameters, gates, counts.biases, counts.buffers, counts.state_keys, counts.decayed, counts.macs)
-    assert found == PUBLISHED[width, act]
-
 
 def test_names_order_and_shapes_are_the_published_checkpoint_s() -> None:
     _, file = read_file(DATA / "shufflenetv2_acon_0.5x.pth.tar")
@@ -94,11 +68,7 @@ def test_meta_acon_by_name_has_the_published_reduction(width: float, reduction: 
     assert shufflenet_v2(width, "meta_acon(reduction=4)").activation == spec.MetaAconC(reduction=4)
 
 
-def test_dropout_is_at_the_widest_alone_and_deterministic_takes_it_out() -> None:
-    rates = {
-        name: [node.rate for _, node in spec.walk(create(name).graph) if isinstance(node, spec.Dropout)] for name in NETWORKS
-    }
-    assert rates == {name: [0.2] if name.endswith("2_0") else [] for name in NETWORKS}
+def test_deterministic_takes_dropout_out() -> None:
     wide = create("acon/shufflenet_v2_x2_0", "meta_acon").graph
     still = spec.deterministic(wide)
     assert [node.rate for _, node in spec.walk(still) if isinstance(node, spec.Dropout)] == [0.0]

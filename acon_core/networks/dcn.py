@@ -1,0 +1,60 @@
+"""The small network of the Paddle notebook on ACON: four convolutions and two linear layers for images of 32 by 32."""
+
+from __future__ import annotations
+
+from acon_core.errors import SpecError
+from acon_core.networks.network import Network
+from acon_core.spec.acon import AconC
+from acon_core.spec.activation_base import bind
+from acon_core.spec.activations import parse_activation
+from acon_core.spec.graph import Graph, InitRule, sequential
+from acon_core.spec.node import Node
+from acon_core.spec.param import Constant, KaimingNormal, XavierUniform
+from acon_core.spec.pointwise import ReLU
+from acon_core.spec.primitives import Conv2d, Flatten, Linear
+
+SIZE = 32
+
+# What Paddle's own layers start from; PyTorch's differ.
+INIT_RULES = (
+    InitRule(Conv2d, "weight", KaimingNormal("in")),
+    InitRule(Conv2d, "bias", Constant(0.0)),
+    InitRule(Linear, "weight", XavierUniform()),
+    InitRule(Linear, "bias", Constant(0.0)),
+)
+
+
+def dcn(act: Node | str = AconC(), num_classes: int = 1) -> Network:
+    """`act` after the third convolution, ReLU elsewhere. (N, 3, 32, 32) -> (N, num_classes); no other size.
+
+    `act`: an activation spec, or its name. With ReLU it is the notebook's `dcn3`, with ACON-C and Meta-ACON its two `dcn2`.
+    No norm but that of Meta-ACON's generator. Source: the notebook on ACON in Paddle's AI Studio, with its names of layers.
+    """
+    if num_classes < 1:
+        raise SpecError(f"dcn: expected at least one class, found {num_classes}")
+    if isinstance(act, str):
+        act = parse_activation(act)
+    network = sequential(
+        conv1=Conv2d(3, 32, 3, 1, 1),
+        relu1=ReLU(),
+        conv2=Conv2d(32, 64, 3, 2),
+        relu2=ReLU(),
+        conv3=Conv2d(64, 64, 3, 2),
+        acon1=bind(act, 64),
+        conv4=Conv2d(64, 64, 3, 2, 1),
+        relu4=ReLU(),
+        flatten=Flatten(),
+        linear1=Linear(1024, 64),
+        relu5=ReLU(),
+        linear2=Linear(64, num_classes),
+    )
+    return Network(
+        name="acon/dcn",
+        activation=act,
+        num_classes=num_classes,
+        graph=Graph(network.inputs, network.steps, network.outputs, network.members, {}, INIT_RULES),
+        stages={"stage1": "relu1", "stage2": "relu2", "stage3": "acon1", "stage4": "relu4"},
+        head="linear2",
+        size=SIZE,
+        source="a notebook on ACON in Paddle's AI Studio; Ma et al. 2021 (ACON)",
+    )

@@ -1,0 +1,143 @@
+"""ResNet with one activation replaced, as the ACON code has it: after the 3x3 convolution of a bottleneck, nowhere else."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from acon_core.errors import SpecError
+from acon_core.networks.network import InputContract, Network
+from acon_core.spec.acon import AconC
+from acon_core.spec.activation_base import bind
+from acon_core.spec.activations import parse_activation
+from acon_core.spec.graph import Graph, InitRule, graph, sequential
+from acon_core.spec.node import Node
+from acon_core.spec.param import KaimingNormal
+from acon_core.spec.pointwise import ReLU
+from acon_core.spec.primitives import Add, BatchNorm, Conv2d, Flatten, GlobalAvgPool, Linear, MaxPool2d
+
+REPEATS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3)}
+STEM = 64
+WIDTHS = (64, 128, 256, 512)
+BASIC = (18, 34)
+EXPANSION = 4
+
+INIT_RULES = (InitRule(Conv2d, "weight", KaimingNormal("out")),)
+
+INPUT = InputContract(order="BGR", range=(0.0, 255.0), mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0), size=224)
+
+
+def resnet(
+    depth: int = 50,
+    act: Node | str = AconC(),
+    num_classes: int = 1000,
+    replace_stride_with_dilation: Sequence[bool] = (False, False, False),
+) -> Network:
+    """ResNet of `depth` 18, 34, 50, 101 or 152, for input of any size. Every convolution has a bias.
+
+    `act`: an activation spec, or its name. A bottleneck (50 and deeper) has it after its 3x3 convolution alone; the stem, the
+    first 1x1 convolution and the sum keep ReLU. A basic block (18, 34) has it in both of its places. The stride is on a
+    bottleneck's first 1x1 convolution, as in the first paper: not torchvision's graph, whose stride is on the 3x3 one.
+    `replace_stride_with_dilation`: for stages 2, 3 and 4, whether they dilate their 3x3 convolutions and keep the size, where
+    the first block of a dilated stage still has the dilation before it. Bottlenecks alone; the state is the same.
+    (N, 3, H, W) -> (N, num_classes). Raises SpecError for another depth, or dilated basic blocks.
+    Source: He et al. 2016; nmaac/acon ResNet_ACON and ResNet_MetaACON, which name no 18 and 34 though they have the block.
+    """
+    if depth not in REPEATS:
+        raise SpecError(f"resnet: expected a depth in {list(REPEATS)}, found {depth}")
+    if num_classes < 1:
+        raise SpecError(f"resnet: expected at least one class, found {num_classes}")
+    if len(replace_stride_with_dilation) != 3:
+        raise SpecError(
+            "resnet: expected three values in replace_stride_with_dilation, for stages 2, 3 and 4, "
+            f"found {tuple(replace_stride_with_dilation)}"
+        )
+    if depth in BASIC and any(replace_stride_with_dilation):
+        raise SpecError(f"resnet: basic blocks cannot be dilated, and depth {depth} has no others; take 50, 101 or 152")
+    if isinstance(act, str):
+        act = parse_activation(act)
+    stages: dict[str, Node] = {}
+    channels, dilation = STEM, 1
+    for index, (count, width) in enumerate(zip(REPEATS[depth], WIDTHS, strict=True)):
+        before, stride = dilation, 1 if index == 0 else 2
+        if index > 0 and replace_stride_with_dilation[index - 1]:
+            dilation, stride = dilation * stride, 1
+        outputs = width if depth in BASIC else width * EXPANSION
+        blocks = []
+        for place in range(count):
+            first = place == 0
+            start, step, spread = (channels, stride, before) if first else (outputs, 1, dilation)
+            blocks.append(
+                basic_block(start, width, step, act) if depth in BASIC else bottleneck(start, width, step, spread, act)
+            )
+        stages[f"layer{index + 1}"] = sequential(*blocks)
+        channels = outputs
+    network = sequential(
+        conv1=Conv2d(3, STEM, 7, 2, 3),
+        bn1=BatchNorm(STEM),
+        relu=ReLU(),
+        maxpool=MaxPool2d(3, 2, 1),
+        **stages,
+        avgpool=GlobalAvgPool(),
+        flatten=Flatten(),
+        fc=Linear(channels, num_classes),
+    )
+    return Network(
+        name=f"acon/resnet{depth}",
+        activation=act,
+        num_classes=num_classes,
+        graph=Graph(network.inputs, network.steps, network.outputs, network.members, {}, INIT_RULES),
+        stages={"stem": "maxpool", **{f"stage{index + 1}": layer for index, layer in enumerate(stages)}},
+        head="fc",
+        input=INPUT,
+        source="He et al. 2016 (ResNet), Ma et al. 2021 (ACON); nmaac/acon at 99fd679",
+    )
+
+
+def bottleneck(inputs: int, width: int, stride: int, dilation: int, act: Node) -> Graph:
+    """1x1 with the stride, 3x3 with the dilation and `act`, 1x1; plus identity. (N, inputs, H, W) -> (N, 4 width, H', W')."""
+    outputs = width * EXPANSION
+    children: dict[str, Node] = {
+        "conv1": Conv2d(inputs, width, 1, stride),
+        "bn1": BatchNorm(width),
+        "conv2": Conv2d(width, width, 3, 1, dilation, dilation),
+        "bn2": BatchNorm(width),
+        "acon": bind(act, width),
+        "conv3": Conv2d(width, outputs, 1),
+        "bn3": BatchNorm(outputs),
+        "relu1": ReLU(),
+        "relu3": ReLU(),
+    }
+    program = [
+        "a = conv1(x)", "b = bn1(a)", "c = relu1(b)", "d = conv2(c)", "e = bn2(d)", "f = acon(e)", "g = conv3(f)", "h = bn3(g)",
+    ]  # fmt: skip
+    return _residual(children, program, "h", "relu3", _downsample(inputs, outputs, stride))
+
+
+def basic_block(inputs: int, width: int, stride: int, act: Node) -> Graph:
+    """3x3 with the stride and `act`, 3x3; plus identity, then `act`. (N, inputs, H, W) -> (N, width, H', W')."""
+    children: dict[str, Node] = {
+        "conv1": Conv2d(inputs, width, 3, stride, 1),
+        "bn1": BatchNorm(width),
+        "acon1": bind(act, width),
+        "conv2": Conv2d(width, width, 3, 1, 1),
+        "bn2": BatchNorm(width),
+        "acon2": bind(act, width),
+    }
+    program = ["a = conv1(x)", "b = bn1(a)", "c = acon1(b)", "d = conv2(c)", "e = bn2(d)"]
+    return _residual(children, program, "e", "acon2", _downsample(inputs, width, stride))
+
+
+def _downsample(inputs: int, outputs: int, stride: int) -> Mapping[str, Node]:
+    """What makes the identity fit: nothing where it does."""
+    if stride == 1 and inputs == outputs:
+        return {}
+    return {"downsample": sequential(Conv2d(inputs, outputs, 1, stride), BatchNorm(outputs))}
+
+
+def _residual(
+    children: Mapping[str, Node], program: Sequence[str], branch: str, last: str, downsample: Mapping[str, Node]
+) -> Graph:
+    """The branch's program, the sum with x or what became of it, and the last activation."""
+    identity = ["identity = downsample(x)"] if downsample else []
+    total = [f"total = add({branch}, {'identity' if downsample else 'x'})", f"y = {last}(total)"]
+    return graph("x", [*program, *identity, *total], "y", {**children, **downsample, "add": Add()})
