@@ -1,4 +1,4 @@
-"""The published checkpoint, converted for a framework, loaded by the framework's own loader, run natively."""
+"""The published checkpoints, converted for a framework, loaded by the framework's own loader, run natively."""
 
 from __future__ import annotations
 
@@ -18,26 +18,33 @@ from acon_core.networks import create
 CHECKPOINT = DATA / "shufflenetv2_acon_0.5x.pth.tar"
 
 
+@pytest.fixture(scope="module", params=["shufflenetv2_acon_0.5x", "tfnet_0.5"])
+def published(request: pytest.FixtureRequest) -> Path:
+    """A checkpoint of the published code; what that code computes with it lies beside it."""
+    return DATA / f"{request.param}.pth.tar"
+
+
 @pytest.fixture(scope="module")
-def converted(backend: Backend, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def converted(backend: Backend, published: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("converted") / "checkpoint"
-    convert(CHECKPOINT, path, backend.name)
+    convert(published, path, backend.name)
     return path
 
 
-def test_acon_run_gives_the_published_logits(backend: Backend, converted: Path, tmp_path: Path) -> None:
+def test_acon_run_gives_the_published_logits(backend: Backend, published: Path, converted: Path, tmp_path: Path) -> None:
     arguments = [str(converted), "--input", str(DATA / "photos_bgr_224.npz"), "--output", str(tmp_path / "y.npz")]
     command = [sys.executable, "-m", "acon_core.cli", "run", *arguments, "--backend", backend.name]
     done = run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    with np.load(tmp_path / "y.npz") as found, np.load(DATA / "shufflenetv2_acon_0.5x.out.npz") as published:
+    logits = DATA / published.name.replace(".pth.tar", ".out.npz")
+    with np.load(tmp_path / "y.npz") as found, np.load(logits) as expected:
         assert found["logits"].dtype == np.float32
-        difference = np.abs(found["logits"].astype(np.float64) - published["logits"]).max()
-        assert difference <= 5e-6 * np.abs(published["logits"]).max()
+        difference = np.abs(found["logits"].astype(np.float64) - expected["logits"]).max()
+        assert difference <= 5e-6 * np.abs(expected["logits"]).max()
 
 
-def test_the_framework_s_own_loader_gives_the_same_bits(backend: Backend, converted: Path) -> None:
-    checkpoint = read_network(CHECKPOINT)
+def test_the_framework_s_own_loader_gives_the_same_bits(backend: Backend, published: Path, converted: Path) -> None:
+    checkpoint = read_network(published)
     model = backend.build(checkpoint.network.graph)
     model.load_file(converted)
     kept = {path for path, param in spec.named_params(checkpoint.network.graph).items() if not param.integer}

@@ -171,11 +171,12 @@ def test_the_spec_s_gradient_at_kinks(name: str) -> None:
     assert back.inputs[0].reshape(-1).tolist() == [5.0, 0.0, 0.0, 0.0]
 
 
-def test_the_published_checkpoint_gives_the_published_logits() -> None:
-    checkpoint = read_network(DATA / "shufflenetv2_acon_0.5x.pth.tar")
-    with np.load(DATA / "photos_bgr_224.npz") as photos, np.load(DATA / "shufflenetv2_acon_0.5x.out.npz") as published:
+@pytest.mark.parametrize("name", ["shufflenetv2_acon_0.5x", "tfnet_0.5"])
+def test_the_published_checkpoints_give_the_published_logits(name: str) -> None:
+    checkpoint = read_network(DATA / f"{name}.pth.tar")
+    with np.load(DATA / "photos_bgr_224.npz") as photos, np.load(DATA / f"{name}.out.npz") as published:
         logits = forward(checkpoint.network.graph, checkpoint.state, [photos["images"]]).values[0]
-        assert np.abs(logits - published["logits"]).max() <= 1e-9 * np.abs(published["logits"]).max()
+        assert np.abs(logits - published["logits"]).max() <= 1e-14 * np.abs(published["logits"]).max()
 
 
 def test_errors_name_the_place() -> None:
