@@ -11,9 +11,11 @@ from typing import Any
 import megengine as mge
 import megengine.functional as F
 import megengine.module as M
+import numpy as np
 from megengine import Tensor
 from megengine.autodiff import GradManager
 from megengine.jit import trace
+from megengine.optimizer import SGD
 from megengine.utils.hook import HookHandler
 from numpy.typing import NDArray
 
@@ -21,11 +23,14 @@ from acon_core import spec
 from acon_core.backends import Outputs, Vjp, Waiver, check_state
 from acon_core.checkpoint import read_network
 from acon_core.errors import SpecError
+from acon_core.networks import Network
 from acon_core.networks import create as create_network
+from acon_core.training import Batch, Recipe
 from acon_megengine import activations  # noqa: F401  (registers its rules)
 from acon_megengine.arrays import to_array, to_tensor
 from acon_megengine.build import Place, make
 from acon_megengine.layout import layout
+from acon_megengine.surgery import param_groups
 
 DTYPES = ("float32",)
 
@@ -66,6 +71,25 @@ class MegEngineModel:
             if param.kind == "weight"
         }
         return Vjp(to_array(y), to_array(dx), dparams)
+
+    def fit(self, batches: Sequence[Batch], recipe: Recipe) -> NDArray[np.float64]:
+        self.native.train()
+        groups = param_groups(self.native, recipe.weight_decay)
+        optimizer = SGD(groups, lr=recipe.rate, momentum=recipe.momentum)
+        manager = GradManager().attach(self.native.parameters())
+        losses = []
+        for rate, (images, classes) in zip(recipe.rates(), batches, strict=True):
+            for group in optimizer.param_groups:
+                group["lr"] = rate
+            optimizer.clear_grad()
+            with manager:
+                logits = self.native(to_tensor(images))
+                labels = Tensor(classes.astype(np.int32))
+                loss = F.nn.cross_entropy(logits, labels, label_smooth=recipe.label_smoothing)
+                manager.backward(loss)
+            optimizer.step()
+            losses.append(float(loss.item()))
+        return np.array(losses)
 
     def _run(self, function: Callable[..., Any], kind: tuple[Hashable, ...], *tensors: Tensor) -> Any:
         """The function's result; when compiled, through a trace of its own for each kind of call and shape of input."""
@@ -125,7 +149,7 @@ class MegEngineBackend:
         *(Waiver(f"act/{name}/not_finite", "y", "MegEngine's kernels swallow NaN") for name in SWALLOWED),
     )
 
-    def build(self, node: spec.Node, *, dtype: str = "float32", seed: int = 0, compiled: bool = False) -> MegEngineModel:
+    def build(self, node: spec.Node, *, dtype: str = "float32", seed: int | None = 0, compiled: bool = False) -> MegEngineModel:
         if dtype not in DTYPES:
             raise SpecError(f"MegEngine: expected dtype {' or '.join(DTYPES)}, found {dtype!r}; cast the state with .astype")
         model = MegEngineModel(node, make(node, Place()), compiled)
@@ -137,24 +161,49 @@ backend = MegEngineBackend()
 
 
 def create(
-    name: str, act: spec.Node | str = "acon_c", num_classes: int = 1000, *, dtype: str = "float32", seed: int = 0
+    name: str,
+    act: spec.Node | str = "acon_c",
+    num_classes: int = 1000,
+    *,
+    features: Sequence[str] = (),
+    dtype: str = "float32",
+    seed: int = 0,
+    **options: Any,
 ) -> M.Module:
     """A published network with its published initial values: `create("acon/shufflenet_v2_x0_5", act="meta_acon")`.
 
     Attribute names are the published code's. (N, 3, H, W) -> (N, num_classes), any H and W; `dtype` is float32.
-    Raises SpecError for a name that does not exist, or another dtype.
+    `features`: names of stages; the module is then a backbone, whose outputs are a tuple of those stages' values
+    (N, C, H', W') and that has no more than they need. `options`: the network's own, such as `repeats=(1, 1, 1)`.
+    Raises SpecError for a name or option that does not exist, or another dtype.
     """
-    return backend.build(create_network(name, act, num_classes).graph, dtype=dtype, seed=seed).native
+    model = _build(create_network(name, act, num_classes, **options), features, dtype, seed)
+    return model.native
 
 
-def load(path: str | PathLike[str], network: str | None = None, act: str | None = None) -> M.Module:
+def load(
+    path: str | PathLike[str],
+    network: str | None = None,
+    act: str | None = None,
+    dialect: str | None = None,
+    features: Sequence[str] = (),
+) -> M.Module:
     """The network of a checkpoint of any of the frameworks, in evaluation mode.
 
-    `network`, `act`: where the tensors' names and shapes leave a choice. Raises CheckpointError, StateError or SpecError,
-    each of which says what was expected, what was found and the way out.
+    `network`, `act`: where the tensors' names and shapes leave a choice. `dialect`: other people's names, where they are
+    not recognised. `features`: as in `create`. Raises CheckpointError, StateError or SpecError, each of which says what was
+    expected, what was found and the way out.
     """
-    checkpoint = read_network(path, network=network, act=act)
-    model = backend.build(checkpoint.network.graph, dtype=checkpoint.dtype)
-    model.load(checkpoint.state)
+    checkpoint = read_network(path, network=network, act=act, dialect=dialect)
+    model = _build(checkpoint.network, features, checkpoint.dtype, None)
+    model.load({path: checkpoint.state[path] for path in spec.named_params(model.node)})
     model.native.eval()
     return model.native
+
+
+def _build(network: Network, features: Sequence[str], dtype: str, seed: int | None) -> MegEngineModel:
+    """The model of a network, or of its stages of those names."""
+    model = backend.build(network.features(features).graph if features else network.graph, dtype=dtype, seed=seed)
+    if features:
+        model.native.bare = False
+    return model

@@ -94,6 +94,34 @@ def test_megengine_s_own_save_and_load_both_ways(tmp_path) -> None:  # type: ign
         np.testing.assert_array_equal(loaded[name], array, err_msg=name)
 
 
+def test_stages_come_out_as_a_tuple_whose_values_are_the_whole_network_s(tmp_path) -> None:  # type: ignore[no-untyped-def]
+    import acon_megengine
+    import megengine as mge
+    from acon_megengine.backend import MegEngineModel
+
+    from acon_core.networks import create
+
+    network = create("acon/shufflenet_v2_x0_5")
+    whole = acon_megengine.create("acon/shufflenet_v2_x0_5", seed=3)
+    mge.save(whole.state_dict(), str(tmp_path / "a.pkl"))
+    x = np.random.default_rng(0).normal(size=(2, 3, 32, 64)).astype(np.float32)
+    names = ("stage3", "stem", "stage2")
+    taps = [network.stages[name] for name in names]
+    expected = MegEngineModel(network.graph, whole)(x, taps=taps).taps
+    for count in (1, 3):
+        loaded = acon_megengine.load(tmp_path / "a.pkl", features=names[:count])
+        created = acon_megengine.create("acon/shufflenet_v2_x0_5", features=names[:count], seed=3)
+        created.eval()
+        for backbone in (loaded, created):
+            assert set(backbone.state_dict()) < set(whole.state_dict())
+            stages = backbone(mge.Tensor(x))
+            assert isinstance(stages, tuple)
+            for tap, stage in zip(taps[:count], stages, strict=True):
+                np.testing.assert_array_equal(stage.numpy(), expected[tap])
+    with pytest.raises(SpecError, match="no stage 'stage9'"):
+        acon_megengine.load(tmp_path / "a.pkl", features=["stage9"])
+
+
 def test_grouped_weights_live_as_megengine_s_own() -> None:
     import acon_megengine
 

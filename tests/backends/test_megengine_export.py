@@ -1,0 +1,99 @@
+"""megengine.jit's dump of our modules, as a user calls it; what it wrote is run by a process that imports megengine alone."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from acon_core import spec
+
+pytestmark = pytest.mark.backend("megengine")
+
+ALONE = """
+import sys
+import numpy as np
+from megengine.utils.comp_graph_tools import GraphInference
+
+network = GraphInference("network.mge")
+for size in (3, 2):
+    found = network.run(inp_dict={"image": np.load(f"x{size}.npy")})
+    np.savez(f"found{size}.npz", **found)
+assert not [name for name in sys.modules if name.startswith("acon")]
+"""
+
+
+def dumped_and_run_alone(model: Any, size: tuple[int, int], folder: Path) -> None:
+    """Agreement to 1e-5 of the largest output, with the batch that was traced and with another."""
+    import megengine as mge
+    from megengine.jit import trace
+
+    random = np.random.default_rng(6)
+    arrays = {count: random.uniform(-2, 2, (count, 3, *size)).astype(np.float32) for count in (5, 3, 2)}
+    model.train()
+    model(mge.Tensor(arrays[5]))  # statistics that are not the initial ones
+    model.eval()
+    run = trace(model, symbolic=True, capture_as_const=True)
+    traced = run(mge.Tensor(arrays[3]))
+    names = [f"y{index}" for index in range(len(traced) if isinstance(traced, tuple) else 1)]
+    run.dump(str(folder / "network.mge"), arg_names=["image"], output_names=names)
+    for count in (3, 2):
+        np.save(folder / f"x{count}.npy", arrays[count])
+    subprocess.run([sys.executable, "-c", ALONE], cwd=folder, check=True)
+    for count in (3, 2):
+        outputs = model(mge.Tensor(arrays[count]))
+        expected = [each.numpy() for each in (outputs if isinstance(outputs, tuple) else (outputs,))]
+        with np.load(folder / f"found{count}.npz") as found:
+            assert sorted(found.files) == names
+            for name, y in zip(names, expected, strict=True):
+                scale = float(np.abs(y).max())
+                assert scale > 0
+                np.testing.assert_allclose(found[name], y, rtol=0, atol=1e-5 * scale)
+
+
+# Where not 64x96: networks for input of one size.
+SIZES = {"acon/dcn": (32, 32), "repact/vit_base_patch16_224": (48, 48)}
+
+# Every family and the activations that it is published with.
+NETWORKS: list[tuple[str, str, dict[str, Any]]] = [
+    ("acon/shufflenet_v2_x0_5", "acon_c", {"repeats": (2, 1, 1)}),
+    ("acon/resnet18", "meta_acon", {}),
+    ("acon/tfnet_0_5", "acon_frelu", {}),
+    ("acon/dcn", "meta_acon", {}),
+]
+FUSED: list[tuple[str, int, dict[str, Any]]] = [
+    ("repact/shufflenet_v2_x0_5", 2, {"repeats": (2, 1, 1)}),
+    ("repact/mobilenet_v3_small", 3, {}),
+    ("repact/swin_tiny_patch4_window7_224", 1, {"depths": (1, 2, 1, 1)}),
+    ("repact/vit_base_patch16_224", 2, {"depth": 1, "image_size": 48}),
+]
+
+
+@pytest.mark.parametrize(("network", "act", "options"), NETWORKS, ids=lambda each: str(each).rpartition("/")[2])
+def test_networks(network: str, act: str, options: dict[str, Any], tmp_path: Path) -> None:
+    import acon_megengine
+
+    dumped_and_run_alone(acon_megengine.create(network, act, 7, **options), SIZES.get(network, (64, 96)), tmp_path)
+
+
+@pytest.mark.parametrize(("network", "variant", "options"), FUSED, ids=lambda each: str(each).rpartition("/")[2])
+def test_fused_networks(network: str, variant: int, options: dict[str, Any], tmp_path: Path) -> None:
+    import acon_megengine
+
+    fused = acon_megengine.fuse(acon_megengine.create(network, spec.RepAct(variant), 7, **options))
+    kinds = {type(node) for _, node in spec.walk(fused.spec)}
+    assert spec.FusedRepAct in kinds
+    assert spec.RepAct not in kinds
+    dumped_and_run_alone(fused, SIZES.get(network, (64, 96)), tmp_path)
+
+
+def test_stages(tmp_path: Path) -> None:
+    import acon_megengine
+
+    backbone = acon_megengine.create("acon/shufflenet_v2_x0_5", features=("stem", "stage2"), repeats=(1, 1, 1))
+    assert not hasattr(backbone, "classifier")
+    dumped_and_run_alone(backbone, (64, 96), tmp_path)
