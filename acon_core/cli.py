@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -18,6 +19,7 @@ from acon_core import backends, networks, spec
 from acon_core.checkpoint import convert as convert_checkpoint
 from acon_core.checkpoint import read_file
 from acon_core.checkpoint.convert import Operation, as_checkpoint, simplified
+from acon_core.checkpoint.dialects import dialect_named
 from acon_core.checkpoint.recognise import describe
 from acon_core.conformance import report as reports
 from acon_core.conformance.runner import run_backend
@@ -32,7 +34,7 @@ err = Console(stderr=True, soft_wrap=True, highlight=False)
 
 NetworkOption = Annotated[str | None, typer.Option(help="A registry name, or package.module:function of your own.")]
 ActOption = Annotated[str | None, typer.Option(help="An activation, such as acon_c or 'meta_acon(reduction=8)'.")]
-
+DialectOption = Annotated[str | None, typer.Option(help="Whose names the tensors have: repact, repact_reconstruct.")]
 ToOption = Annotated[str | None, typer.Option(help="torch, megengine, paddle, jax or safetensors; else by TARGET's ending.")]
 
 
@@ -61,18 +63,20 @@ def inspect(
     file: Path,
     network: NetworkOption = None,
     act: ActOption = None,
+    dialect: DialectOption = None,
     as_json: Annotated[bool, typer.Option("--json", help="The same as JSON.")] = False,
 ) -> None:
     """Say what a checkpoint holds, which network it fits, and what that network's input must be."""
     with progress() as bar:
         bar.add_task(f"reading {file.name}", total=None)
         format, found = read_file(file)
+    format = replace(format, dialect=dialect_named(dialect))
     facts: dict[str, Any] = {"file": str(file), "format": format.name, "tensors": len(found.tensors)}
     notes = list(found.notes)
     try:
         checkpoint = as_checkpoint(file, format, found, network, act)
     except AconError as error:
-        if network or act:
+        if network or act or dialect:
             raise
         facts["network"] = f"not recognised: {error}"
     else:
@@ -98,6 +102,8 @@ def convert(
     to: ToOption = None,
     network: NetworkOption = None,
     act: ActOption = None,
+    dialect: DialectOption = None,
+    to_dialect: Annotated[str | None, typer.Option(help="Whose names the tensors of TARGET get.")] = None,
     verify: Annotated[bool, typer.Option("--verify", help="Run the network on both sides and compare.")] = False,
 ) -> None:
     """Write a checkpoint as one of another framework. What was written is read again and compared bit for bit."""
@@ -105,6 +111,8 @@ def convert(
         task = bar.add_task(f"{source.name} -> {target.name}", total=None)
         done = convert_checkpoint(
             source, target, to, network, act,
+            dialect=dialect,
+            to_dialect=to_dialect,
             step=lambda text: bar.update(task, description=text),
             verify=verify_conversion if verify else None,
         )  # fmt: skip
@@ -114,12 +122,21 @@ def convert(
     out.print(f"{target} ({done.target.name}): {done.tensors} tensors, read again and equal bit for bit", markup=False)
 
 
-def simplify(source: Path, target: Path, operation: Operation, to: str | None, network: str | None, act: str | None) -> None:
+def simplify(
+    source: Path,
+    target: Path,
+    operation: Operation,
+    to: str | None,
+    network: str | None,
+    act: str | None,
+    dialect: str | None = None,
+) -> None:
     """Convert with a change on the way, and say what became of it."""
     with progress() as bar:
         task = bar.add_task(f"{source.name} -> {target.name}", total=None)
         done = convert_checkpoint(
             source, target, to, network, act,
+            dialect=dialect,
             change=simplified(operation),
             step=lambda text: bar.update(task, description=text),
         )  # fmt: skip
@@ -129,9 +146,16 @@ def simplify(source: Path, target: Path, operation: Operation, to: str | None, n
 
 
 @app.command()
-def fuse(source: Path, target: Path, to: ToOption = None, network: NetworkOption = None, act: ActOption = None) -> None:
+def fuse(
+    source: Path,
+    target: Path,
+    to: ToOption = None,
+    network: NetworkOption = None,
+    act: ActOption = None,
+    dialect: DialectOption = None,
+) -> None:
     """Write a checkpoint with every RepAct in its exact closed form, for inference."""
-    simplify(source, target, spec.fuse, to, network, act)
+    simplify(source, target, spec.fuse, to, network, act, dialect)
 
 
 @app.command()
@@ -148,13 +172,15 @@ def run(
     backend: Annotated[str, typer.Option(help="numpy, torch, megengine, paddle or jax")] = "numpy",
     network: NetworkOption = None,
     act: ActOption = None,
+    dialect: DialectOption = None,
 ) -> None:
     """Run a checkpoint's network in evaluation. A backend's own file goes through its framework's own loader."""
     with progress() as bar:
         task = bar.add_task(f"{file.name} on {backend}", total=None)
         logits = run_checkpoint(
-            file, input, output, backend, network, act, lambda done, total: bar.update(task, completed=done, total=total)
-        )
+            file, input, output, backend, network, act, dialect,
+            lambda done, total: bar.update(task, completed=done, total=total),
+        )  # fmt: skip
     out.print(f"{output}: logits {logits.shape} {logits.dtype}", markup=False)
 
 

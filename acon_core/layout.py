@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from acon_core.errors import SpecError, StateError
 from acon_core.random import Stream
-from acon_core.spec.node import Node, Rules, join, walk
+from acon_core.spec.node import Node, Rules, join
 from acon_core.spec.param import Param, Shape
 
 Change = Callable[[NDArray], NDArray]
@@ -54,23 +54,35 @@ class Layout:
             return self.rules(node)
         return {name: Slot(name) if self.integers or not param.integer else None for name, param in node.params.items()}
 
+    def child(self, node: Node, name: str) -> str:
+        """What a node's child is called here: as in the spec, everywhere but in a dialect."""
+        return name
+
+    def _places(self, node: Node, path: str = "", native: str = "") -> Iterator[tuple[str, str, Node]]:
+        """The node and all below it as (canonical path, native path, node), as `walk` has them."""
+        yield path, native, node
+        for name, child in node.children.items():
+            yield from self._places(child, join(path, name), join(native, self.child(node, name)))
+
     def table(self, node: Node) -> Iterator[tuple[str, Param, str | None, Slot | None]]:
         """Every parameter as (canonical path, Param, native path, Slot), in the published order."""
-        for path, part in walk(node):
+        for path, native, part in self._places(node):
             slots = self.slots(part) if part.params else {}
             for name, param in part.params.items():
                 if name not in slots:
                     raise SpecError(f"layout of {self.name}: {type(part).__name__} has no slot for {name!r}")
                 slot = slots[name]
-                yield join(path, name), param, join(path, slot.name) if slot else None, slot
+                yield join(path, name), param, join(native, slot.name) if slot else None, slot
+
+    def each_shape(self, node: Node) -> Iterator[tuple[str, Shape]]:
+        """Native names and shapes one by one, worked out as they are asked for."""
+        for _, param, native, slot in self.table(node):
+            if native is not None and slot is not None:
+                yield native, slot.to_native(np.broadcast_to(np.int8(0), param.shape)).shape
 
     def native_shapes(self, node: Node) -> dict[str, Shape]:
         """Native names and shapes, from the spec alone: what a file of this framework must hold."""
-        shapes = {}
-        for _, param, native, slot in self.table(node):
-            if native is not None and slot is not None:
-                shapes[native] = slot.to_native(np.broadcast_to(np.int8(0), param.shape)).shape
-        return shapes
+        return dict(self.each_shape(node))
 
     def to_native(self, node: Node, state: Mapping[str, NDArray]) -> dict[str, NDArray]:
         """A canonical state under native names in native layouts, in the published order."""

@@ -39,11 +39,11 @@ def model_of(checkpoint: Checkpoint, backend: str) -> tuple[Model, str]:
     """The checkpoint's network on a backend with its weights, and the dtype that it runs in.
 
     A file of the backend's own format is read by the framework's own loader, so that what runs is what the file says to
-    the framework; any other goes through the canonical state.
+    the framework; any other, or one in a dialect, goes through the canonical state.
     """
     dtype = "float64" if backend == "numpy" else "float32"
     model = backends.get(backend).build(checkpoint.network.graph, dtype=dtype)
-    if checkpoint.format.name == backend and checkpoint.dtype == dtype:
+    if checkpoint.format.name == backend and checkpoint.format.dialect is None and checkpoint.dtype == dtype:
         model.load_file(checkpoint.path)
     else:
         model.load(checkpoint.cast(dtype))
@@ -63,11 +63,12 @@ def run_checkpoint(
     backend: str,
     network: str | None,
     act: str | None,
+    dialect: str | None,
     tell: Callable[[int, int], None],
 ) -> NDArray:
     """Run `file` on the images of `input` and write `logits` to `output`: float64 from numpy, else float32."""
     images = read_images(input)
-    model, dtype = model_of(read_network(file, network, act), backend)
+    model, dtype = model_of(read_network(file, network, act, dialect), backend)
     parts = []
     for part in run_in_batches(model, images, dtype):
         parts.append(part)

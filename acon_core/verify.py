@@ -14,13 +14,23 @@ import numpy as np
 from acon_core.checkpoint import Checkpoint, read_network
 from acon_core.checkpoint.formats import Format
 from acon_core.conformance.tolerances import TOLERANCES
-from acon_core.errors import AconError, StateError
+from acon_core.errors import AconError, SpecError, StateError
 from acon_core.networks import Network
 from acon_core.random import Stream
 from acon_core.reference import forward
 from acon_core.spec.activations import activation_name
+from acon_core.spec.param import Shape
 
 SIZE = (2, 3, 64, 96)
+
+
+def input_shape(network: Network) -> Shape:
+    """A small batch, of the published size where the network takes no other."""
+    try:
+        network.graph.out_shapes(SIZE)
+    except SpecError:
+        return (2, *network.input_shape[1:])
+    return SIZE
 
 
 def interpreter(format: Format) -> str | None:
@@ -38,10 +48,11 @@ def verify(checkpoint: Checkpoint, written: Path, format: Format) -> list[str]:
     """
     network = checkpoint.network
     low, high = network.input.range if network.input else (-1.0, 1.0)
-    x = Stream("verify", network.name).uniform(SIZE, low, high).astype(np.float32)
+    x = Stream("verify", network.name).uniform(input_shape(network), low, high).astype(np.float32)
     expected = forward(network.graph, checkpoint.state, [x]).values[0]
     act = activation_name(network.activation) if network.activation else None
-    again = read_network(written, network.name, act)
+    dialect = format.dialect.name if format.dialect else None
+    again = read_network(written, network.name, act, dialect)
     if not np.array_equal(forward(network.graph, again.state, [x]).values[0], expected, equal_nan=True):
         raise StateError(f"{written}: the network of the new file gives other outputs than that of the old one")
     told = ["verified: the reference gives the same outputs from both files, bit for bit"]
@@ -51,7 +62,7 @@ def verify(checkpoint: Checkpoint, written: Path, format: Format) -> list[str]:
     if python is None or checkpoint.dtype != "float32":
         why = "is not at hand" if python is None else f"would not run in {checkpoint.dtype}"
         return [*told, f"{format.name} itself {why}, so it was not run"]
-    found = _run(python, written, format.name, network, x)
+    found = _run(python, written, format.name, network, dialect, x)
     error = float(np.abs(found - expected).max() / np.abs(expected).max())
     bound = TOLERANCES["network", "y", "float32"].bound
     if not error <= bound:
@@ -61,7 +72,7 @@ def verify(checkpoint: Checkpoint, written: Path, format: Format) -> list[str]:
     return [*told, f"verified: {format.name} gives them within {error:.1e} of the largest"]
 
 
-def _run(python: str, file: Path, backend: str, network: Network, x: np.ndarray) -> np.ndarray:
+def _run(python: str, file: Path, backend: str, network: Network, dialect: str | None, x: np.ndarray) -> np.ndarray:
     """`acon run` in another process."""
     with tempfile.TemporaryDirectory() as folder:
         source, target = Path(folder, "x.npz"), Path(folder, "y.npz")
@@ -70,6 +81,7 @@ def _run(python: str, file: Path, backend: str, network: Network, x: np.ndarray)
         command += ["--backend", backend, "--network", network.name]
         if network.activation:
             command += ["--act", activation_name(network.activation)]
+        command += ["--dialect", dialect] if dialect else []
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode:
             raise AconError(f"{file}: {backend} could not run it: {done.stderr.strip().splitlines()[-1:]}")

@@ -12,11 +12,13 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from acon_core.checkpoint.dialects import dialect_named
 from acon_core.checkpoint.file import File
 from acon_core.checkpoint.formats import Format, format_for, format_named, sniff
 from acon_core.checkpoint.recognise import recognise
 from acon_core.errors import AconError, CheckpointError, SpecError, StateError
 from acon_core.networks import Network
+from acon_core.random import Stream
 from acon_core.spec import ChannelwiseActivation, Graph, Node, activation_name, bind, count, initial_state, named_params
 
 FLOATS = ("float16", "bfloat16", "float32", "float64")
@@ -65,14 +67,19 @@ def strip_prefix(file: File) -> File:
     return replace(file, tensors=tensors, notes=[*file.notes, f"{PREFIX!r} (DataParallel) was taken off every name"])
 
 
-def read_network(path: str | os.PathLike[str], network: str | None = None, act: str | None = None) -> Checkpoint:
+def read_network(
+    path: str | os.PathLike[str], network: str | None = None, act: str | None = None, dialect: str | None = None
+) -> Checkpoint:
     """Read any checkpoint as a network and its canonical state. No framework is needed, nothing in the file is run.
 
     `network`, `act`: a registry name (or `package.module:function`) and an activation's name, where the tensors leave a
-    choice; else both are recognised. Raises CheckpointError, StateError or AconError, whose message begins with the file.
+    choice; else both are recognised. `dialect`: whose names the tensors have, where they are not the spec's.
+    Raises CheckpointError, StateError or AconError, whose message begins with the file.
     """
+    spoken = dialect_named(dialect)
     format, file = read_file(path)
     try:
+        format = replace(format, dialect=spoken)
         return as_checkpoint(Path(path), format, file, network, act)
     except CheckpointError as error:
         raise CheckpointError(error.kind, f"{path}: {error}") from None
@@ -89,14 +96,17 @@ def as_checkpoint(path: Path, format: Format, file: File, network: str | None, a
     shapes = {name: array.shape for name, array in file.tensors.items()}
     found = recognise(format, shapes, network, act)
     state, made = format.layout.to_canonical(found.graph, file.tensors)
-    notes = list(file.notes)
-    if made:
-        notes.append(f"{len(made)} counters that {format.name} does not keep were set to 0 (first: {made[0]})")
-    for name, param in named_params(found.graph).items():
+    notes, table = list(file.notes), named_params(found.graph)
+    counters = [name for name in made if table[name].kind == "counter"]
+    if counters:
+        notes.append(f"{len(counters)} counters that {format.name} does not keep were set to 0 (first: {counters[0]})")
+    for name, param in table.items():
         kind = str(state[name].dtype)
         if kind != "int64" if param.integer else kind not in FLOATS:
             expected = "int64" if param.integer else "a float dtype"
             raise CheckpointError("unsupported", f"{name}: expected {expected}, found {kind}; convert the tensor first")
+        if param.kind == "derived" and (state[name] != param.init.draw(param.shape, Stream(name)).astype(kind)).any():
+            raise CheckpointError("unsupported", f"{name}: follows from the network, and the file has other values")
     return Checkpoint(path, format, found, state, tuple(notes))
 
 
@@ -156,25 +166,28 @@ def convert(
     network: str | None = None,
     act: str | None = None,
     *,
+    dialect: str | None = None,
+    to_dialect: str | None = None,
     change: Callable[[Checkpoint], Checkpoint] = lambda checkpoint: checkpoint,
     step: Step = lambda text: None,
     verify: Callable[[Checkpoint, Path, Format], list[str]] | None = None,
 ) -> Conversion:
     """Write `source` as a checkpoint of another framework, and prove that it holds the same.
 
-    `to`: the format, else the one of the target's ending. The new file is written beside the target, read again, compared
+    `to`: the format, else the one of the target's ending. `dialect`, `to_dialect`: whose names the tensors of each have, where
+    they are not the spec's. The new file is written beside the target, read again, compared
     with the source bit for bit, shown to `verify`, and only then takes the target's name: whatever fails before leaves
     the target as it was. `change` makes another network and state of what was read (`simplified`). `step` is told what
     happens. Raises AconError and its kinds.
     """
     source, target = Path(source), Path(target)
-    format = format_named(to) if to else format_for(target)
+    format = replace(format_named(to) if to else format_for(target), dialect=dialect_named(to_dialect))
     if target.is_dir():
         raise AconError(f"{target}: is a folder; give the name of a file")
     if target.exists() and source.exists() and source.samefile(target):
         raise AconError(f"{target}: is the file that is read; give another target")
     step("reading")
-    checkpoint = change(read_network(source, network, act))
+    checkpoint = change(read_network(source, network, act, dialect))
     step("writing")
     native = format.layout.to_native(checkpoint.network.graph, checkpoint.state)
     draft = target.parent / f".{target.name}.{secrets.token_hex(4)}.draft"
@@ -211,7 +224,8 @@ def compare(checkpoint: Checkpoint, native: Mapping[str, NDArray], format: Forma
     for path, array in checkpoint.state.items():
         if path not in made:
             _same_bits(path, array, state[path])
-    lost = [path for path in made if checkpoint.state[path].any()]
+    table = named_params(checkpoint.network.graph)
+    lost = [path for path in made if table[path].kind == "counter" and checkpoint.state[path].any()]
     if not lost:
         return []
     return [f"{len(lost)} counters (first: {lost[0]}) have no place in a {format.name} file; they come back as 0"]

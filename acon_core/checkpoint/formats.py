@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from acon_core import backends
 from acon_core.checkpoint import safetensors_file
+from acon_core.checkpoint.dialects import Dialect
 from acon_core.checkpoint.file import File
 from acon_core.errors import AconError, CheckpointError
 from acon_core.layout import Layout, Slot
@@ -51,17 +52,16 @@ _CANONICAL = _CanonicalLayout(SAFETENSORS)
 
 @dataclass(frozen=True)
 class Format:
-    """A file format, and the layout of the tensors in it."""
+    """A file format, and the layout of the tensors in it, under the names of a dialect where there is one."""
 
     name: str
     files: Files
+    dialect: Dialect | None = None
 
     @property
     def layout(self) -> Layout:
-        if self.name == SAFETENSORS:
-            return _CANONICAL
-        layout: Layout = backends.part(self.name, "layout").layout
-        return layout
+        layout: Layout = _CANONICAL if self.name == SAFETENSORS else backends.part(self.name, "layout").layout
+        return self.dialect.over(layout) if self.dialect else layout
 
 
 def formats() -> dict[str, Format]:

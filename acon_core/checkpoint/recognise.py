@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping, Sequence
 from functools import cache
+from typing import NoReturn
 
 import numpy as np
 
+from acon_core.checkpoint.dialects import heard
 from acon_core.checkpoint.formats import Format
-from acon_core.errors import AconError, CheckpointError
+from acon_core.errors import AconError, CheckpointError, SpecError
 from acon_core.networks import NETWORKS, Network, create
-from acon_core.spec.activations import ACTIVATIONS, activation_name
+from acon_core.spec.activation_base import bind
+from acon_core.spec.activations import ACTIVATIONS, activation_name, parse_activation
 from acon_core.spec.node import Node
 from acon_core.spec.param import Shape
 
 # What is tried when the activation is not named: the published forms, and the generators that people train in their place.
 CANDIDATES = (
     *(name for name in ACTIVATIONS if name != "meta_acon"),
-    "meta_acon",
     *(f"meta_acon(reduction={r}, norm={norm})" for norm in ("batch", "none", "layer") for r in (4, 8, 16, 32)),
+    "acon_c(shared=true)",
     "meta_acon(level=pixel)",
     "meta_acon(level=layer)",
     "prelu(shared=false)",
@@ -28,12 +31,10 @@ CANDIDATES = (
     "fused_repact(shift=true)",
 )
 
+# At which no two candidates have the same tensors but those that have them at every width.
+WIDTH = 96
+
 Shapes = Mapping[str, Shape]
-
-
-@cache
-def _published(name: str, act: str) -> Network:
-    return create(name, act)
 
 
 def recognise(format: Format, shapes: Shapes, network: str | None, act: str | None) -> Network:
@@ -44,31 +45,90 @@ def recognise(format: Format, shapes: Shapes, network: str | None, act: str | No
     """
     if network is not None and ":" in network:
         own = create(network)
-        return _exactly(format, shapes, [own])
-    seen: dict[tuple[str, str], Network] = {}
-    for candidate in _candidates(format, shapes, network, act):
-        key = (candidate.name, activation_name(candidate.activation)) if candidate.activation else (candidate.name, "")
-        seen.setdefault(key, candidate)
-    return _exactly(format, shapes, list(seen.values()))
-
-
-def _candidates(format: Format, shapes: Shapes, network: str | None, act: str | None) -> Iterator[Network]:
+        return own if _fits(format, shapes, own) else _refuse(format, shapes, [own])
+    if network is not None and act is not None:
+        create(network, act)  # a network that cannot have this activation says so itself
     names = [network] if network else list(NETWORKS)
+    groups = [[act]] if act else _alike(format, shapes)
     # A file has whatever its network has besides the activations: one spec a network tells, before all of theirs are tried.
-    for name in [name for name in names if _has(format, shapes, name)] or names:
-        for activation in [act] if act else CANDIDATES:
-            published = _published(name, activation)
+    likely = [name for name in names if _has(format, shapes, name)]
+    fitting: dict[tuple[str, Node | None], Network] = {}
+    for name in likely:
+        for group in groups:
+            one = _made(format, shapes, name, group[:1])
+            if one and _fits(format, shapes, one[0]):
+                fitting |= {(each.name, each.activation): each for each in _made(format, shapes, name, group)}
+    if not fitting:
+        nearest = likely[0] if likely else _nearest(format, shapes, names)
+        _refuse(format, shapes, _made(format, shapes, nearest, [act] if act else CANDIDATES))
+    if len(fitting) > 1:
+        option = "--act" if len({name for name, _ in fitting}) == 1 else "--network"
+        raise AconError(
+            f"{len(fitting)} networks have exactly these names and shapes, and the tensors cannot tell which: "
+            f"{'; '.join(describe(each) for each in fitting.values())}; pass {option}"
+        )
+    return next(iter(fitting.values()))
+
+
+def _alike(format: Format, shapes: Shapes) -> list[list[str]]:
+    """The candidates whose tensors' names occur, those that have the same tensors together: one of them tells of all."""
+    endings = {name.split(".", count)[-1] for name in shapes for count in range(name.count(".") + 1)}
+    groups: dict[tuple[tuple[str, Shape], ...], list[str]] = {}
+    for act in CANDIDATES:
+        tensors = tuple(format.layout.each_shape(bind(parse_activation(act), WIDTH)))
+        if all(name in endings for name, _ in tensors):
+            groups.setdefault(tensors, []).append(act)
+    return list(groups.values())
+
+
+@cache
+def _published(name: str, act: str) -> Network | None:
+    """The network with that activation, None where it cannot have it: a value without space has no neighbours to look at."""
+    try:
+        return create(name, act)
+    except SpecError:
+        return None
+
+
+def _made(format: Format, shapes: Shapes, name: str, acts: Sequence[str]) -> list[Network]:
+    """The network with each of these activations that it can have, and as many classes as the head in the file has."""
+    made = []
+    for act in acts:
+        published = _published(name, act)
+        if published is not None:
             classes = _classes(format, shapes, published)
-            yield published if classes in (None, published.num_classes) else create(name, activation, classes)
+            made.append(published if classes in (None, published.num_classes) else create(name, act, classes))
+    return made
+
+
+def _bare(name: str) -> Network:
+    bare = _published(name, "identity")
+    assert bare is not None  # there is no place that cannot do nothing
+    return bare
 
 
 def _has(format: Format, shapes: Shapes, name: str) -> bool:
     """Whether the tensors that a network has with every activation are there, in their shapes, whatever its classes."""
-    bare = _published(name, "identity")
+    bare = _bare(name)
     return all(
         native in shapes and (native.startswith(f"{bare.head}.") or shapes[native] == shape)
-        for native, shape in format.layout.native_shapes(bare.graph).items()
+        for native, shape in format.layout.each_shape(bare.graph)
     )
+
+
+def _nearest(format: Format, shapes: Shapes, names: Sequence[str]) -> str:
+    """The network, without its activations, that fewest tensors keep from being the file."""
+    return min(names, key=lambda name: len(difference(shapes, format.layout.native_shapes(_bare(name).graph))))
+
+
+def _fits(format: Format, shapes: Shapes, network: Network) -> bool:
+    """Whether the network's tensors are the file's, none missing and none left over."""
+    count = 0
+    for native, shape in format.layout.each_shape(network.graph):
+        if shapes.get(native) != shape:
+            return False
+        count += 1
+    return count == len(shapes)
 
 
 def _classes(format: Format, shapes: Shapes, network: Network) -> int | None:
@@ -85,22 +145,17 @@ def _classes(format: Format, shapes: Shapes, network: Network) -> int | None:
     return max(int(slot.to_canonical(np.broadcast_to(np.int8(0), native)).shape[0]), 1)
 
 
-def _exactly(format: Format, shapes: Shapes, candidates: list[Network]) -> Network:
+def _refuse(format: Format, shapes: Shapes, candidates: Sequence[Network]) -> NoReturn:
+    """Raise the CheckpointError that says what to do, or which candidate is nearest and how it differs."""
+    advice = heard(shapes) if format.dialect is None else None
+    if advice:
+        raise CheckpointError("unsupported", advice)
     differences = [difference(shapes, format.layout.native_shapes(each.graph)) for each in candidates]
-    fitting = [each for each, found in zip(candidates, differences, strict=True) if not found]
-    if len(fitting) == 1:
-        return fitting[0]
-    if not fitting:
-        nearest = min(range(len(candidates)), key=lambda index: len(differences[index]))
-        raise CheckpointError(
-            "unsupported",
-            f"no network fits these {len(shapes)} tensors; nearest is {describe(candidates[nearest])}: "
-            f"{differences[nearest][0]} ({len(differences[nearest])} differences); name another with --network and --act",
-        )
-    option = "--act" if len({each.name for each in fitting}) == 1 else "--network"
-    raise AconError(
-        f"{len(fitting)} networks have exactly these names and shapes, and the tensors cannot tell which: "
-        f"{'; '.join(describe(each) for each in fitting)}; pass {option}"
+    nearest = min(range(len(candidates)), key=lambda index: len(differences[index]))
+    raise CheckpointError(
+        "unsupported",
+        f"no network fits these {len(shapes)} tensors; nearest is {describe(candidates[nearest])}: "
+        f"{differences[nearest][0]} ({len(differences[nearest])} differences); name another with --network and --act",
     )
 
 
