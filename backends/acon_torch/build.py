@@ -13,6 +13,7 @@ from acon_core import spec
 from acon_torch import functional as g
 from acon_torch import modules
 from acon_torch import pointwise as f
+from acon_torch import tokens as t
 
 
 @dataclass(frozen=True)
@@ -76,6 +77,11 @@ def _(node: spec.Dropout, place: Place) -> nn.Module:
     return nn.Dropout(node.rate)
 
 
+@build.register(spec.DropPath)
+def _(node: spec.DropPath, place: Place) -> nn.Module:
+    return modules.DropPath(node.rate)
+
+
 @build.register(spec.Shuffle)
 def _(node: spec.Shuffle, place: Place) -> nn.Module:
     return nn.ChannelShuffle(node.groups)
@@ -84,12 +90,23 @@ def _(node: spec.Shuffle, place: Place) -> nn.Module:
 # What has no parameters and takes its node's fields as options of the same names.
 FUNCTIONS: dict[type[spec.Node], Callable[..., Any]] = {
     spec.GlobalAvgPool: modules.global_avg_pool,
+    spec.Add: torch.add,
+    spec.Rescale: modules.rescale,
     spec.Concat: modules.concat,
     spec.Split: modules.split,
     spec.ReduceSample: modules.reduce_sample,
     spec.MoveAxis: torch.movedim,
     spec.AsOneChannel: modules.as_one_channel,
     spec.ShapeLike: Tensor.reshape_as,
+    spec.PadToMultiple: t.pad_to_multiple,
+    spec.FlattenSpace: t.flatten_space,
+    spec.PrependToken: t.prepend_token,
+    spec.AddPosition: t.add_position,
+    spec.SelectToken: t.select_token,
+    spec.SpaceToChannels: t.space_to_channels,
+    spec.Attention: t.attention,
+    spec.WindowPartition: t.window_partition,
+    spec.WindowMerge: t.window_merge,
     **{kind: getattr(f, name) for name, kind in spec.ACTIVATIONS.items() if issubclass(kind, spec.Elementwise)},
     spec.SmoothMaximum: g.smooth_maximum,
     spec.Maximum: g.maximum,
@@ -114,3 +131,8 @@ def _(node: spec.Branches, place: Place) -> nn.Module:
 @build.register(spec.Acon)
 def _(node: spec.Acon, place: Place) -> nn.Module:
     return modules.Acon(node)
+
+
+@build.register(spec.WindowAttention)
+def _(node: spec.WindowAttention, place: Place) -> nn.Module:
+    return t.WindowAttention(node)

@@ -23,11 +23,28 @@ class Conv2d(nn.Conv2d):
 
 
 class Linear(nn.Linear):
-    """PyTorch's own, in the dtype of its input."""
+    """PyTorch's own, over the channels of (N, C, ...), in the dtype of its input."""
 
     def forward(self, input: Tensor) -> Tensor:
         bias = None if self.bias is None else self.bias.to(input.dtype)
-        return nn.functional.linear(input, self.weight.to(input.dtype), bias)
+        return nn.functional.linear(input.movedim(1, -1), self.weight.to(input.dtype), bias).movedim(-1, 1)
+
+
+class DropPath(nn.Module):
+    """In training, a sample is zero with probability `rate`, else divided by 1 - rate."""
+
+    def __init__(self, rate: float) -> None:
+        super().__init__()
+        self.rate = rate
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not self.training or self.rate == 0.0:
+            return x
+        dropped = torch.rand((x.shape[0], *(1,) * (x.ndim - 1)), device=x.device) < self.rate
+        return (x / (1.0 - self.rate)).masked_fill(dropped, 0.0)
+
+    def extra_repr(self) -> str:
+        return f"rate={self.rate}"
 
 
 class BatchNorm(nn.BatchNorm2d):
@@ -76,6 +93,7 @@ class Function(nn.Module):
         self.spec, self.function, self.options = node, function, options
 
     def forward(self, *values: Tensor) -> Any:
+        self.spec.out_shapes(*(value.shape for value in values))
         return self.function(*values, **self.options)
 
     def extra_repr(self) -> str:
@@ -101,6 +119,11 @@ def global_avg_pool(x: Tensor) -> Tensor:
     """(N, C, ...) -> (N, C, 1, 1): the mean over space, of any rank and size."""
     # Added up in float64: compiled code adds in one line, and a generator's norm divides what differs by almost nothing.
     return x.flatten(2).mean(2, dtype=torch.float64).to(x.dtype)[:, :, None, None] if x.ndim > 2 else x[:, :, None, None]
+
+
+def rescale(x: Tensor, factor: Tensor) -> Tensor:
+    """(N, C, ...) times its factors (N, C, 1, 1)."""
+    return x * factor.reshape(*x.shape[:2], *(1,) * (x.ndim - 2))
 
 
 def concat(*values: Tensor) -> Tensor:
@@ -138,7 +161,7 @@ class Graph(nn.Module):
         self.spec = node
         self.graph = node.graph if isinstance(node, spec.Layer) else node
         for name, param in self.graph.params.items():
-            values = torch.empty(param.shape, dtype=dtype)
+            values = torch.empty(param.shape, dtype=torch.int64 if param.integer else dtype)
             if param.kind == "weight":
                 self.register_parameter(name, nn.Parameter(values))
             else:
