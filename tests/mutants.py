@@ -30,6 +30,8 @@ class Mutant:
 
 REFERENCE = "acon_core/reference/layers.py"
 NETWORK = "acon_core/networks/shufflenet_v2.py"
+RESNET = "acon_core/networks/resnet.py"
+TFNET = "acon_core/networks/tfnet.py"
 ACON = "acon_core/spec/acon.py"
 RECTIFIERS = "acon_core/spec/rectifiers.py"
 FUSION = "acon_core/spec/fusion.py"
@@ -47,6 +49,7 @@ MGE_LAYOUT = "backends/acon_megengine/layout.py"
 
 CORE = "tests/core/test_reference.py"
 SPEC = "tests/core/test_spec.py"
+NETWORKS = "tests/core/test_networks.py"
 FAMILY = "tests/core/test_activations.py"
 FUSE = "tests/core/test_fusion.py"
 REPLACE = "tests/core/test_replacement.py"
@@ -69,6 +72,13 @@ MUTANTS = [
     Mutant("network: reduction 16 at 0.5x", NETWORK, "reduction=8 if width == 0.5 else 16", "reduction=16", "core", SPEC),
     Mutant("network: dropout everywhere", NETWORK, "if width == 2.0 else {}", "", "core", SPEC),
     Mutant("spec: order of the generator", ACON, '{"fc1": fc1, "fc2": fc2}', '{"fc2": fc2, "fc1": fc1}', "core", SPEC),
+    Mutant("resnet: stride on the 3x3", RESNET, '1, stride),\n        "bn1": BatchNorm(width),\n        "conv2": Conv2d(width, width, 3, 1,', '1),\n        "bn1": BatchNorm(width),\n        "conv2": Conv2d(width, width, 3, stride,', "core", f"{NETWORKS} -k stride"),
+    Mutant("resnet: the first block dilates too", RESNET, "(channels, stride, before) if first", "(channels, stride, dilation) if first", "core", f"{NETWORKS} -k dilation"),
+    Mutant("resnet: initial values by inputs", RESNET, 'KaimingNormal("out")', 'KaimingNormal("in")', "core", f"{NETWORKS} -k initial"),
+    Mutant("tfnet: concat the other way", TFNET, "concat(x, main)", "concat(main, x)", "core", f"{CORE} -k published"),
+    Mutant("tfnet: dropout at the narrowest too", TFNET, "if width > 0.5 else {}", "if width > 0 else {}", "core", f"{NETWORKS} -k dropout"),
+    Mutant("features: in the program's order", "acon_core/spec/transforms.py", "outputs=tuple(taps),", "outputs=tuple(dict.fromkeys(n for s in steps for n in s.outputs if n in taps)),", "core", f"{NETWORKS} -k features"),
+    Mutant("features: nothing is dropped", "acon_core/spec/transforms.py", "if not own and not below:", "if False:", "core", f"{NETWORKS} -k features"),
     # The family: one breakage an activation at least, in what the spec says or in what the reference computes.
     Mutant("identity: a sign in the gradient", POINTWISE, "simple(x, np.ones(()))", "simple(x, -np.ones(()))", "core", FAMILY),
     Mutant("relu: gradient 1 at 0", POINTWISE, "return (x > 0).astype", "return (x >= 0).astype", "core", FAMILY),

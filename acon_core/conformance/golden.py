@@ -53,7 +53,7 @@ def make(case: Case) -> Golden:
             keep(f"dx/{step}", gradients.inputs[0])
             golden[f"scale/{step}"] = np.array(gradients.input_scales[0].max(initial=0.0))
             for path, gradient in gradients.params.items():
-                golden[f"dparams/{step}/{path}"] = gradient
+                golden[f"dparams/{step}/{path}"] = sampled(case, f"dparams/{step}/{path}", gradient)
                 golden[f"scale/{step}/{path}"] = np.array(gradients.scales[path].max(initial=0.0))
         for path, array in result.statistics.items():
             golden[f"statistics/{step}/{path}"] = array

@@ -108,7 +108,8 @@ def run_steps(case: Case, model: Model, golden: Golden, dtype: str) -> Iterator[
             if expected != set(back.dparams):
                 raise AconError(f"gradients: {sorted(expected ^ set(back.dparams))[0]!r} is missing or left over")
             for path, gradient in back.dparams.items():
-                yield check("dparams", f"dparams/{step}/{path}", gradient, float(golden[f"scale/{step}/{path}"]))
+                key = f"dparams/{step}/{path}"
+                yield check("dparams", key, sampled(case, key, gradient), float(golden[f"scale/{step}/{path}"]))
         else:
             outputs = model(x, train=case.train, taps=case.taps)
             y = outputs.y
