@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -13,6 +14,8 @@ import pytest
 from acon_core import spec
 
 pytestmark = pytest.mark.backend("megengine")
+
+PAGE = Path(__file__).parents[2] / "docs" / "export.md"
 
 ALONE = """
 import sys
@@ -89,6 +92,22 @@ def test_fused_networks(network: str, variant: int, options: dict[str, Any], tmp
     assert spec.FusedRepAct in kinds
     assert spec.RepAct not in kinds
     dumped_and_run_alone(fused, SIZES.get(network, (64, 96)), tmp_path)
+
+
+def test_the_page_on_export(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What it shows runs, the second half without us; by hand, the network gives the same."""
+    import megengine as mge
+
+    monkeypatch.chdir(tmp_path)
+    section = PAGE.read_text().partition("## MegEngine\n")[2].partition("\n## ")[0]
+    dump, run = re.findall(r"```python\n(.*?)```", section, re.DOTALL)
+    made: dict[str, Any] = {}
+    exec(dump, made)
+    assert "acon" not in run
+    subprocess.run([sys.executable, "-c", run + 'np.savez("found.npz", x=images, y=logits)'], check=True)
+    with np.load("found.npz") as found:
+        y = made["model"](mge.Tensor(found["x"])).numpy()
+        np.testing.assert_allclose(found["y"], y, rtol=0, atol=1e-5 * np.abs(y).max())
 
 
 def test_stages(tmp_path: Path) -> None:
