@@ -7,6 +7,7 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import paddle
 from numpy.typing import NDArray
 from paddle import Tensor, nn
@@ -16,10 +17,13 @@ from acon_core import spec
 from acon_core.backends import Outputs, Vjp, Waiver, check_state
 from acon_core.checkpoint import read_network
 from acon_core.errors import StateError
+from acon_core.networks import Network
 from acon_core.networks import create as create_network
+from acon_core.training import Batch, Recipe
 from acon_paddle import activations  # noqa: F401  (registers its rules)
 from acon_paddle.build import Place, make
 from acon_paddle.layout import layout
+from acon_paddle.surgery import param_groups
 
 
 def _compile(layer: nn.Layer) -> Callable[[Tensor], Tensor]:
@@ -101,6 +105,21 @@ class PaddleModel:
         }
         return Vjp(y.numpy(), dx.numpy(), dparams)
 
+    def fit(self, batches: Sequence[Batch], recipe: Recipe) -> NDArray[np.float64]:
+        self._set_mode(True)
+        groups = [group for group in param_groups(self.native, recipe.weight_decay) if group["params"]]
+        optimizer = paddle.optimizer.Momentum(recipe.rate, recipe.momentum, groups)
+        losses = []
+        for rate, (images, classes) in zip(recipe.rates(), batches, strict=True):
+            optimizer.set_lr(rate)
+            logits = self._run[True](paddle.to_tensor(images, self.dtype))
+            loss = nn.functional.cross_entropy(logits, paddle.to_tensor(classes), label_smoothing=recipe.label_smoothing)
+            loss.backward()
+            optimizer.step()
+            optimizer.clear_grad()
+            losses.append(loss.item())
+        return np.array(losses)
+
 
 class PaddleBackend:
     """Paddle under the verbs of `acon_core.backends.Backend`. The 16-bit dtypes have no kernels on a CPU."""
@@ -109,7 +128,7 @@ class PaddleBackend:
     dtypes = ("float32", "float64")
     waivers: tuple[Waiver, ...] = ()
 
-    def build(self, node: spec.Node, *, dtype: str = "float32", seed: int = 0, compiled: bool = False) -> PaddleModel:
+    def build(self, node: spec.Node, *, dtype: str = "float32", seed: int | None = 0, compiled: bool = False) -> PaddleModel:
         model = PaddleModel(node, make(node, Place(dtype)), dtype, compiled)
         model.load(spec.initial_state(node, seed, dtype))
         return model
@@ -119,26 +138,50 @@ backend = PaddleBackend()
 
 
 def create(
-    name: str, act: spec.Node | str = "acon_c", num_classes: int = 1000, *, dtype: str = "float32", seed: int = 0
+    name: str,
+    act: spec.Node | str = "acon_c",
+    num_classes: int = 1000,
+    *,
+    features: Sequence[str] = (),
+    dtype: str = "float32",
+    seed: int = 0,
+    **options: Any,
 ) -> nn.Layer:
     """A published network with its published initial values: `create("acon/shufflenet_v2_x0_5", act="meta_acon")`.
 
     Attribute names are the published code's; only the leaves that Paddle names otherwise (`_mean`, `_variance`) are Paddle's.
-    (N, 3, H, W) -> (N, num_classes), any H and W. Works under paddle.jit.to_static. Raises SpecError for a name that does
-    not exist.
+    (N, 3, H, W) -> (N, num_classes). `features`: names of stages; their values (N, C, H', W') come out instead, as a tuple,
+    and what none of them needs is left out. `options`: the network's own, such as `repeats=(1, 1, 1)`. Works under
+    paddle.jit.to_static and paddle.jit.save. Raises SpecError for a name or an option that does not exist.
     """
-    return backend.build(create_network(name, act, num_classes).graph, dtype=dtype, seed=seed).native
+    return _build(create_network(name, act, num_classes, **options), features, dtype, seed).native
 
 
-def load(path: str | PathLike[str], network: str | None = None, act: str | None = None) -> nn.Layer:
+def load(
+    path: str | PathLike[str],
+    network: str | None = None,
+    act: str | None = None,
+    dialect: str | None = None,
+    features: Sequence[str] = (),
+) -> nn.Layer:
     """The network of a checkpoint of any of the frameworks, in evaluation mode; 16-bit weights become float32.
 
-    `network`, `act`: where the tensors' names and shapes leave a choice. Raises CheckpointError, StateError or SpecError,
-    each of which says what was expected, what was found and the way out.
+    `network`, `act`: where the tensors' names and shapes leave a choice. `dialect`: whose names they are, where another
+    published code has its own. `features`: as for `create`. Raises CheckpointError, StateError or SpecError, each of which
+    says what was expected, what was found and the way out.
     """
-    checkpoint = read_network(path, network=network, act=act)
+    checkpoint = read_network(path, network=network, act=act, dialect=dialect)
     dtype = checkpoint.dtype if checkpoint.dtype in backend.dtypes else "float32"
-    model = backend.build(checkpoint.network.graph, dtype=dtype)
-    model.load(checkpoint.cast(dtype))
+    state = checkpoint.cast(dtype)
+    model = _build(checkpoint.network, features, dtype, None)
+    model.load({path: state[path] for path in spec.named_params(model.node)})
     model.native.eval()
     return model.native
+
+
+def _build(network: Network, features: Sequence[str], dtype: str, seed: int | None) -> PaddleModel:
+    """The model of a network, or of the stages of it that are named."""
+    model = backend.build(network.features(features).graph if features else network.graph, dtype=dtype, seed=seed)
+    if features:
+        model.native.bare = False
+    return model

@@ -92,6 +92,39 @@ def test_paddle_s_own_save_and_load_both_ways(tmp_path) -> None:  # type: ignore
         np.testing.assert_array_equal(loaded[name].numpy(), tensor.numpy(), err_msg=name)
 
 
+def test_named_stages_are_a_tuple_of_the_whole_network_s_values(tmp_path) -> None:  # type: ignore[no-untyped-def]
+    import acon_paddle
+    import paddle
+    from acon_paddle.backend import backend
+
+    network = create("acon/shufflenet_v2_x0_5", "acon_c")
+    whole = backend.build(network.graph, seed=3)
+    names = ("stage3", "stem")
+    x = np.random.default_rng(8).normal(size=(2, 3, 64, 96)).astype("float32")
+    expected = whole(x, taps=[network.stages[name] for name in names]).taps
+    paddle.save(whole.native.state_dict(), str(tmp_path / "whole.pdparams"))
+    made = acon_paddle.create("acon/shufflenet_v2_x0_5", features=names, seed=3)
+    made.eval()
+    loaded = acon_paddle.load(tmp_path / "whole.pdparams", act="acon_c", features=names)
+    for stages in (made, loaded):
+        values = stages(paddle.to_tensor(x))
+        assert isinstance(values, tuple)
+        for name, value in zip(names, values, strict=True):
+            np.testing.assert_array_equal(value.numpy(), expected[network.stages[name]])
+    assert not [name for name, _ in made.named_parameters() if name.startswith(("conv_last", "classifier"))]
+
+
+def test_one_stage_is_a_tuple_also_when_fused() -> None:
+    import acon_paddle
+    import paddle
+
+    stage = acon_paddle.create("repact/shufflenet_v2_x0_5", "repact", features=("stage2",), repeats=(2, 1, 1))
+    stage.eval()
+    x = paddle.randn([2, 3, 64, 96])
+    (before,), (after,) = stage(x), acon_paddle.fuse(stage)(x)
+    np.testing.assert_allclose(after.numpy(), before.numpy(), rtol=1e-4, atol=1e-5)
+
+
 CLASSES = [
     "AReLU",
     "AconA",

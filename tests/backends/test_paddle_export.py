@@ -1,0 +1,101 @@
+"""paddle.jit.save on our layers, as a user calls it; what it saved is run by a process that imports paddle alone."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from acon_core import spec
+
+pytestmark = pytest.mark.backend("paddle")
+
+ALONE = """
+import sys
+import numpy as np
+import paddle
+
+network = paddle.jit.load("network")
+network.eval()
+x = paddle.to_tensor(np.load("x.npy"))
+for count in (3, 2):
+    outputs = network(x[:count])
+    outputs = outputs if isinstance(outputs, (list, tuple)) else [outputs]
+    np.savez(f"found_{count}.npz", *[output.numpy() for output in outputs])
+assert not [name for name in sys.modules if name.startswith("acon")]
+"""
+
+
+def saved_and_run_alone(model: Any, size: tuple[int, int], folder: Path) -> None:
+    """Agreement to 1e-5 of the largest output, at batches that the export was not told."""
+    import paddle
+    from paddle.static import InputSpec
+
+    random = np.random.default_rng(6)
+    x, more = (paddle.to_tensor(random.uniform(-2, 2, (count, 3, *size)).astype("float32")) for count in (3, 5))
+    with paddle.no_grad():
+        model(more)  # in training: statistics that are not the initial ones
+        model.eval()
+        outputs = model(x)
+    paddle.jit.save(model, str(folder / "network"), input_spec=[InputSpec([None, 3, *size], "float32")])
+    np.save(folder / "x.npy", x.numpy())
+    subprocess.run([sys.executable, "-c", ALONE], cwd=folder, check=True)
+    expected = outputs if isinstance(outputs, tuple) else (outputs,)
+    for count in (3, 2):
+        with np.load(folder / f"found_{count}.npz") as found:
+            for name, output in zip(found.files, expected, strict=True):
+                scale = float(output.abs().max())
+                assert scale > 0
+                np.testing.assert_allclose(found[name], output[:count].numpy(), rtol=0, atol=1e-5 * scale)
+
+
+# Every family, with the activations that it is published with; short ones, since Paddle traces a layer in 30 ms.
+NETWORKS: list[tuple[str, str, dict[str, Any]]] = [
+    ("acon/shufflenet_v2_x0_5", "acon_c", {"repeats": (2, 1, 1)}),
+    ("acon/resnet18", "meta_acon", {}),
+    ("acon/tfnet_0_5", "acon_frelu", {}),
+]
+FUSED: list[tuple[str, int, tuple[int, int], dict[str, Any]]] = [
+    ("repact/mobilenet_v3_small", 3, (64, 96), {}),
+    ("repact/swin_tiny_patch4_window7_224", 1, (64, 96), {"depths": (1, 2, 1, 1)}),
+    ("repact/vit_base_patch16_224", 2, (48, 48), {"depth": 1, "image_size": 48}),
+]
+
+
+@pytest.mark.parametrize(("network", "act", "options"), NETWORKS)
+def test_networks(network: str, act: str, options: dict[str, Any], tmp_path: Path) -> None:
+    import acon_paddle
+
+    saved_and_run_alone(acon_paddle.create(network, act, num_classes=7, **options), (64, 96), tmp_path)
+
+
+@pytest.mark.parametrize(("network", "variant", "size", "options"), FUSED)
+def test_fused_networks(network: str, variant: int, size: tuple[int, int], options: dict[str, Any], tmp_path: Path) -> None:
+    import acon_paddle
+
+    fused = acon_paddle.fuse(acon_paddle.create(network, spec.RepAct(variant), num_classes=7, **options))
+    kinds = {type(node) for _, node in spec.walk(fused.spec)}
+    assert spec.FusedRepAct in kinds
+    assert spec.RepAct not in kinds
+    saved_and_run_alone(fused, size, tmp_path)
+
+
+def test_stages(tmp_path: Path) -> None:
+    import acon_paddle
+
+    backbone = acon_paddle.create("acon/shufflenet_v2_x0_5", "meta_acon", features=("stem", "stage2"), repeats=(1, 1, 1))
+    saved_and_run_alone(backbone, (64, 96), tmp_path)
+
+
+def test_what_the_page_shows_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "export.md").read_text()
+    section = page.partition("## PaddlePaddle")[2].partition("\n## ")[0]
+    saving, running = re.findall(r"```python\n(.*?)```", section, re.DOTALL)
+    monkeypatch.chdir(tmp_path)
+    exec(saving, {})
+    subprocess.run([sys.executable, "-c", f"{running}\nassert logits.shape == [2, 1000]"], check=True)
