@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from os import PathLike
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
@@ -13,10 +15,14 @@ from torch import Tensor, nn
 from acon_core import spec
 from acon_core.backends import Outputs, Vjp, Waiver, check_state
 from acon_core.checkpoint import read_network
+from acon_core.networks import Network
 from acon_core.networks import create as create_network
+from acon_core.training import Batch, Recipe
 from acon_torch import activations  # noqa: F401  (registers its rules)
 from acon_torch.arrays import to_array, to_tensor
 from acon_torch.build import Place, make
+from acon_torch.modules import Graph
+from acon_torch.surgery import param_groups
 
 DTYPES = {"float32": torch.float32, "float64": torch.float64, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -72,6 +78,21 @@ class TorchModel:
         dparams = {path: to_array(gradient) for path, gradient in zip(weights, gradients[1:], strict=True)}
         return Vjp(to_array(y), to_array(gradients[0]), dparams)
 
+    def fit(self, batches: Sequence[Batch], recipe: Recipe) -> NDArray[np.float64]:
+        self.native.train()
+        optimizer = torch.optim.SGD(param_groups(self.native, recipe.weight_decay), recipe.rate, recipe.momentum)
+        losses = []
+        for rate, (images, classes) in zip(recipe.rates(), batches, strict=True):
+            for group in optimizer.param_groups:
+                group["lr"] = rate
+            logits = self._run(to_tensor(images).to(DTYPES[self.dtype]))
+            loss = nn.functional.cross_entropy(logits, to_tensor(classes), label_smoothing=recipe.label_smoothing)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            losses.append(loss.item())
+        return np.array(losses)
+
 
 class TorchBackend:
     """PyTorch under the verbs of `acon_core.backends.Backend`."""
@@ -80,7 +101,7 @@ class TorchBackend:
     dtypes = tuple(DTYPES)
     waivers: tuple[Waiver, ...] = ()
 
-    def build(self, node: spec.Node, *, dtype: str = "float32", seed: int = 0, compiled: bool = False) -> TorchModel:
+    def build(self, node: spec.Node, *, dtype: str = "float32", seed: int | None = 0, compiled: bool = False) -> TorchModel:
         model = TorchModel(node, make(node, Place(DTYPES[dtype])), dtype, compiled)
         model.load(spec.initial_state(node, seed, dtype))
         return model
@@ -90,23 +111,47 @@ backend = TorchBackend()
 
 
 def create(
-    name: str, act: spec.Node | str = "acon_c", num_classes: int = 1000, *, dtype: str = "float32", seed: int = 0
+    name: str,
+    act: spec.Node | str = "acon_c",
+    num_classes: int = 1000,
+    *,
+    features: Sequence[str] = (),
+    dtype: str = "float32",
+    seed: int = 0,
+    **options: Any,
 ) -> nn.Module:
     """A published network with its published initial values: `create("acon/shufflenet_v2_x0_5", act="meta_acon")`.
 
-    Attribute names are the published code's, so that its state dict loads. (N, 3, H, W) -> (N, num_classes), any H and W.
-    Raises SpecError for a name that does not exist.
+    Attribute names are the published code's, so that its state dict loads. (N, 3, H, W) -> (N, num_classes). `features`: names
+    of stages, whose values (N, C, H', W') come out instead, as a tuple; what none of them needs is left out. `options`: the
+    network's own, such as `repeats=(1, 1, 1)`. Raises SpecError for a name or an option that does not exist.
     """
-    return backend.build(create_network(name, act, num_classes).graph, dtype=dtype, seed=seed).native
+    return _build(create_network(name, act, num_classes, **options), features, dtype, seed).native
 
 
-def load(path: str | PathLike[str], network: str | None = None, act: str | None = None) -> nn.Module:
+def load(
+    path: str | PathLike[str],
+    network: str | None = None,
+    act: str | None = None,
+    dialect: str | None = None,
+    features: Sequence[str] = (),
+) -> nn.Module:
     """The network of a checkpoint of any of the frameworks, in evaluation mode.
 
-    `network`, `act`: where the tensors' names and shapes leave a choice. Raises CheckpointError, StateError or SpecError,
-    each of which says what was expected, what was found and the way out.
+    `network`, `act`: where the tensors' names and shapes leave a choice. `dialect`: whose names they are, where another
+    published code has its own. `features`: as for `create`. Raises CheckpointError, StateError or SpecError, each of which
+    says what was expected, what was found and the way out.
     """
-    checkpoint = read_network(path, network=network, act=act)
-    model = backend.build(checkpoint.network.graph, dtype=checkpoint.dtype)
-    model.load(checkpoint.state)
+    checkpoint = read_network(path, network=network, act=act, dialect=dialect)
+    model = _build(checkpoint.network, features, checkpoint.dtype, None)
+    model.load({path: checkpoint.state[path] for path in spec.named_params(model.node)})
     return model.native.eval()
+
+
+def _build(network: Network, features: Sequence[str], dtype: str, seed: int | None) -> TorchModel:
+    """The model of a network, or of the stages of it that are named."""
+    model = backend.build(network.features(features).graph if features else network.graph, dtype=dtype, seed=seed)
+    if features:
+        assert isinstance(model.native, Graph)
+        model.native.bare = False
+    return model

@@ -1,0 +1,50 @@
+"""The published recipe, by each framework's own optimiser, against what it does to the same network in float64."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from acon_core import spec, training
+from acon_core.backends import Backend
+from acon_core.conformance.runner import error_of
+from acon_core.conformance.tolerances import TOLERANCES
+from acon_core.random import Stream
+
+CLASSES = 4
+NETWORK = spec.sequential(
+    conv=spec.Conv2d(3, 5, (3, 2), stride=2), norm=spec.BatchNorm(5), act=spec.AconC(5), pool=spec.GlobalAvgPool(),
+    flatten=spec.Flatten(), head=spec.Linear(5, CLASSES),
+)  # fmt: skip
+# Rate, momentum, decay and smoothing each move the losses and weights by far more than the bounds.
+# All are exact in float32, as which Paddle keeps them for float64 too.
+RECIPE = training.Recipe(steps=4, rate=0.25, momentum=0.75, weight_decay=0.0625, label_smoothing=0.25)
+
+
+def batches() -> list[training.Batch]:
+    """Four, one of them smaller."""
+    made = []
+    for step, size in enumerate((6, 6, 5, 6)):
+        random = Stream("training", step)
+        images = random.uniform((size, 3, 9, 8), -1.0, 1.0).astype(np.float32)
+        made.append((images, random.uniform((size,), 0.0, CLASSES).astype(np.int64)))
+    return made
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_four_steps_of_the_recipe(backend: Backend, dtype: str) -> None:
+    model = backend.build(NETWORK, dtype=dtype, seed=3)
+    expected = model.state()
+    expected_losses = training.fit(NETWORK, expected, batches(), RECIPE)
+    losses = model.fit(batches(), RECIPE)
+    assert losses.dtype == np.float64
+    assert error_of(losses, expected_losses, np.abs(expected_losses).max()) <= TOLERANCES["training", "y", dtype].bound
+    found = model.state()
+    spread = float(np.sqrt(expected["norm.running_var"].max()))
+    for path, param in spec.named_params(NETWORK).items():
+        if param.kind == "counter":
+            continue
+        quantity = "dparams" if param.kind == "weight" else path.rpartition(".")[2]
+        scale = spread if quantity == "running_mean" else float(np.abs(expected[path]).max())
+        error = error_of(found[path], expected[path], scale)
+        assert error <= TOLERANCES["training", quantity, dtype].bound, path  # type: ignore[index]
