@@ -37,10 +37,10 @@ class Case:
     """One thing to be held to.
 
     `node`: its JSON; `batches`: the shapes of the inputs, run one after the other on the same state. `train`: in training
-    mode. `gradients`: go back too. `taps`: inner values that are checked. `sample`: how many elements of an output
-    and of a gradient are kept (0: all). `golden`: `stored`, or `reference` where the arrays are too many to keep and are made anew. `raises`: the error
-    expected instead. `compiled`: also run through the framework's compiler. `values`: what x is made of, else uniform
-    variates from `low` to `high`, each channel of each row shifted by up to `rows` (where rows are alike, a
+    mode. `gradients`: go back too. `taps`: inner values that are checked. `sample`: how many elements of an output and of a
+    gradient are kept (0: all). `golden`: `stored`, or `reference` where the arrays are too many to keep and are made anew.
+    `raises`: the error expected instead. `compiled`: also run through the framework's compiler. `values`: what x is made of,
+    else uniform variates from `low` to `high`, each channel of each row shifted by up to `rows` (where rows are alike, a
     generator's BatchNorm, which sees their means alone, divides rounding by almost nothing). `ranges`: of parameters by
     name, where not the usual ones. `dtypes`: what it is run in; where 16-bit ones are among them, inputs, cotangents and
     parameters are exact in bfloat16, and so in all. `memory`: how x lies there. `source`: where it comes from.
