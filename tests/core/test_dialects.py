@@ -1,0 +1,246 @@
+"""Dialects: a file of the RepAct code's is ours under its names, both ways; where tensors cannot tell, the tool asks."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from acon_core import spec
+from acon_core.checkpoint import convert, formats, read_file, read_network, recognise
+from acon_core.checkpoint.convert import simplified
+from acon_core.checkpoint.dialects import DIALECTS, Dialect, Names
+from acon_core.checkpoint.formats import format_named
+from acon_core.errors import AconError, CheckpointError, SpecError
+from acon_core.networks import NETWORKS, create
+from acon_core.reference import forward
+from acon_core.spec import fuse
+
+SMALL = "repact/mobilenet_v3_small"
+State = dict[str, np.ndarray]
+
+
+def a_state(name: str, act: str, classes: int = 3) -> State:
+    """Every RepAct with weights of its own, none like another."""
+    state = spec.initial_state(create(name, act, classes).graph, 5)
+    random = np.random.default_rng(1)
+    for path in state:
+        if path.endswith((".weights", ".alpha")):
+            state[path] = random.uniform(0.1, 0.9, state[path].shape).astype(np.float32)
+    return state
+
+
+def theirs(state: State, hardswish_first: bool) -> State:
+    """The same state as the published code would name it, by hand: ActorAtn, actor_PReLU.weight, bn."""
+    made = {}
+    for path, array in state.items():
+        owner, _, name = path.rpartition(".")
+        if name == "weights":
+            made[f"{owner}.ActorAtn"] = array[[0, 1, 3, 2]] if hardswish_first else array
+        elif name == "alpha":
+            made[f"{owner}.actor_PReLU.weight"] = array
+        elif owner.endswith(".norm") and f"{owner.removesuffix('.norm')}.weights" in state:
+            made[f"{owner.removesuffix('.norm')}.bn.{name}"] = array
+        else:
+            made[path] = array
+    return made
+
+
+def write(path: Path, state: State, format: str = "torch") -> Path:
+    format_named(format).files.write(path, state, {})
+    return path
+
+
+FORMS = [
+    ("repact", "repact(variant=1)", True),
+    ("repact", "repact(variant=2)", False),
+    ("repact", "repact(variant=3)", True),
+    ("repact_reconstruct", "repact(variant=1)", False),
+    ("repact_reconstruct", "repact(variant=2)", False),
+]
+
+
+@pytest.mark.parametrize(("dialect", "act", "hardswish_first"), FORMS)
+@pytest.mark.parametrize("prefix", ["", "module."])
+def test_a_file_in_a_dialect_is_the_state_that_it_means(
+    tmp_path: Path, dialect: str, act: str, hardswish_first: bool, prefix: str
+) -> None:
+    state = a_state(SMALL, act)
+    named = {prefix + name: array for name, array in theirs(state, hardswish_first).items()}
+    found = read_network(write(tmp_path / "a.pth", named), SMALL, act, dialect)
+    assert list(found.state) == list(state)
+    assert (found.network.name, found.network.num_classes) == (SMALL, 3)
+    for path, array in state.items():
+        np.testing.assert_array_equal(found.state[path], array, err_msg=path)
+
+
+@pytest.mark.parametrize(("dialect", "act", "hardswish_first"), FORMS)
+def test_it_computes_what_the_published_code_does(dialect: str, act: str, hardswish_first: bool) -> None:
+    """One activation, from its published parameters and its published formula, by hand."""
+    node = spec.parse_activation(act)
+    atn, slope = np.array([0.15, 0.35, 0.7, 0.4]), np.array([0.3])
+    weights = np.exp(atn) / np.exp(atn).sum() if "2" in act else atn
+    x = np.random.default_rng(3).uniform(-5, 5, (3, 4, 5, 6))
+    relu, prelu = np.maximum(x, 0), np.where(x > 0, x, slope * x)
+    hardswish = x * np.clip(x + 3, 0, 6) / 6
+    branches = (x, relu, hardswish, prelu) if hardswish_first else (x, relu, prelu, hardswish)
+    expected = sum(weight * branch for weight, branch in zip(weights, branches, strict=True))
+    native = {"ActorAtn": atn, "actor_PReLU.weight": slope}
+    if "3" in act:
+        values = {"weight": 1.3, "bias": 0.2, "running_mean": -0.4, "running_var": 1.7}
+        native |= {f"bn.{name}": np.array([value]) for name, value in values.items()}
+        native["bn.num_batches_tracked"] = np.array(4)
+        expected = (expected + 0.4) / np.sqrt(1.7 + 1e-5) * 1.3 + 0.2
+    state, _ = DIALECTS[dialect].over(format_named("torch").layout).to_canonical(node, native)
+    np.testing.assert_allclose(forward(node, state, [x]).values[0], expected, rtol=0, atol=1e-14)
+
+
+@pytest.mark.parametrize("format", formats())
+@pytest.mark.parametrize("name", DIALECTS)
+def test_a_dialect_goes_both_ways_in_every_format(name: str, format: str) -> None:
+    """Of every node in its table, with arrays whose elements all differ."""
+    layout = DIALECTS[name].over(format_named(format).layout)
+    for node in DIALECTS[name].table:
+        place = spec.sequential(first=spec.sequential(act=node))
+        state = {
+            path: np.arange(1, 1 + int(np.prod(param.shape))).reshape(param.shape) * 1.0
+            for path, param in spec.named_params(place).items()
+        }
+        native = layout.to_native(place, state)
+        assert {path: array.shape for path, array in native.items()} == layout.native_shapes(place)
+        assert {"first.act.ActorAtn", "first.act.actor_PReLU.weight"} <= set(native)
+        again, made = layout.to_canonical(place, native)
+        for path in state:
+            assert path in made or (again[path] == state[path]).all(), path
+
+
+def test_an_order_is_undone_by_its_inverse() -> None:
+    """With one that is not its own inverse, as those of RepAct are."""
+    node = spec.RepAct()
+    turned = Dialect("turned", "nobody's", {node: Names(orders={"weights": (1, 2, 3, 0)})})
+    layout = turned.over(format_named("torch").layout)
+    state = {"weights": np.array([5.0, 6.0, 7.0, 8.0]), "alpha": np.array([1.0])}
+    native = layout.to_native(node, state)
+    np.testing.assert_array_equal(native["weights"], [6.0, 7.0, 8.0, 5.0])
+    np.testing.assert_array_equal(layout.to_canonical(node, native)[0]["weights"], state["weights"])
+
+
+def test_what_the_tensors_cannot_tell_is_asked(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.pth", theirs(a_state(SMALL, "repact_1"), True))
+    with pytest.raises(AconError, match=r"a\.pth: 2 networks .* cannot tell which: .*variant=1.*variant=2.*pass --act"):
+        read_network(path, dialect="repact")
+    with pytest.raises(
+        CheckpointError,
+        match=r"a\.pth: 'features\.0\.2\.ActorAtn' is no name of the spec's; pass --dialect repact for .*RepAct_Origin, "
+        r".* or --dialect repact_reconstruct for .*_Reconstruct: which it was, the tensors cannot tell",
+    ):
+        read_network(path, SMALL, "repact_1")
+    with pytest.raises(AconError, match="--dialect french: no such dialect; known: repact, the RepAct code's"):
+        read_network(path, dialect="french")
+    third = write(tmp_path / "b.pth", theirs(a_state(SMALL, "repact_3"), True))
+    assert read_network(third, dialect="repact").network.activation == spec.RepAct(variant=3)
+    with pytest.raises(CheckpointError, match=r"no network fits .* nearest is repact/mobilenet_v3_small"):
+        read_network(third, dialect="repact_reconstruct")
+
+
+def test_the_wrong_dialect_would_be_another_function(tmp_path: Path) -> None:
+    """Why nothing is guessed: both read the file, and the outputs differ."""
+    path = write(tmp_path / "a.pth", theirs(a_state(SMALL, "repact_1"), True))
+    x = np.random.default_rng(3).uniform(-1, 1, (1, 3, 32, 48))
+    right, wrong = (read_network(path, SMALL, "repact_1", dialect) for dialect in DIALECTS)
+    outputs = [forward(each.network.graph, each.state, [x]).values[0] for each in (right, wrong)]
+    assert np.abs(outputs[0] - outputs[1]).max() > 1e-3 * np.abs(outputs[0]).max()
+
+
+@pytest.mark.parametrize("act", ["prelu", "swish", "arelu", "acon_c(shared=true)", "frelu", "dyrelu"])
+@pytest.mark.parametrize("dialect", [None, "repact"])
+def test_activations_that_are_called_alike_need_no_dialect(tmp_path: Path, act: str, dialect: str | None) -> None:
+    path = write(tmp_path / "a.pth", a_state("repact/shufflenet_v2_x0_5", act))
+    named = act if act in ("prelu", "swish") else None  # one number called `weight` each
+    found = read_network(path, act=named, dialect=dialect).network
+    assert (found.name, found.activation) == ("repact/shufflenet_v2_x0_5", spec.parse_activation(act))
+
+
+def test_there_and_back_through_another_framework_gives_the_file_again(tmp_path: Path) -> None:
+    original = theirs(a_state("repact/swin_tiny_patch4_window7_224", "repact_3", 100), True)
+    path = write(tmp_path / "a.pth", original)
+    convert(path, tmp_path / "b.msgpack", "jax", dialect="repact")
+    convert(tmp_path / "b.msgpack", tmp_path / "c.pth", to_dialect="repact")
+    _, again = read_file(tmp_path / "c.pth")
+    assert list(again.tensors) == list(original)
+    for name, array in original.items():
+        assert name.endswith("num_batches_tracked") or again.tensors[name].tobytes() == array.tobytes(), name
+        assert again.tensors[name].dtype == array.dtype, name
+
+
+def test_fuse_reads_a_dialect_and_leaves_none(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.pth", theirs(a_state(SMALL, "repact_3"), True))
+    convert(path, tmp_path / "b.pth", dialect="repact", change=simplified(fuse))
+    x = np.random.default_rng(3).uniform(-1, 1, (1, 3, 32, 48))
+    whole, fused = read_network(path, dialect="repact"), read_network(tmp_path / "b.pth")
+    assert fused.network.activation == spec.FusedRepAct(shift=True)
+    before, after = (forward(each.network.graph, each.state, [x]).values[0] for each in (whole, fused))
+    np.testing.assert_allclose(after, before, rtol=0, atol=1e-5 * np.abs(before).max())
+
+
+def test_what_follows_from_the_network_is_checked_and_no_counter(tmp_path: Path) -> None:
+    """Swin's index: made again where a format cannot hold it, which no note calls a loss; refused where a file has another."""
+    state = a_state("repact/swin_tiny_patch4_window7_224", "gelu")
+    path = write(tmp_path / "a.pth", state)
+    done = convert(path, tmp_path / "b.pkl", "megengine", act="gelu")
+    assert done.notes == ()
+    back = read_network(tmp_path / "b.pkl", act="gelu")
+    assert not any("counters" in note for note in back.notes)
+    name = "layers.0.blocks.0.attn.relative_position_index"
+    np.testing.assert_array_equal(back.state[name], spec.relative_position_index(7))
+    assert back.state[name].dtype == np.int64
+    write(path, state | {name: state[name].T.copy()})
+    with pytest.raises(CheckpointError, match=f"{name}: follows from the network, and the file has other values"):
+        read_network(path, act="gelu")
+    state = a_state(SMALL, "dyrelu")
+    write(path, state | {"features.0.2.lambdas": np.ones(4, np.float32)})
+    with pytest.raises(CheckpointError, match=r"features\.0\.2\.lambdas: follows from the network"):
+        read_network(path)
+
+
+def test_networks_refuse_activations_in_these_pairs_alone() -> None:
+    """What recognition leaves out without a word is exactly what a network has a reason to refuse."""
+    refused = set()
+    for name in NETWORKS:
+        for act in recognise.CANDIDATES:
+            try:
+                create(name, act, 3)
+            except SpecError:
+                refused.add((name, act))
+    assert refused == {("repact/vit_base_patch16_224", act) for act in ("frelu", "acon_frelu")}
+
+
+def test_candidates_that_are_tried_together_have_the_same_tensors_at_every_width() -> None:
+    shapes = {}
+    for act in recognise.CANDIDATES:
+        nodes = [spec.bind(spec.parse_activation(act), width) for width in (recognise.WIDTH, 24, 58, 1024)]
+        shapes[act] = [{path: param.shape for path, param in spec.named_params(node).items()} for node in nodes]
+    for first, (one, *others) in shapes.items():
+        for second, (same, *more) in shapes.items():
+            assert one != same or others == more, (first, second)
+
+
+def test_the_command_line_asks_and_reads(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.pth", theirs(a_state(SMALL, "repact_2"), False))
+
+    def acon(*arguments: object) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "acon_core.cli", *map(str, arguments)]
+        return subprocess.run(command, capture_output=True, text=True, check=False)
+
+    told = acon("inspect", path)
+    assert "--dialect repact for" in told.stdout
+    told = acon("inspect", path, "--dialect", "repact", "--act", "repact_2")
+    assert "network: repact/mobilenet_v3_small with repact(variant=2), 3 classes" in told.stdout
+    done = acon("convert", path, tmp_path / "b", "--to", "jax", "--network", SMALL, "--act", "repact_2", "--dialect", "repact")
+    assert done.returncode == 0, done.stderr
+    done = acon("convert", tmp_path / "b", tmp_path / "c.pth", "--act", "repact_2", "--to-dialect", "repact", "--verify")
+    assert done.returncode == 0, done.stderr
+    assert "features.0.2.ActorAtn" in read_file(tmp_path / "c.pth")[1].tensors
