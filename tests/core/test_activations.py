@@ -274,6 +274,7 @@ WRITTEN_OUT = {
     "acon_a": lambda x, s: x * sigma(s["beta"] * x),
     "acon_b": lambda x, s: acon(x, 1.0, s["p2"], s["beta"]),
     "acon_c": lambda x, s: acon(x, s["p1"], s["p2"], s["beta"]),
+    "acon_c(shared=true)": lambda x, s: acon(x, s["p1"].item(), s["p2"].item(), s["beta"].item()),
     "meta_acon(reduction=4)": lambda x, s: generated(
         x, s, norm(full(norm(full(x.mean((2, 3)), s, "fc1"), s, "bn1"), s, "fc2"), s, "bn2")
     ),
@@ -295,6 +296,7 @@ INITIAL = {
     "acon_b": {"p2": 0.25, "beta": 1.0},
     "acon_c": {"beta": 1.0},
     "acon_c(init=paper)": {"p1": 1.0, "p2": 0.0, "beta": 1.0},
+    "acon_c(init=paper, shared=true)": {"p1": 1.0, "p2": 0.0, "beta": 1.0},
     "meta_acon(init=paper)": {"p1": 1.0, "p2": 0.0},
     "repact": {"weights": 0.25, "alpha": 0.25},
     "fused_repact": {"identity": 0.3125, "relu": 0.4375, "hardswish": 0.25},
