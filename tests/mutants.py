@@ -54,6 +54,9 @@ FAMILY = "tests/core/test_activations.py"
 FUSE = "tests/core/test_fusion.py"
 REPLACE = "tests/core/test_replacement.py"
 LAYOUT = "tests/core/test_convert.py -k layout or caught or one_file"
+REPACT = "tests/core/test_repact_networks.py"
+REPACT_VALUES = "tests/core/test_repact_values.py"
+DIALECT = "tests/core/test_dialects.py"
 
 EAGER = "tests/backends/test_conformance.py -k eager"
 
@@ -129,6 +132,18 @@ MUTANTS = [
     Mutant("unpickler: unknown names are let in", UNPICKLER, "if (module, name) not in self.table:", "if False:", "core", "tests/checkpoint tests/core/test_cli.py"),
     Mutant("runner: everything holds", RUNNER, "return self.error <= self.bound", "return True", "core", "tests/core/test_runner.py"),
     Mutant("runner: waivers are never missed", RUNNER, "    if unneeded:", "    if False:", "core", "tests/core/test_runner.py"),
+    # The RepAct code's networks and names.
+    Mutant("repact shufflenet: even and odd for halves", "acon_core/networks/repact_shufflenet_v2.py", "interleaved=False", "interleaved=True", "core", REPACT_VALUES),
+    Mutant("mobilenet: a tenth of the squeeze lost", "acon_core/networks/mobilenet_v3.py", "nearest + 8 if nearest < 0.9 * channels else nearest", "nearest", "core", REPACT),
+    Mutant("mobilenet: decay 0.9", "acon_core/networks/mobilenet_v3.py", "decay=0.99", "decay=0.9", "core", REPACT),
+    Mutant("swin: no window is shifted", "acon_core/networks/swin.py", "WINDOW // 2 * (i % 2)", "0 * (i % 2)", "core", REPACT_VALUES),
+    Mutant("swin: every block dropped alike", "acon_core/networks/swin.py", "DROP_PATH * place / max(sum(depths) - 1, 1)", "DROP_PATH", "core", REPACT),
+    Mutant("vit: as many patches are as good", "acon_core/networks/vit.py", "check(x[1:] == (3, self.image_size, self.image_size),", "check(True,", "core", REPACT),
+    Mutant("acon_c shared: one for each channel", ACON, "size = 1 if self.shared else self.width", "size = self.width", "core", REPACT),
+    Mutant("dialect: RepAct's branches in our order", "acon_core/checkpoint/dialects.py", '"weights": (0, 1, 3, 2)', '"weights": (0, 1, 2, 3)', "core", DIALECT),
+    Mutant("dialect: an order for its inverse", "acon_core/checkpoint/dialects.py", "_taken(tuple(np.argsort(order).tolist()))", "_taken(order)", "core", DIALECT),
+    Mutant("convert: another index is let in", CONVERT, 'if param.kind == "derived" and', "if False and", "core", DIALECT),
+    Mutant("recognise: what is left over is let in", "acon_core/checkpoint/recognise.py", "return count == len(shapes)", "return True", "core", DIALECT),
     # The backends.
     Mutant("torch: a sign in the gradient", TORCH, 'into(t, "sub", bend)', 'into(t, "add", bend)', "torch", f"{EAGER} and acon_c"),
     Mutant("torch: 1 - s", TORCH, 'into(-z, "sigmoid")', "1 - torch.sigmoid(z)", "torch", "tests/backends/test_accuracy.py"),
