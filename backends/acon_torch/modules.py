@@ -41,7 +41,7 @@ class DropPath(nn.Module):
         if not self.training or self.rate == 0.0:
             return x
         dropped = torch.rand((x.shape[0], *(1,) * (x.ndim - 1)), device=x.device) < self.rate
-        return (x / (1.0 - self.rate)).masked_fill(dropped, 0.0)
+        return torch.where(dropped, 0.0, x / (1.0 - self.rate))  # masked_fill would lose the order in memory
 
     def extra_repr(self) -> str:
         return f"rate={self.rate}"
