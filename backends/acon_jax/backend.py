@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from os import PathLike
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 from flax import nnx, serialization
 from flax.traverse_util import flatten_dict, unflatten_dict
 from jax import Array
@@ -18,12 +20,15 @@ from acon_core import spec
 from acon_core.backends import Outputs, Vjp, Waiver, check_state
 from acon_core.checkpoint import read_network
 from acon_core.errors import SpecError
+from acon_core.networks import Network
 from acon_core.networks import create as create_network
+from acon_core.training import Batch, Recipe
 from acon_jax import activations  # noqa: F401  (registers its rules)
 from acon_jax.arrays import precision, to_jax, to_numpy
 from acon_jax.build import Place, make
 from acon_jax.layout import layout
-from acon_jax.modules import call
+from acon_jax.modules import Graph, call
+from acon_jax.surgery import param_groups
 
 DTYPES = {"float32": jnp.float32, "float64": jnp.float64, "bfloat16": jnp.bfloat16, "float16": jnp.float16}
 
@@ -41,6 +46,20 @@ def _vjp(model: nnx.Module, x: Array, cotangent: Array, rngs: nnx.Rngs) -> tuple
 
     (_, y), (dparams, dx) = nnx.value_and_grad(loss, argnums=(0, 1), has_aux=True)(model, x, rngs)
     return y, dx, dparams
+
+
+@nnx.jit(static_argnames="smoothing")
+def _step(model: nnx.Module, optimizer: nnx.Optimizer, x: Array, classes: Array, rngs: nnx.Rngs, *, smoothing: float) -> Array:
+    """One step of training, and the loss before it."""
+
+    def loss(model: nnx.Module, rngs: nnx.Rngs) -> Array:
+        logits = call(model, x, rngs=rngs, taps=None)
+        targets = optax.smooth_labels(jax.nn.one_hot(classes, logits.shape[-1], dtype=logits.dtype), smoothing)
+        return optax.softmax_cross_entropy(logits, targets).mean()
+
+    value, gradients = nnx.value_and_grad(loss)(model, rngs)
+    optimizer.update(model, gradients)
+    return value
 
 
 def _arrays(state: nnx.State) -> dict[str, NDArray]:
@@ -91,6 +110,20 @@ class JaxModel:
         }
         return Vjp(to_numpy(y), to_numpy(dx), dparams)
 
+    def fit(self, batches: Sequence[Batch], recipe: Recipe) -> NDArray[np.float64]:
+        self._set_mode(True)
+        with precision(self.dtype):
+            rate = optax.linear_schedule(recipe.rate, 0.0, recipe.steps)
+            decayed = param_groups(self.native, recipe.weight_decay)
+            descent = optax.chain(decayed, optax.sgd(rate, recipe.momentum))
+            optimizer = nnx.Optimizer(self.native, descent, wrt=nnx.Param)
+            losses = [
+                float(_step(self.native, optimizer, x, jnp.asarray(classes), self.rngs, smoothing=recipe.label_smoothing))
+                for _, (images, classes) in zip(range(recipe.steps), batches, strict=True)
+                for x in [to_jax(images).astype(DTYPES[self.dtype])]
+            ]
+        return np.array(losses)
+
     def _set_mode(self, train: bool) -> None:
         if train:
             self.native.train()
@@ -105,9 +138,9 @@ class JaxBackend:
     dtypes = tuple(DTYPES)
     waivers: tuple[Waiver, ...] = ()
 
-    def build(self, node: spec.Node, *, dtype: str = "float32", seed: int = 0, compiled: bool = False) -> JaxModel:
+    def build(self, node: spec.Node, *, dtype: str = "float32", seed: int | None = 0, compiled: bool = False) -> JaxModel:
         with precision(dtype):
-            model = JaxModel(node, make(node, Place(DTYPES[dtype])), dtype, compiled, seed)
+            model = JaxModel(node, make(node, Place(DTYPES[dtype])), dtype, compiled, seed or 0)
         model.load(spec.initial_state(node, seed, dtype))
         return model
 
@@ -121,28 +154,53 @@ def _for_user(dtype: str) -> None:
 
 
 def create(
-    name: str, act: spec.Node | str = "acon_c", num_classes: int = 1000, *, dtype: str = "float32", seed: int = 0
+    name: str,
+    act: spec.Node | str = "acon_c",
+    num_classes: int = 1000,
+    *,
+    features: Sequence[str] = (),
+    dtype: str = "float32",
+    seed: int = 0,
+    **options: Any,
 ) -> nnx.Module:
     """A published network with its published initial values: `create("acon/shufflenet_v2_x0_5", act="meta_acon")`.
 
     An nnx.Module in training mode; attribute names are the published code's. (N, H, W, 3) -> (N, num_classes), any H and W:
-    channels last. Where it has dropout, training draws from `model(x, rngs=nnx.Rngs(0))`; `nnx.state(model)` holds the
-    weights and running statistics alone, as a tree of dicts. `model(x, taps=values)` puts every named value into a dict.
-    Raises SpecError for a name that does not exist, and for float64 where JAX has it switched off.
+    channels last. `features`: names of stages, whose values (N, H', W', C) come out instead, as a tuple; what none of them
+    needs is left out. `options`: the network's own, such as `repeats=(1, 1, 1)`. Where it has dropout, training draws from
+    `model(x, rngs=nnx.Rngs(0))`; `nnx.state(model)` holds the weights and running statistics alone, as a tree of dicts.
+    `model(x, taps=values)` puts every named value into a dict.
+    Raises SpecError for a name or an option that does not exist, and for float64 where JAX has it switched off.
     """
     _for_user(dtype)
-    return backend.build(create_network(name, act, num_classes).graph, dtype=dtype, seed=seed).native
+    return _build(create_network(name, act, num_classes, **options), features, dtype, seed).native
 
 
-def load(path: str | PathLike[str], network: str | None = None, act: str | None = None) -> nnx.Module:
+def load(
+    path: str | PathLike[str],
+    network: str | None = None,
+    act: str | None = None,
+    dialect: str | None = None,
+    features: Sequence[str] = (),
+) -> nnx.Module:
     """The network of a checkpoint of any of the frameworks, as an nnx.Module in evaluation mode that takes (N, H, W, 3).
 
-    `network`, `act`: where the tensors' names and shapes leave a choice. Raises CheckpointError, StateError or SpecError,
-    each of which says what was expected, what was found and the way out.
+    `network`, `act`: where the tensors' names and shapes leave a choice. `dialect`: whose names they are, where another
+    published code has its own. `features`: as for `create`. Raises CheckpointError, StateError or SpecError, each of which
+    says what was expected, what was found and the way out.
     """
-    checkpoint = read_network(path, network=network, act=act)
+    checkpoint = read_network(path, network=network, act=act, dialect=dialect)
     _for_user(checkpoint.dtype)
-    model = backend.build(checkpoint.network.graph, dtype=checkpoint.dtype)
-    model.load(checkpoint.state)
+    model = _build(checkpoint.network, features, checkpoint.dtype, None)
+    model.load({path: checkpoint.state[path] for path in spec.named_params(model.node)})
     model.native.eval()
     return model.native
+
+
+def _build(network: Network, features: Sequence[str], dtype: str, seed: int | None) -> JaxModel:
+    """The model of a network, or of the stages of it that are named."""
+    model = backend.build(network.features(features).graph if features else network.graph, dtype=dtype, seed=seed)
+    if features:
+        assert isinstance(model.native, Graph)
+        model.native.bare = False
+    return model

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from flax import nnx
@@ -12,21 +12,31 @@ from jax.typing import DTypeLike
 
 from acon_core import spec
 from acon_jax import functional as F
-from acon_jax import modules, pointwise
+from acon_jax import modules, pointwise, tokens
+from acon_jax.arrays import filled
 
-ZEROS = nnx.initializers.zeros_init()
+
+class NoKeys:
+    """In the place of the random streams that Flax's own layers ask for: zeros take no key, and to make keys takes time."""
+
+    def params(self) -> None:
+        """No key."""
+
+
+# Flax's own layers, with parameters of zeros.
+ZEROS: dict[str, Any] = {
+    "kernel_init": lambda key, shape, dtype: filled(0.0, shape, dtype),
+    "bias_init": lambda key, shape, dtype: filled(0.0, shape, dtype),
+    "rngs": NoKeys(),
+}
 
 
 @dataclass(frozen=True)
 class Place:
-    """Where a module is built: its path, for errors and taps, and the dtype of its parameters, which start as zeros.
-
-    `rngs` is what Flax's own layers ask for; zeros take nothing from it.
-    """
+    """Where a module is built: its path, for errors and taps, and the dtype of its parameters, which start as zeros."""
 
     dtype: DTypeLike
     path: str = ""
-    rngs: nnx.Rngs = field(default_factory=lambda: nnx.Rngs(0))
 
     def child(self, name: str) -> Place:
         return replace(self, path=spec.join(self.path, name))
@@ -44,10 +54,10 @@ def make(node: spec.Node, place: Place) -> nnx.Module:
 
 @build.register(spec.Conv2d)
 def _(node: spec.Conv2d, place: Place) -> nnx.Module:
-    return nnx.Conv(
+    return modules.Conv(
         node.in_channels, node.out_channels, node.kernel, node.stride,
-        padding=[(size, size) for size in node.padding], kernel_dilation=node.dilation, feature_group_count=node.groups,
-        use_bias=node.bias, param_dtype=place.dtype, kernel_init=ZEROS, rngs=place.rngs,
+        padding=tuple((size, size) for size in node.padding), kernel_dilation=node.dilation, feature_group_count=node.groups,
+        use_bias=node.bias, param_dtype=place.dtype, **ZEROS,
     )  # fmt: skip
 
 
@@ -60,7 +70,7 @@ def _(node: spec.BatchNorm, place: Place) -> nnx.Module:
 def _(node: spec.Linear, place: Place) -> nnx.Module:
     return modules.Linear(
         node.in_features, node.out_features,
-        use_bias=node.bias, param_dtype=place.dtype, kernel_init=ZEROS, rngs=place.rngs,
+        use_bias=node.bias, param_dtype=place.dtype, **ZEROS,
     )  # fmt: skip
 
 
@@ -74,6 +84,11 @@ def _(node: spec.Dropout, place: Place) -> nnx.Module:
     return nnx.Dropout(node.rate)
 
 
+@build.register(spec.DropPath)
+def _(node: spec.DropPath, place: Place) -> nnx.Module:
+    return modules.DropPath(node.rate)
+
+
 def _acon(x: Array, *gates: Array, p1: float | None, p2: float | None) -> Array:
     given = iter(gates)
     return F.acon(x, *(next(given) if gate is None else gate for gate in (p1, p2, None)))
@@ -83,6 +98,8 @@ FUNCTIONS: dict[type[spec.Primitive], Callable[..., Any]] = {
     spec.MaxPool2d: modules.max_pool,
     spec.GlobalAvgPool: modules.global_avg_pool,
     spec.Flatten: modules.flatten,
+    spec.Add: modules.add,
+    spec.Rescale: modules.rescale,
     spec.Concat: modules.concat,
     spec.Split: modules.split,
     spec.Shuffle: modules.shuffle,
@@ -90,6 +107,16 @@ FUNCTIONS: dict[type[spec.Primitive], Callable[..., Any]] = {
     spec.MoveAxis: modules.move_axis,
     spec.AsOneChannel: modules.as_one_channel,
     spec.ShapeLike: modules.shape_like,
+    spec.PadToMultiple: tokens.pad_to_multiple,
+    spec.FlattenSpace: tokens.flatten_space,
+    spec.PrependToken: tokens.prepend_token,
+    spec.AddPosition: tokens.add_position,
+    spec.SelectToken: tokens.select_token,
+    spec.SpaceToChannels: tokens.space_to_channels,
+    spec.Attention: tokens.attention,
+    spec.WindowPartition: tokens.partition,
+    spec.WindowAttention: tokens.window_attention,
+    spec.WindowMerge: tokens.merge,
     **{kind: getattr(pointwise, name) for name, kind in spec.ACTIVATIONS.items() if issubclass(kind, spec.Elementwise)},
     spec.Acon: _acon,
     spec.SmoothMaximum: F.smooth_maximum,

@@ -15,9 +15,8 @@ class FlaxLayout(Layout):
 
     def slots(self, node: Node) -> Mapping[str, Slot | None]:
         if isinstance(node, Graph | Layer) and type(node) not in self.rules:
-            return {
-                name: _per_channel(name) if _is_per_channel(param.shape) else Slot(name) for name, param in node.params.items()
-            }
+            slots = super().slots(node)
+            return {name: _per_channel(name) if _is_per_channel(node.params[name].shape) else slots[name] for name in slots}
         return super().slots(node)
 
 
@@ -41,7 +40,7 @@ def _turned(array: NDArray) -> NDArray:
     return array.transpose(1, 0)
 
 
-layout = FlaxLayout("jax")
+layout = FlaxLayout("jax", integers=False)
 
 
 @layout.register(Conv2d)

@@ -1,9 +1,15 @@
-"""What Flax lacks or defines otherwise, channels last: BatchNorm, values joined, split and moved, the graph runner."""
+"""What Flax lacks or defines otherwise, channels last: BatchNorm, values joined, split and moved, the graph runner.
+
+A layer is compiled as one, in a function that all layers of its kind share: eagerly, JAX would compile each operation alone,
+and again for every shape, forward and back, which takes a network minutes. 16 bits are widened before: a conversion that is
+compiled along with what follows changes how that is rounded.
+"""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import jax
@@ -15,8 +21,31 @@ from jax.typing import DTypeLike
 from acon_core import spec
 from acon_core.errors import OneValuePerChannelError, SpecError
 from acon_core.random import Stream
+from acon_jax.arrays import canonical_shape, filled
 from acon_jax.layout import layout
 from acon_jax.pointwise import widened
+
+
+@partial(jax.jit, static_argnames="eps")
+def _normalised(x: Array, mean: Array, var: Array, scale: Array, bias: Array, *, eps: float) -> Array:
+    return (x - mean) / jnp.sqrt(var + eps) * scale + bias
+
+
+@partial(jax.jit, static_argnames=("eps", "decay"))
+def _batch_normalised(
+    x: Array, running: tuple[Array, Array], scale: Array, bias: Array, *, eps: float, decay: float
+) -> tuple[Array, tuple[Array, Array]]:
+    """y, and the running mean and variance moved by the batch's, the variance by the unbiased one."""
+    count, axes = x.size // x.shape[-1], tuple(range(x.ndim - 1))
+    mean = x.mean(axes)
+    # In two passes: the mean of squares less the squared mean loses all digits where the mean is large. What the sum of
+    # the first was rounded by, the second finds out.
+    centred = x - mean
+    rounding = centred.mean(axes)
+    mean, var = mean + rounding, jnp.square(centred).mean(axes) - jnp.square(rounding)
+    batch = jax.lax.stop_gradient((mean, var * (count / max(count - 1, 1))))
+    moved = [decay * old + (1 - decay) * new for old, new in zip(running, batch, strict=True)]
+    return _normalised(x, mean, var, scale, bias, eps=eps), (moved[0], moved[1])
 
 
 class BatchNorm(nnx.Module):
@@ -27,43 +56,34 @@ class BatchNorm(nnx.Module):
     """
 
     def __init__(self, channels: int, eps: float, decay: float, *, dtype: DTypeLike, path: str = "") -> None:
-        self.scale = nnx.Param(jnp.ones(channels, dtype))
-        self.bias = nnx.Param(jnp.zeros(channels, dtype))
-        self.mean = nnx.BatchStat(jnp.zeros(channels, dtype))
-        self.var = nnx.BatchStat(jnp.ones(channels, dtype))
+        self.scale = nnx.Param(filled(1.0, (channels,), dtype))
+        self.bias = nnx.Param(filled(0.0, (channels,), dtype))
+        self.mean = nnx.BatchStat(filled(0.0, (channels,), dtype))
+        self.var = nnx.BatchStat(filled(1.0, (channels,), dtype))
         self.eps, self.decay, self.path = eps, decay, path
         self.use_running_average = False
 
     def __call__(self, x: Array) -> Array:
-        wide = widened(x)
+        wide, mean, var, scale, bias = map(widened, (x, self.mean[...], self.var[...], self.scale[...], self.bias[...]))
         if self.use_running_average:
-            mean, var = self.mean[...].astype(wide.dtype), self.var[...].astype(wide.dtype)
-        else:
-            mean, var = self._batch_statistics(wide)
-        normal = (wide - mean) / jnp.sqrt(var + self.eps)
-        return (normal * self.scale[...] + self.bias[...]).astype(x.dtype)
-
-    def _batch_statistics(self, x: Array) -> tuple[Array, Array]:
-        """The batch's mean and biased variance, which also move the running ones, the variance by the unbiased one."""
-        count = x.size // x.shape[-1]
-        if count == 1:
+            return _normalised(wide, mean, var, scale, bias, eps=self.eps).astype(x.dtype)
+        if x.size == x.shape[-1]:
             raise OneValuePerChannelError.at(self.path, x.shape)
-        axes = tuple(range(x.ndim - 1))
-        mean = x.mean(axes)
-        # In two passes: the mean of squares less the squared mean loses all digits where the mean is large. What the sum of
-        # the first was rounded by, the second finds out.
-        centred = x - mean
-        rounding = centred.mean(axes)
-        mean, var = mean + rounding, jnp.square(centred).mean(axes) - jnp.square(rounding)
-        for running, batch in ((self.mean, mean), (self.var, var * (count / max(count - 1, 1)))):
-            moved = self.decay * running[...].astype(x.dtype) + (1 - self.decay) * jax.lax.stop_gradient(batch)
-            running[...] = moved.astype(running.dtype)
-        return mean, var
+        y, moved = _batch_normalised(wide, (mean, var), scale, bias, eps=self.eps, decay=self.decay)
+        self.mean[...], self.var[...] = (new.astype(old.dtype) for new, old in zip(moved, (self.mean, self.var), strict=True))
+        return y.astype(x.dtype)
 
     def set_view(self, use_running_average: bool | None = None) -> None:
         """What `nnx.view` calls."""
         if use_running_average is not None:
             self.use_running_average = use_running_average
+
+
+@partial(jax.jit, static_argnames="eps")
+def _layer_normalised(x: Array, scale: Array, bias: Array, *, eps: float) -> Array:
+    centred = x - x.mean(-1, keepdims=True)
+    centred = centred - centred.mean(-1, keepdims=True)  # what the mean was rounded by
+    return centred / jnp.sqrt(jnp.square(centred).mean(-1, keepdims=True) + eps) * scale + bias
 
 
 class LayerNorm(nnx.Module):
@@ -73,25 +93,56 @@ class LayerNorm(nnx.Module):
     """
 
     def __init__(self, channels: int, eps: float, *, dtype: DTypeLike) -> None:
-        self.scale = nnx.Param(jnp.ones(channels, dtype))
-        self.bias = nnx.Param(jnp.zeros(channels, dtype))
+        self.scale = nnx.Param(filled(1.0, (channels,), dtype))
+        self.bias = nnx.Param(filled(0.0, (channels,), dtype))
         self.eps = eps
 
     def __call__(self, x: Array) -> Array:
-        wide = widened(x)
-        centred = wide - wide.mean(-1, keepdims=True)
-        centred = centred - centred.mean(-1, keepdims=True)  # what the mean was rounded by
-        normal = centred / jnp.sqrt(jnp.square(centred).mean(-1, keepdims=True) + self.eps)
-        return (normal * self.scale[...] + self.bias[...]).astype(x.dtype)
+        return _layer_normalised(*map(widened, (x, self.scale[...], self.bias[...])), eps=self.eps).astype(x.dtype)
+
+
+@partial(jax.jit, static_argnums=3)
+def _convolved(x: Array, kernel: Array, bias: Array | None, options: tuple[Any, ...]) -> Array:
+    strides, padding, dilation, groups = options
+    y = jax.lax.conv_general_dilated(
+        x, kernel, strides, padding, rhs_dilation=dilation, dimension_numbers=("NHWC", "HWIO", "NHWC"),
+        feature_group_count=groups,
+    )  # fmt: skip
+    return y if bias is None else y + bias
+
+
+class Conv(nnx.Conv):
+    """Flax's own, of images, compiled as one."""
+
+    def __call__(self, x: Array) -> Array:
+        options = self.strides, self.padding, self.kernel_dilation, self.feature_group_count
+        return _convolved(*_promoted(self, x), options)
+
+
+@jax.jit
+def _transformed(x: Array, kernel: Array, bias: Array | None) -> Array:
+    return x @ kernel if bias is None else x @ kernel + bias
 
 
 class Linear(nnx.Linear):
-    """Flax's own, over the last axis that the spec means: with channels last, that is the last axis of space."""
+    """Flax's own, compiled as one: over the last axis, where the channels are, of any rank."""
 
     def __call__(self, x: Array) -> Array:
-        if x.ndim == 2:
-            return super().__call__(x)
-        return jnp.swapaxes(super().__call__(jnp.swapaxes(x, -1, -2)), -1, -2)
+        return _transformed(*_promoted(self, x))
+
+
+def _promoted(layer: nnx.Conv | nnx.Linear, x: Array) -> tuple[Array, Array, Array | None]:
+    """The input, kernel and bias in the one dtype that Flax computes in."""
+    bias = None if layer.bias is None else layer.bias[...]
+    return layer.promote_dtype((x, layer.kernel[...], bias), dtype=layer.dtype)
+
+
+class DropPath(nnx.Dropout):
+    """Flax's dropout with one draw a sample: in training, each is zero with probability `rate`, else divided by 1 - rate."""
+
+    def __call__(self, x: Array, *, rngs: nnx.Rngs | None = None) -> Array:
+        kept = super().__call__(jnp.ones((x.shape[0], *(1,) * (x.ndim - 1)), x.dtype), rngs=rngs) > 0
+        return x if self.deterministic else jnp.where(kept, x / (1.0 - self.rate), 0)
 
 
 def max_pool(x: Array, kernel: tuple[int, int], stride: tuple[int, int], padding: tuple[int, int]) -> Array:
@@ -107,6 +158,18 @@ def global_avg_pool(x: Array) -> Array:
 def flatten(x: Array) -> Array:
     """(N, H, W, C) -> (N, C H W), in the order C, H, W that the weights behind it were trained with."""
     return jnp.moveaxis(x, -1, 1).reshape(x.shape[0], math.prod(x.shape[1:]))
+
+
+def add(x: Array, other: Array) -> Array:
+    """The sum of two values of one shape."""
+    spec.Add().out_shapes(canonical_shape(x.shape), canonical_shape(other.shape))
+    return x + other
+
+
+def rescale(x: Array, factor: Array) -> Array:
+    """x (N, ..., C) times a factor (N, 1, 1, C)."""
+    spec.Rescale().out_shapes(canonical_shape(x.shape), canonical_shape(factor.shape))
+    return x * factor.reshape(x.shape[0], *(1,) * (x.ndim - 2), x.shape[-1])
 
 
 def concat(*values: Array) -> Array:
@@ -148,6 +211,11 @@ def shape_like(x: Array, like: Array) -> Array:
     return x.reshape(like.shape)
 
 
+@partial(jax.jit, static_argnums=(0, 1))
+def _applied(function: Callable[..., Any], node: spec.Primitive, *values: Array) -> Any:
+    return function(*values, **vars(node))
+
+
 class Primitive(nnx.Module):
     """A primitive without parameters: the function of its spec's type, called with the values and the spec's fields."""
 
@@ -156,7 +224,7 @@ class Primitive(nnx.Module):
         self.spec, self._function = node, function
 
     def __call__(self, *values: Array) -> Any:
-        return self._function(*values, **vars(self.spec))
+        return _applied(self._function, self.spec, *values)
 
 
 class Derived(nnx.Variable):
@@ -168,6 +236,7 @@ class Graph(nnx.Module):
 
     `spec` is the node that it stands for; `make` builds a child from its name and node. `graph[i]` is child i, as in
     PyTorch's `nn.Sequential`; a name that is no identifier is had by `getattr(graph, "0")`.
+    `bare`: whether one output comes out as it is, and not as a tuple of one.
     A call takes `rngs`, where dropout below draws from in training (no module keeps a random stream, so that a model's
     state is its checkpoint), and `taps`, a dict into which every named value is put under its path from the root.
     """
@@ -176,19 +245,27 @@ class Graph(nnx.Module):
         self, node: spec.Graph | spec.Layer, make: Callable[[str, spec.Node], nnx.Module], dtype: DTypeLike, path: str = ""
     ) -> None:
         # An underscore keeps an attribute out of nnx's repr, and its name free for a child.
-        self._spec, self._path = node, path
+        self._spec, self._path, self.bare = node, path, True
         graph = node.graph if isinstance(node, spec.Layer) else node
         # nnx.jit tells two modules apart by their attributes: the program must be one, in parts that compare by value.
-        self._program = graph.inputs, tuple(graph.params), graph.steps, graph.outputs
+        slots = layout.slots(node)
+        held = tuple(name for name in graph.params if slots[name] is not None)
+        self._program = graph.inputs, held, graph.steps, graph.outputs
+        # JAX has no int64 unless told so: an index is not held, and follows from the spec where a line takes it.
+        taken = {name for step in graph.steps for name in step.inputs}
+        self._indices = tuple((name, graph.params[name]) for name in graph.params if name not in held and name in taken)
         for name in (*graph.params, *graph.children):
             if hasattr(self, name):
                 raise SpecError(f"{spec.join(path, name)}: an nnx module cannot have a child of this name; rename it")
-        slots = layout.slots(node)
         for name, param in graph.params.items():
+            slot = slots[name]
+            if slot is None:
+                continue
             if param.kind == "weight":
-                setattr(self, name, nnx.Param(slots[name].to_native(jnp.zeros(param.shape, dtype))))
+                setattr(self, name, nnx.Param(slot.to_native(filled(0.0, param.shape, dtype))))
             else:
-                setattr(self, name, Derived(jnp.asarray(param.init.draw(param.shape, Stream(path)), dtype)))
+                values = param.init.draw(param.shape, Stream(path)).astype(jnp.dtype(dtype))
+                setattr(self, name, Derived(jnp.asarray(values)))
         for name, child in graph.children.items():
             setattr(self, name, make(name, child))
 
@@ -198,13 +275,14 @@ class Graph(nnx.Module):
         names, own, steps, outputs = self._program
         values: dict[str, Array] = dict(zip(names, inputs, strict=True))
         values.update({name: getattr(self, name)[...] for name in own})
+        values.update({name: jnp.asarray(param.init.draw(param.shape, Stream(name)), int) for name, param in self._indices})
         for step in steps:
             made = call(getattr(self, step.child), *(values[name] for name in step.inputs), rngs=rngs, taps=taps)
             values.update(zip(step.outputs, made if len(step.outputs) > 1 else (made,), strict=True))
             if taps is not None:
                 taps.update({spec.join(self._path, name): values[name] for name in step.outputs})
         results = tuple(values[name] for name in outputs)
-        return results if len(results) > 1 else results[0]
+        return results[0] if self.bare and len(results) == 1 else results
 
     @property
     def spec(self) -> spec.Graph | spec.Layer:
