@@ -46,8 +46,10 @@ def recognise(format: Format, shapes: Shapes, network: str | None, act: str | No
     if network is not None and ":" in network:
         own = create(network)
         return own if _fits(format, shapes, own) else _refuse(format, shapes, [own])
-    if network is not None and act is not None:
-        create(network, act)  # a network that cannot have this activation says so itself
+    if network is not None:
+        create(network, act)  # what does not exist, or cannot have this activation, says so itself
+    elif act is not None:
+        parse_activation(act)
     names = [network] if network else list(NETWORKS)
     groups = [[act]] if act else _alike(format, shapes)
     # A file has whatever its network has besides the activations: one spec a network tells, before all of theirs are tried.

@@ -198,8 +198,8 @@ def run_backend(
     cases = [case for case in load_cases() if select in case.name and (case.compiled or not compiled)]
     if not cases:
         raise BackendError(f"no case has {select!r} in its name")
+    backend = backends.get(name)  # first: whether it is here takes no time, and the goldens may
     goldens = of_cases(cases)
-    backend = backends.get(name)
     results = []
     for index, case in enumerate(cases):
         tell(index, len(cases), f"{name} {case.name}")
