@@ -44,8 +44,8 @@ def pinned() -> Iterator[tuple[str, spec.Node]]:
 
 
 VARIANTS = (
-    "prelu(shared=false)", "acon_c(shared=true)", "dyrelu(variant=B)", "meta_acon(norm=none)", "meta_acon(norm=layer)", "meta_acon(level=pixel)",
-    "meta_acon(level=layer)", "repact(variant=3)", "fused_repact(shift=true)",
+    "prelu(shared=false)", "acon_c(shared=true)", "dyrelu(variant=B)", "meta_acon(norm=none)", "meta_acon(norm=layer)",
+    "meta_acon(level=pixel)", "meta_acon(level=layer)", "repact(variant=3)", "fused_repact(shift=true)",
 )  # fmt: skip
 
 
