@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 from acon_core.checkpoint import safetensors_file
-from acon_core.conformance import golden
+from acon_core.conformance import curves, golden
 from acon_core.conformance.cases import ARRAYS, DATA, SCHEMA, load_cases
 
 LIMIT = 10_000_000
@@ -46,9 +46,10 @@ def main(arguments: list[str]) -> int:
             return 0
         case ["regenerate"]:
             golden.regenerate()
+            curves.regenerate()
             return 0
         case ["compare"] | ["check"]:
-            lines = check() if arguments == ["check"] else golden.compare()
+            lines = check() if arguments == ["check"] else [*golden.compare(), *curves.compare()]
             print("\n".join(lines) or f"{arguments[0]}: {len(load_cases())} cases, nothing wrong")
             return 1 if lines else 0
     print(__doc__, file=sys.stderr)

@@ -155,8 +155,8 @@ def _for_user(dtype: str) -> None:
 
 def create(
     name: str,
-    act: spec.Node | str = "acon_c",
-    num_classes: int = 1000,
+    act: spec.Node | str | None = None,
+    num_classes: int | None = None,
     *,
     features: Sequence[str] = (),
     dtype: str = "float32",
@@ -165,6 +165,7 @@ def create(
 ) -> nnx.Module:
     """A published network with its published initial values: `create("acon/shufflenet_v2_x0_5", act="meta_acon")`.
 
+    `act`, `num_classes`: as published where they are not given.
     An nnx.Module in training mode; attribute names are the published code's. (N, H, W, 3) -> (N, num_classes), any H and W:
     channels last. `features`: names of stages, whose values (N, H', W', C) come out instead, as a tuple; what none of them
     needs is left out. `options`: the network's own, such as `repeats=(1, 1, 1)`. Where it has dropout, training draws from

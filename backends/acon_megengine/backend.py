@@ -162,8 +162,8 @@ backend = MegEngineBackend()
 
 def create(
     name: str,
-    act: spec.Node | str = "acon_c",
-    num_classes: int = 1000,
+    act: spec.Node | str | None = None,
+    num_classes: int | None = None,
     *,
     features: Sequence[str] = (),
     dtype: str = "float32",
@@ -172,6 +172,7 @@ def create(
 ) -> M.Module:
     """A published network with its published initial values: `create("acon/shufflenet_v2_x0_5", act="meta_acon")`.
 
+    `act`, `num_classes`: as published where they are not given.
     Attribute names are the published code's. (N, 3, H, W) -> (N, num_classes), any H and W; `dtype` is float32.
     `features`: names of stages; the module is then a backbone, whose outputs are a tuple of those stages' values
     (N, C, H', W') and that has no more than they need. `options`: the network's own, such as `repeats=(1, 1, 1)`.

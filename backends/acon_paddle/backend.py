@@ -139,8 +139,8 @@ backend = PaddleBackend()
 
 def create(
     name: str,
-    act: spec.Node | str = "acon_c",
-    num_classes: int = 1000,
+    act: spec.Node | str | None = None,
+    num_classes: int | None = None,
     *,
     features: Sequence[str] = (),
     dtype: str = "float32",
@@ -149,6 +149,7 @@ def create(
 ) -> nn.Layer:
     """A published network with its published initial values: `create("acon/shufflenet_v2_x0_5", act="meta_acon")`.
 
+    `act`, `num_classes`: as published where they are not given.
     Attribute names are the published code's; only the leaves that Paddle names otherwise (`_mean`, `_variance`) are Paddle's.
     (N, 3, H, W) -> (N, num_classes). `features`: names of stages; their values (N, C, H', W') come out instead, as a tuple,
     and what none of them needs is left out. `options`: the network's own, such as `repeats=(1, 1, 1)`. Works under

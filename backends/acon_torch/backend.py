@@ -112,8 +112,8 @@ backend = TorchBackend()
 
 def create(
     name: str,
-    act: spec.Node | str = "acon_c",
-    num_classes: int = 1000,
+    act: spec.Node | str | None = None,
+    num_classes: int | None = None,
     *,
     features: Sequence[str] = (),
     dtype: str = "float32",
@@ -122,6 +122,7 @@ def create(
 ) -> nn.Module:
     """A published network with its published initial values: `create("acon/shufflenet_v2_x0_5", act="meta_acon")`.
 
+    `act`, `num_classes`: as published where they are not given.
     Attribute names are the published code's, so that its state dict loads. (N, 3, H, W) -> (N, num_classes). `features`: names
     of stages, whose values (N, C, H', W') come out instead, as a tuple; what none of them needs is left out. `options`: the
     network's own, such as `repeats=(1, 1, 1)`. Raises SpecError for a name or an option that does not exist.

@@ -67,7 +67,7 @@ FUNCTIONS = {
     "acon": "(x, p1, p2, beta, channel_axis=AXIS)",
     "smooth_maximum": "(*values, beta=1.0)",
     "activation": "(name, channels=None, *, channel_axis=AXIS, **options)",
-    "create": "(name, act='acon_c', num_classes=1000, *, features=(), **options)",
+    "create": "(name, act=None, num_classes=None, *, features=(), **options)",
     "load": "(path, network=None, act=None, dialect=None, features=())",
     "replace_activations": "(model, replacements, example, *, channel_axis=AXIS, beta=100.0)",
     "param_groups": "(model, weight_decay)",

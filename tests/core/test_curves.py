@@ -1,0 +1,76 @@
+"""Training in step: the stored losses are the reference's, learning happens, and the bounds catch what a recipe can get wrong."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from acon_core.conformance import curves
+from acon_core.spec import Node, Param, named_params
+from acon_core.training import Recipe, fit, loss_and_cotangent
+
+
+def leaves(run: curves.Run, losses: np.ndarray) -> bool:
+    """Whether the losses leave the bounds."""
+    found = curves.divergence(losses, curves.stored()[run.name])
+    return any(each > bound for each, bound in zip(found, run.bounds, strict=True))
+
+
+DCN = [run for run in curves.RUNS if run.network == "acon/dcn"]
+
+
+@pytest.mark.parametrize("run", DCN, ids=lambda run: run.name)
+def test_the_network_learns(run: curves.Run) -> None:
+    """A constant would stay in step with anything."""
+    losses = curves.stored()[run.name]
+    assert losses[-5:].mean() < losses[:5].mean() - 0.2
+
+
+CHANGES = {
+    "no momentum": {"momentum": 0.0},
+    "no decay": {"weight_decay": 0.0},
+    "no smoothing": {"label_smoothing": 0.0},
+    "another rate": {"rate": curves.RECIPE.rate * 1.001},
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+@pytest.mark.parametrize("run", DCN, ids=lambda run: run.name)
+def test_another_recipe_leaves_the_bounds(run: curves.Run, change: str) -> None:
+    recipe = replace(run.recipe, **CHANGES[change])
+    assert leaves(run, fit(run.node(), run.state(), curves.batches(), recipe))
+
+
+def test_a_slow_run_takes_its_steps() -> None:
+    (run,) = (run for run in curves.RUNS if run not in DCN)
+    for change in ({"momentum": 0.0}, {"rate": 0.0}, {"label_smoothing": 0.0}):
+        assert leaves(run, fit(run.node(), run.state(), curves.batches(), replace(run.recipe, **change))), change
+
+
+@pytest.mark.parametrize("run", DCN, ids=lambda run: run.name)
+def test_decay_of_everything_leaves_the_bounds(run: curves.Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    def decayed(node: Node) -> dict[str, Param]:
+        return {path: replace(param, decay=param.kind == "weight") for path, param in named_params(node).items()}
+
+    monkeypatch.setattr("acon_core.training.named_params", decayed)
+    assert leaves(run, curves.reference(run))
+
+
+def test_a_rate_that_does_not_fall_leaves_the_bounds(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Recipe, "rates", lambda self: [self.rate] * self.steps)
+    assert all(leaves(run, curves.reference(run)) for run in DCN)
+
+
+def test_the_losss_gradient_is_its_difference_quotient() -> None:
+    random = np.random.default_rng(3)
+    logits, classes = random.normal(size=(3, 5)), np.array([1, 4, 0])
+    direction = random.normal(size=(3, 5))
+    loss, cotangent = loss_and_cotangent(logits, classes, 0.1)
+    ahead, behind = (loss_and_cotangent(logits + step * direction, classes, 0.1)[0] for step in (1e-6, -1e-6))
+    assert (ahead - behind) / 2e-6 == pytest.approx((cotangent * direction).sum(), rel=1e-8)
+    # By the definition, term by term.
+    probabilities = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
+    terms = [-sum((0.9 * (k == classes[n]) + 0.1 / 5) * np.log(probabilities[n, k]) for k in range(5)) for n in range(3)]
+    assert loss == pytest.approx(np.mean(terms), rel=1e-12)
