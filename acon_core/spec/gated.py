@@ -15,7 +15,7 @@ def _broadcasts(gate: Shape, batch: int, channels: int, rank: int) -> bool:
     if gate in ((1,), (channels,)):
         return True
     ranked = len(gate) in (4, rank) and len(gate) > 1
-    return ranked and gate[0] in (1, batch) and gate[1] in (1, channels) and set(gate[2:]) <= {1}
+    return ranked and gate[0] in (1, batch) and gate[1] in (1, channels) and all(extent == 1 for extent in gate[2:])
 
 
 def check_gate(gate: Shape, x: Shape, channel_axis: int) -> None:
@@ -82,7 +82,7 @@ class SmoothMaximum(Primitive):
     beta: float = 1.0
 
     def out_shapes(self, *shapes: Shape) -> tuple[Shape, ...]:
-        check(len(shapes) >= 2 and len(set(shapes)) == 1, self, "two values or more of one shape", shapes)
+        check(len(shapes) >= 2 and all(shape == shapes[0] for shape in shapes), self, "two values or more of one shape", shapes)
         return (shapes[0],)
 
 

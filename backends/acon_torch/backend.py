@@ -122,10 +122,10 @@ def create(
 ) -> nn.Module:
     """A published network with its published initial values: `create("acon/shufflenet_v2_x0_5", act="meta_acon")`.
 
-    `act`, `num_classes`: as published where they are not given.
-    Attribute names are the published code's, so that its state dict loads. (N, 3, H, W) -> (N, num_classes). `features`: names
-    of stages, whose values (N, C, H', W') come out instead, as a tuple; what none of them needs is left out. `options`: the
-    network's own, such as `repeats=(1, 1, 1)`. Raises SpecError for a name or an option that does not exist.
+    `act`, `num_classes`: as published where they are not given. Attribute names are the published code's, so that its state
+    dict loads. (N, 3, H, W) -> (N, num_classes). `features`: names of stages, whose values (N, C, H', W') come out instead, as
+    a tuple; what none of them needs is left out. `options`: the network's own, such as `repeats=(1, 1, 1)`. Raises SpecError
+    for a name or an option that does not exist.
     """
     return _build(create_network(name, act, num_classes, **options), features, dtype, seed).native
 

@@ -93,7 +93,7 @@ def smooth_maximum(*values: Tensor, beta: float | Tensor = 1.0) -> Tensor:
     16-bit values are computed in float32. Of two values it keeps their difference alone for the backward pass.
     Raises SpecError for fewer than two values. Source: Ma et al. 2021, equation 2.
     """
-    if len(values) < 2 or len({value.shape for value in values}) > 1:
+    if len(values) < 2 or any(value.shape != values[0].shape for value in values):
         shapes = ", ".join(str(tuple(value.shape)) for value in values)
         raise SpecError(f"smooth_maximum: expected two values or more of one shape, found {shapes or 'none'}")
     dtype = values[0].dtype

@@ -171,9 +171,9 @@ class Graph(nn.Module):
         for name, child in self.graph.children.items():
             self.add_module(name, make(name, child))
 
-    def forward(self, *inputs: Tensor) -> Tensor | tuple[Tensor, ...]:
+    def forward(self, x: Tensor, *more: Tensor) -> Tensor | tuple[Tensor, ...]:
         graph = self.graph
-        values: dict[str, Tensor] = dict(zip(graph.inputs, inputs, strict=True))
+        values: dict[str, Tensor] = dict(zip(graph.inputs, (x, *more), strict=True))
         values.update({name: getattr(self, name) for name in graph.params})
         for step in graph.steps:
             made = self._modules[step.child](*(values[name] for name in step.inputs))  # type: ignore[misc]

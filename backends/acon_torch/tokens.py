@@ -52,7 +52,11 @@ def attention(qkv: Tensor, heads: int, bias: Tensor | None = None) -> Tensor:
     q, k, v = qkv.mT.unflatten(2, (3, heads, -1)).permute(2, 0, 3, 1, 4)
     # Scaled here: PyTorch may multiply both q and k by the root of it, which rounds large logits twice more.
     q = q * q.shape[-1] ** -0.5
-    return F.scaled_dot_product_attention(q, k, v, bias, scale=1.0).transpose(1, 2).flatten(2).mT
+    y = F.scaled_dot_product_attention(q, k, v, bias, scale=1.0).transpose(1, 2)
+    if bias is not None:
+        # Exporters take the order in memory of one kernel for that of another, where a bias is trained: the copy settles it.
+        y = y.clone(memory_format=torch.contiguous_format)
+    return y.flatten(2).mT
 
 
 def _rolled(rows: Tensor, shift: int) -> Tensor:
@@ -103,8 +107,9 @@ class WindowAttention(nn.Module):
         self.spec.out_shapes(windows.shape, table.shape, image.shape)
         bias = table[self.index].permute(2, 0, 1)[None]
         if self.spec.shift:
-            last = (torch.arange(1, count + 1, device=table.device) // count for count in self.spec.grid(image.shape))
-            apart = self.apart[next(last)][:, next(last)].flatten(0, 1)
+            grid = self.spec.grid(image.shape)
+            rows, columns = (torch.arange(1, count + 1, device=table.device) // count for count in grid)
+            apart = self.apart[rows][:, columns].flatten(0, 1)
             bias = (bias + apart[:, None].to(bias.dtype)).repeat(image.shape[0], 1, 1, 1)
         return attention(windows, self.spec.heads, bias)
 

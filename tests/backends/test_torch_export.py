@@ -1,0 +1,97 @@
+"""torch.onnx.export on our modules, as a user calls it; what it wrote is run by ONNX Runtime in a process without torch."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from acon_core import spec
+
+pytestmark = [pytest.mark.backend("torch"), pytest.mark.filterwarnings("ignore::DeprecationWarning")]
+
+ALONE = """
+import sys
+import numpy as np
+import onnxruntime
+
+session = onnxruntime.InferenceSession("network.onnx", providers=["CPUExecutionProvider"])
+np.savez("found.npz", *session.run(None, {"images": np.load("x.npy")}))
+assert not [name for name in sys.modules if name.startswith("acon") or name == "torch"]
+"""
+
+
+def exported_and_run_alone(model: Any, size: tuple[int, int], sizes: dict[int, str], folder: Path) -> None:
+    """Agreement to 1e-5 of the largest output, at a batch that the export was not told, and of sizes where these are open."""
+    import torch
+
+    torch.manual_seed(6)
+    other = (size[0] + 32, size[1] + 64) if 2 in sizes else size
+    with torch.no_grad():
+        model.train()(4 * torch.rand(5, 3, *size) - 2)  # statistics that are not the initial ones
+        model.eval()
+        x = 4 * torch.rand(3, 3, *other) - 2
+        outputs = model(x)
+    torch.onnx.export(
+        model, (torch.rand(2, 3, *size),), folder / "network.onnx", dynamo=True, input_names=["images"],
+        dynamic_shapes={"x": {0: "batch"} | sizes},
+    )  # fmt: skip
+    np.save(folder / "x.npy", x.numpy())
+    subprocess.run([sys.executable, "-c", ALONE], cwd=folder, check=True)
+    with np.load(folder / "found.npz") as found:
+        for name, output in zip(found.files, outputs if isinstance(outputs, tuple) else (outputs,), strict=True):
+            scale = float(output.abs().max())
+            assert scale > 0
+            np.testing.assert_allclose(found[name], output.numpy(), rtol=0, atol=1e-5 * scale)
+
+
+# Every family, and every activation that the networks are published with; few blocks, of which an export takes its time.
+NETWORKS: list[tuple[str, str, tuple[int, int], dict[str, Any]]] = [
+    ("acon/resnet18", "meta_acon", (64, 96), {}),
+    ("acon/tfnet_0_5", "acon_c", (64, 96), {"features": ("stem", "stage2")}),
+    ("acon/dcn", "acon_c", (32, 32), {}),
+]
+FUSED: list[tuple[str, int, tuple[int, int], dict[str, Any]]] = [
+    ("repact/mobilenet_v3_small", 3, (64, 96), {}),
+    ("repact/swin_tiny_patch4_window7_224", 1, (64, 96), {"depths": (1, 2, 1, 1)}),
+    ("repact/vit_base_patch16_224", 2, (48, 48), {"depth": 1, "image_size": 48}),
+]
+
+
+@pytest.mark.parametrize(("network", "act", "size", "options"), NETWORKS)
+def test_networks(network: str, act: str, size: tuple[int, int], options: dict[str, Any], tmp_path: Path) -> None:
+    import acon_torch
+
+    exported_and_run_alone(acon_torch.create(network, act, num_classes=7, **options), size, {}, tmp_path)
+
+
+@pytest.mark.parametrize(("network", "variant", "size", "options"), FUSED)
+def test_fused_networks(network: str, variant: int, size: tuple[int, int], options: dict[str, Any], tmp_path: Path) -> None:
+    import acon_torch
+
+    fused = acon_torch.fuse(acon_torch.create(network, spec.RepAct(variant), num_classes=7, **options))
+    kinds = {type(node) for _, node in spec.walk(fused.spec)}
+    assert spec.FusedRepAct in kinds
+    assert spec.RepAct not in kinds
+    exported_and_run_alone(fused, size, {}, tmp_path)
+
+
+def test_images_of_any_size(tmp_path: Path) -> None:
+    import acon_torch
+
+    model = acon_torch.create("acon/shufflenet_v2_x0_5", "acon_frelu", num_classes=7, repeats=(1, 1, 1))
+    exported_and_run_alone(model, (64, 96), {2: "height", 3: "width"}, tmp_path)
+
+
+def test_what_the_page_shows_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "export.md").read_text()
+    section = page.partition("## PyTorch")[2].partition("\n## ")[0]
+    exporting, running = re.findall(r"```python\n(.*?)```", section, re.DOTALL)
+    monkeypatch.chdir(tmp_path)
+    exec(exporting, {})
+    subprocess.run([sys.executable, "-c", f"{running}\nassert logits.shape == (3, 1000)"], check=True)
