@@ -17,8 +17,15 @@ DATA = ROOT / "conformance_data"
 CHECKPOINT = DATA / "shufflenetv2_acon_0.5x.pth.tar"
 PYTHON = {"torch": "3.11", "jax": "3.11", "paddle": "3.11", "megengine": "3.10"}
 TEST_TOOLS = ["pytest>=8", "pytest-xdist>=3.6", "hypothesis>=6.100", "mpmath>=1.3", "jsonschema>=4.20", "safetensors>=0.4"]
+# What runs the exported networks without us.
+EXPORT_TOOLS = {"torch": ["onnx>=1.18", "onnxscript>=0.5", "onnxruntime>=1.22"]}
 # Two processes of one thread each: most of the time goes into compilers, which use one.
 THREADS = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+# Most of JAX's tests is XLA compiling small programs that run once: with less of its optimiser, and without the emitters of
+# fused loops, in half the time. What users run is held to the same bounds by the session `conformance`. At level 0, sums are
+# no longer split, and lose digits.
+XLA = "--xla_backend_optimization_level=1 --xla_llvm_disable_expensive_passes=true --xla_cpu_use_fusion_emitters=false"
+ENVIRONMENT = {"jax": {"XLA_FLAGS": XLA}}
 PYTEST = ["pytest", "-n", "2", "--dist", "worksteal"]
 
 
@@ -35,7 +42,7 @@ def install(session: nox.Session, backend: str, *tools: str) -> None:
 )
 def tests(session: nox.Session, backend: str) -> None:
     """The tests, one environment a backend; `core` has NumPy and no framework."""
-    install(session, backend, *TEST_TOOLS)
+    install(session, backend, *TEST_TOOLS, *EXPORT_TOOLS.get(backend, []))
     if backend == "core":
         if session.python == "3.10":
             session.install("numpy==1.26.4")  # the other NumPy that the core supports
@@ -43,7 +50,8 @@ def tests(session: nox.Session, backend: str) -> None:
         session.run("python", "-m", "acon_core.conformance", "compare")
         session.run(*PYTEST, "tests/core", "tests/checkpoint", "--backend", "numpy", *session.posargs, env=THREADS)
     else:
-        session.run(*PYTEST, "tests/backends", "tests/checkpoint", "--backend", backend, *session.posargs, env=THREADS)
+        env = THREADS | ENVIRONMENT.get(backend, {})
+        session.run(*PYTEST, "tests/backends", "tests/checkpoint", "--backend", backend, *session.posargs, env=env)
 
 
 @nox.session(python="3.11")
