@@ -144,6 +144,20 @@ def figures(session: nox.Session) -> None:
 
 
 @nox.session(python="3.11")
+def curves(session: nox.Session) -> None:
+    """The table and the picture of docs/training.md: 30 steps of training in every backend against float64."""
+    session.install("-c", "constraints.txt", "-e", ".[plot]")
+    out = ROOT / "demo_output"
+    out.mkdir(exist_ok=True)
+    measured = []
+    for backend in session.posargs or PYTHON:
+        measured.append(str(out / f"curves-{backend}.json"))
+        command = ["-m", "acon_core.conformance.curves", f"{backend}={measured[-1]}"]
+        session.run(environment(session, backend), *command, external=True, silent=True, env=THREADS)
+    session.run("python", "-m", "acon_core.conformance.curves", *measured, "--plot", str(ROOT / "docs" / "training.png"))
+
+
+@nox.session(python="3.11")
 def golden(session: nox.Session) -> None:
     """Make the golden numbers anew and compare them with the stored ones; `-- regenerate` writes them."""
     install(session, "core", *TEST_TOOLS)

@@ -1,4 +1,4 @@
-"""Training in step: the stored losses are the reference's, learning happens, and the bounds catch what a recipe can get wrong."""
+"""Training in step: the stored losses are the reference's, learning happens, and the bounds catch a wrong recipe."""
 
 from __future__ import annotations
 
