@@ -19,14 +19,19 @@ def precision(dtype: DTypeLike) -> AbstractContextManager[None]:
     return jax.enable_x64(True) if jnp.dtype(dtype) == jnp.float64 else nullcontext()
 
 
+def on_device(array: NDArray) -> Array:
+    """A copy of its values, in its dtype: `jnp.asarray` would compile a program for every shape."""
+    return jax.device_put(np.array(array, order="C"))
+
+
 def filled(value: float, shape: Shape, dtype: DTypeLike) -> Array:
-    """An array of one value, made by NumPy: JAX would compile a program for every shape."""
-    return jnp.asarray(np.full(shape, value, jnp.dtype(dtype)))
+    """An array of one value."""
+    return on_device(np.full(shape, value, jnp.dtype(dtype)))
 
 
 def to_jax(array: NDArray) -> Array:
     """An array (N, C, ...) as (N, ..., C), with a copy of its values, in its dtype."""
-    return jnp.array(np.moveaxis(array, 1, -1) if array.ndim > 2 else array)
+    return on_device(np.moveaxis(array, 1, -1) if array.ndim > 2 else array)
 
 
 def to_numpy(array: Array) -> NDArray:

@@ -24,7 +24,7 @@ from acon_core.networks import Network
 from acon_core.networks import create as create_network
 from acon_core.training import Batch, Recipe
 from acon_jax import activations  # noqa: F401  (registers its rules)
-from acon_jax.arrays import precision, to_jax, to_numpy
+from acon_jax.arrays import on_device, precision, to_jax, to_numpy
 from acon_jax.build import Place, make
 from acon_jax.layout import layout
 from acon_jax.modules import Graph, call
@@ -79,7 +79,7 @@ class JaxModel:
     def load(self, state: Mapping[str, NDArray]) -> None:
         check_state(self.node, state, self.dtype)
         with precision(self.dtype):
-            arrays = {path: jnp.array(array) for path, array in layout.to_native(self.node, state).items()}
+            arrays = {path: on_device(array) for path, array in layout.to_native(self.node, state).items()}
             nnx.update(self.native, unflatten_dict(arrays, sep="."))
 
     def load_file(self, path: Path) -> None:
@@ -113,16 +113,17 @@ class JaxModel:
     def fit(self, batches: Sequence[Batch], recipe: Recipe) -> NDArray[np.float64]:
         self._set_mode(True)
         with precision(self.dtype):
-            rate = optax.linear_schedule(recipe.rate, 0.0, recipe.steps)
             decayed = param_groups(self.native, recipe.weight_decay)
-            descent = optax.chain(decayed, optax.sgd(rate, recipe.momentum))
+            # As numbers, since optax's own schedule computes them in float32.
+            rates = on_device(np.array(recipe.rates(), jnp.dtype(self.dtype)))
+            descent = optax.chain(decayed, optax.sgd(lambda step: rates[step], recipe.momentum))
             optimizer = nnx.Optimizer(self.native, descent, wrt=nnx.Param)
-            losses = [
-                float(_step(self.native, optimizer, x, jnp.asarray(classes), self.rngs, smoothing=recipe.label_smoothing))
-                for _, (images, classes) in zip(range(recipe.steps), batches, strict=True)
-                for x in [to_jax(images).astype(DTYPES[self.dtype])]
-            ]
-        return np.array(losses)
+            losses = []
+            for _, (images, classes) in zip(range(recipe.steps), batches, strict=True):
+                x = to_jax(images.astype(jnp.dtype(self.dtype)))
+                smoothing = recipe.label_smoothing
+                losses.append(_step(self.native, optimizer, x, on_device(classes), self.rngs, smoothing=smoothing))
+        return np.array(losses, np.float64)
 
     def _set_mode(self, train: bool) -> None:
         if train:

@@ -14,6 +14,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 from jax import Array
 from jax.typing import DTypeLike
@@ -21,7 +22,7 @@ from jax.typing import DTypeLike
 from acon_core import spec
 from acon_core.errors import OneValuePerChannelError, SpecError
 from acon_core.random import Stream
-from acon_jax.arrays import canonical_shape, filled
+from acon_jax.arrays import canonical_shape, filled, on_device
 from acon_jax.layout import layout
 from acon_jax.pointwise import widened
 
@@ -262,10 +263,10 @@ class Graph(nnx.Module):
             if slot is None:
                 continue
             if param.kind == "weight":
-                setattr(self, name, nnx.Param(slot.to_native(filled(0.0, param.shape, dtype))))
+                setattr(self, name, nnx.Param(on_device(slot.to_native(np.zeros(param.shape, jnp.dtype(dtype))))))
             else:
                 values = param.init.draw(param.shape, Stream(path)).astype(jnp.dtype(dtype))
-                setattr(self, name, Derived(jnp.asarray(values)))
+                setattr(self, name, Derived(on_device(values)))
         for name, child in graph.children.items():
             setattr(self, name, make(name, child))
 

@@ -128,7 +128,8 @@ def formulas():  # type: ignore[no-untyped-def]
         "dynamic_b": (lambda x, t: F.dynamic_maximum(x, t, *constants), lambda x, t: dynamic(x, t, 5), [(3, 20)]),
         "smooth_maximum": (
             lambda x, v, w, k: smooth_maximum(x, v, w, beta=k),
-            lambda x, v, w, k: (jax.nn.softmax(k * jnp.stack([x, v, w]), 0) * jnp.stack([x, v, w])).sum(0),
+            # Counted from x: what is left of large values that all but cancel would be rounding.
+            lambda x, v, w, k: x + (jax.nn.softmax(k * jnp.stack([x, v, w]), 0)[1:] * jnp.stack([v - x, w - x])).sum(0),
             [pixel, pixel, (1,)],
         ),
     }  # fmt: skip

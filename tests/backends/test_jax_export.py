@@ -1,0 +1,119 @@
+"""jax.export of our modules, as a user calls it; what it wrote is run by a process that imports jax alone."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from acon_core import spec
+
+pytestmark = pytest.mark.backend("jax")
+
+PAGE = Path(__file__).parents[2] / "docs" / "export.md"
+
+ALONE = """
+import sys
+import jax
+import numpy as np
+
+with open("network.stablehlo", "rb") as file:
+    network = jax.export.deserialize(bytearray(file.read()))
+for size in (3, 2):
+    outputs = jax.tree.leaves(network.call(np.load("x.npy")[:size]))
+    np.savez(f"found{size}.npz", *outputs)
+assert not [name for name in sys.modules if name.startswith(("acon", "flax"))]
+"""
+
+
+def exported_and_run_alone(model: Any, size: tuple[int, int], folder: Path) -> None:
+    """Agreement to 1e-5 of the largest output, at batches that the export was not told."""
+    import jax
+    import jax.numpy as jnp
+    from flax import nnx
+
+    random = np.random.default_rng(6)
+    x = random.uniform(-2, 2, (3, *size, 3)).astype(np.float32)
+    for _, statistic in nnx.iter_graph(model):  # not the initial ones
+        if isinstance(statistic, nnx.BatchStat):
+            statistic[...] = jnp.asarray(random.uniform(0.5, 1.5, statistic.shape).astype(np.float32))
+    model.eval()
+    (batch,) = jax.export.symbolic_shape("batch")
+    exported = jax.export.export(jax.jit(model))(jax.ShapeDtypeStruct((batch, *size, 3), jnp.float32))
+    (folder / "network.stablehlo").write_bytes(exported.serialize())
+    np.save(folder / "x.npy", x)
+    subprocess.run([sys.executable, "-c", ALONE], cwd=folder, check=True)
+    expected = jax.tree.leaves(jax.jit(model)(x))
+    for count in (3, 2):
+        with np.load(folder / f"found{count}.npz") as found:
+            assert len(found.files) == len(expected)
+            for name, y in zip(found.files, expected, strict=True):
+                scale = float(np.abs(y).max())
+                assert scale > 0
+                np.testing.assert_allclose(found[name], y[:count], rtol=0, atol=1e-5 * scale)
+
+
+# Where not 64x96: networks for input of one size.
+SIZES = {"acon/dcn": (32, 32), "repact/vit_base_patch16_224": (48, 48)}
+
+# Every family and the activations that it is published with.
+NETWORKS: list[tuple[str, str, dict[str, Any]]] = [
+    ("acon/shufflenet_v2_x0_5", "acon_c", {"repeats": (2, 1, 1)}),
+    ("acon/resnet18", "meta_acon", {}),
+    ("acon/tfnet_0_5", "acon_frelu", {}),
+    ("acon/dcn", "meta_acon", {}),
+]
+FUSED: list[tuple[str, int, dict[str, Any]]] = [
+    ("repact/shufflenet_v2_x0_5", 2, {"repeats": (2, 1, 1)}),
+    ("repact/mobilenet_v3_small", 3, {}),
+    ("repact/swin_tiny_patch4_window7_224", 1, {"depths": (1, 2, 1, 1)}),
+    ("repact/vit_base_patch16_224", 2, {"depth": 1, "image_size": 48}),
+]
+
+
+@pytest.mark.parametrize(("network", "act", "options"), NETWORKS, ids=lambda each: str(each).rpartition("/")[2])
+def test_networks(network: str, act: str, options: dict[str, Any], tmp_path: Path) -> None:
+    import acon_jax
+
+    exported_and_run_alone(acon_jax.create(network, act, 7, **options), SIZES.get(network, (64, 96)), tmp_path)
+
+
+@pytest.mark.parametrize(("network", "variant", "options"), FUSED, ids=lambda each: str(each).rpartition("/")[2])
+def test_fused_networks(network: str, variant: int, options: dict[str, Any], tmp_path: Path) -> None:
+    import acon_jax
+
+    fused = acon_jax.fuse(acon_jax.create(network, spec.RepAct(variant), 7, **options))
+    kinds = {type(node) for _, node in spec.walk(fused.spec)}
+    assert spec.FusedRepAct in kinds
+    assert spec.RepAct not in kinds
+    exported_and_run_alone(fused, SIZES.get(network, (64, 96)), tmp_path)
+
+
+def test_stages(tmp_path: Path) -> None:
+    import acon_jax
+
+    backbone = acon_jax.create("acon/shufflenet_v2_x0_5", features=("stem", "stage2"), repeats=(1, 1, 1))
+    assert not hasattr(backbone, "classifier")
+    exported_and_run_alone(backbone, (64, 96), tmp_path)
+    (alone,) = acon_jax.create("acon/shufflenet_v2_x0_5", features=["stem"])(np.zeros((2, 64, 96, 3), np.float32))
+    assert alone.shape == (2, 16, 24, 24)
+
+
+def test_the_page_on_export(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What it shows runs, the second half without us; by hand, the network gives the same."""
+    monkeypatch.chdir(tmp_path)
+    section = PAGE.read_text().partition("## JAX\n")[2].partition("\n## ")[0]
+    export, run = re.findall(r"```python\n(.*?)```", section, re.DOTALL)
+    made: dict[str, Any] = {}
+    exec(export, made)
+    assert "acon" not in run
+    run += 'import numpy as np\nnp.savez("found.npz", x=images, y=logits)'
+    subprocess.run([sys.executable, "-c", run], check=True)
+    with np.load("found.npz") as found:
+        y = made["model"](found["x"])
+        np.testing.assert_allclose(found["y"], y, rtol=0, atol=1e-5 * np.abs(y).max())
