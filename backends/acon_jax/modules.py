@@ -46,7 +46,8 @@ def _batch_normalised(
     mean, var = mean + rounding, jnp.square(centred).mean(axes) - jnp.square(rounding)
     batch = jax.lax.stop_gradient((mean, var * (count / max(count - 1, 1))))
     moved = [decay * old + (1 - decay) * new for old, new in zip(running, batch, strict=True)]
-    return _normalised(x, mean, var, scale, bias, eps=eps), (moved[0], moved[1])
+    # Not x less the corrected mean, which has been rounded where it stands far from zero.
+    return (centred - rounding) / jnp.sqrt(var + eps) * scale + bias, (moved[0], moved[1])
 
 
 class BatchNorm(nnx.Module):
