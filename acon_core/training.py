@@ -21,7 +21,8 @@ class Recipe:
 
     `rate` falls in a line from its value at the first step to 0 after `steps`; `weight_decay` applies to the parameters that
     the spec marks (weights of convolutions and linear layers). The loss is the mean cross-entropy against (1 - s) times the
-    class plus s / classes everywhere, s being `label_smoothing`. Source: nmaac/acon train.py at 99fd679.
+    class plus s / classes everywhere, s being `label_smoothing`. The published loop lowers the rate before its first step;
+    this one after. Source: nmaac/acon, the recipe of ShuffleNetV2 and TFNet.
     """
 
     steps: int

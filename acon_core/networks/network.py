@@ -62,10 +62,12 @@ class Network:
         `names`: of `stages`. The state is a part of the whole network's, under the same paths. Raises SpecError for a name
         that is no stage, or no names.
         """
+        known = f"stages: {', '.join(self.stages) or 'none'}"
         unknown = [name for name in names if name not in self.stages]
-        if unknown or not names:
-            known = ", ".join(self.stages) or "none"
-            raise SpecError(f"network {self.name!r}: no stage {(unknown or ['named'])[0]!r}; stages: {known}")
+        if unknown:
+            raise SpecError(f"network {self.name!r}: no stage {unknown[0]!r}; {known}")
+        if not names:
+            raise SpecError(f"network {self.name!r}: expected one stage or more, found none; {known}")
         stages = {name: self.stages[name] for name in names}
-        graph = select(self.graph, [self.stages[name] for name in names])
+        graph = replace(select(self.graph, [self.stages[name] for name in names]), bare=False)
         return replace(self, graph=graph, num_classes=None, head=None, stages=stages)

@@ -40,7 +40,8 @@ class Graph(Node):
 
     Values are named: the `inputs`, the graph's own parameters, and what the steps make; each name is assigned once, each
     child is called once. Every value is a tap: `path.value`, where `path` is the graph's. `init_rules` are the published
-    rules over paths that decide initial values below. Raises SpecError for a program that cannot run.
+    rules over paths that decide initial values below. `bare`: whether frameworks give one output as it is, or else, as of the
+    stages of a backbone, a tuple of one. Raises SpecError for a program that cannot run.
     """
 
     inputs: tuple[str, ...]
@@ -49,6 +50,7 @@ class Graph(Node):
     members: Mapping[str, Node]
     own_params: Mapping[str, Param] = field(default_factory=dict)
     init_rules: tuple[InitRule, ...] = ()
+    bare: bool = True
 
     def __post_init__(self) -> None:
         known = [*self.inputs, *self.own_params]

@@ -96,12 +96,12 @@ def select(node: Node, taps: Sequence[str]) -> Graph:
     wanted, steps, members = set(taps), list[Step](), dict[str, Node]()
     for step in reversed(graph.steps):
         own = [name for name in step.outputs if name in wanted]
-        below = [tap for tap in dict.fromkeys(taps) if tap.startswith(f"{step.child}.")]
+        below = [tap for tap in dict.fromkeys(taps) if tap.startswith(f"{step.child}.") and tap not in step.outputs]
         if not own and not below:
             continue
         member = graph.members[step.child]
-        if below:
-            ends = dict(zip(step.outputs, _graph_with(member, below[0]).outputs, strict=True))
+        if below or (len(own) < len(step.outputs) and isinstance(member, Graph)):
+            ends = dict(zip(step.outputs, _graph_with(member, (*below, *own)[0]).outputs, strict=True))
             member = select(member, [*(ends[name] for name in own), *(tap.removeprefix(f"{step.child}.") for tap in below)])
             step = Step((*own, *below), step.child, step.inputs)
         steps.insert(0, step)
@@ -152,8 +152,8 @@ def _(node: t.Attention | t.WindowAttention, shapes: tuple[Shape, ...]) -> int:
 @macs.register(
     p.BatchNorm, p.LayerNorm, p.MaxPool2d, p.GlobalAvgPool, p.ReduceSample, p.Flatten, p.Dropout, p.DropPath,
     p.Add, p.Rescale, p.Concat, p.Split, p.Shuffle, p.MoveAxis, p.AsOneChannel, p.ShapeLike,
-    t.PadToMultiple, t.FlattenSpace, t.PrependToken, t.AddPosition, t.SelectToken, t.SpaceToChannels, t.WindowPartition,
-    t.WindowMerge,
+    t.ImageSize, t.PadToMultiple, t.FlattenSpace, t.PrependToken, t.AddPosition, t.SelectToken, t.SpaceToChannels,
+    t.WindowPartition, t.WindowMerge,
     f.Identity, f.ReLU, f.ReLU6, f.LeakyReLU, f.ELU, f.SELU, f.CELU, f.GELU, f.SiLU, f.Mish, f.Softplus, f.HardSwish,
     f.HardSigmoid, f.Sigmoid,
     g.Acon, g.SmoothMaximum, g.Maximum, g.Slopes, g.AttentionSlopes, g.CollapseBranches, g.Branches, g.DynamicMaximum,

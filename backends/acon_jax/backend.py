@@ -27,7 +27,7 @@ from acon_jax import activations  # noqa: F401  (registers its rules)
 from acon_jax.arrays import on_device, precision, to_jax, to_numpy
 from acon_jax.build import Place, make
 from acon_jax.layout import layout
-from acon_jax.modules import Graph, call
+from acon_jax.modules import call
 from acon_jax.surgery import param_groups
 
 DTYPES = {"float32": jnp.float32, "float64": jnp.float64, "bfloat16": jnp.bfloat16, "float16": jnp.float16}
@@ -167,9 +167,10 @@ def create(
     """A published network with its published initial values: `create("acon/shufflenet_v2_x0_5", act="meta_acon")`.
 
     `act`, `num_classes`: as published where they are not given.
-    An nnx.Module in training mode; attribute names are the published code's. (N, H, W, 3) -> (N, num_classes), any H and W:
-    channels last. `features`: names of stages, whose values (N, H', W', C) come out instead, as a tuple; what none of them
-    needs is left out. `options`: the network's own, such as `repeats=(1, 1, 1)`. Where it has dropout, training draws from
+    An nnx.Module in training mode; attribute names are the published code's. (N, H, W, 3) -> (N, num_classes), channels
+    last. Any H and W, except in ViT and DCN.
+    `features`: names of stages, whose values (N, H', W', C) come out instead, as a tuple; what none of them needs is left
+    out. `options`: the network's own, such as `repeats=(1, 1, 1)`. Where it has dropout, training draws from
     `model(x, rngs=nnx.Rngs(0))`; `nnx.state(model)` holds the weights and running statistics alone, as a tree of dicts.
     `model(x, taps=values)` puts every named value into a dict.
     Raises SpecError for a name or an option that does not exist, and for float64 where JAX has it switched off.
@@ -201,8 +202,4 @@ def load(
 
 def _build(network: Network, features: Sequence[str], dtype: str, seed: int | None) -> JaxModel:
     """The model of a network, or of the stages of it that are named."""
-    model = backend.build(network.features(features).graph if features else network.graph, dtype=dtype, seed=seed)
-    if features:
-        assert isinstance(model.native, Graph)
-        model.native.bare = False
-    return model
+    return backend.build(network.features(features).graph if features else network.graph, dtype=dtype, seed=seed)

@@ -107,6 +107,7 @@ FUNCTIONS: dict[type[spec.Primitive], Callable[..., Any]] = {
     spec.MoveAxis: modules.move_axis,
     spec.AsOneChannel: modules.as_one_channel,
     spec.ShapeLike: modules.shape_like,
+    spec.ImageSize: tokens.image_size,
     spec.PadToMultiple: tokens.pad_to_multiple,
     spec.FlattenSpace: tokens.flatten_space,
     spec.PrependToken: tokens.prepend_token,

@@ -238,7 +238,6 @@ class Graph(nnx.Module):
 
     `spec` is the node that it stands for; `make` builds a child from its name and node. `graph[i]` is child i, as in
     PyTorch's `nn.Sequential`; a name that is no identifier is had by `getattr(graph, "0")`.
-    `bare`: whether one output comes out as it is, and not as a tuple of one.
     A call takes `rngs`, where dropout below draws from in training (no module keeps a random stream, so that a model's
     state is its checkpoint), and `taps`, a dict into which every named value is put under its path from the root.
     """
@@ -247,8 +246,9 @@ class Graph(nnx.Module):
         self, node: spec.Graph | spec.Layer, make: Callable[[str, spec.Node], nnx.Module], dtype: DTypeLike, path: str = ""
     ) -> None:
         # An underscore keeps an attribute out of nnx's repr, and its name free for a child.
-        self._spec, self._path, self.bare = node, path, True
+        self._spec, self._path = node, path
         graph = node.graph if isinstance(node, spec.Layer) else node
+        self._bare = graph.bare and len(graph.outputs) == 1
         # nnx.jit tells two modules apart by their attributes: the program must be one, in parts that compare by value.
         slots = layout.slots(node)
         held = tuple(name for name in graph.params if slots[name] is not None)
@@ -284,7 +284,7 @@ class Graph(nnx.Module):
             if taps is not None:
                 taps.update({spec.join(self._path, name): values[name] for name in step.outputs})
         results = tuple(values[name] for name in outputs)
-        return results[0] if self.bare and len(results) == 1 else results
+        return results[0] if self._bare else results
 
     @property
     def spec(self) -> spec.Graph | spec.Layer:

@@ -106,8 +106,6 @@ class NnxModules:
                 made = Activation.classes[type(node)](node, dtype=dtype, rngs=None, **options)
             else:
                 made = make(node, Place(dtype))
-                if isinstance(old, Graph) and isinstance(made, Graph):
-                    made.bare = old.bare
             arrays = {path: jnp.asarray(array, dtype) for path, array in layout.to_native(node, state).items()}
             nnx.update(made, unflatten_dict(jax.device_put(arrays, like.sharding if bound else None), sep="."))
         if next((flag for each in models for flag in _evaluating(each)), False):

@@ -10,6 +10,12 @@ from acon_core import spec
 from acon_jax.arrays import canonical_shape
 
 
+def image_size(x: Array, height: int, width: int) -> Array:
+    """(N, height, width, C), and no other size."""
+    spec.ImageSize(height, width).out_shapes(canonical_shape(x.shape))
+    return x
+
+
 def _padded(x: Array, size: int) -> Array:
     """Zeros below and to the right, up to the next multiple of `size` pixels."""
     return jnp.pad(x, ((0, 0), *((0, -extent % size) for extent in x.shape[1:3]), (0, 0)))
@@ -30,13 +36,13 @@ def flatten_space(x: Array) -> Array:
 def prepend_token(x: Array, token: Array) -> Array:
     """Tokens (N, L, C) behind a learnt one (1, 1, C)."""
     spec.PrependToken().out_shapes(canonical_shape(x.shape), token.shape)
-    return jnp.concatenate([jnp.broadcast_to(token, (x.shape[0], 1, x.shape[2])), x], 1)
+    return jnp.concatenate([jnp.broadcast_to(token.astype(x.dtype), (x.shape[0], 1, x.shape[2])), x], 1)
 
 
 def add_position(x: Array, position: Array) -> Array:
     """Tokens (N, L, C) plus learnt positions (1, L, C)."""
     spec.AddPosition().out_shapes(canonical_shape(x.shape), position.shape)
-    return x + position
+    return x + position.astype(x.dtype)
 
 
 def select_token(x: Array, index: int) -> Array:
@@ -55,13 +61,18 @@ def space_to_channels(x: Array) -> Array:
 
 
 def _attend(qkv: Array, heads: int, bias: Array | None) -> Array:
-    """(N, L, 3 C) -> (N, L, C); `bias` is (N, heads, L, L). JAX's own attention has its softmax in float32 for float64 too."""
+    """(N, L, 3 C) -> (N, L, C); `bias` (B, heads, L, L) is added for B samples in turn.
+
+    JAX's own attention has its softmax in float32 for float64 too.
+    """
     n, length, channels = qkv.shape
     size = channels // (3 * heads)
     q, k, v = jnp.moveaxis(qkv.reshape(n, length, 3, heads, size), 2, 0)
     wide = jnp.promote_types(qkv.dtype, jnp.float32)
     logits = jnp.einsum("nihd,njhd->nhij", q, k, preferred_element_type=wide) / size**0.5
-    weights = jax.nn.softmax(logits if bias is None else logits + bias)
+    if bias is not None:
+        logits = (logits.reshape(n // len(bias), *bias.shape) + bias).reshape(n, *bias.shape[1:])
+    weights = jax.nn.softmax(logits)
     return jnp.einsum("nhij,njhd->nihd", weights.astype(v.dtype), v).reshape(n, length, channels // 3)
 
 
@@ -79,7 +90,7 @@ def window_attention(qkv: Array, table: Array, image: Array, window: int, shift:
     apart = spec.apart(node, canonical_shape(image.shape))
     if apart is not None:
         bias = bias + apart[:, None].astype(bias.dtype)
-    return _attend(qkv, heads, jnp.tile(bias, (qkv.shape[0] // bias.shape[0], 1, 1, 1)))
+    return _attend(qkv, heads, bias)
 
 
 def partition(x: Array, window: int, shift: int) -> Array:

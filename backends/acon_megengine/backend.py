@@ -173,7 +173,8 @@ def create(
     """A published network with its published initial values: `create("acon/shufflenet_v2_x0_5", act="meta_acon")`.
 
     `act`, `num_classes`: as published where they are not given.
-    Attribute names are the published code's. (N, 3, H, W) -> (N, num_classes), any H and W; `dtype` is float32.
+    Attribute names are the published code's. (N, 3, H, W) -> (N, num_classes), any H and W, except in ViT and
+    DCN; `dtype` is float32.
     `features`: names of stages; the module is then a backbone, whose outputs are a tuple of those stages' values
     (N, C, H', W') and that has no more than they need. `options`: the network's own, such as `repeats=(1, 1, 1)`.
     Raises SpecError for a name or option that does not exist, or another dtype.
@@ -204,7 +205,4 @@ def load(
 
 def _build(network: Network, features: Sequence[str], dtype: str, seed: int | None) -> MegEngineModel:
     """The model of a network, or of its stages of those names."""
-    model = backend.build(network.features(features).graph if features else network.graph, dtype=dtype, seed=seed)
-    if features:
-        model.native.bare = False
-    return model
+    return backend.build(network.features(features).graph if features else network.graph, dtype=dtype, seed=seed)

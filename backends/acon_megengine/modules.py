@@ -247,6 +247,7 @@ FUNCTIONS: dict[type[spec.Node], Callable[..., Any]] = {
     spec.CollapseBranches: collapse_branches,
     spec.Branches: _branches,
     spec.DynamicMaximum: dynamic_maximum,
+    spec.ImageSize: tokens.image_size,
     spec.PadToMultiple: tokens.pad_to_multiple,
     spec.FlattenSpace: tokens.flatten_space,
     spec.PrependToken: tokens.prepend_token,
@@ -288,8 +289,6 @@ class Graph(M.Module):
         super().__init__()
         self.spec = node
         self.graph = node.graph if isinstance(node, spec.Layer) else node
-        # One value comes out by itself, except where stages were asked for: those are a tuple, were it of one.
-        self.bare = len(self.graph.outputs) == 1
         for name in (*self.graph.params, *self.graph.children):
             if hasattr(self, name):
                 raise SpecError(f"Graph: {name!r} is an attribute of every MegEngine module; give the child another name")
@@ -310,7 +309,7 @@ class Graph(M.Module):
             made = getattr(self, step.child)(*(values[name] for name in step.inputs))
             values.update(zip(step.outputs, made if len(step.outputs) > 1 else (made,), strict=True))
         outputs = tuple(values[name] for name in graph.outputs)
-        return outputs[0] if self.bare else outputs
+        return outputs[0] if graph.bare and len(outputs) == 1 else outputs
 
     def __getitem__(self, index: int) -> M.Module:
         return getattr(self, list(self.graph.children)[index])

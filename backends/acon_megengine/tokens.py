@@ -6,7 +6,7 @@ Shapes are told with -1 for the batch, so that a trace holds for batches of any 
 from __future__ import annotations
 
 import math
-from functools import cache
+from functools import lru_cache
 
 import megengine.functional as F
 import numpy as np
@@ -30,6 +30,11 @@ def _grown(x: Tensor, height: int, width: int) -> Tensor:
     around = ((0, 0), (0, 0), (0, height - rows), (0, width - columns))
     # MegEngine's own way back is an error for an empty batch.
     return custom(lambda x: F.nn.pad(x, around), lambda g, x: (g[:, :, :rows, :columns],), x)
+
+
+def image_size(x: Tensor, height: int, width: int) -> Tensor:
+    """A copy of the image, whose size is its module's to check: MegEngine has no gradient for an input put out as it is."""
+    return F.copy(x)
 
 
 def pad_to_multiple(x: Tensor, size: int) -> Tensor:
@@ -108,12 +113,12 @@ def attention(x: Tensor, heads: int) -> Tensor:
     return _attend(x, heads, 0.0)
 
 
-@cache
+@lru_cache(maxsize=64)
 def _index(window: int) -> NDArray[np.int32]:
     return spec.relative_position_index(window).astype(np.int32)
 
 
-@cache
+@lru_cache(maxsize=64)
 def _apart(window: int, shift: int, height: int, width: int) -> NDArray[np.float32] | None:
     return spec.apart(spec.Windowed(window, shift), (1, 1, height, width))
 

@@ -182,7 +182,4 @@ def load(
 
 def _build(network: Network, features: Sequence[str], dtype: str, seed: int | None) -> PaddleModel:
     """The model of a network, or of the stages of it that are named."""
-    model = backend.build(network.features(features).graph if features else network.graph, dtype=dtype, seed=seed)
-    if features:
-        model.native.bare = False
-    return model
+    return backend.build(network.features(features).graph if features else network.graph, dtype=dtype, seed=seed)

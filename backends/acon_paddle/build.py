@@ -127,6 +127,7 @@ def _(node: spec.Node, place: Place) -> nn.Layer:
 SHAPED: dict[type[spec.Node], Callable[..., Any]] = {
     spec.Add: modules.add,
     spec.Rescale: modules.rescale,
+    spec.ImageSize: tokens.image_size,
     spec.PadToMultiple: tokens.pad_to_multiple,
     spec.FlattenSpace: tokens.flatten_space,
     spec.PrependToken: tokens.prepend_token,

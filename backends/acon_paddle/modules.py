@@ -270,8 +270,6 @@ class Graph(nn.Layer):
         super().__init__()
         self.spec = node
         self.graph = node.graph if isinstance(node, spec.Layer) else node
-        # One value comes out by itself, unless stages were asked for: those are a tuple, were it of one.
-        self.bare = len(self.graph.outputs) == 1
         for name, param in self.graph.params.items():
             if param.kind == "weight":
                 self.add_parameter(name, self.create_parameter(list(param.shape), dtype=dtype))
@@ -290,7 +288,7 @@ class Graph(nn.Layer):
             made = self._sub_layers[step.child](*(values[name] for name in step.inputs))
             values.update(_named(step.outputs, made if len(step.outputs) > 1 else (made,)))
         outputs = tuple(values[name] for name in graph.outputs)
-        return outputs[0] if self.bare else outputs
+        return outputs[0] if graph.bare and len(outputs) == 1 else outputs
 
     def __getitem__(self, index: int) -> nn.Layer:
         return list(self.children())[index]

@@ -18,7 +18,6 @@ from acon_paddle import activations  # noqa: F401  (registers its rules)
 from acon_paddle.build import Place
 from acon_paddle.build import make as build_layer
 from acon_paddle.layout import layout
-from acon_paddle.modules import Graph
 
 
 def _selu(layer: nn.SELU) -> Node | None:
@@ -116,8 +115,6 @@ class PaddleModules:
         layer.set_state_dict(layout.to_native(node, cast))
         if floats:
             layer.to(device=floats[0].place)
-        if isinstance(old, Graph) and isinstance(layer, Graph):
-            layer.bare = old.bare
         if not old.training:
             layer.eval()
         frozen = {name: parameter.stop_gradient for name, parameter in old.named_parameters()}

@@ -32,6 +32,14 @@ def _image(node: spec.Node, x: Tensor) -> list[int]:
     return list(x.shape)
 
 
+@not_to_static
+def image_size(node: spec.ImageSize, x: Tensor) -> Tensor:
+    """The image, of the node's size also where to_static leaves the batch open; a height or width left open passes."""
+    size = [told if found == -1 else found for found, told in zip(x.shape[2:4], (node.height, node.width), strict=False)]
+    ensure(node.out_shapes, (*x.shape[:2], *size, *x.shape[4:]))
+    return x
+
+
 def _pad(x: Tensor, height: int, width: int) -> Tensor:
     """Zeros below and to the right, up to a height and a width."""
     below, right = height - x.shape[2], width - x.shape[3]

@@ -21,7 +21,6 @@ from acon_core.training import Batch, Recipe
 from acon_torch import activations  # noqa: F401  (registers its rules)
 from acon_torch.arrays import to_array, to_tensor
 from acon_torch.build import Place, make
-from acon_torch.modules import Graph
 from acon_torch.surgery import param_groups
 
 DTYPES = {"float32": torch.float32, "float64": torch.float64, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -151,8 +150,4 @@ def load(
 
 def _build(network: Network, features: Sequence[str], dtype: str, seed: int | None) -> TorchModel:
     """The model of a network, or of the stages of it that are named."""
-    model = backend.build(network.features(features).graph if features else network.graph, dtype=dtype, seed=seed)
-    if features:
-        assert isinstance(model.native, Graph)
-        model.native.bare = False
-    return model
+    return backend.build(network.features(features).graph if features else network.graph, dtype=dtype, seed=seed)

@@ -98,6 +98,7 @@ FUNCTIONS: dict[type[spec.Node], Callable[..., Any]] = {
     spec.MoveAxis: torch.movedim,
     spec.AsOneChannel: modules.as_one_channel,
     spec.ShapeLike: Tensor.reshape_as,
+    spec.ImageSize: t.image_size,
     spec.PadToMultiple: t.pad_to_multiple,
     spec.FlattenSpace: t.flatten_space,
     spec.PrependToken: t.prepend_token,

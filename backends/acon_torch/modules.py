@@ -160,8 +160,6 @@ class Graph(nn.Module):
         super().__init__()
         self.spec = node
         self.graph = node.graph if isinstance(node, spec.Layer) else node
-        # One value comes out by itself, unless stages were asked for: those are a tuple, were it of one.
-        self.bare = len(self.graph.outputs) == 1
         for name, param in self.graph.params.items():
             values = torch.empty(param.shape, dtype=torch.int64 if param.integer else dtype)
             if param.kind == "weight":
@@ -179,7 +177,7 @@ class Graph(nn.Module):
             made = self._modules[step.child](*(values[name] for name in step.inputs))  # type: ignore[misc]
             values.update(zip(step.outputs, made if len(step.outputs) > 1 else (made,), strict=True))
         outputs = tuple(values[name] for name in graph.outputs)
-        return outputs[0] if self.bare else outputs
+        return outputs[0] if graph.bare and len(outputs) == 1 else outputs
 
     def __getitem__(self, index: int) -> nn.Module:
         return list(self.children())[index]

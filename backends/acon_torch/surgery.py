@@ -18,7 +18,6 @@ from acon_torch import activations  # noqa: F401  (registers its rules)
 from acon_torch.arrays import to_array, to_tensor
 from acon_torch.build import Place, make
 from acon_torch.layout import layout
-from acon_torch.modules import Graph
 from acon_torch.pointwise import SOFTPLUS_OF_PYTORCH
 
 # PyTorch's own activations as what they are in the spec; of a type exactly, since a subclass may compute anything.
@@ -99,8 +98,6 @@ class TorchModules:
         own = module.state_dict()
         values = layout.to_native(node, state)
         module.load_state_dict({path: to_tensor(array).to(own[path].dtype) for path, array in values.items()})
-        if isinstance(old, Graph) and isinstance(module, Graph):
-            module.bare = old.bare
         return module.to(example.device).train(old.training).requires_grad_(not frozen)
 
     def replace(self, model: nn.Module, path: str, module: nn.Module) -> None:

@@ -12,6 +12,11 @@ from torch.nn import functional as F
 from acon_core import spec
 
 
+def image_size(x: Tensor, height: int, width: int) -> Tensor:
+    """The image, whose size is its module's to check. (N, C, height, width) -> the same."""
+    return x
+
+
 def pad_to_multiple(x: Tensor, size: int) -> Tensor:
     """Zeros below and to the right, up to the next multiple of `size` pixels. (N, C, H, W) -> (N, C, H', W')."""
     below, right = -x.shape[2] % size, -x.shape[3] % size
@@ -25,12 +30,12 @@ def flatten_space(x: Tensor) -> Tensor:
 
 def prepend_token(x: Tensor, token: Tensor) -> Tensor:
     """Tokens (N, C, L) and the first (1, 1, C) -> (N, C, 1 + L)."""
-    return torch.cat([token.expand(x.shape[0], -1, -1), x.mT], 1).mT
+    return torch.cat([token.to(x.dtype).expand(x.shape[0], -1, -1), x.mT], 1).mT
 
 
 def add_position(x: Tensor, position: Tensor) -> Tensor:
     """Tokens (N, C, L) and positions (1, L, C) -> (N, C, L)."""
-    return x + position.mT
+    return x + position.to(x.dtype).mT
 
 
 def select_token(x: Tensor, index: int) -> Tensor:
@@ -45,15 +50,20 @@ def space_to_channels(x: Tensor) -> Tensor:
 
 
 def attention(qkv: Tensor, heads: int, bias: Tensor | None = None) -> Tensor:
-    """Self-attention, in each of `heads` heads; `bias`, which broadcasts against (N, heads, L, L), is added before the softmax.
+    """Self-attention, in each of `heads` heads; `bias` (B, heads, L, L) is added before the softmax, for B samples in turn.
 
     (N, 3 C, L) -> (N, C, L), the channels of the input being q, k, v in turn, each head by head.
     """
     q, k, v = qkv.mT.unflatten(2, (3, heads, -1)).permute(2, 0, 3, 1, 4)
     # Scaled here: PyTorch may multiply both q and k by the root of it, which rounds large logits twice more.
     q = q * q.shape[-1] ** -0.5
-    y = F.scaled_dot_product_attention(q, k, v, bias, scale=1.0).transpose(1, 2)
-    if bias is not None:
+    if bias is None:
+        y = F.scaled_dot_product_attention(q, k, v, scale=1.0).transpose(1, 2)
+    else:
+        # The B samples as so many times the heads: the bias is one for all, and the fused kernels take four axes.
+        q, k, v = (each.unflatten(0, (-1, len(bias))).flatten(1, 2) for each in (q, k, v))
+        y = F.scaled_dot_product_attention(q, k, v, bias.flatten(0, 1)[None], scale=1.0)
+        y = y.unflatten(1, (-1, heads)).flatten(0, 1).transpose(1, 2)
         # Exporters take the order in memory of one kernel for that of another, where a bias is trained: the copy settles it.
         y = y.clone(memory_format=torch.contiguous_format)
     return y.flatten(2).mT
@@ -110,7 +120,7 @@ class WindowAttention(nn.Module):
             grid = self.spec.grid(image.shape)
             rows, columns = (torch.arange(1, count + 1, device=table.device) // count for count in grid)
             apart = self.apart[rows][:, columns].flatten(0, 1)
-            bias = (bias + apart[:, None].to(bias.dtype)).repeat(image.shape[0], 1, 1, 1)
+            bias = bias + apart[:, None].to(bias.dtype)
         return attention(windows, self.spec.heads, bias)
 
     def extra_repr(self) -> str:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from pathlib import Path
 from subprocess import run
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,7 +15,7 @@ from acon_core import backends, spec
 from acon_core.backends import Backend
 from acon_core.checkpoint import convert, read_network
 from acon_core.conformance.cases import DATA
-from acon_core.networks import create
+from acon_core.networks import NETWORKS, create
 
 CHECKPOINT = DATA / "shufflenetv2_acon_0.5x.pth.tar"
 
@@ -60,13 +62,31 @@ def test_load_takes_any_framework_s_checkpoint(backend: Backend, tmp_path: Path)
         assert package.load(tmp_path / format) is not None
 
 
-@pytest.mark.parametrize("act", ["acon_c", "meta_acon"])
-def test_trainable_parameters_are_the_published_count(backend: Backend, act: str) -> None:
-    network = create("acon/shufflenet_v2_x0_5", act)
-    model = backend.build(network.graph)
-    x = np.random.default_rng(0).normal(size=(2, 3, 32, 64)).astype(np.float32)
-    back = model.vjp(x, np.ones((2, 1000), np.float32), train=True)
-    assert sum(gradient.size for gradient in back.dparams.values()) == spec.count(network.graph, x.shape).parameters
+def trainable(backend: Backend, native: Any) -> list[int]:
+    """The sizes of the parameters that a framework's own module says are trained."""
+    if backend.name == "jax":
+        import jax
+        from flax import nnx
+
+        return [leaf.size for leaf in jax.tree.leaves(nnx.state(native, nnx.Param))]
+    return [math.prod(parameter.shape) for parameter in native.parameters()]
+
+
+# Beside what each network was published with: every kind of state that its activation can add.
+OTHERS = [("acon/shufflenet_v2_x0_5", "meta_acon"), ("acon/resnet50", "meta_acon"), ("acon/dcn", "meta_acon")]
+OTHERS += [("repact/mobilenet_v3_small", act) for act in ("repact_3", "dyrelu", "frelu", "prelu", "arelu")]
+
+
+@pytest.mark.parametrize(("name", "act"), [*((name, None) for name in NETWORKS), *OTHERS])
+def test_native_parameters_are_the_published_count(backend: Backend, name: str, act: str | None) -> None:
+    graph = create(name, act).graph
+    counts = spec.count(graph)
+    native = backend.build(graph, seed=None).native
+    sizes = trainable(backend, native)
+    weights = [param for param in spec.named_params(graph).values() if param.kind == "weight"]
+    assert (sum(sizes), len(sizes)) == (counts.parameters, len(weights))
+    if backend.name == "torch":  # whose state is the published one, counters and indices included
+        assert len(native.state_dict()) == counts.state_keys
 
 
 @pytest.mark.parametrize("size", [(448, 448), (192, 192), (64, 97)])

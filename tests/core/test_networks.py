@@ -169,10 +169,10 @@ def test_another_activation_in_tfnet_leaves_those_that_halve_the_image() -> None
         (lambda: tfnet(0.75), "expected a width in [0.5, 1.0, 1.5, 2.0], found 0.75"),
         (lambda: tfnet(0.5, num_classes=0), "at least one class, found 0"),
         (lambda: dcn(num_classes=0), "at least one class, found 0"),
-        (lambda: dcn().graph.out_shapes((2, 3, 64, 96)), "linear1: Linear: expected (N, 1024, ...), found shape (2, 6144)"),
+        (lambda: dcn().graph.out_shapes((2, 3, 64, 96)), "image_size: ImageSize: expected (N, C, 32, 32), the one size"),
         (lambda: create("acon/resnet50", depth_wise=True), "'acon/resnet50': 'depth_wise' is not an option; options:"),
         (lambda: resnet(50).features(["stage9"]), "no stage 'stage9'; stages: stem, stage1, stage2, stage3, stage4"),
-        (lambda: resnet(50).features([]), "no stage 'named'; stages: stem"),
+        (lambda: resnet(50).features([]), "expected one stage or more, found none; stages: stem"),
         (lambda: spec.select(resnet(18).graph, ["layer1.9"]), "no line makes the value '9'; children: 0, 1"),
         (lambda: spec.select(resnet(18).graph, ["layer9"]), "no line makes the value 'layer9'; children: conv1"),
         (lambda: spec.select(resnet(18).graph, ["conv1.y"]), "no value 'conv1.y': there is nothing inside of Conv2d"),
@@ -248,6 +248,10 @@ def test_features_are_the_taps_of_the_whole_network(name: str) -> None:
             np.testing.assert_array_equal(value, taps[network.stages[stage]])
         assert set(found.taps) <= set(taps)
         assert not any(path.startswith(f"{network.head}.") for path in paths)
+        again = part.features(names[-1:])
+        assert list(spec.named_params(again.graph)) == list(spec.named_params(network.features(names[-1:]).graph))
+        (value,) = forward(again.graph, {path: state[path] for path in spec.named_params(again.graph)}, [x]).values
+        np.testing.assert_array_equal(value, taps[network.stages[names[-1]]])
     assert len(spec.named_params(network.features(stages[:1]).graph)) < len(state) / 3
 
 

@@ -1,0 +1,47 @@
+"""Backbones: the stages of a network as a tuple, whatever is done to the module afterwards."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from acon_core import backends
+from acon_core.backends import Backend
+from acon_core.networks import create
+
+
+def run(backend: Backend, module: Any, x: np.ndarray) -> Any:
+    """The native module on images (N, C, H, W), in evaluation mode."""
+    if backend.name == "jax":
+        import jax.numpy as jnp
+
+        return module(jnp.asarray(np.moveaxis(x, 1, -1)))
+    module.eval()
+    if backend.name == "torch":
+        import torch
+
+        return module(torch.from_numpy(x))
+    if backend.name == "paddle":
+        import paddle
+
+        return module(paddle.to_tensor(x))
+    import megengine
+
+    return module(megengine.tensor(x))
+
+
+@pytest.mark.parametrize("stages", [("stage2",), ("stage4", "stem")])
+def test_stages_are_a_tuple_before_and_after_surgery(backend: Backend, stages: tuple[str, ...]) -> None:
+    package = __import__(backends.packages()[backend.name])
+    x = np.random.default_rng(0).uniform(size=(2, 3, 32, 64)).astype(np.float32)
+    module = package.create("repact/mobilenet_v3_small", "repact_1", 3, features=stages)
+    graph = create("repact/mobilenet_v3_small", "repact_1", 3).features(stages).graph
+    shapes = [shape if backend.name != "jax" else (shape[0], *shape[2:], shape[1]) for shape in graph.out_shapes(x.shape)]
+    if backend.name == "jax":
+        module.eval()
+    for changed in (module, package.fuse(module)):
+        values = run(backend, changed, x)
+        assert isinstance(values, tuple)
+        assert [tuple(value.shape) for value in values] == shapes
