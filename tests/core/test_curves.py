@@ -36,12 +36,14 @@ CHANGES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("change", CHANGES)
 @pytest.mark.parametrize("run", DCN, ids=lambda run: run.name)
 def test_another_recipe_leaves_the_bounds(run: curves.Run, change: str) -> None:
     assert leaves(run, fit(run.node(), run.state(), curves.batches(), CHANGES[change](run.recipe)))
 
 
+@pytest.mark.slow
 def test_a_slow_run_takes_its_steps() -> None:
     (run,) = (run for run in curves.RUNS if run not in DCN)
     for change in ({"momentum": 0.0}, {"rate": 0.0}, {"label_smoothing": 0.0}):
@@ -57,6 +59,7 @@ def test_decay_of_everything_leaves_the_bounds(run: curves.Run, monkeypatch: pyt
     assert leaves(run, curves.reference(run))
 
 
+@pytest.mark.slow
 def test_a_rate_that_does_not_fall_leaves_the_bounds(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Recipe, "rates", lambda self: [self.rate] * self.steps)
     assert all(leaves(run, curves.reference(run)) for run in DCN)
