@@ -12,6 +12,7 @@ from acon_core.spec.node import Node
 from acon_core.spec.param import Constant, KaimingNormal, XavierUniform
 from acon_core.spec.pointwise import ReLU
 from acon_core.spec.primitives import Conv2d, Flatten, Linear
+from acon_core.spec.tokens import ImageSize
 
 SIZE = 32
 
@@ -25,7 +26,7 @@ INIT_RULES = (
 
 
 def dcn(act: Node | str = AconC(), num_classes: int = 1) -> Network:
-    """`act` after the third convolution, ReLU elsewhere. (N, 3, 32, 32) -> (N, num_classes); no other size.
+    """`act` after the third convolution, ReLU elsewhere. (N, 3, 32, 32) -> (N, num_classes); SpecError for another size.
 
     `act`: an activation spec, or its name. With ReLU it is the notebook's `dcn3`, with ACON-C and Meta-ACON its two `dcn2`.
     No norm but that of Meta-ACON's generator. Source: the notebook on ACON in Paddle's AI Studio, with its names of layers.
@@ -35,6 +36,7 @@ def dcn(act: Node | str = AconC(), num_classes: int = 1) -> Network:
     if isinstance(act, str):
         act = parse_activation(act)
     network = sequential(
+        image_size=ImageSize(SIZE, SIZE),
         conv1=Conv2d(3, 32, 3, 1, 1),
         relu1=ReLU(),
         conv2=Conv2d(32, 64, 3, 2),

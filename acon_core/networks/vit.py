@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from acon_core.errors import SpecError
 from acon_core.networks.network import Network
 from acon_core.networks.repact import INPUT, SOURCE, chosen
 from acon_core.spec.activation_base import ChannelwiseActivation, bind
 from acon_core.spec.activations import activation_name
-from acon_core.spec.graph import Graph, InitRule, Layer, graph, sequential
+from acon_core.spec.graph import Graph, InitRule, graph, sequential
 from acon_core.spec.node import Node
-from acon_core.spec.param import Constant, KaimingNormal, Normal, Param, Shape
-from acon_core.spec.primitives import Add, Conv2d, LayerNorm, Linear, check
+from acon_core.spec.param import Constant, KaimingNormal, Normal, Param
+from acon_core.spec.primitives import Add, Conv2d, LayerNorm, Linear
 from acon_core.spec.repact import RepAct
-from acon_core.spec.tokens import AddPosition, Attention, FlattenSpace, PrependToken, SelectToken
+from acon_core.spec.tokens import AddPosition, Attention, FlattenSpace, ImageSize, PrependToken, SelectToken
 
 PATCH = 16
 WIDTH = 768
@@ -36,8 +36,10 @@ def vit_base(act: Node | str = RepAct(), num_classes: int = 1000, image_size: in
 
     `act`: an activation spec, or its name, between the two layers of each block's MLP, at its hidden width: 12 places. Those
     that look at an image around each pixel (FReLU, ACON-FReLU) are refused: tokens have no space. `image_size`: height and
-    width in pixels, from which the number of positions follows; no other size runs. `depth`: blocks.
-    (N, 3, image_size, image_size) -> (N, num_classes). Raises SpecError for a size that 16 does not divide.
+    width in pixels, from which the number of positions follows; 16 divides it. `depth`: blocks.
+    (N, 3, image_size, image_size) -> (N, num_classes); SpecError for images of another size, even where the patches are as
+    many: the positions would not be those that were learnt.
+    Stages: the tokens after each quarter of the blocks; after each block, where they are fewer than four.
     Source: Dosovitskiy et al. 2021; RepAct's vitModel.py.
     """
     if image_size < PATCH or image_size % PATCH:
@@ -51,54 +53,37 @@ def vit_base(act: Node | str = RepAct(), num_classes: int = 1000, image_size: in
             "activation, or a network whose values are images, such as repact/swin_tiny_patch4_window7_224"
         )
     narrow = Normal(0.02)
+    stages = min(4, depth)
     params = {
         "cls_token": Param((1, 1, WIDTH), narrow),
         "pos_embed": Param((1, 1 + (image_size // PATCH) ** 2, WIDTH), narrow),
     }
     children: dict[str, Node] = {
-        "patch_embed": PatchEmbed(image_size),
+        "patch_embed": sequential(proj=Conv2d(3, WIDTH, PATCH, PATCH)),
         "blocks": sequential(*(block(act) for _ in range(depth))),
         "norm": LayerNorm(WIDTH, EPS),
         "head": Linear(WIDTH, num_classes),
+        "image_size": ImageSize(image_size, image_size),
         "flatten": FlattenSpace(),
         "prepend": PrependToken(),
         "position": AddPosition(),
         "select": SelectToken(0),
     }
     program = [
-        "patches = patch_embed(x)", "tokens = flatten(patches)", "with_class = prepend(tokens, cls_token)",
-        "placed = position(with_class, pos_embed)", "blocks = blocks(placed)", "norm = norm(blocks)", "first = select(norm)",
-        "head = head(first)",
+        "image = image_size(x)", "patches = patch_embed(image)", "tokens = flatten(patches)",
+        "with_class = prepend(tokens, cls_token)", "placed = position(with_class, pos_embed)", "blocks = blocks(placed)",
+        "norm = norm(blocks)", "first = select(norm)", "head = head(first)",
     ]  # fmt: skip
     return Network(
         name="repact/vit_base_patch16_224",
         activation=act,
         num_classes=num_classes,
         graph=graph("x", program, "head", children, params, INIT_RULES),
-        stages={f"stage{quarter}": f"blocks.{-(-depth * quarter // 4) - 1}" for quarter in (1, 2, 3, 4)},
+        stages={f"stage{stage}": f"blocks.{-(-depth * stage // stages) - 1}" for stage in range(1, stages + 1)},
         head="head",
         input=replace(INPUT, size=image_size),
         source=f"Dosovitskiy et al. 2021 (ViT), {SOURCE}",
     )
-
-
-@dataclass(frozen=True)
-class PatchEmbed(Layer):
-    """Patches of 16 pixels as one value of 768 channels each. (N, 3, S, S), S = `image_size` -> (N, 768, S / 16, S / 16).
-
-    Raises SpecError for another size: the positions would not be those that were learnt, even where there are as many.
-    """
-
-    image_size: int
-
-    def make_graph(self) -> Graph:
-        return sequential(proj=Conv2d(3, WIDTH, PATCH, PATCH))
-
-    def out_shapes(self, *shapes: Shape) -> tuple[Shape, ...]:
-        (x,) = shapes
-        expected = f"an image (N, 3, {self.image_size}, {self.image_size}); vit_base(image_size=...) makes it for another size"
-        check(x[1:] == (3, self.image_size, self.image_size), self, expected, x)
-        return super().out_shapes(x)
 
 
 def block(act: Node) -> Graph:

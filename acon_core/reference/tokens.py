@@ -9,6 +9,12 @@ from acon_core.spec import tokens as t
 from acon_core.spec.param import Shape
 
 
+@evaluate.register(t.ImageSize)
+def _(node: t.ImageSize, context: Context, x: Array) -> Values:
+    node.out_shapes(x.shape)
+    return (x,), lambda cotangents: gradients(cotangents[0])
+
+
 @evaluate.register(t.PadToMultiple)
 def _(node: t.PadToMultiple, context: Context, x: Array) -> Values:
     height, width = x.shape[2:]

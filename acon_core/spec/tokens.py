@@ -17,6 +17,23 @@ APART = -100.0
 
 
 @dataclass(frozen=True)
+class ImageSize(Primitive):
+    """An image of exactly that size: x. Before what learnt its positions or its weights at that size alone.
+
+    (N, C, height, width) -> the same. Raises SpecError for another size.
+    """
+
+    height: int
+    width: int
+
+    def out_shapes(self, *shapes: Shape) -> tuple[Shape, ...]:
+        (x,) = shapes
+        expected = f"(N, C, {self.height}, {self.width}), the one size that this network is made for"
+        check(len(x) == 4 and x[2:] == (self.height, self.width), self, expected, x)
+        return shapes
+
+
+@dataclass(frozen=True)
 class PadToMultiple(Primitive):
     """Zeros below and to the right, up to the next multiple of `size` pixels. (N, C, H, W) -> (N, C, H', W')."""
 
@@ -84,6 +101,12 @@ class SpaceToChannels(Primitive):
         return ((x[0], 4 * x[1], (x[2] + 1) // 2, (x[3] + 1) // 2),)
 
 
+def check_heads(node: Primitive, heads: int) -> None:
+    """Raise SpecError for attention without a head."""
+    if heads < 1:
+        raise SpecError(f"{type(node).__name__}: expected at least one head, found {heads}")
+
+
 @dataclass(frozen=True)
 class Attention(Primitive):
     """Self-attention, in each of `heads` heads: y[:, i] = sum over tokens j of softmax(q^T k / sqrt(d))[i, j] v[:, j].
@@ -94,6 +117,9 @@ class Attention(Primitive):
     """
 
     heads: int
+
+    def __post_init__(self) -> None:
+        check_heads(self, self.heads)
 
     def out_shapes(self, *shapes: Shape) -> tuple[Shape, ...]:
         (x,) = shapes
@@ -163,6 +189,10 @@ class WindowAttention(Windowed):
     """
 
     heads: int = 1
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_heads(self, self.heads)
 
     def out_shapes(self, *shapes: Shape) -> tuple[Shape, ...]:
         windows, table, image = shapes

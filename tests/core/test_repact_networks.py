@@ -253,12 +253,18 @@ def base() -> dict[str, State]:
 @pytest.mark.parametrize("size", [(225, 224), (224, 232), (112, 448), (448, 112), (32, 32)])
 def test_vit_refuses_another_size_even_where_the_patches_are_as_many(size: tuple[int, int]) -> None:
     graph = vit_base("relu").graph
-    with pytest.raises(SpecError, match=r"patch_embed: PatchEmbed: expected an image \(N, 3, 224, 224\)"):
+    with pytest.raises(SpecError, match=r"image_size: ImageSize: expected \(N, C, 224, 224\)"):
         graph.out_shapes((1, 3, *size))
     assert graph.out_shapes((2, 3, 224, 224)) == ((2, 1000),)
     assert vit_base("relu", 10, image_size=32).graph.out_shapes((2, 3, 32, 32)) == ((2, 10),)
     assert input_shape(vit_base("relu", 10, image_size=32)) == (2, 3, 32, 32)
     assert input_shape(create("acon/shufflenet_v2_x0_5")) == (2, 3, 64, 96)
+
+
+def test_vit_s_stages_are_after_different_blocks() -> None:
+    for depth, blocks in ((1, [0]), (2, [0, 1]), (3, [0, 1, 2]), (4, [0, 1, 2, 3]), (6, [1, 2, 4, 5]), (12, [2, 5, 8, 11])):
+        stages = vit_base("relu", depth=depth).stages
+        assert stages == {f"stage{index}": f"blocks.{block}" for index, block in enumerate(blocks, 1)}
 
 
 @pytest.mark.parametrize("name", [name for name in REPACT if name != VIT])

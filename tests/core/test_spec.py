@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -141,6 +141,19 @@ def test_lower_leaves_primitives_and_graphs_and_the_names() -> None:
     lowered = spec.lower(graph)
     assert not any(isinstance(node, spec.Layer) for _, node in spec.walk(lowered))
     assert list(spec.named_params(lowered)) == list(spec.named_params(graph))
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: spec.Attention(0), "Attention: expected at least one head, found 0"),
+        (lambda: spec.WindowAttention(3, 1, heads=0), "WindowAttention: expected at least one head, found 0"),
+        (lambda: spec.WindowAttention(3, 3, heads=2), "WindowAttention: expected a shift from 0 to below the window 3, found 3"),
+    ],
+)
+def test_attention_that_cannot_be_is_refused(make: Callable[[], spec.Node], message: str) -> None:
+    with pytest.raises(SpecError, match=message):
+        make()
 
 
 @pytest.mark.parametrize(
