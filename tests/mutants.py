@@ -161,6 +161,10 @@ MUTANTS = [
     Mutant("paddle: biased running variance", PADDLE, "variance * (count / (count - 1))", "variance", "paddle", f"{EAGER} and norm"),
     Mutant("megengine: one value is let through", MGE, "raise OneValuePerChannelError", "OneValuePerChannelError", "megengine", f"{EAGER} and one_value"),
     Mutant("megengine: gradient of beta", MGE_FUNCTIONAL, "slope * (x * (slope * st))", "x * (slope * st)", "megengine", f"{EAGER} and acon_c"),
+    Mutant("recipe: momentum", "acon_core/training.py", "recipe.momentum * velocity[path]", "velocity[path]", "core", "tests/core/test_curves.py"),
+    Mutant("reference: shifted windows are apart", "acon_core/reference/tokens.py", "bias = bias + np.tile", "bias = bias - np.tile", "core", "tests/core/test_runner.py tests/core/test_repact_values.py"),
+    Mutant("stages are a tuple", "acon_core/networks/network.py", "bare=False)", "bare=True)", "torch", "tests/backends/test_features.py"),
+    Mutant("torch: the last windows of an image", "backends/acon_torch/tokens.py", "torch.arange(1, count + 1", "torch.arange(0, count", "torch", f"{EAGER} and windows"),
 ]  # fmt: skip
 
 
