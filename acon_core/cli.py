@@ -19,7 +19,7 @@ from acon_core import backends, networks, spec
 from acon_core.checkpoint import convert as convert_checkpoint
 from acon_core.checkpoint import read_file
 from acon_core.checkpoint.convert import Operation, as_checkpoint, simplified
-from acon_core.checkpoint.dialects import dialect_named
+from acon_core.checkpoint.dialects import DIALECTS, dialect_named
 from acon_core.checkpoint.recognise import describe
 from acon_core.conformance import report as reports
 from acon_core.conformance.runner import run_backend
@@ -34,8 +34,25 @@ err = Console(stderr=True, soft_wrap=True, highlight=False)
 
 NetworkOption = Annotated[str | None, typer.Option(help="A registry name, or package.module:function of your own.")]
 ActOption = Annotated[str | None, typer.Option(help="An activation, such as acon_c or 'meta_acon(reduction=8)'.")]
-DialectOption = Annotated[str | None, typer.Option(help="Whose names the tensors have: repact, repact_reconstruct.")]
+DialectOption = Annotated[str | None, typer.Option(help=f"Whose names the tensors have: {', '.join(DIALECTS)}.")]
+ToDialectOption = Annotated[str | None, typer.Option(help="Whose names the tensors of TARGET get.")]
+OptionOption = Annotated[
+    list[str] | None, typer.Option(help="An option of the network's as NAME=JSON, such as depths=[1,1,2,1]; repeat for more.")
+]
 ToOption = Annotated[str | None, typer.Option(help="torch, megengine, paddle, jax or safetensors; else by TARGET's ending.")]
+
+
+def options_of(given: list[str] | None) -> dict[str, Any]:
+    """What `--option` says, lists as tuples. Raises AconError for what is not NAME=JSON."""
+    options = {}
+    for text in given or []:
+        name, _, value = text.partition("=")
+        try:
+            read = json.loads(value)
+        except json.JSONDecodeError as error:
+            raise AconError(f"--option {text}: expected NAME=JSON, such as depths=[1,1,2,1]: {error}") from error
+        options[name] = tuple(read) if isinstance(read, list) else read
+    return options
 
 
 def progress() -> Progress:
@@ -64,6 +81,7 @@ def inspect(
     network: NetworkOption = None,
     act: ActOption = None,
     dialect: DialectOption = None,
+    option: OptionOption = None,
     as_json: Annotated[bool, typer.Option("--json", help="The same as JSON.")] = False,
 ) -> None:
     """Say what a checkpoint holds, which network it fits, and what that network's input must be."""
@@ -74,9 +92,9 @@ def inspect(
     facts: dict[str, Any] = {"file": str(file), "format": format.name, "tensors": len(found.tensors)}
     notes = list(found.notes)
     try:
-        checkpoint = as_checkpoint(file, format, found, network, act)
+        checkpoint = as_checkpoint(file, format, found, network, act, options_of(option))
     except AconError as error:
-        if network or act or dialect:
+        if network or act or dialect or option:
             raise
         facts["network"] = f"not recognised: {error}"
     else:
@@ -103,7 +121,8 @@ def convert(
     network: NetworkOption = None,
     act: ActOption = None,
     dialect: DialectOption = None,
-    to_dialect: Annotated[str | None, typer.Option(help="Whose names the tensors of TARGET get.")] = None,
+    to_dialect: ToDialectOption = None,
+    option: OptionOption = None,
     verify: Annotated[bool, typer.Option("--verify", help="Run the network on both sides and compare.")] = False,
 ) -> None:
     """Write a checkpoint as one of another framework. What was written is read again and compared bit for bit."""
@@ -113,6 +132,7 @@ def convert(
             source, target, to, network, act,
             dialect=dialect,
             to_dialect=to_dialect,
+            options=options_of(option),
             step=lambda text: bar.update(task, description=text),
             verify=verify_conversion if verify else None,
         )  # fmt: skip
@@ -129,7 +149,9 @@ def simplify(
     to: str | None,
     network: str | None,
     act: str | None,
-    dialect: str | None = None,
+    dialect: str | None,
+    to_dialect: str | None,
+    option: list[str] | None,
 ) -> None:
     """Convert with a change on the way, and say what became of it."""
     with progress() as bar:
@@ -137,6 +159,8 @@ def simplify(
         done = convert_checkpoint(
             source, target, to, network, act,
             dialect=dialect,
+            to_dialect=to_dialect,
+            options=options_of(option),
             change=simplified(operation),
             step=lambda text: bar.update(task, description=text),
         )  # fmt: skip
@@ -153,15 +177,26 @@ def fuse(
     network: NetworkOption = None,
     act: ActOption = None,
     dialect: DialectOption = None,
+    to_dialect: ToDialectOption = None,
+    option: OptionOption = None,
 ) -> None:
     """Write a checkpoint with every RepAct in its exact closed form, for inference."""
-    simplify(source, target, spec.fuse, to, network, act, dialect)
+    simplify(source, target, spec.fuse, to, network, act, dialect, to_dialect, option)
 
 
 @app.command()
-def fold(source: Path, target: Path, to: ToOption = None, network: NetworkOption = None, act: ActOption = None) -> None:
+def fold(
+    source: Path,
+    target: Path,
+    to: ToOption = None,
+    network: NetworkOption = None,
+    act: ActOption = None,
+    dialect: DialectOption = None,
+    to_dialect: ToDialectOption = None,
+    option: OptionOption = None,
+) -> None:
     """Write a checkpoint with the norms of every Meta-ACON generator folded into its convolutions, for inference."""
-    simplify(source, target, spec.fold, to, network, act)
+    simplify(source, target, spec.fold, to, network, act, dialect, to_dialect, option)
 
 
 @app.command()
@@ -173,12 +208,13 @@ def run(
     network: NetworkOption = None,
     act: ActOption = None,
     dialect: DialectOption = None,
+    option: OptionOption = None,
 ) -> None:
     """Run a checkpoint's network in evaluation. A backend's own file goes through its framework's own loader."""
     with progress() as bar:
         task = bar.add_task(f"{file.name} on {backend}", total=None)
         logits = run_checkpoint(
-            file, input, output, backend, network, act, dialect,
+            file, input, output, backend, network, act, dialect, options_of(option),
             lambda done, total: bar.update(task, completed=done, total=total),
         )  # fmt: skip
     out.print(f"{output}: logits {logits.shape} {logits.dtype}", markup=False)
@@ -189,11 +225,12 @@ def summary(
     network: Annotated[str, typer.Argument(help="A registry name, or package.module:function.")],
     act: ActOption = None,
     classes: Annotated[int | None, typer.Option(help="Number of classes, if not the published.")] = None,
+    option: OptionOption = None,
     size: Annotated[int | None, typer.Option(help="Height and width of the input in pixels.")] = None,
     layers: Annotated[bool, typer.Option("--layers", help="Layer by layer.")] = False,
 ) -> None:
     """Exact parameters, MACs, state keys and sizes of a network, from its spec alone."""
-    made = networks.create(network, act, classes)
+    made = networks.create(network, act, classes, **options_of(option))
     shape = (1, 3, size, size) if size else made.input_shape
     counts = count(made.graph, shape)
     out.print(f"{describe(made)}, input {shape}", markup=False)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 from zipfile import BadZipFile
 
 import numpy as np
@@ -64,11 +65,12 @@ def run_checkpoint(
     network: str | None,
     act: str | None,
     dialect: str | None,
+    options: Mapping[str, Any],
     tell: Callable[[int, int], None],
 ) -> NDArray:
     """Run `file` on the images of `input` and write `logits` to `output`: float64 from numpy, else float32."""
     images = read_images(input)
-    model, dtype = model_of(read_network(file, network, act, dialect), backend)
+    model, dtype = model_of(read_network(file, network, act, dialect, **options), backend)
     parts = []
     for part in run_in_batches(model, images, dtype):
         parts.append(part)

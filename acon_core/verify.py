@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -50,9 +51,10 @@ def verify(checkpoint: Checkpoint, written: Path, format: Format) -> list[str]:
     low, high = network.input.range if network.input else (-1.0, 1.0)
     x = Stream("verify", network.name).uniform(input_shape(network), low, high).astype(np.float32)
     expected = forward(network.graph, checkpoint.state, [x]).values[0]
-    act = activation_name(network.activation) if network.activation else None
+    # A function of the user's own takes no arguments, so its activation is not one of them.
+    act = activation_name(network.activation) if network.activation and ":" not in network.name else None
     dialect = format.dialect.name if format.dialect else None
-    again = read_network(written, network.name, act, dialect)
+    again = read_network(written, network.name, act, dialect, **network.options)
     if not np.array_equal(forward(network.graph, again.state, [x]).values[0], expected, equal_nan=True):
         raise StateError(f"{written}: the network of the new file gives other outputs than that of the old one")
     told = ["verified: the reference gives the same outputs from both files, bit for bit"]
@@ -62,7 +64,7 @@ def verify(checkpoint: Checkpoint, written: Path, format: Format) -> list[str]:
     if python is None or checkpoint.dtype != "float32":
         why = "is not at hand" if python is None else f"would not run in {checkpoint.dtype}"
         return [*told, f"{format.name} itself {why}, so it was not run"]
-    found = _run(python, written, format.name, network, dialect, x)
+    found = _run(python, written, format.name, network, act, dialect, x)
     error = float(np.abs(found - expected).max() / np.abs(expected).max())
     bound = TOLERANCES["network", "y", "float32"].bound
     if not error <= bound:
@@ -72,15 +74,18 @@ def verify(checkpoint: Checkpoint, written: Path, format: Format) -> list[str]:
     return [*told, f"verified: {format.name} gives them within {error:.1e} of the largest"]
 
 
-def _run(python: str, file: Path, backend: str, network: Network, dialect: str | None, x: np.ndarray) -> np.ndarray:
+def _run(
+    python: str, file: Path, backend: str, network: Network, act: str | None, dialect: str | None, x: np.ndarray
+) -> np.ndarray:
     """`acon run` in another process."""
     with tempfile.TemporaryDirectory() as folder:
         source, target = Path(folder, "x.npz"), Path(folder, "y.npz")
         np.savez(source, x=x)
         command = [python, "-m", "acon_core.cli", "run", str(file), "--input", str(source), "--output", str(target)]
         command += ["--backend", backend, "--network", network.name]
-        if network.activation:
-            command += ["--act", activation_name(network.activation)]
+        command += ["--act", act] if act else []
+        for name, value in network.options.items():
+            command += ["--option", f"{name}={json.dumps(value)}"]
         command += ["--dialect", dialect] if dialect else []
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode:

@@ -8,21 +8,25 @@ import secrets
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from types import MappingProxyType
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from acon_core.checkpoint.dialects import dialect_named
+from acon_core.checkpoint.dialects import Dialect, dialect_named
 from acon_core.checkpoint.file import File
 from acon_core.checkpoint.formats import Format, format_for, format_named, sniff
 from acon_core.checkpoint.recognise import recognise
 from acon_core.errors import AconError, CheckpointError, SpecError, StateError
-from acon_core.networks import Network
+from acon_core.networks import NETWORKS, Network
 from acon_core.random import Stream
 from acon_core.spec import ChannelwiseActivation, Graph, Node, activation_name, bind, count, initial_state, named_params
 
 FLOATS = ("float16", "bfloat16", "float32", "float64")
 PREFIX = "module."
+# What a file says of its network costs no more than this to try: pixels of an image's side, or blocks of a stage.
+LARGEST = 4096
 
 
 @dataclass(frozen=True)
@@ -68,19 +72,25 @@ def strip_prefix(file: File) -> File:
 
 
 def read_network(
-    path: str | os.PathLike[str], network: str | None = None, act: str | None = None, dialect: str | None = None
+    path: str | os.PathLike[str],
+    network: str | None = None,
+    act: str | None = None,
+    dialect: str | None = None,
+    **options: Any,
 ) -> Checkpoint:
     """Read any checkpoint as a network and its canonical state. No framework is needed, nothing in the file is run.
 
     `network`, `act`: a registry name (or `package.module:function`) and an activation's name, where the tensors leave a
-    choice; else both are recognised. `dialect`: whose names the tensors have, where they are not the spec's.
+    choice; else both are recognised. `dialect`: whose names the tensors have, where they are not the spec's. `options`: the
+    network's own, as for `networks.create`, such as `replace_stride_with_dilation`, which the tensors cannot tell. A file
+    that was written here with metadata (safetensors) says all of these itself; what is given counts before what it says.
     Raises CheckpointError, StateError or AconError, whose message begins with the file.
     """
     spoken = dialect_named(dialect)
     format, file = read_file(path)
     try:
         format = replace(format, dialect=spoken)
-        return as_checkpoint(Path(path), format, file, network, act)
+        return as_checkpoint(Path(path), format, file, network, act, options)
     except CheckpointError as error:
         raise CheckpointError(error.kind, f"{path}: {error}") from None
     except (SpecError, StateError) as error:
@@ -89,12 +99,19 @@ def read_network(
         raise AconError(f"{path}: {error}") from None
 
 
-def as_checkpoint(path: Path, format: Format, file: File, network: str | None, act: str | None) -> Checkpoint:
-    """Recognise what was read. A name in the file's own metadata counts where the caller gives none."""
-    network = network or file.metadata.get("network")
-    act = act or (file.metadata.get("activation") if network == file.metadata.get("network") else None)
+def as_checkpoint(
+    path: Path, format: Format, file: File, network: str | None, act: str | None, options: Mapping[str, Any]
+) -> Checkpoint:
+    """Recognise what was read. What the file's own metadata says counts where the caller says nothing."""
+    if format.dialect is None:
+        format = replace(format, dialect=dialect_named(file.metadata.get("dialect")))
+    stated = file.metadata.get("network")
+    # A registry's name alone: package.module:function would be run, and nothing that a file says is.
+    if stated in NETWORKS and network in (None, stated):
+        network, act = stated, act or file.metadata.get("activation")
+        options = {**stated_options(file.metadata.get("options", "{}")), **options}
     shapes = {name: array.shape for name, array in file.tensors.items()}
-    found = recognise(format, shapes, network, act)
+    found = recognise(format, shapes, network, act, options)
     state, made = format.layout.to_canonical(found.graph, file.tensors)
     notes, table = list(file.notes), named_params(found.graph)
     counters = [name for name in made if table[name].kind == "counter"]
@@ -110,15 +127,38 @@ def as_checkpoint(path: Path, format: Format, file: File, network: str | None, a
     return Checkpoint(path, format, found, state, tuple(notes))
 
 
-def metadata(network: Network) -> dict[str, str]:
-    """What travels beside the tensors where the format has room: the network, the activation, the classes, the input."""
+def stated_options(text: str) -> dict[str, Any]:
+    """The options that a file's metadata holds, lists as tuples. Raises CheckpointError for what no network here can have."""
+
+    def small(value: object) -> bool:
+        return isinstance(value, int) and abs(value) <= LARGEST
+
+    try:
+        options = json.loads(text)
+    except (ValueError, RecursionError):
+        options = None
+    fine = isinstance(options, dict) and all(
+        small(value) or (isinstance(value, list) and len(value) <= 8 and all(map(small, value))) for value in options.values()
+    )
+    if not fine:
+        raise CheckpointError(
+            "corrupt", f"its options are {text[:80]!r}, expected whole numbers or lists of them by name, none above {LARGEST}"
+        )
+    return {name: tuple(value) if isinstance(value, list) else value for name, value in options.items()}
+
+
+def metadata(network: Network, dialect: Dialect | None = None) -> dict[str, str]:
+    """What travels beside the tensors where the format has room: the network, the activation, the classes, the input, the
+    options, and the dialect of the names."""
     entries = {
         "network": network.name,
         "activation": activation_name(network.activation) if network.activation else "",
         "num_classes": str(network.num_classes or ""),
         "input": json.dumps(asdict(network.input)) if network.input else "",
+        "options": json.dumps(dict(network.options)) if network.options else "",
     }
-    return {name: text for name, text in entries.items() if text and ":" not in network.name} | {"writer": "acon-ports"}
+    told = {name: text for name, text in entries.items() if text and ":" not in network.name}
+    return told | ({"dialect": dialect.name} if dialect else {}) | {"writer": "acon-ports"}
 
 
 @dataclass(frozen=True)
@@ -168,6 +208,7 @@ def convert(
     *,
     dialect: str | None = None,
     to_dialect: str | None = None,
+    options: Mapping[str, Any] = MappingProxyType({}),
     change: Callable[[Checkpoint], Checkpoint] = lambda checkpoint: checkpoint,
     step: Step = lambda text: None,
     verify: Callable[[Checkpoint, Path, Format], list[str]] | None = None,
@@ -175,10 +216,10 @@ def convert(
     """Write `source` as a checkpoint of another framework, and prove that it holds the same.
 
     `to`: the format, else the one of the target's ending. `dialect`, `to_dialect`: whose names the tensors of each have, where
-    they are not the spec's. The new file is written beside the target, read again, compared
-    with the source bit for bit, shown to `verify`, and only then takes the target's name: whatever fails before leaves
-    the target as it was. `change` makes another network and state of what was read (`simplified`). `step` is told what
-    happens. Raises AconError and its kinds.
+    they are not the spec's. `options`: the network's own, as for `read_network`. The new file is written beside the target,
+    read again, compared with the source bit for bit, shown to `verify`, and only then takes the target's name: whatever fails
+    before leaves the target as it was. `change` makes another network and state of what was read (`simplified`). `step` is
+    told what happens. Raises AconError and its kinds.
     """
     source, target = Path(source), Path(target)
     format = replace(format_named(to) if to else format_for(target), dialect=dialect_named(to_dialect))
@@ -187,12 +228,12 @@ def convert(
     if target.exists() and source.exists() and source.samefile(target):
         raise AconError(f"{target}: is the file that is read; give another target")
     step("reading")
-    checkpoint = change(read_network(source, network, act, dialect))
+    checkpoint = change(read_network(source, network, act, dialect, **options))
     step("writing")
     native = format.layout.to_native(checkpoint.network.graph, checkpoint.state)
     draft = target.parent / f".{target.name}.{secrets.token_hex(4)}.draft"
     try:
-        format.files.write(draft, native, metadata(checkpoint.network))
+        format.files.write(draft, native, metadata(checkpoint.network, format.dialect))
         step("comparing")
         told = compare(checkpoint, native, format, draft)
         if verify is not None:
@@ -225,10 +266,14 @@ def compare(checkpoint: Checkpoint, native: Mapping[str, NDArray], format: Forma
         if path not in made:
             _same_bits(path, array, state[path])
     table = named_params(checkpoint.network.graph)
+    notes = []
     lost = [path for path in made if table[path].kind == "counter" and checkpoint.state[path].any()]
-    if not lost:
-        return []
-    return [f"{len(lost)} counters (first: {lost[0]}) have no place in a {format.name} file; they come back as 0"]
+    if lost:
+        notes.append(f"{len(lost)} counters (first: {lost[0]}) have no place in a {format.name} file; they come back as 0")
+    if checkpoint.network.options and "options" not in again.metadata:
+        told = ", ".join(f"{name}={value}" for name, value in checkpoint.network.options.items())
+        notes.append(f"options have no place in a {format.name} file; whoever reads it must pass {told}")
+    return notes
 
 
 def difference_of_names(expected: Mapping[str, object], found: Mapping[str, object]) -> str:

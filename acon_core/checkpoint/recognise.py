@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import cache
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import numpy as np
 
@@ -35,34 +35,43 @@ CANDIDATES = (
 WIDTH = 96
 
 Shapes = Mapping[str, Shape]
+Options = Mapping[str, Any]
+
+_plain = cache(create)
 
 
-def recognise(format: Format, shapes: Shapes, network: str | None, act: str | None) -> Network:
+def recognise(format: Format, shapes: Shapes, network: str | None, act: str | None, options: Options) -> Network:
     """The one network whose tensors in this format have exactly these names and shapes.
 
-    `network`, `act`: narrow the search; the number of classes is read off the head. Raises CheckpointError when none fits
-    (with the nearest one and where it differs), or several do (with the option that decides between them).
+    `network`, `act`: narrow the search; the number of classes is read off the head. `options`: of the network, which without
+    a name is the one that is recognised without them. Raises CheckpointError when none fits (with the nearest one and where
+    it differs), or several do (with the option that decides between them), and SpecError for an option that does not exist.
     """
+    named = sorted({"name", "act", "num_classes"} & set(options))
+    if named:
+        raise SpecError(f"{named[0]} is no option of a network in a file: its classes are read off the head; leave it out")
+    if options and network is None:
+        network = recognise(format, shapes, None, act, {}).name
     if network is not None and ":" in network:
-        own = create(network)
+        own = create(network, act, **options)
         return own if _fits(format, shapes, own) else _refuse(format, shapes, [own])
     if network is not None:
-        create(network, act)  # what does not exist, or cannot have this activation, says so itself
+        create(network, act, **options)  # what does not exist, or cannot have this activation, says so itself
     elif act is not None:
         parse_activation(act)
     names = [network] if network else list(NETWORKS)
     groups = [[act]] if act else _alike(format, shapes)
     # A file has whatever its network has besides the activations: one spec a network tells, before all of theirs are tried.
-    likely = [name for name in names if _has(format, shapes, name)]
+    likely = [name for name in names if _has(format, shapes, name, options)]
     fitting: dict[tuple[str, Node | None], Network] = {}
     for name in likely:
         for group in groups:
-            one = _made(format, shapes, name, group[:1])
+            one = _made(format, shapes, name, group[:1], options)
             if one and _fits(format, shapes, one[0]):
-                fitting |= {(each.name, each.activation): each for each in _made(format, shapes, name, group)}
+                fitting |= {(each.name, each.activation): each for each in _made(format, shapes, name, group, options)}
     if not fitting:
-        nearest = likely[0] if likely else _nearest(format, shapes, names)
-        _refuse(format, shapes, _made(format, shapes, nearest, [act] if act else CANDIDATES))
+        nearest = likely[0] if likely else _nearest(format, shapes, names, options)
+        _refuse(format, shapes, _made(format, shapes, nearest, [act] if act else CANDIDATES, options))
     if len(fitting) > 1:
         option = "--act" if len({name for name, _ in fitting}) == 1 else "--network"
         raise AconError(
@@ -83,44 +92,43 @@ def _alike(format: Format, shapes: Shapes) -> list[list[str]]:
     return list(groups.values())
 
 
-@cache
-def _published(name: str, act: str) -> Network | None:
+def _published(name: str, act: str, options: Options) -> Network | None:
     """The network with that activation, None where it cannot have it: a value without space has no neighbours to look at."""
     try:
-        return create(name, act)
+        return create(name, act, **options) if options else _plain(name, act)
     except SpecError:
         return None
 
 
-def _made(format: Format, shapes: Shapes, name: str, acts: Sequence[str]) -> list[Network]:
+def _made(format: Format, shapes: Shapes, name: str, acts: Sequence[str], options: Options) -> list[Network]:
     """The network with each of these activations that it can have, and as many classes as the head in the file has."""
     made = []
     for act in acts:
-        published = _published(name, act)
+        published = _published(name, act, options)
         if published is not None:
             classes = _classes(format, shapes, published)
-            made.append(published if classes in (None, published.num_classes) else create(name, act, classes))
+            made.append(published if classes in (None, published.num_classes) else create(name, act, classes, **options))
     return made
 
 
-def _bare(name: str) -> Network:
-    bare = _published(name, "identity")
+def _bare(name: str, options: Options) -> Network:
+    bare = _published(name, "identity", options)
     assert bare is not None  # there is no place that cannot do nothing
     return bare
 
 
-def _has(format: Format, shapes: Shapes, name: str) -> bool:
+def _has(format: Format, shapes: Shapes, name: str, options: Options) -> bool:
     """Whether the tensors that a network has with every activation are there, in their shapes, whatever its classes."""
-    bare = _bare(name)
+    bare = _bare(name, options)
     return all(
         native in shapes and (native.startswith(f"{bare.head}.") or shapes[native] == shape)
         for native, shape in format.layout.each_shape(bare.graph)
     )
 
 
-def _nearest(format: Format, shapes: Shapes, names: Sequence[str]) -> str:
+def _nearest(format: Format, shapes: Shapes, names: Sequence[str], options: Options) -> str:
     """The network, without its activations, that fewest tensors keep from being the file."""
-    return min(names, key=lambda name: len(difference(shapes, format.layout.native_shapes(_bare(name).graph))))
+    return min(names, key=lambda name: len(difference(shapes, format.layout.native_shapes(_bare(name, options).graph))))
 
 
 def _fits(format: Format, shapes: Shapes, network: Network) -> bool:
@@ -174,7 +182,8 @@ def difference(found: Shapes, expected: Shapes) -> list[str]:
 
 
 def describe(network: Network) -> str:
-    """A network in one phrase: name, activation, classes."""
+    """A network in one phrase: name, activation, classes, options."""
     act = f" with {activation_name(network.activation)}" if network.activation else ""
     classes = f", {network.num_classes} classes" if network.num_classes else ""
-    return f"{network.name}{act}{classes}"
+    options = "".join(f", {name}={value}" for name, value in network.options.items())
+    return f"{network.name}{act}{classes}{options}"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import inspect
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -49,9 +50,13 @@ def create(name: str, act: Node | str | None = None, num_classes: int | None = N
     """The network of that name with that activation; `package.module:function` calls a function of the user's own.
 
     `act`, `num_classes`: None is what the network was published with. `options`: of the network's function. A user's own
-    function takes no arguments and returns a Graph or a Network. Raises SpecError for a name or an option that does not exist.
+    function takes no arguments and returns a Graph or a Network: it is given none of these. Raises SpecError for a name or an
+    option that does not exist.
     """
     if ":" in name:
+        given = [option for option, value in {"act": act, "num_classes": num_classes, **options}.items() if value is not None]
+        if given:
+            raise SpecError(f"network {name!r}: {given[0]} was given, and it takes no arguments; build them into the function")
         return _users_own(name)
     if name not in NETWORKS:
         raise SpecError(f"network {name!r} is not known; known: {', '.join(NETWORKS)}, or package.module:function")
@@ -60,8 +65,15 @@ def create(name: str, act: Node | str | None = None, num_classes: int | None = N
     unknown = [option for option in options if option not in known]
     if unknown:
         raise SpecError(f"network {name!r}: {unknown[0]!r} is not an option; options: {', '.join(known)}")
-    given = {"act": act, "num_classes": num_classes}
-    return make(**{option: value for option, value in given.items() if value is not None}, **options)
+    published = {"act": act, "num_classes": num_classes}
+    try:
+        made = make(**{option: value for option, value in published.items() if value is not None}, **options)
+    except (TypeError, ValueError) as error:
+        if not options or isinstance(error, SpecError):
+            raise
+        told = ", ".join(f"{option}={value!r}" for option, value in options.items())
+        raise SpecError(f"network {name!r}: cannot be made with {told}: {error}") from error
+    return replace(made, options=options) if options else made
 
 
 def _users_own(name: str) -> Network:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Literal
+from typing import Any, Literal
 
 from acon_core.errors import SpecError
 from acon_core.spec.graph import Graph
@@ -35,7 +35,7 @@ class Network:
 
     `stages`: names of features to the taps that are those features. `head`: the path of the layer whose outputs are the
     classes. `input`: what a trained one expects; where that was never said, `size` is the height and width in pixels that it
-    was published with. `source`: the paper and the code that it follows.
+    was published with. `source`: the paper and the code that it follows. `options`: those that `create` was given.
     """
 
     name: str
@@ -47,6 +47,7 @@ class Network:
     input: InputContract | None = None
     size: int | None = None
     source: str = ""
+    options: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def input_shape(self) -> Shape:

@@ -312,3 +312,81 @@ def test_a_state_casts_to_every_float_dtype_and_keeps_its_counters(dtype: str) -
     assert {array.dtype.name for path, array in state.items() if not path.endswith(COUNTERS)} == {dtype}
     assert state["first_conv.1." + COUNTERS].dtype == np.int64
     assert state["first_conv.1." + COUNTERS] == checkpoint.state["first_conv.1." + COUNTERS]
+
+
+DILATED = {"replace_stride_with_dilation": (False, False, True)}
+
+
+def leaves(network: Network) -> list[tuple[str, spec.Node]]:
+    """Its layers by path, as what makes two networks the same: graphs are compared by what is in them."""
+    return [(path, node) for path, node in spec.walk(network.graph) if not isinstance(node, spec.Graph)]
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("acon/resnet50", DILATED),
+        ("acon/shufflenet_v2_x0_5", {"repeats": (2, 1, 3)}),
+        ("repact/swin_tiny_patch4_window7_224", {"depths": (1, 2, 1, 1)}),
+        ("repact/vit_base_patch16_224", {"image_size": 48, "depth": 2}),
+    ],
+)
+def test_a_network_s_options_travel_with_it(tmp_path: Path, name: str, options: dict[str, object]) -> None:
+    """In safetensors' metadata; through a format without, they are told in a note and must be given again."""
+    network = create(name, "gelu", 3, **options)
+    path = write(tmp_path / "a", "safetensors", network, spec.initial_state(network.graph, 5))
+    done = convert(path, tmp_path / "b", "torch")
+    assert leaves(done.source.network) == leaves(network)
+    assert dict(done.source.network.options) == options
+    assert any("options have no place in a torch file" in note and next(iter(options)) in note for note in done.notes)
+    back = convert(tmp_path / "b", tmp_path / "c", "safetensors", name, "gelu", options=options)
+    assert not any("options" in note for note in back.notes)
+    assert leaves(read_network(tmp_path / "c").network) == leaves(network)
+
+
+def test_options_are_those_of_the_network_that_is_recognised_or_named(tmp_path: Path) -> None:
+    network, state = small("acon/resnet50", "acon_c")
+    path = write(tmp_path / "a", "torch", network, state)
+    dilated = create("acon/resnet50", "acon_c", 3, **DILATED)
+    assert leaves(read_network(path).network) == leaves(network) != leaves(dilated)
+    assert leaves(read_network(path, **DILATED).network) == leaves(dilated)
+    assert leaves(read_network(path, "acon/resnet50", **DILATED).network) == leaves(dilated)
+    for options, message in (
+        ({"depth_wise": True}, r"a: network 'acon/resnet50': 'depth_wise' is not an option"),
+        ({"replace_stride_with_dilation": 1}, r"cannot be made with replace_stride_with_dilation=1"),
+        ({"num_classes": 3}, r"a: num_classes is no option of a network in a file"),
+    ):
+        with pytest.raises(SpecError, match=message):
+            read_network(path, **options)
+    path = write(tmp_path / "b", "safetensors", create("acon/resnet50", "acon_c", 3, **DILATED), state)
+    plain = {"replace_stride_with_dilation": (False, False, False)}
+    assert leaves(read_network(path, **plain).network) == leaves(network)
+
+
+@pytest.mark.parametrize("text", ["[1]", "{", '{"depth": 1e9}', '{"depth": 99999999}', '{"repeats": [[1]]}', "[" * 100_000])
+def test_options_that_no_file_of_ours_has_are_refused(tmp_path: Path, text: str) -> None:
+    network, state = small("acon/shufflenet_v2_x0_5", "acon_c")
+    format_named("safetensors").files.write(tmp_path / "a", state, metadata(network) | {"options": text})
+    with pytest.raises(CheckpointError, match=r"a: its options are .*, expected whole numbers"):
+        read_network(tmp_path / "a")
+
+
+def test_nothing_that_a_file_s_metadata_names_is_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A function of the user's own is called where the user names it; the name in a file is anybody's."""
+    monkeypatch.syspath_prepend(str(tmp_path))
+    (tmp_path / "evil.py").write_text("raise SystemExit('the file was believed')")
+    format_named("safetensors").files.write(tmp_path / "a", spec.initial_state(own_network()), {"network": "evil:f"})
+    with pytest.raises(CheckpointError, match="no network fits"):
+        read_network(tmp_path / "a")
+
+
+@pytest.mark.parametrize("given", [{"act": "relu"}, {"num_classes": 3}, {"depth": 2}])
+def test_a_user_s_own_function_is_given_nothing(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, given: dict[str, object]
+) -> None:
+    monkeypatch.syspath_prepend(str(Path(__file__).parent))
+    with pytest.raises(SpecError, match=f"{next(iter(given))} was given, and it takes no arguments; build them into"):
+        create("test_convert:own_network", **given)  # type: ignore[arg-type]
+    format_named("torch").files.write(tmp_path / "a", spec.initial_state(own_network()), {})
+    with pytest.raises(SpecError, match=r"a: .*no arguments; build|a: num_classes is no option"):
+        read_network(tmp_path / "a", "test_convert:own_network", **given)  # type: ignore[arg-type]

@@ -244,3 +244,46 @@ def test_the_command_line_asks_and_reads(tmp_path: Path) -> None:
     done = acon("convert", tmp_path / "b", tmp_path / "c.pth", "--act", "repact_2", "--to-dialect", "repact", "--verify")
     assert done.returncode == 0, done.stderr
     assert "features.0.2.ActorAtn" in read_file(tmp_path / "c.pth")[1].tensors
+
+
+def test_a_file_of_ours_says_its_dialect_itself(tmp_path: Path) -> None:
+    """Written by every command that writes; the tensors alone would be refused, or be another function."""
+    state = a_state(SMALL, "repact_1")
+    write(tmp_path / "a.pth", state)
+
+    def acon(*arguments: object) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "acon_core.cli", *map(str, arguments)]
+        return subprocess.run(command, capture_output=True, text=True, check=False)
+
+    convert(tmp_path / "a.pth", tmp_path / "b.safetensors", act="repact_1", to_dialect="repact")
+    assert "features.0.2.ActorAtn" in read_file(tmp_path / "b.safetensors")[1].tensors
+    found = read_network(tmp_path / "b.safetensors")
+    assert (found.network.name, found.network.activation) == (SMALL, spec.RepAct(variant=1))
+    assert found.format.dialect == DIALECTS["repact"]
+    for path, array in state.items():
+        np.testing.assert_array_equal(found.state[path], array, err_msg=path)
+    other = read_network(tmp_path / "b.safetensors", dialect="repact_reconstruct")
+    assert not np.array_equal(other.state["features.0.2.weights"], state["features.0.2.weights"])
+    write(tmp_path / "m.pth", a_state(SMALL, "meta_acon(reduction=8)"))
+    for command in ("fuse", "fold"):
+        source, act = ("b.safetensors", "repact_1") if command == "fuse" else ("m.pth", "meta_acon(reduction=8)")
+        target = tmp_path / f"{command}.safetensors"
+        done = acon(command, tmp_path / source, target, "--act", act, "--dialect", "repact", "--to-dialect", "repact")
+        assert done.returncode == 0, done.stderr
+        assert read_file(target)[1].metadata["dialect"] == "repact"
+
+
+def test_options_on_the_command_line(tmp_path: Path) -> None:
+    def acon(*arguments: object) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "acon_core.cli", *map(str, arguments)]
+        return subprocess.run(command, capture_output=True, text=True, check=False)
+
+    write(tmp_path / "a.pth", spec.initial_state(create("acon/shufflenet_v2_x0_5", "acon_c", 3, repeats=(2, 1, 3)).graph))
+    named = ("--network", "acon/shufflenet_v2_x0_5", "--act", "acon_c", "--option", "repeats=[2,1,3]")
+    done = acon("convert", tmp_path / "a.pth", tmp_path / "b.safetensors", *named, "--verify")
+    assert done.returncode == 0, done.stderr
+    told = acon("inspect", tmp_path / "b.safetensors")
+    assert "network: acon/shufflenet_v2_x0_5 with acon_c, 3 classes, repeats=(2, 1, 3)" in told.stdout
+    refused = acon("inspect", tmp_path / "a.pth", "--option", "repeats")
+    assert refused.returncode == 2
+    assert "--option repeats: expected NAME=JSON" in refused.stderr
