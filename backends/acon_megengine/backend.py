@@ -189,14 +189,16 @@ def load(
     act: str | None = None,
     dialect: str | None = None,
     features: Sequence[str] = (),
+    **options: Any,
 ) -> M.Module:
     """The network of a checkpoint of any of the frameworks, in evaluation mode.
 
     `network`, `act`: where the tensors' names and shapes leave a choice. `dialect`: other people's names, where they are
-    not recognised. `features`: as in `create`. Raises CheckpointError, StateError or SpecError, each of which says what was
-    expected, what was found and the way out.
+    not recognised. `features`, `options`: as in `create`; a file of this package's with metadata says its options itself, any
+    other must be told those that change no shape, such as `replace_stride_with_dilation`. Raises CheckpointError, StateError
+    or SpecError, each of which says what was expected, what was found and the way out.
     """
-    checkpoint = read_network(path, network=network, act=act, dialect=dialect)
+    checkpoint = read_network(path, network=network, act=act, dialect=dialect, **options)
     model = _build(checkpoint.network, features, checkpoint.dtype, None)
     model.load({path: checkpoint.state[path] for path in spec.named_params(model.node)})
     model.native.eval()

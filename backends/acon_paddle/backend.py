@@ -164,14 +164,16 @@ def load(
     act: str | None = None,
     dialect: str | None = None,
     features: Sequence[str] = (),
+    **options: Any,
 ) -> nn.Layer:
     """The network of a checkpoint of any of the frameworks, in evaluation mode; 16-bit weights become float32.
 
     `network`, `act`: where the tensors' names and shapes leave a choice. `dialect`: whose names they are, where another
-    published code has its own. `features`: as for `create`. Raises CheckpointError, StateError or SpecError, each of which
-    says what was expected, what was found and the way out.
+    published code has its own. `features`, `options`: as for `create`; a file of this package's with metadata says its options
+    itself, any other must be told those that change no shape, such as `replace_stride_with_dilation`. Raises CheckpointError,
+    StateError or SpecError, each of which says what was expected, what was found and the way out.
     """
-    checkpoint = read_network(path, network=network, act=act, dialect=dialect)
+    checkpoint = read_network(path, network=network, act=act, dialect=dialect, **options)
     dtype = checkpoint.dtype if checkpoint.dtype in backend.dtypes else "float32"
     state = checkpoint.cast(dtype)
     model = _build(checkpoint.network, features, dtype, None)

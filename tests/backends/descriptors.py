@@ -68,7 +68,7 @@ FUNCTIONS = {
     "smooth_maximum": "(*values, beta=1.0)",
     "activation": "(name, channels=None, *, channel_axis=AXIS, **options)",
     "create": "(name, act=None, num_classes=None, *, features=(), **options)",
-    "load": "(path, network=None, act=None, dialect=None, features=())",
+    "load": "(path, network=None, act=None, dialect=None, features=(), **options)",
     "replace_activations": "(model, replacements, example, *, channel_axis=AXIS, beta=100.0)",
     "param_groups": "(model, weight_decay)",
     "fuse": "(model)",

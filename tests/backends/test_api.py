@@ -4,16 +4,22 @@ from __future__ import annotations
 
 import inspect
 import re
+from dataclasses import replace
 from importlib import import_module
+from pathlib import Path
 
 import numpy as np
 import pytest
 from descriptors import DESCRIPTORS, FRAMEWORK_S, FUNCTIONS
+from test_features import run
 
 from acon_core import backends, spec
 from acon_core.backends import Backend
+from acon_core.checkpoint.convert import metadata
+from acon_core.checkpoint.formats import format_named
 from acon_core.conformance.cases import NODE_TYPES
 from acon_core.errors import SpecError, StateError
+from acon_core.networks import create
 from acon_core.spec.primitives import Primitive
 
 CLASSES = {each.public: each.signature for each in DESCRIPTORS.values() if each.public}
@@ -99,3 +105,25 @@ def test_dropout_in_training_scales_what_it_keeps(backend: Backend) -> None:
     np.testing.assert_allclose(y[kept], (x / 0.8)[kept], rtol=1e-6)
     assert abs((1 - kept.mean()) - 0.2) < 5 * np.sqrt(0.2 * 0.8 / x.size)
     assert (model(x, train=True).y != y).any()
+
+
+@pytest.mark.parametrize("format", ["torch", "safetensors"])
+def test_load_takes_the_options_that_a_file_cannot_tell(backend: Backend, tmp_path: Path, format: str) -> None:
+    """Dilation changes no tensor: a file with metadata says it, of any other the caller does."""
+    options = {"replace_stride_with_dilation": (False, False, True)}
+    network = create("acon/resnet50", "acon_c", 3, **options)
+    state = spec.initial_state(network.graph, 5)
+    path, made = tmp_path / "a", format_named(format)
+    made.files.write(path, made.layout.to_native(network.graph, state), metadata(network))
+    load = package(backend).load  # type: ignore[attr-defined]
+    x = np.random.default_rng(3).uniform(-1, 1, (2, 3, 64, 96)).astype(np.float32)
+    features = replace(network.features(["stage4"]).graph, bare=True)  # one value, and no tuple of one
+    model = backend.build(features)
+    model.load({name: state[name] for name in spec.named_params(features)})
+    expected = model(x).y
+    assert expected.shape == (2, 2048, 4, 6)
+    (wide,) = run(backend, load(path, features=("stage4",), **(options if format == "torch" else {})), x)
+    wide = np.moveaxis(np.asarray(wide), -1, 1) if backend.name == "jax" else wide.detach().numpy()
+    np.testing.assert_array_equal(wide, expected)
+    with pytest.raises(SpecError, match="'dilation' is not an option"):
+        load(path, dilation=2)
