@@ -20,6 +20,7 @@ WINDOWS = (spec.WindowPartition(3, 1), spec.WindowAttention(3, 1, heads=2), spec
 SHAPES: list[tuple[spec.Node, list[tuple[int, ...]], list[tuple[int, ...]], tuple[int, ...]]] = [
     (spec.Add(), [(2, 4, 3, 5), (2, 4, 3, 5)], [(2, 4, 3, 5), (2, 1, 1, 5)], (2, 4, 3, 5)),
     (spec.Rescale(), [(2, 4, 3, 5), (2, 1, 1, 5)], [(2, 4, 3, 5), (1, 1, 1, 5)], (2, 4, 3, 5)),
+    (spec.ImageSize(4, 6), [(2, 4, 6, 3)], [(2, 6, 4, 3)], (2, 4, 6, 3)),
     (spec.PadToMultiple(4), [(2, 6, 9, 3)], [(2, 6, 3)], (2, 8, 12, 3)),
     (spec.FlattenSpace(), [(2, 3, 4, 5)], [(2, 3, 4, 6, 5)], (2, 12, 5)),
     (spec.PrependToken(), [(3, 4, 5), (1, 1, 5)], [(3, 4, 5), (1, 1, 1)], (3, 5, 5)),
@@ -47,6 +48,14 @@ def test_shapes_that_would_only_broadcast_are_refused(
     assert module(*(np.ones(each, np.float32) for each in right)).shape == shape
     with pytest.raises(SpecError, match=f"{type(node).__name__}: expected"):
         module(*(np.ones(each, np.float32) for each in wrong))
+
+
+@pytest.mark.parametrize(("node", "count"), [(spec.PrependToken(), 1), (spec.AddPosition(), 4)])
+def test_tokens_keep_their_dtype_beside_parameters_of_another(node: spec.Node, count: int) -> None:
+    import jax.numpy as jnp
+
+    x, own = jnp.ones((3, 4, 5), jnp.bfloat16), jnp.ones((1, count, 5), jnp.float32)
+    assert built(node)(x, own).dtype == jnp.bfloat16
 
 
 EMPTY = [

@@ -92,6 +92,7 @@ def test_attention_keeps_its_arguments_alone(backend: Backend, monkeypatch: pyte
 
 EMPTY = [
     (spec.PadToMultiple(4), (0, 3, 5, 6)), (spec.FlattenSpace(), (0, 3, 5, 6)), (spec.SelectToken(1), (0, 3, 5)),
+    (spec.ImageSize(5, 6), (0, 3, 5, 6)),
     (spec.SpaceToChannels(), (0, 3, 5, 6)), (spec.Attention(2), (0, 12, 5)), (spec.Dropout(0.3), (0, 3, 5)),
     (spec.DropPath(0.3), (0, 3, 5)), (spec.Linear(3, 4), (0, 3, 5)), (spec.LayerNorm(3), (0, 3, 5)),
     (attending(), (0, 6, 5, 7)),
@@ -111,6 +112,7 @@ def test_an_empty_batch(backend: Backend, node: spec.Node, shape: tuple[int, ...
 # Shapes that would broadcast, or come out as other shapes.
 UNFIT = [
     (spec.Add(), [(2, 3, 4, 5), (1, 3, 1, 1)]), (spec.Rescale(), [(2, 3, 4, 5), (1, 3, 1, 1)]),
+    (spec.ImageSize(4, 6), [(2, 3, 6, 4)]),
     (spec.PrependToken(), [(2, 3, 4), (2, 1, 3)]), (spec.AddPosition(), [(2, 3, 4), (1, 1, 3)]),
     (spec.Maximum(), [(2, 3, 4), (2, 3, 1)]), (spec.Linear(3, 2), [(3, 4, 3)]),
 ]  # fmt: skip

@@ -35,6 +35,7 @@ WINDOWS = (spec.WindowPartition(3, 1), spec.WindowAttention(3, 1, heads=2), spec
 SHAPES: list[tuple[spec.Node, list[tuple[int, ...]], list[tuple[int, ...]]]] = [
     (spec.Add(), [(2, 5, 4, 3), (2, 5, 4, 3)], [(2, 5, 4, 3), (2, 5, 1, 1)]),
     (spec.Rescale(), [(2, 5, 4, 3), (2, 5, 1, 1)], [(2, 5, 4, 3), (1, 5, 1, 1)]),
+    (spec.ImageSize(4, 6), [(2, 3, 4, 6)], [(2, 3, 6, 4)]),
     (spec.PadToMultiple(4), [(2, 3, 6, 9)], [(2, 3, 6)]),
     (spec.FlattenSpace(), [(2, 5, 3, 4)], [(2, 5, 3, 4, 6)]),
     (spec.PrependToken(), [(3, 5, 4), (1, 1, 5)], [(3, 5, 4), (1, 1, 1)]),
@@ -97,6 +98,22 @@ def test_the_batch_alone_may_be_left_open(backend: Backend) -> None:
     open_space = paddle.jit.to_static(run, full_graph=True, input_spec=[InputSpec([2, 4, None, None], "float32")])
     with pytest.raises(SpecError, match="WindowPartition: needs the height and width"):
         open_space(*inputs((2, 4, 5, 11)))
+
+
+def test_the_size_of_images_is_looked_at_where_the_batch_is_open(backend: Backend) -> None:
+    import paddle
+    from paddle.static import InputSpec
+
+    layer = backend.build(spec.sequential(spec.ImageSize(4, 6), spec.FlattenSpace())).native
+
+    def run(x: Any) -> Any:
+        return layer(x)
+
+    open_space = paddle.jit.to_static(run, full_graph=True, input_spec=[InputSpec([None, 3, None, 6], "float32")])
+    assert open_space(*inputs((2, 3, 4, 6))).shape == [2, 3, 24]
+    open_batch = paddle.jit.to_static(run, full_graph=True, input_spec=[InputSpec([None, 3, 6, 4], "float32")])
+    with pytest.raises(SpecError, match="ImageSize: expected"):
+        open_batch(*inputs((2, 3, 6, 4)))
 
 
 def test_an_empty_batch(backend: Backend) -> None:

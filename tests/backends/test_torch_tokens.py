@@ -52,6 +52,13 @@ def test_tokens_stay_channels_last(name: str) -> None:
     assert gradient.stride(1) == 1
 
 
+@pytest.mark.parametrize("name", ["PrependToken", "AddPosition"])
+def test_tokens_keep_their_dtype_beside_parameters_of_another(name: str) -> None:
+    import torch
+
+    assert made(TOKENS[name])(torch.ones(3, 12, 5, dtype=torch.bfloat16)).dtype == torch.bfloat16
+
+
 @pytest.mark.parametrize(
     "node",
     [spec.PadToMultiple(4), spec.SpaceToChannels(), spec.WindowPartition(3, 1), spec.FlattenSpace(), spec.Linear(6, 7)],
@@ -128,6 +135,7 @@ def test_indices_that_follow_from_the_spec_are_int64_in_every_dtype(backend: Bac
         (spec.Rescale(), ((2, 5, 4, 3), (2, 1, 1, 1))),
         (spec.AddPosition(), ((2, 5, 4), (1, 1, 5))),
         (spec.FlattenSpace(), ((2, 5, 4),)),
+        (spec.ImageSize(4, 6), ((2, 5, 6, 4),)),
         (spec.WindowAttention(2, heads=1), ((4, 3, 4), (10, 1), (1, 5, 4, 4))),
     ],
     ids=lambda each: type(each).__name__,

@@ -1,0 +1,33 @@
+"""Networks for images of one size, in every framework."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from acon_core.backends import Backend, Model
+from acon_core.errors import SpecError
+from acon_core.networks import create
+
+# Each, its own size, and others: as many patches, what a patch would be cut from, what is not square.
+SIZES: dict[str, tuple[dict[str, Any], int, list[tuple[int, int]]]] = {
+    "repact/vit_base_patch16_224": ({"depth": 1, "num_classes": 3}, 224, [(448, 112), (112, 448), (225, 224), (224, 240)]),
+    "acon/dcn": ({"num_classes": 3}, 32, [(33, 32), (32, 34), (64, 16)]),
+}
+
+
+@pytest.fixture(scope="module", params=SIZES)
+def network(request: pytest.FixtureRequest, backend: Backend) -> tuple[str, Model]:
+    return request.param, backend.build(create(request.param, **SIZES[request.param][0]).graph)
+
+
+def test_one_size_alone_runs(network: tuple[str, Model]) -> None:
+    name, model = network
+    _, size, others = SIZES[name]
+    assert model(np.ones((2, 3, size, size), np.float32)).y.shape == (2, 3)
+    for other in others:
+        message = rf"ImageSize: expected \(N, C, {size}, {size}\), .*, found shape .*{other[0]}, {other[1]}"
+        with pytest.raises(SpecError, match=message):
+            model(np.ones((2, 3, *other), np.float32))
