@@ -21,7 +21,6 @@ from acon_core import backends, networks
 from acon_core.backends import Backend
 from acon_core.checkpoint import read_network
 from acon_core.conformance.cases import DATA
-from acon_core.conformance.golden import REPRODUCED
 from acon_core.random import Stream
 from acon_core.spec import Node, deterministic, initial_state
 from acon_core.training import Batch, Recipe, fit
@@ -106,16 +105,6 @@ def stored() -> dict[str, NDArray[np.float64]]:
 def regenerate() -> None:
     """Train in float64 and write the losses."""
     STORED.write_text(json.dumps({run.name: list(reference(run)) for run in RUNS}, indent=1) + "\n")
-
-
-def compare() -> list[str]:
-    """Train in float64 anew and say, a line each, which losses differ from those stored."""
-    old = stored()
-    return [
-        f"{run.name}: the losses stored and made anew differ"
-        for run in RUNS
-        if run.name not in old or not np.allclose(old[run.name], reference(run), rtol=0, atol=REPRODUCED)
-    ]
 
 
 def divergence(losses: NDArray[np.float64], exact: NDArray[np.float64]) -> tuple[float, ...]:

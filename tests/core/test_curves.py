@@ -21,6 +21,11 @@ def leaves(run: curves.Run, losses: np.ndarray) -> bool:
 DCN = [run for run in curves.RUNS if run.network == "acon/dcn"]
 
 
+@pytest.mark.parametrize("run", curves.RUNS, ids=lambda run: run.name)
+def test_the_stored_losses_are_the_reference_s(run: curves.Run) -> None:
+    np.testing.assert_allclose(curves.stored()[run.name], curves.reference(run), rtol=0, atol=1e-9)
+
+
 @pytest.mark.parametrize("run", DCN, ids=lambda run: run.name)
 def test_the_network_learns(run: curves.Run) -> None:
     """A constant would stay in step with anything."""
