@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
@@ -169,34 +170,30 @@ def simplify(
     out.print(f"{target} ({done.target.name}): {describe(done.source.network)}, {done.tensors} tensors", markup=False)
 
 
-@app.command()
-def fuse(
-    source: Path,
-    target: Path,
-    to: ToOption = None,
-    network: NetworkOption = None,
-    act: ActOption = None,
-    dialect: DialectOption = None,
-    to_dialect: ToDialectOption = None,
-    option: OptionOption = None,
-) -> None:
-    """Write a checkpoint with every RepAct in its exact closed form, for inference."""
-    simplify(source, target, spec.fuse, to, network, act, dialect, to_dialect, option)
+def simplifying(operation: Operation) -> Callable[..., None]:
+    """The command that converts a checkpoint with that change."""
+
+    def command(
+        source: Path,
+        target: Path,
+        to: ToOption = None,
+        network: NetworkOption = None,
+        act: ActOption = None,
+        dialect: DialectOption = None,
+        to_dialect: ToDialectOption = None,
+        option: OptionOption = None,
+    ) -> None:
+        simplify(source, target, operation, to, network, act, dialect, to_dialect, option)
+
+    return command
 
 
-@app.command()
-def fold(
-    source: Path,
-    target: Path,
-    to: ToOption = None,
-    network: NetworkOption = None,
-    act: ActOption = None,
-    dialect: DialectOption = None,
-    to_dialect: ToDialectOption = None,
-    option: OptionOption = None,
-) -> None:
-    """Write a checkpoint with the norms of every Meta-ACON generator folded into its convolutions, for inference."""
-    simplify(source, target, spec.fold, to, network, act, dialect, to_dialect, option)
+app.command("fuse", help="Write a checkpoint with every RepAct in its exact closed form, for inference.")(
+    simplifying(spec.fuse)
+)
+app.command("fold", help="Write a checkpoint with Meta-ACON's norms folded into its convolutions, for inference.")(
+    simplifying(spec.fold)
+)
 
 
 @app.command()

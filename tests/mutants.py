@@ -138,7 +138,7 @@ MUTANTS = [
     Mutant("mobilenet: decay 0.9", "acon_core/networks/mobilenet_v3.py", "decay=0.99", "decay=0.9", "core", REPACT),
     Mutant("swin: no window is shifted", "acon_core/networks/swin.py", "WINDOW // 2 * (i % 2)", "0 * (i % 2)", "core", REPACT_VALUES),
     Mutant("swin: every block dropped alike", "acon_core/networks/swin.py", "DROP_PATH * place / max(sum(depths) - 1, 1)", "DROP_PATH", "core", REPACT),
-    Mutant("vit: as many patches are as good", "acon_core/networks/vit.py", "check(x[1:] == (3, self.image_size, self.image_size),", "check(True,", "core", REPACT),
+    Mutant("vit: as many patches are as good", "acon_core/spec/tokens.py", "len(x) == 4 and x[2:] == (self.height, self.width)", "len(x) == 4", "core", REPACT),
     Mutant("acon_c shared: one for each channel", ACON, "size = 1 if self.shared else self.width", "size = self.width", "core", REPACT),
     Mutant("dialect: RepAct's branches in our order", "acon_core/checkpoint/dialects.py", '"weights": (0, 1, 3, 2)', '"weights": (0, 1, 2, 3)', "core", DIALECT),
     Mutant("dialect: an order for its inverse", "acon_core/checkpoint/dialects.py", "_taken(tuple(np.argsort(order).tolist()))", "_taken(order)", "core", DIALECT),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import secrets
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
@@ -38,6 +38,13 @@ class Checkpoint:
     network: Network
     state: dict[str, NDArray]
     notes: tuple[str, ...]
+
+    def features(self, names: Sequence[str]) -> Checkpoint:
+        """The same cut to a backbone whose outputs are those stages; as it is where none is named."""
+        if not names:
+            return self
+        network = self.network.features(names)
+        return replace(self, network=network, state={path: self.state[path] for path in named_params(network.graph)})
 
     @property
     def dtype(self) -> str:

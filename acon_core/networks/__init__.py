@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -46,13 +46,20 @@ NETWORKS: dict[str, Callable[..., Network]] = {
 }
 
 
-def create(name: str, act: Node | str | None = None, num_classes: int | None = None, **options: Any) -> Network:
+def create(
+    name: str, act: Node | str | None = None, num_classes: int | None = None, *, features: Sequence[str] = (), **options: Any
+) -> Network:
     """The network of that name with that activation; `package.module:function` calls a function of the user's own.
 
-    `act`, `num_classes`: None is what the network was published with. `options`: of the network's function. A user's own
-    function takes no arguments and returns a Graph or a Network: it is given none of these. Raises SpecError for a name or an
-    option that does not exist.
+    `act`, `num_classes`: None is what the network was published with. `features`: stages that are the outputs instead.
+    `options`: of the network's function. A user's own function takes no arguments and returns a Graph or a Network: it is
+    given none of these. Raises SpecError for a name, a stage or an option that does not exist.
     """
+    made = _made(name, act, num_classes, options)
+    return made.features(features) if features else made
+
+
+def _made(name: str, act: Node | str | None, num_classes: int | None, options: Mapping[str, Any]) -> Network:
     if ":" in name:
         given = [option for option, value in {"act": act, "num_classes": num_classes, **options}.items() if value is not None]
         if given:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from acon_core.errors import SpecError
-from acon_core.networks.network import Network
+from dataclasses import replace
+
+from acon_core.networks.network import Network, chosen
 from acon_core.spec.acon import AconC
 from acon_core.spec.activation_base import bind
-from acon_core.spec.activations import parse_activation
-from acon_core.spec.graph import Graph, InitRule, sequential
+from acon_core.spec.graph import InitRule, sequential
 from acon_core.spec.node import Node
 from acon_core.spec.param import Constant, KaimingNormal, XavierUniform
 from acon_core.spec.pointwise import ReLU
@@ -31,10 +31,7 @@ def dcn(act: Node | str = AconC(), num_classes: int = 1) -> Network:
     `act`: an activation spec, or its name. With ReLU it is the notebook's `dcn3`, with ACON-C and Meta-ACON its two `dcn2`.
     No norm but that of Meta-ACON's generator. Source: the notebook on ACON in Paddle's AI Studio, with its names of layers.
     """
-    if num_classes < 1:
-        raise SpecError(f"dcn: expected at least one class, found {num_classes}")
-    if isinstance(act, str):
-        act = parse_activation(act)
+    act = chosen("dcn", act, num_classes)
     network = sequential(
         image_size=ImageSize(SIZE, SIZE),
         conv1=Conv2d(3, 32, 3, 1, 1),
@@ -54,7 +51,7 @@ def dcn(act: Node | str = AconC(), num_classes: int = 1) -> Network:
         name="acon/dcn",
         activation=act,
         num_classes=num_classes,
-        graph=Graph(network.inputs, network.steps, network.outputs, network.members, {}, INIT_RULES),
+        graph=replace(network, init_rules=INIT_RULES),
         stages={"stage1": "relu1", "stage2": "relu2", "stage3": "acon1", "stage4": "relu4"},
         head="linear2",
         size=SIZE,

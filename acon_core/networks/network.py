@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from acon_core.errors import SpecError
+from acon_core.spec.activations import parse_activation
 from acon_core.spec.graph import Graph
 from acon_core.spec.node import Node
 from acon_core.spec.param import Shape
@@ -27,6 +28,16 @@ class InputContract:
     def __str__(self) -> str:
         scaled = "not normalised" if self.mean == (0, 0, 0) and self.std == (1, 1, 1) else f"mean {self.mean}, std {self.std}"
         return f"{self.order}, {self.range[0]:g} to {self.range[1]:g}, {scaled}, {self.size}x{self.size}"
+
+
+def chosen(network: str, act: Node | str, num_classes: int, **defaults: Any) -> Node:
+    """The activation that was given, as a spec or by name, with the network's own `defaults` for what a name leaves open.
+
+    Raises SpecError for one that does not exist, or for no classes.
+    """
+    if num_classes < 1:
+        raise SpecError(f"{network}: expected at least one class, found {num_classes}")
+    return parse_activation(act, **defaults) if isinstance(act, str) else act
 
 
 @dataclass(frozen=True, eq=False)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from acon_core.errors import SpecError
-from acon_core.networks.network import Network
-from acon_core.networks.repact import INPUT, SOURCE, chosen
+from acon_core.networks.network import Network, chosen
+from acon_core.networks.repact import INPUT, SOURCE
 from acon_core.spec.activation_base import bind
 from acon_core.spec.graph import Graph, graph, sequential
 from acon_core.spec.node import Node

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from acon_core.errors import SpecError
-from acon_core.networks.network import InputContract, Network
+from acon_core.networks.network import InputContract, Network, chosen
 from acon_core.spec.acon import AconC
 from acon_core.spec.activation_base import bind
-from acon_core.spec.activations import parse_activation
 from acon_core.spec.graph import Graph, InitRule, graph, sequential
 from acon_core.spec.node import Node
 from acon_core.spec.param import KaimingNormal
@@ -44,8 +44,6 @@ def resnet(
     """
     if depth not in REPEATS:
         raise SpecError(f"resnet: expected a depth in {list(REPEATS)}, found {depth}")
-    if num_classes < 1:
-        raise SpecError(f"resnet: expected at least one class, found {num_classes}")
     if len(replace_stride_with_dilation) != 3:
         raise SpecError(
             "resnet: expected three values in replace_stride_with_dilation, for stages 2, 3 and 4, "
@@ -53,8 +51,7 @@ def resnet(
         )
     if depth in BASIC and any(replace_stride_with_dilation):
         raise SpecError(f"resnet: basic blocks cannot be dilated, and depth {depth} has no others; take 50, 101 or 152")
-    if isinstance(act, str):
-        act = parse_activation(act)
+    act = chosen("resnet", act, num_classes)
     stages: dict[str, Node] = {}
     channels, dilation = STEM, 1
     for index, (count, width) in enumerate(zip(REPEATS[depth], WIDTHS, strict=True)):
@@ -85,7 +82,7 @@ def resnet(
         name=f"acon/resnet{depth}",
         activation=act,
         num_classes=num_classes,
-        graph=Graph(network.inputs, network.steps, network.outputs, network.members, {}, INIT_RULES),
+        graph=replace(network, init_rules=INIT_RULES),
         stages={"stem": "maxpool", **{f"stage{index + 1}": layer for index, layer in enumerate(stages)}},
         head="fc",
         input=INPUT,

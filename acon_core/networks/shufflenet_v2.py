@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from acon_core.errors import SpecError
-from acon_core.networks.network import InputContract, Network
+from acon_core.networks.network import InputContract, Network, chosen
 from acon_core.spec.acon import AconC
 from acon_core.spec.activation_base import bind
-from acon_core.spec.activations import parse_activation
 from acon_core.spec.graph import Graph, InitRule, graph, sequential
 from acon_core.spec.node import Node
 from acon_core.spec.param import Constant, Normal, NormalPerInput
@@ -56,10 +56,7 @@ def shufflenet_v2(
     """
     if width not in CHANNELS:
         raise SpecError(f"shufflenet_v2: expected a width in {sorted(CHANNELS)}, found {width}")
-    if num_classes < 1:
-        raise SpecError(f"shufflenet_v2: expected at least one class, found {num_classes}")
-    if isinstance(act, str):
-        act = parse_activation(act, reduction=8 if width == 0.5 else 16)
+    act = chosen("shufflenet_v2", act, num_classes, reduction=8 if width == 0.5 else 16)
     *stages, last = CHANNELS[width]
     blocks: list[Node] = []
     channels = STEM
@@ -83,7 +80,7 @@ def shufflenet_v2(
         name=f"acon/shufflenet_v2_x{width:.1f}".replace(".", "_"),
         activation=act,
         num_classes=num_classes,
-        graph=Graph(network.inputs, network.steps, network.outputs, network.members, {}, INIT_RULES),
+        graph=replace(network, init_rules=INIT_RULES),
         stages={
             "stem": "maxpool",
             **{f"stage{i + 2}": f"features.{end}" for i, end in enumerate(ends)},

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from acon_core.errors import SpecError
-from acon_core.networks.network import Network
-from acon_core.networks.repact import INPUT, SOURCE, chosen
+from acon_core.networks.network import Network, chosen
+from acon_core.networks.repact import INPUT, SOURCE
 from acon_core.spec.activation_base import bind
 from acon_core.spec.graph import Graph, InitRule, graph, sequential
 from acon_core.spec.node import Node

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from acon_core.errors import SpecError
-from acon_core.networks.network import InputContract, Network
+from acon_core.networks.network import InputContract, Network, chosen
 from acon_core.spec.acon import AconFReLU
 from acon_core.spec.activation_base import bind
-from acon_core.spec.activations import parse_activation
 from acon_core.spec.graph import Graph, InitRule, graph, sequential
 from acon_core.spec.node import Node
 from acon_core.spec.param import Constant, Normal, NormalPerInput
@@ -40,10 +41,7 @@ def tfnet(width: float = 0.5, act: Node | str = AconFReLU(), num_classes: int = 
     """
     if width not in WIDTHS:
         raise SpecError(f"tfnet: expected a width in {list(WIDTHS)}, found {width}")
-    if num_classes < 1:
-        raise SpecError(f"tfnet: expected at least one class, found {num_classes}")
-    if isinstance(act, str):
-        act = parse_activation(act)
+    act = chosen("tfnet", act, num_classes)
     stem = channels = int(16 * width)
     blocks: list[Node] = []
     for count in REPEATS:
@@ -65,7 +63,7 @@ def tfnet(width: float = 0.5, act: Node | str = AconFReLU(), num_classes: int = 
         name=f"acon/tfnet_{width:.1f}".replace(".", "_"),
         activation=act,
         num_classes=num_classes,
-        graph=Graph(network.inputs, network.steps, network.outputs, network.members, {}, INIT_RULES),
+        graph=replace(network, init_rules=INIT_RULES),
         stages={
             "stem": "first_conv",
             **{f"stage{index + 1}": f"features.{end}" for index, end in enumerate(ends)},

@@ -20,7 +20,6 @@ from acon_core import spec
 from acon_core.backends import Outputs, Vjp, Waiver, check_state
 from acon_core.checkpoint import read_network
 from acon_core.errors import SpecError
-from acon_core.networks import Network
 from acon_core.networks import create as create_network
 from acon_core.training import Batch, Recipe
 from acon_jax import activations  # noqa: F401  (registers its rules)
@@ -176,7 +175,8 @@ def create(
     Raises SpecError for a name or an option that does not exist, and for float64 where JAX has it switched off.
     """
     _for_user(dtype)
-    return _build(create_network(name, act, num_classes, **options), features, dtype, seed).native
+    network = create_network(name, act, num_classes, features=features, **options)
+    return backend.build(network.graph, dtype=dtype, seed=seed).native
 
 
 def load(
@@ -194,14 +194,9 @@ def load(
     itself, any other must be told those that change no shape, such as `replace_stride_with_dilation`. Raises CheckpointError,
     StateError or SpecError, each of which says what was expected, what was found and the way out.
     """
-    checkpoint = read_network(path, network=network, act=act, dialect=dialect, **options)
+    checkpoint = read_network(path, network=network, act=act, dialect=dialect, **options).features(features)
     _for_user(checkpoint.dtype)
-    model = _build(checkpoint.network, features, checkpoint.dtype, None)
-    model.load({path: checkpoint.state[path] for path in spec.named_params(model.node)})
+    model = backend.build(checkpoint.network.graph, dtype=checkpoint.dtype, seed=None)
+    model.load(checkpoint.state)
     model.native.eval()
     return model.native
-
-
-def _build(network: Network, features: Sequence[str], dtype: str, seed: int | None) -> JaxModel:
-    """The model of a network, or of the stages of it that are named."""
-    return backend.build(network.features(features).graph if features else network.graph, dtype=dtype, seed=seed)

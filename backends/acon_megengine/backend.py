@@ -23,7 +23,6 @@ from acon_core import spec
 from acon_core.backends import Outputs, Vjp, Waiver, check_state
 from acon_core.checkpoint import read_network
 from acon_core.errors import SpecError
-from acon_core.networks import Network
 from acon_core.networks import create as create_network
 from acon_core.training import Batch, Recipe
 from acon_megengine import activations  # noqa: F401  (registers its rules)
@@ -179,8 +178,8 @@ def create(
     (N, C, H', W') and that has no more than they need. `options`: the network's own, such as `repeats=(1, 1, 1)`.
     Raises SpecError for a name or option that does not exist, or another dtype.
     """
-    model = _build(create_network(name, act, num_classes, **options), features, dtype, seed)
-    return model.native
+    network = create_network(name, act, num_classes, features=features, **options)
+    return backend.build(network.graph, dtype=dtype, seed=seed).native
 
 
 def load(
@@ -198,13 +197,8 @@ def load(
     other must be told those that change no shape, such as `replace_stride_with_dilation`. Raises CheckpointError, StateError
     or SpecError, each of which says what was expected, what was found and the way out.
     """
-    checkpoint = read_network(path, network=network, act=act, dialect=dialect, **options)
-    model = _build(checkpoint.network, features, checkpoint.dtype, None)
-    model.load({path: checkpoint.state[path] for path in spec.named_params(model.node)})
+    checkpoint = read_network(path, network=network, act=act, dialect=dialect, **options).features(features)
+    model = backend.build(checkpoint.network.graph, dtype=checkpoint.dtype, seed=None)
+    model.load(checkpoint.state)
     model.native.eval()
     return model.native
-
-
-def _build(network: Network, features: Sequence[str], dtype: str, seed: int | None) -> MegEngineModel:
-    """The model of a network, or of its stages of those names."""
-    return backend.build(network.features(features).graph if features else network.graph, dtype=dtype, seed=seed)

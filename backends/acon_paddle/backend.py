@@ -17,7 +17,6 @@ from acon_core import spec
 from acon_core.backends import Outputs, Vjp, Waiver, check_state
 from acon_core.checkpoint import read_network
 from acon_core.errors import StateError
-from acon_core.networks import Network
 from acon_core.networks import create as create_network
 from acon_core.training import Batch, Recipe
 from acon_paddle import activations  # noqa: F401  (registers its rules)
@@ -155,7 +154,8 @@ def create(
     and what none of them needs is left out. `options`: the network's own, such as `repeats=(1, 1, 1)`. Works under
     paddle.jit.to_static and paddle.jit.save. Raises SpecError for a name or an option that does not exist.
     """
-    return _build(create_network(name, act, num_classes, **options), features, dtype, seed).native
+    network = create_network(name, act, num_classes, features=features, **options)
+    return backend.build(network.graph, dtype=dtype, seed=seed).native
 
 
 def load(
@@ -173,15 +173,9 @@ def load(
     itself, any other must be told those that change no shape, such as `replace_stride_with_dilation`. Raises CheckpointError,
     StateError or SpecError, each of which says what was expected, what was found and the way out.
     """
-    checkpoint = read_network(path, network=network, act=act, dialect=dialect, **options)
+    checkpoint = read_network(path, network=network, act=act, dialect=dialect, **options).features(features)
     dtype = checkpoint.dtype if checkpoint.dtype in backend.dtypes else "float32"
-    state = checkpoint.cast(dtype)
-    model = _build(checkpoint.network, features, dtype, None)
-    model.load({path: state[path] for path in spec.named_params(model.node)})
+    model = backend.build(checkpoint.network.graph, dtype=dtype, seed=None)
+    model.load(checkpoint.cast(dtype))
     model.native.eval()
     return model.native
-
-
-def _build(network: Network, features: Sequence[str], dtype: str, seed: int | None) -> PaddleModel:
-    """The model of a network, or of the stages of it that are named."""
-    return backend.build(network.features(features).graph if features else network.graph, dtype=dtype, seed=seed)

@@ -15,7 +15,6 @@ from torch import Tensor, nn
 from acon_core import spec
 from acon_core.backends import Outputs, Vjp, Waiver, check_state
 from acon_core.checkpoint import read_network
-from acon_core.networks import Network
 from acon_core.networks import create as create_network
 from acon_core.training import Batch, Recipe
 from acon_torch import activations  # noqa: F401  (registers its rules)
@@ -126,7 +125,8 @@ def create(
     a tuple; what none of them needs is left out. `options`: the network's own, such as `repeats=(1, 1, 1)`. Raises SpecError
     for a name or an option that does not exist.
     """
-    return _build(create_network(name, act, num_classes, **options), features, dtype, seed).native
+    network = create_network(name, act, num_classes, features=features, **options)
+    return backend.build(network.graph, dtype=dtype, seed=seed).native
 
 
 def load(
@@ -144,12 +144,7 @@ def load(
     itself, any other must be told those that change no shape, such as `replace_stride_with_dilation`. Raises CheckpointError,
     StateError or SpecError, each of which says what was expected, what was found and the way out.
     """
-    checkpoint = read_network(path, network=network, act=act, dialect=dialect, **options)
-    model = _build(checkpoint.network, features, checkpoint.dtype, None)
-    model.load({path: checkpoint.state[path] for path in spec.named_params(model.node)})
+    checkpoint = read_network(path, network=network, act=act, dialect=dialect, **options).features(features)
+    model = backend.build(checkpoint.network.graph, dtype=checkpoint.dtype, seed=None)
+    model.load(checkpoint.state)
     return model.native.eval()
-
-
-def _build(network: Network, features: Sequence[str], dtype: str, seed: int | None) -> TorchModel:
-    """The model of a network, or of the stages of it that are named."""
-    return backend.build(network.features(features).graph if features else network.graph, dtype=dtype, seed=seed)

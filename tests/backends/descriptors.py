@@ -45,7 +45,9 @@ DESCRIPTORS = {
     "frelu": Descriptor("FReLU", "(channels)", ranks=(4,)),
     "acon_a": Descriptor("AconA", "(channels)"),
     "acon_b": Descriptor("AconB", "(channels)"),
-    "acon_c": Descriptor("AconC", "(channels, init='published', shared=False)", ({}, {"init": "paper"})),
+    "acon_c": Descriptor(
+        "AconC", "(channels, init='published', shared=False)", ({}, {"init": "paper"}, {"init": "paper", "shared": True})
+    ),
     "meta_acon": Descriptor(
         "MetaAconC",
         "(channels, reduction=16, norm='batch', init='published', level='channel', reduce='sum')",

@@ -10,8 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-
-from acon_core import spec
+from export_networks import FUSED, NETWORKS, fused, size
 
 pytestmark = pytest.mark.backend("megengine")
 
@@ -58,40 +57,18 @@ def dumped_and_run_alone(model: Any, size: tuple[int, int], folder: Path) -> Non
                 np.testing.assert_allclose(found[name], y, rtol=0, atol=1e-5 * scale)
 
 
-# Where not 64x96: networks for input of one size.
-SIZES = {"acon/dcn": (32, 32), "repact/vit_base_patch16_224": (48, 48)}
-
-# Every family and the activations that it is published with.
-NETWORKS: list[tuple[str, str, dict[str, Any]]] = [
-    ("acon/shufflenet_v2_x0_5", "acon_c", {"repeats": (2, 1, 1)}),
-    ("acon/resnet18", "meta_acon", {}),
-    ("acon/tfnet_0_5", "acon_frelu", {}),
-    ("acon/dcn", "meta_acon", {}),
-]
-FUSED: list[tuple[str, int, dict[str, Any]]] = [
-    ("repact/shufflenet_v2_x0_5", 2, {"repeats": (2, 1, 1)}),
-    ("repact/mobilenet_v3_small", 3, {}),
-    ("repact/swin_tiny_patch4_window7_224", 1, {"depths": (1, 2, 1, 1)}),
-    ("repact/vit_base_patch16_224", 2, {"depth": 1, "image_size": 48}),
-]
-
-
 @pytest.mark.parametrize(("network", "act", "options"), NETWORKS, ids=lambda each: str(each).rpartition("/")[2])
 def test_networks(network: str, act: str, options: dict[str, Any], tmp_path: Path) -> None:
     import acon_megengine
 
-    dumped_and_run_alone(acon_megengine.create(network, act, 7, **options), SIZES.get(network, (64, 96)), tmp_path)
+    dumped_and_run_alone(acon_megengine.create(network, act, 7, **options), size(network), tmp_path)
 
 
 @pytest.mark.parametrize(("network", "variant", "options"), FUSED, ids=lambda each: str(each).rpartition("/")[2])
 def test_fused_networks(network: str, variant: int, options: dict[str, Any], tmp_path: Path) -> None:
     import acon_megengine
 
-    fused = acon_megengine.fuse(acon_megengine.create(network, spec.RepAct(variant), 7, **options))
-    kinds = {type(node) for _, node in spec.walk(fused.spec)}
-    assert spec.FusedRepAct in kinds
-    assert spec.RepAct not in kinds
-    dumped_and_run_alone(fused, SIZES.get(network, (64, 96)), tmp_path)
+    dumped_and_run_alone(fused(acon_megengine, network, variant, options), size(network), tmp_path)
 
 
 def test_the_page_on_export(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

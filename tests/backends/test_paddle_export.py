@@ -10,8 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-
-from acon_core import spec
+from export_networks import FUSED, NETWORKS, fused, size
 
 pytestmark = pytest.mark.backend("paddle")
 
@@ -54,35 +53,18 @@ def saved_and_run_alone(model: Any, size: tuple[int, int], folder: Path) -> None
                 np.testing.assert_allclose(found[name], output[:count].numpy(), rtol=0, atol=1e-5 * scale)
 
 
-# Every family, with the activations that it is published with; short ones, since Paddle traces a layer in 30 ms.
-NETWORKS: list[tuple[str, str, dict[str, Any]]] = [
-    ("acon/shufflenet_v2_x0_5", "acon_c", {"repeats": (2, 1, 1)}),
-    ("acon/resnet18", "meta_acon", {}),
-    ("acon/tfnet_0_5", "acon_frelu", {}),
-]
-FUSED: list[tuple[str, int, tuple[int, int], dict[str, Any]]] = [
-    ("repact/mobilenet_v3_small", 3, (64, 96), {}),
-    ("repact/swin_tiny_patch4_window7_224", 1, (64, 96), {"depths": (1, 2, 1, 1)}),
-    ("repact/vit_base_patch16_224", 2, (48, 48), {"depth": 1, "image_size": 48}),
-]
-
-
-@pytest.mark.parametrize(("network", "act", "options"), NETWORKS)
+@pytest.mark.parametrize(("network", "act", "options"), NETWORKS, ids=lambda each: str(each).rpartition("/")[2])
 def test_networks(network: str, act: str, options: dict[str, Any], tmp_path: Path) -> None:
     import acon_paddle
 
-    saved_and_run_alone(acon_paddle.create(network, act, num_classes=7, **options), (64, 96), tmp_path)
+    saved_and_run_alone(acon_paddle.create(network, act, 7, **options), size(network), tmp_path)
 
 
-@pytest.mark.parametrize(("network", "variant", "size", "options"), FUSED)
-def test_fused_networks(network: str, variant: int, size: tuple[int, int], options: dict[str, Any], tmp_path: Path) -> None:
+@pytest.mark.parametrize(("network", "variant", "options"), FUSED, ids=lambda each: str(each).rpartition("/")[2])
+def test_fused_networks(network: str, variant: int, options: dict[str, Any], tmp_path: Path) -> None:
     import acon_paddle
 
-    fused = acon_paddle.fuse(acon_paddle.create(network, spec.RepAct(variant), num_classes=7, **options))
-    kinds = {type(node) for _, node in spec.walk(fused.spec)}
-    assert spec.FusedRepAct in kinds
-    assert spec.RepAct not in kinds
-    saved_and_run_alone(fused, size, tmp_path)
+    saved_and_run_alone(fused(acon_paddle, network, variant, options), size(network), tmp_path)
 
 
 def test_stages(tmp_path: Path) -> None:

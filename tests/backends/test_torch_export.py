@@ -10,8 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-
-from acon_core import spec
+from export_networks import FUSED, NETWORKS, fused, size
 
 pytestmark = [pytest.mark.backend("torch"), pytest.mark.filterwarnings("ignore::DeprecationWarning")]
 
@@ -50,35 +49,25 @@ def exported_and_run_alone(model: Any, size: tuple[int, int], sizes: dict[int, s
             np.testing.assert_allclose(found[name], output.numpy(), rtol=0, atol=1e-5 * scale)
 
 
-# Every family, and every activation that the networks are published with; few blocks, of which an export takes its time.
-NETWORKS: list[tuple[str, str, tuple[int, int], dict[str, Any]]] = [
-    ("acon/resnet18", "meta_acon", (64, 96), {}),
-    ("acon/tfnet_0_5", "acon_c", (64, 96), {"features": ("stem", "stage2")}),
-    ("acon/dcn", "acon_c", (32, 32), {}),
-]
-FUSED: list[tuple[str, int, tuple[int, int], dict[str, Any]]] = [
-    ("repact/mobilenet_v3_small", 3, (64, 96), {}),
-    ("repact/swin_tiny_patch4_window7_224", 1, (64, 96), {"depths": (1, 2, 1, 1)}),
-    ("repact/vit_base_patch16_224", 2, (48, 48), {"depth": 1, "image_size": 48}),
-]
-
-
-@pytest.mark.parametrize(("network", "act", "size", "options"), NETWORKS)
-def test_networks(network: str, act: str, size: tuple[int, int], options: dict[str, Any], tmp_path: Path) -> None:
+@pytest.mark.parametrize(("network", "act", "options"), NETWORKS, ids=lambda each: str(each).rpartition("/")[2])
+def test_networks(network: str, act: str, options: dict[str, Any], tmp_path: Path) -> None:
     import acon_torch
 
-    exported_and_run_alone(acon_torch.create(network, act, num_classes=7, **options), size, {}, tmp_path)
+    exported_and_run_alone(acon_torch.create(network, act, 7, **options), size(network), {}, tmp_path)
 
 
-@pytest.mark.parametrize(("network", "variant", "size", "options"), FUSED)
-def test_fused_networks(network: str, variant: int, size: tuple[int, int], options: dict[str, Any], tmp_path: Path) -> None:
+@pytest.mark.parametrize(("network", "variant", "options"), FUSED, ids=lambda each: str(each).rpartition("/")[2])
+def test_fused_networks(network: str, variant: int, options: dict[str, Any], tmp_path: Path) -> None:
     import acon_torch
 
-    fused = acon_torch.fuse(acon_torch.create(network, spec.RepAct(variant), num_classes=7, **options))
-    kinds = {type(node) for _, node in spec.walk(fused.spec)}
-    assert spec.FusedRepAct in kinds
-    assert spec.RepAct not in kinds
-    exported_and_run_alone(fused, size, {}, tmp_path)
+    exported_and_run_alone(fused(acon_torch, network, variant, options), size(network), {}, tmp_path)
+
+
+def test_stages(tmp_path: Path) -> None:
+    import acon_torch
+
+    backbone = acon_torch.create("acon/tfnet_0_5", "acon_c", features=("stem", "stage2"))
+    exported_and_run_alone(backbone, (64, 96), {}, tmp_path)
 
 
 def test_images_of_any_size(tmp_path: Path) -> None:
