@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from acon_core.errors import BackendError, StateError
 from acon_core.spec.node import Node, named_params
+from acon_core.tensors import described
 from acon_core.training import Batch, Recipe
 
 GROUP = "acon.backends"
@@ -117,14 +118,14 @@ def get(name: str) -> Backend:
 
 def check_state(node: Node, state: Mapping[str, NDArray], dtype: str | None = None) -> None:
     """Raise StateError unless `state` has the node's names and shapes, and counters int64, all else `dtype` (if given)."""
-    table = named_params(node)
-    missing = [path for path in table if path not in state]
-    extra = [path for path in state if path not in table]
+    table, given = named_params(node), described(state)
+    missing = [path for path in table if path not in given]
+    extra = [path for path in given if path not in table]
     if missing or extra:
         which = f"{missing[0]!r} is missing" if missing else f"{extra[0]!r} is not the network's"
         raise StateError(f"state: {which} ({len(missing)} missing, {len(extra)} left over, {len(table)} expected)")
     for path, param in table.items():
-        found = state[path]
+        found = given[path]
         if found.shape != param.shape:
             raise StateError(f"{path}: expected shape {param.shape}, found {found.shape}")
         expected = np.dtype(np.int64) if param.integer else dtype and np.dtype(dtype)

@@ -50,12 +50,12 @@ def verify(checkpoint: Checkpoint, written: Path, format: Format) -> list[str]:
     network = checkpoint.network
     low, high = network.input.range if network.input else (-1.0, 1.0)
     x = Stream("verify", network.name).uniform(input_shape(network), low, high).astype(np.float32)
-    expected = forward(network.graph, checkpoint.state, [x]).values[0]
+    expected = forward(network.graph, dict(checkpoint.state), [x]).values[0]
     # A function of the user's own takes no arguments, so its activation is not one of them.
     act = activation_name(network.activation) if network.activation and ":" not in network.name else None
     dialect = format.dialect.name if format.dialect else None
     again = read_network(written, network.name, act, dialect, **network.options)
-    if not np.array_equal(forward(network.graph, again.state, [x]).values[0], expected, equal_nan=True):
+    if not np.array_equal(forward(network.graph, dict(again.state), [x]).values[0], expected, equal_nan=True):
         raise StateError(f"{written}: the network of the new file gives other outputs than that of the old one")
     told = ["verified: the reference gives the same outputs from both files, bit for bit"]
     if not format.files.FRAMEWORK:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
-import secrets
-from collections.abc import Callable, Mapping, Sequence
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
@@ -15,13 +17,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from acon_core.checkpoint.dialects import Dialect, dialect_named
-from acon_core.checkpoint.file import File
+from acon_core.checkpoint.file import File, raw
 from acon_core.checkpoint.formats import Format, format_for, format_named, sniff
 from acon_core.checkpoint.recognise import recognise
 from acon_core.errors import AconError, CheckpointError, SpecError, StateError
 from acon_core.networks import NETWORKS, Network
 from acon_core.random import Stream
 from acon_core.spec import ChannelwiseActivation, Graph, Node, activation_name, bind, count, initial_state, named_params
+from acon_core.tensors import Tensors, described
 
 FLOATS = ("float16", "bfloat16", "float32", "float64")
 PREFIX = "module."
@@ -36,7 +39,7 @@ class Checkpoint:
     path: Path
     format: Format
     network: Network
-    state: dict[str, NDArray]
+    state: Mapping[str, NDArray]
     notes: tuple[str, ...]
 
     def features(self, names: Sequence[str]) -> Checkpoint:
@@ -44,13 +47,14 @@ class Checkpoint:
         if not names:
             return self
         network = self.network.features(names)
-        return replace(self, network=network, state={path: self.state[path] for path in named_params(network.graph)})
+        state = described(self.state)
+        return replace(self, network=network, state=Tensors({path: state[path] for path in named_params(network.graph)}))
 
     @property
     def dtype(self) -> str:
         """The float dtype that holds every weight: the one that they have, or the widest where they differ."""
         table = named_params(self.network.graph)
-        names = {str(array.dtype) for path, array in self.state.items() if not table[path].integer}
+        names = {str(tensor.dtype) for path, tensor in described(self.state).items() if not table[path].integer}
         return max(names, key=FLOATS.index, default="float32")
 
     def cast(self, dtype: str) -> dict[str, NDArray]:
@@ -64,8 +68,6 @@ def read_file(path: str | os.PathLike[str]) -> tuple[Format, File]:
     path = Path(path)
     if not path.exists():
         raise AconError(f"{path}: no such file")
-    if path.is_dir():
-        raise AconError(f"{path}: is a folder, expected a checkpoint file")
     format = sniff(path)[0]
     return format, strip_prefix(format.files.read(path))
 
@@ -74,8 +76,8 @@ def strip_prefix(file: File) -> File:
     """The tensors without the `module.` that DataParallel puts before every name."""
     if not file.tensors or not all(name.startswith(PREFIX) for name in file.tensors):
         return file
-    tensors = {name.removeprefix(PREFIX): array for name, array in file.tensors.items()}
-    return replace(file, tensors=tensors, notes=[*file.notes, f"{PREFIX!r} (DataParallel) was taken off every name"])
+    tensors = {name.removeprefix(PREFIX): tensor for name, tensor in file.tensors.lazies.items()}
+    return replace(file, tensors=Tensors(tensors), notes=[*file.notes, f"{PREFIX!r} (DataParallel) was taken off every name"])
 
 
 def read_network(
@@ -117,7 +119,7 @@ def as_checkpoint(
     if stated in NETWORKS and network in (None, stated):
         network, act = stated, act or file.metadata.get("activation")
         options = {**stated_options(file.metadata.get("options", "{}")), **options}
-    shapes = {name: array.shape for name, array in file.tensors.items()}
+    shapes = {name: tensor.shape for name, tensor in file.tensors.lazies.items()}
     found = recognise(format, shapes, network, act, options)
     state, made = format.layout.to_canonical(found.graph, file.tensors)
     notes, table = list(file.notes), named_params(found.graph)
@@ -125,7 +127,7 @@ def as_checkpoint(
     if counters:
         notes.append(f"{len(counters)} counters that {format.name} does not keep were set to 0 (first: {counters[0]})")
     for name, param in table.items():
-        kind = str(state[name].dtype)
+        kind = str(state.lazies[name].dtype)
         if kind != "int64" if param.integer else kind not in FLOATS:
             expected = "int64" if param.integer else "a float dtype"
             raise CheckpointError("unsupported", f"{name}: expected {expected}, found {kind}; convert the tensor first")
@@ -188,7 +190,7 @@ def simplified(operation: Operation) -> Callable[[Checkpoint], Checkpoint]:
     def change(checkpoint: Checkpoint) -> Checkpoint:
         network = checkpoint.network
         try:
-            graph, state = operation(network.graph, checkpoint.state)
+            graph, state = operation(network.graph, dict(checkpoint.state))
         except SpecError as error:
             raise SpecError(f"{checkpoint.path}: {error}") from None
         assert isinstance(graph, Graph)  # whatever is done to a graph gives one
@@ -238,36 +240,48 @@ def convert(
     checkpoint = change(read_network(source, network, act, dialect, **options))
     step("writing")
     native = format.layout.to_native(checkpoint.network.graph, checkpoint.state)
-    draft = target.parent / f".{target.name}.{secrets.token_hex(4)}.draft"
-    try:
+    with staging(target) as draft:
         format.files.write(draft, native, metadata(checkpoint.network, format.dialect))
         step("comparing")
         told = compare(checkpoint, native, format, draft)
         if verify is not None:
             step("running")
             told += verify(checkpoint, draft, format)
-        draft.replace(target)
-    except AconError as error:
-        raise renamed(error, draft, target) from error
-    finally:
-        draft.unlink(missing_ok=True)
     return Conversion(checkpoint, format, len(native), (*checkpoint.notes, *told))
 
 
-def renamed(error: AconError, draft: Path, target: Path) -> AconError:
-    """The same error about the file that the user named."""
-    message = str(error).replace(str(draft), str(target))
-    return CheckpointError(error.kind, message) if isinstance(error, CheckpointError) else type(error)(message)
+@contextmanager
+def staging(target: Path) -> Iterator[Path]:
+    """Where to write what shall become `target`: the same name in a folder beside it, which lives no longer than this.
+
+    At the end the file, and before it whatever else was written there, takes its place; after an error nothing does.
+    """
+    try:
+        folder = Path(tempfile.mkdtemp(prefix=".acon-", dir=target.parent))
+    except OSError as error:
+        raise AconError(
+            f"{target}: cannot be written: {error.strerror}; check that the folder exists and may be written to"
+        ) from error
+    try:
+        draft = folder / target.name
+        yield draft
+        for part in sorted(folder.iterdir(), key=lambda each: each == draft):
+            part.replace(target.parent / part.name)
+    except AconError as error:
+        message = str(error).replace(str(folder), str(target.parent))
+        raise CheckpointError(error.kind, message) if isinstance(error, CheckpointError) else type(error)(message) from error
+    finally:
+        shutil.rmtree(folder)
 
 
 def compare(checkpoint: Checkpoint, native: Mapping[str, NDArray], format: Format, written: Path) -> list[str]:
-    """Read the written file again: the same names in the same order, every tensor the same bits, and so is the state that
-    it stands for. Returns notes on what the format has no place for. Raises StateError otherwise."""
+    """Read the written file again: the same names, and every bit of the state that its tensors stand for.
+
+    Returns notes on what the format has no place for. Raises StateError otherwise.
+    """
     again = format.files.read(written)
     if sorted(again.tensors) != sorted(native):
         raise StateError(f"{written}: read again, the names differ: {difference_of_names(native, again.tensors)}")
-    for name, array in native.items():
-        _same_bits(name, array, again.tensors[name])
     state, made = format.layout.to_canonical(checkpoint.network.graph, again.tensors)
     for path, array in checkpoint.state.items():
         if path not in made:
@@ -292,7 +306,7 @@ def difference_of_names(expected: Mapping[str, object], found: Mapping[str, obje
 def _same_bits(name: str, expected: NDArray, found: NDArray) -> None:
     if expected.dtype != found.dtype or expected.shape != found.shape:
         raise StateError(f"{name}: wrote {expected.dtype} {expected.shape}, read {found.dtype} {found.shape}")
-    if np.ascontiguousarray(expected).tobytes() != np.ascontiguousarray(found).tobytes():
+    if not np.array_equal(np.frombuffer(raw(expected), np.uint8), np.frombuffer(raw(found), np.uint8)):
         raise StateError(f"{name}: what was written and what was read again differ")
 
 

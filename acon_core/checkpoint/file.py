@@ -1,6 +1,7 @@
 """What every checkpoint file becomes when it is read, how much of one is believed, and how one is written.
 
 Arrays that come out of a file are read-only, C-contiguous, aligned and of this machine's byte order, whatever the file held.
+A copy, where one of these needs it, is made when the tensor is asked for, and kept by whoever asked.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from typing import BinaryIO, cast
 import numpy as np
 
 from acon_core.errors import AconError, CheckpointError
+from acon_core.tensors import Lazy, Tensors, described
 
 
 @dataclass(frozen=True)
@@ -49,7 +51,7 @@ class File:
     resolved while reading. `globals_seen` lists the names that a pickle mentions; none of them was looked up or called.
     """
 
-    tensors: dict[str, np.ndarray]
+    tensors: Tensors
     metadata: dict[str, str] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     globals_seen: tuple[str, ...] = ()
@@ -133,19 +135,36 @@ def view(
 
 
 def settled(array: np.ndarray) -> np.ndarray:
-    """The same values in C order, aligned, in this machine's byte order, read-only; copied only where one of these fails.
-
-    Raises CheckpointError for a bool that is neither 0 nor 1, with which NumPy's results would depend on the operation.
-    """
+    """The same values in C order, aligned, in this machine's byte order, read-only; copied only where one of these fails."""
     if not array.dtype.isnative:
         array = array.astype(array.dtype.newbyteorder("="))
     if not (array.flags.c_contiguous and array.flags.aligned):
         array = array.copy(order="C")
-    if array.dtype.kind == "b" and array.size and array.view(np.uint8).max() > 1:
-        raise CheckpointError("corrupt", "a bool array holds bytes other than 0 and 1")
     array = array.view()
     array.flags.writeable = False
     return array
+
+
+def lazily(array: np.ndarray) -> Lazy:
+    """A view of a file's bytes that is settled when it is asked for.
+
+    Raises CheckpointError for a bool that is neither 0 nor 1, with which NumPy's results would depend on the operation.
+    """
+    if array.dtype.kind == "b" and array.size and array.view(np.uint8).max() > 1:
+        raise CheckpointError("corrupt", "a bool array holds bytes other than 0 and 1")
+    return Lazy(array.shape, array.dtype.newbyteorder("="), lambda: settled(array))
+
+
+def joined(pieces: Sequence[Lazy], shape: Sequence[int]) -> Lazy:
+    """The array that a file cut into pieces, which are joined when it is asked for. Raises CheckpointError as `view` does."""
+    _check_dims("shape", shape, LIMITS)
+    dtypes, cells = {piece.dtype for piece in pieces}, sum(math.prod(piece.shape) for piece in pieces)
+    if len(dtypes) != 1:
+        raise CheckpointError("corrupt", f"it was cut into {len(pieces)} pieces of {len(dtypes)} dtypes, expected one dtype")
+    if math.prod(shape) != cells:
+        raise CheckpointError("corrupt", f"shape {tuple(shape)} needs {math.prod(shape)} values, its pieces have {cells}")
+    made = tuple(shape)
+    return Lazy(made, dtypes.pop(), lambda: settled(np.concatenate([p.load().reshape(-1) for p in pieces]).reshape(made)))
 
 
 def raw(array: np.ndarray) -> memoryview:
@@ -232,7 +251,7 @@ def _unwritable(path: Path, error: OSError) -> AconError:
 
 def check_writable(tensors: Mapping[str, np.ndarray], path: Path, dtypes: Mapping[str, object], framework: str) -> None:
     """Raise CheckpointError for a name that is not text or a dtype that the framework would not give back."""
-    for key, array in tensors.items():
+    for key, array in described(tensors).items():
         if not isinstance(key, str) or not key or any("\ud800" <= letter <= "\udfff" for letter in key):
             raise CheckpointError("unsupported", f"{path}: {key!r:.80} is not a name for a tensor; give it one of text")
         if array.dtype.name not in dtypes:

@@ -1,4 +1,4 @@
-"""The checkpoint formats: each backend's own, found with it, and safetensors, the canonical one."""
+"""The checkpoint formats: each backend's own, found with it, and safetensors, the canonical one, with its kin."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ SAFETENSORS = "safetensors"
 
 
 class Files(Protocol):
-    """What a backend's `files` module offers."""
+    """What a module of one file format offers: a backend's `files`, those that it names in `MORE`, and those of the core."""
 
     @property
     def SUFFIXES(self) -> tuple[str, ...]:  # noqa: N802
@@ -32,8 +32,12 @@ class Files(Protocol):
     def FRAMEWORK(self) -> str:  # noqa: N802
         """What the framework is imported as; empty where the format is no framework's."""
 
+    @property
+    def FOLDER(self) -> bool:  # noqa: N802
+        """Whether it is a folder of files."""
+
     def sniff(self, path: Path) -> bool:
-        """Whether the content of a file looks like this format; its name is not asked."""
+        """Whether the content of a file or a folder looks like this format; its name is not asked."""
 
     def read(self, path: Path) -> File:
         """Its tensors by native names. Raises CheckpointError."""
@@ -48,28 +52,35 @@ class _CanonicalLayout(Layout):
 
 
 _CANONICAL = _CanonicalLayout(SAFETENSORS)
+_CORE: dict[str, Files] = {SAFETENSORS: safetensors_file}
 
 
 @dataclass(frozen=True)
 class Format:
-    """A file format, and the layout of the tensors in it, under the names of a dialect where there is one."""
+    """A file format, and the layout of the tensors in it, under the names of a dialect where there is one.
+
+    `backend`: whose layout it is; none for the formats of the core, whose tensors are as the spec lays them out.
+    """
 
     name: str
     files: Files
+    backend: str | None = None
     dialect: Dialect | None = None
 
     @property
     def layout(self) -> Layout:
-        layout: Layout = _CANONICAL if self.name == SAFETENSORS else backends.part(self.name, "layout").layout
+        layout: Layout = backends.part(self.backend, "layout").layout if self.backend else _CANONICAL
         return self.dialect.over(layout) if self.dialect else layout
 
 
 def formats() -> dict[str, Format]:
     """Every format at hand by name. Neither a framework nor its backend module is imported."""
-    found = {SAFETENSORS: Format(SAFETENSORS, safetensors_file)}
+    found = {name: Format(name, files) for name, files in _CORE.items()}
     for name, package in backends.packages().items():
         if find_spec(f"{package}.files"):
-            found[name] = Format(name, backends.part(name, "files"))
+            files = backends.part(name, "files")
+            more: Mapping[str, Files] = getattr(files, "MORE", {})
+            found |= {each: Format(each, module, name) for each, module in {name: files, **more}.items()}
     return found
 
 
@@ -86,14 +97,16 @@ def format_for(path: Path) -> Format:
     for each in formats().values():
         if path.name.endswith(each.files.SUFFIXES):
             return each
-    endings = ", ".join(f"{each.files.SUFFIXES[0]} ({name})" for name, each in sorted(formats().items()))
+    endings = ", ".join(f"{each.files.SUFFIXES[0]} ({name})" for name, each in sorted(formats().items()) if each.files.SUFFIXES)
     raise AconError(f"{path}: the ending names no format; pass --to, or use one of {endings}")
 
 
 def sniff(path: Path) -> list[Format]:
     """The formats that a file's content may be, most often one. Raises CheckpointError when it is none of them."""
-    known = formats()
+    kind = "folder" if path.is_dir() else "file"
+    known = {name: each for name, each in formats().items() if path.is_dir() == each.files.FOLDER}
     fitting = [each for each in known.values() if each.files.sniff(path)]
     if not fitting:
-        raise CheckpointError("unsupported", f"{path}: not a checkpoint of any known format ({', '.join(sorted(known))})")
+        names = ", ".join(sorted(known)) or "none is a folder"
+        raise CheckpointError("unsupported", f"{path}: a {kind} that is no checkpoint of any known format ({names})")
     return fitting

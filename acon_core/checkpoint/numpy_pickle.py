@@ -11,9 +11,10 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from acon_core.checkpoint.file import LIMITS, Budget, Limits, raw, settled, shown, view
+from acon_core.checkpoint.file import LIMITS, Budget, Limits, lazily, raw, shown, view
 from acon_core.checkpoint.unpickler import MENTION, Constructor, Name, Table
 from acon_core.errors import CheckpointError
+from acon_core.tensors import Lazy
 
 
 @dataclass(eq=False)
@@ -30,32 +31,32 @@ class DType:
 
 @dataclass(eq=False)
 class Array:
-    """An array in a pickle. It is described in two steps, and checked against its bytes when `numpy()` is called."""
+    """An array in a pickle. It is described in two steps, and checked against its bytes when `tensor()` is called."""
 
     shape: tuple[int, ...] = ()
     dtype: DType | None = None
     fortran: bool = False
     data: memoryview | str | None = None  # Python 2 and protocols 0 to 2 write bytes as text in latin-1
 
-    def numpy(self) -> np.ndarray:
-        """The array, read-only. Raises CheckpointError, to which the caller adds file and key."""
+    def tensor(self) -> Lazy:
+        """The array, described and checked. Raises CheckpointError, to which the caller adds file and key."""
         if self.dtype is None or self.data is None:
             raise CheckpointError("corrupt", "an array was begun and never given its values")
         data = _latin1(self.data) if isinstance(self.data, str) else self.data
         if self.fortran:
-            return settled(view(data, self.dtype.numpy(), self.shape[::-1]).T)
-        return settled(view(data, self.dtype.numpy(), self.shape))
+            return lazily(view(data, self.dtype.numpy(), self.shape[::-1]).T)
+        return lazily(view(data, self.dtype.numpy(), self.shape))
 
 
-def arrays(values: Mapping[str, object], path: Path, file_bytes: int, limits: Limits = LIMITS) -> dict[str, np.ndarray]:
-    """Every `Array` of a state as a NumPy array; an error names the file and the key."""
+def arrays(values: Mapping[str, object], path: Path, file_bytes: int, limits: Limits = LIMITS) -> dict[str, Lazy]:
+    """Every `Array` of a state as a tensor; an error names the file and the key."""
     found = {}
     budget = Budget(file_bytes, limits)
     for key, value in values.items():
         assert isinstance(value, Array)
         try:
             budget.spend(len(value.data or ""))
-            found[key] = value.numpy()
+            found[key] = value.tensor()
         except CheckpointError as error:
             raise CheckpointError(error.kind, f"{path}: {shown(key)}: {error}") from None
     return found
@@ -171,7 +172,7 @@ ARRAYS: Table = {
 }
 
 
-def write_pickle(file: BinaryIO, items: Mapping[str, np.ndarray | Mapping[str, str]], *, ordered: bool) -> None:
+def write_pickle(file: BinaryIO, items: Mapping[str, Lazy | Mapping[str, str]], *, ordered: bool) -> None:
     """Write a dict of arrays (or an OrderedDict, if `ordered`) as a pickle of protocol 4.
 
     A value may also be a dict of names. NumPy is named as `numpy.core`, which NumPy 1 and 2 both load, and each array's
@@ -183,8 +184,8 @@ def write_pickle(file: BinaryIO, items: Mapping[str, np.ndarray | Mapping[str, s
     writer.write(b"(")
     for key, value in items.items():
         writer.write(text_opcode(key))
-        if isinstance(value, np.ndarray):
-            writer.array(value)
+        if isinstance(value, Lazy):
+            writer.array(value.load())
         else:
             writer.write(b"}(" + b"".join(text_opcode(k) + text_opcode(v) for k, v in value.items()) + b"u")
     writer.write(b"u.")

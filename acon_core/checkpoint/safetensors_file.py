@@ -14,11 +14,13 @@ from typing import Any, NoReturn
 import ml_dtypes
 import numpy as np
 
-from acon_core.checkpoint.file import LIMITS, File, Limits, atomic_write, check_writable, map_file, raw, settled, shown, view
+from acon_core.checkpoint.file import LIMITS, File, Limits, atomic_write, check_writable, lazily, map_file, raw, shown, view
 from acon_core.errors import CheckpointError
+from acon_core.tensors import Lazy, Tensors, described
 
 FRAMEWORK = ""
 SUFFIXES = (".safetensors",)
+FOLDER = False
 
 # Those that the safetensors library reads too; other float8 kinds have names that not all of its versions know.
 DTYPES: dict[str, np.dtype] = {
@@ -77,7 +79,7 @@ def read(path: Path, limits: Limits = LIMITS) -> File:
     if end != len(body):
         _corrupt(path, f"the tensors take {end} bytes and the file holds {len(body)}")
     tensors = {key: _tensor(path, key, header[key], body[begin:stop]) for key, (begin, stop) in spans.items()}
-    return File(tensors, metadata)
+    return File(Tensors(tensors), metadata)
 
 
 def write(path: Path, tensors: Mapping[str, np.ndarray], metadata: Mapping[str, str] | None = None) -> None:
@@ -89,15 +91,16 @@ def write(path: Path, tensors: Mapping[str, np.ndarray], metadata: Mapping[str, 
     check_writable(tensors, path, _NAMES, "safetensors")
     if "__metadata__" in tensors:
         raise CheckpointError("unsupported", f"{path}: __metadata__: the format keeps this name for itself; rename it")
-    by_size = sorted(tensors, key=lambda key: -tensors[key].dtype.itemsize)
+    lazies = described(tensors)
+    by_size = sorted(lazies, key=lambda key: -lazies[key].dtype.itemsize)
     spans: dict[str, list[int]] = {}
     end = 0
     for key in by_size:
-        spans[key] = [end, end + tensors[key].nbytes]
-        end += tensors[key].nbytes
+        spans[key] = [end, end + lazies[key].nbytes]
+        end += lazies[key].nbytes
     header: dict[str, object] = {"__metadata__": dict(metadata)} if metadata else {}
-    for key, array in tensors.items():
-        header[key] = {"dtype": _NAMES[array.dtype.name], "shape": list(array.shape), "data_offsets": spans[key]}
+    for key, tensor in lazies.items():
+        header[key] = {"dtype": _NAMES[tensor.dtype.name], "shape": list(tensor.shape), "data_offsets": spans[key]}
     encoded = json.dumps(header, ensure_ascii=False, separators=(",", ":")).encode("utf-8")
     encoded += b" " * (-len(encoded) % 8)
     with atomic_write(path) as file:
@@ -144,8 +147,8 @@ def _span(path: Path, key: str, entry: object) -> tuple[int, int]:
     return span[0], span[1]
 
 
-def _tensor(path: Path, key: str, entry: dict[str, Any], data: memoryview) -> np.ndarray:
+def _tensor(path: Path, key: str, entry: dict[str, Any], data: memoryview) -> Lazy:
     try:
-        return settled(view(data, DTYPES[entry["dtype"]], entry["shape"]))
+        return lazily(view(data, DTYPES[entry["dtype"]], entry["shape"]))
     except CheckpointError as error:
         raise CheckpointError(error.kind, f"{path}: {shown(key)}: {error}") from None

@@ -63,7 +63,7 @@ def make(case: Case) -> Golden:
 
 def stored() -> Golden:
     """The arrays in `conformance_data`, by `case:key`."""
-    return safetensors_file.read(ARRAYS).tensors
+    return dict(safetensors_file.read(ARRAYS).tensors)
 
 
 def of_cases(cases: list[Case]) -> dict[str, Golden]:

@@ -87,7 +87,7 @@ class JaxModel:
             nnx.update(self.native, serialization.from_bytes(tree, path.read_bytes()))
 
     def state(self) -> dict[str, NDArray]:
-        return layout.to_canonical(self.node, _arrays(nnx.state(self.native)))[0]
+        return dict(layout.to_canonical(self.node, _arrays(nnx.state(self.native)))[0])
 
     def __call__(self, x: NDArray, *, train: bool = False, taps: Sequence[str] = ()) -> Outputs:
         for tap in taps:

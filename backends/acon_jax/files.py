@@ -9,10 +9,12 @@ import numpy as np
 
 from acon_core.checkpoint.file import LIMITS, File, Limits, atomic_write, check_writable, listed, map_file, shown
 from acon_core.errors import CheckpointError
+from acon_core.tensors import Lazy, Tensors, described
 from acon_jax.msgpack import DTYPES, decode, encode_tree, is_map
 
 FRAMEWORK = "jax"
 SUFFIXES = (".msgpack",)
+FOLDER = False
 
 # What Linen and its TrainState put at the top of a tree; the variables are those of the first two.
 _COLLECTIONS = ("params", "batch_stats")
@@ -42,12 +44,12 @@ def read(path: Path, limits: Limits = LIMITS) -> File:
         trees = [tree[name] for name in used]
         others = [name for name in tree if name not in used]
         notes.append(f"merged {' and '.join(used)}" + (f"; ignored {listed(others)}" if others else ""))
-    tensors: dict[str, np.ndarray] = {}
+    tensors: dict[str, Lazy] = {}
     ignored: dict[str, list[str]] = {"random streams": [], "what is not an array": []}
     for key, leaf in (pair for part in trees for pair in _leaves(part, "")):
         if key in tensors:
             raise CheckpointError("corrupt", f"{path}: {shown(key)} stands twice in the tree")
-        if isinstance(leaf, np.ndarray):
+        if isinstance(leaf, Lazy):
             tensors[key] = leaf
         else:
             ignored["random streams" if type(leaf) is dict else "what is not an array"].append(key)
@@ -57,7 +59,7 @@ def read(path: Path, limits: Limits = LIMITS) -> File:
     if all(key.endswith(".value") for key in tensors):
         tensors = {key.removesuffix(".value"): array for key, array in tensors.items()}
         notes.append("left out the last step of every path, value")
-    return File(tensors, notes=notes)
+    return File(Tensors(tensors), notes=notes)
 
 
 def write(path: Path, tensors: Mapping[str, np.ndarray], metadata: Mapping[str, str] | None = None) -> None:
@@ -69,7 +71,7 @@ def write(path: Path, tensors: Mapping[str, np.ndarray], metadata: Mapping[str, 
     """
     check_writable(tensors, path, DTYPES, "Flax")
     tree: dict[str, object] = {}
-    for key, array in tensors.items():
+    for key, tensor in described(tensors).items():
         *steps, last = key.split(".")
         below = tree
         for step in steps:
@@ -81,7 +83,7 @@ def write(path: Path, tensors: Mapping[str, np.ndarray], metadata: Mapping[str, 
             below = inner
         if last in below:
             raise CheckpointError("unsupported", f"{path}: {shown(key)}: is also the beginning of another name; rename one")
-        below[last] = array
+        below[last] = tensor
     with atomic_write(path) as file:
         for part in encode_tree(tree):
             file.write(part)
@@ -99,5 +101,5 @@ def _leaves(tree: dict[object, object], above: str) -> Iterator[tuple[str, objec
 def _is_random_stream(value: dict[object, object]) -> bool:
     """Whether a dict is what nnx keeps for one stream of random numbers: a key and how often it was used."""
     leaves = [v["value"] if type(v) is dict and set(v) == {"value"} else v for v in value.values()]
-    unsigned = all(isinstance(leaf, np.ndarray) and leaf.dtype == np.uint32 for leaf in leaves)
+    unsigned = all(isinstance(leaf, Lazy) and leaf.dtype == np.uint32 for leaf in leaves)
     return set(value) == {"count", "key"} and unsigned

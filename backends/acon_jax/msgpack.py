@@ -10,9 +10,10 @@ from typing import Any, NoReturn
 import ml_dtypes
 import numpy as np
 
-from acon_core.checkpoint.file import LIMITS, Limits, raw, settled, view
+from acon_core.checkpoint.file import LIMITS, Limits, joined, lazily, raw, view
 from acon_core.checkpoint.unpickler import set_item
 from acon_core.errors import CheckpointError
+from acon_core.tensors import Lazy
 
 _NDARRAY, _COMPLEX, _SCALAR = 1, 2, 3
 _CHUNKED = "__msgpack_chunked_array__"
@@ -64,8 +65,8 @@ def encode_tree(tree: Mapping[str, object]) -> Iterator[bytes | memoryview]:
     yield _head(len(tree), 0x80, 15, 0xDE)
     for key, value in tree.items():
         yield _text(key)
-        if isinstance(value, np.ndarray):
-            yield from _chunked(value) if value.nbytes > CHUNK_BYTES else _array(value)
+        if isinstance(value, Lazy):
+            yield from _chunked(value.load()) if value.nbytes > CHUNK_BYTES else _array(value.load())
         else:
             assert isinstance(value, dict)
             yield from encode_tree(value)
@@ -154,7 +155,7 @@ class _Decoder:
             _corrupt("an array that is not a shape, a dtype and bytes")
         if name not in DTYPES:
             raise CheckpointError("unsupported", f"an array of dtype {name[:40]!r}")
-        return settled(view(values, DTYPES[name], shape, limits=self.limits))
+        return lazily(view(values, DTYPES[name], shape, limits=self.limits))
 
     def name(self) -> str:
         value = self.value(self.limits.depth)
@@ -179,15 +180,14 @@ _COUNTED = {
 }
 
 
-def _unchunked(found: dict[Any, Any]) -> np.ndarray:
+def _unchunked(found: dict[Any, Any]) -> Lazy:
     """A large array, of its chunks; lists are dicts with their indices as keys."""
     if set(found) != {_CHUNKED, "shape", "chunks"} or type(found["shape"]) is not dict or type(found["chunks"]) is not dict:
         _corrupt("a chunked array without its shape or its chunks")
     shape, chunks = (_listed(found[name]) for name in ("shape", "chunks"))
-    if not chunks or not all(isinstance(chunk, np.ndarray) and chunk.dtype == chunks[0].dtype for chunk in chunks):
-        _corrupt("the chunks of an array are missing, or of several dtypes")
-    joined = np.concatenate([chunk.reshape(-1) for chunk in chunks])
-    return settled(view(raw(joined), joined.dtype, shape))
+    if not chunks or not all(isinstance(chunk, Lazy) for chunk in chunks):
+        _corrupt("the chunks of an array are missing, or are no arrays")
+    return joined(chunks, shape)
 
 
 def _listed(found: dict[Any, Any]) -> list[Any]:

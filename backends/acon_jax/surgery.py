@@ -90,7 +90,7 @@ class NnxModules:
     def state(self, module: Any, node: spec.Node) -> dict[str, NDArray]:
         if type(module) is nnx.PReLU:
             return {"weight": np.array(module.negative_slope[...]).reshape(1)}
-        return layout.to_canonical(node, _arrays(module))[0] if isinstance(module, nnx.Module) else {}
+        return dict(layout.to_canonical(node, _arrays(module))[0]) if isinstance(module, nnx.Module) else {}
 
     def make(self, node: spec.Node, state: Mapping[str, NDArray], old: Any, model: Any) -> nnx.Module:
         models = [each for each in (old, model) if isinstance(each, nnx.Module)]

@@ -62,7 +62,7 @@ class Activation(Graph):
     def start(self) -> None:
         """Set every parameter to an initial value of the spec, drawn anew."""
         seed = int(random.uniform(0, 2**24, (1,)).item())
-        self.load_state_dict(layout.to_native(self.spec, spec.initial_state(self.spec, seed)))
+        self.load_state_dict(dict(layout.to_native(self.spec, spec.initial_state(self.spec, seed))))
 
 
 class AconA(Activation, kind=spec.AconA): ...

@@ -46,14 +46,14 @@ class MegEngineModel:
 
     def load(self, state: Mapping[str, NDArray]) -> None:
         check_state(self.node, state, *DTYPES)
-        self.native.load_state_dict(layout.to_native(self.node, state))
+        self.native.load_state_dict(dict(layout.to_native(self.node, state)))
 
     def load_file(self, path: Path) -> None:
         self.native.load_state_dict(mge.load(str(path)), strict=True)
 
     def state(self) -> dict[str, NDArray]:
         native = {name: array.copy() for name, array in self.native.state_dict().items()}
-        return layout.to_canonical(self.node, native)[0]
+        return dict(layout.to_canonical(self.node, native)[0])
 
     def __call__(self, x: NDArray, *, train: bool = False, taps: Sequence[str] = ()) -> Outputs:
         self.native.train(train)

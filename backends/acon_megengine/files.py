@@ -12,9 +12,11 @@ from acon_core.checkpoint.file import LIMITS, File, Limits, atomic_write, check_
 from acon_core.checkpoint.numpy_pickle import ARRAYS, Array, arrays, write_pickle
 from acon_core.checkpoint.unpickler import Constructor, Table, load, looks_like_pickle
 from acon_core.errors import CheckpointError
+from acon_core.tensors import Tensors, described
 
 FRAMEWORK = "megengine"
 SUFFIXES = (".pkl",)
+FOLDER = False
 
 # MegEngine raises "Unable to cast Python instance" for others; float64 and int64 among them.
 _DTYPES = dict.fromkeys(("float32", "float16", "int32", "int16", "int8", "uint8", "uint16", "bool"))
@@ -49,7 +51,7 @@ def read(path: Path, limits: Limits = LIMITS) -> File:
     if pickled.end != len(data):
         raise CheckpointError("corrupt", f"{path}: {len(data) - pickled.end} bytes after the pickle's end; copy it again")
     values, notes = find_state(pickled.value, lambda value: type(value) is Array, path)
-    return File(arrays(values, path, len(data), limits), notes=notes, globals_seen=pickled.globals_seen)
+    return File(Tensors(arrays(values, path, len(data), limits)), notes=notes, globals_seen=pickled.globals_seen)
 
 
 def write(path: Path, tensors: Mapping[str, np.ndarray], metadata: Mapping[str, str] | None = None) -> None:
@@ -60,7 +62,7 @@ def write(path: Path, tensors: Mapping[str, np.ndarray], metadata: Mapping[str, 
     """
     check_writable(tensors, path, _DTYPES, "MegEngine")
     with atomic_write(path) as file:
-        write_pickle(file, tensors, ordered=True)
+        write_pickle(file, described(tensors), ordered=True)
 
 
 def _tensor(args: tuple[Any, ...]) -> Array:

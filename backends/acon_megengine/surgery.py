@@ -65,7 +65,7 @@ class MegEngineModules:
         native = {name: np.array(array) for name, array in module.state_dict().items()}
         if isinstance(module, M.PReLU):  # MegEngine has (1, C, 1, 1) where ours, as PyTorch, has (C,)
             native = {name: array.reshape(-1) for name, array in native.items()}
-        return self.layout.to_canonical(node, native)[0]
+        return dict(self.layout.to_canonical(node, native)[0])
 
     def make(self, node: Node, state: Mapping[str, NDArray], old: M.Module, model: M.Module) -> M.Module:
         made = build_module(node, Place())
@@ -73,7 +73,7 @@ class MegEngineModules:
             path: state[path] if param.integer else state[path].astype(np.float32)
             for path, param in spec.named_params(node).items()
         }
-        made.load_state_dict(self.layout.to_native(node, narrow))
+        made.load_state_dict(dict(self.layout.to_native(node, narrow)))
         known = next(chain(old.parameters(), model.parameters()), None)
         for tensor in made.tensors() if known is not None else ():
             tensor._reset(tensor.astype(known.dtype).to(known.device))

@@ -58,7 +58,7 @@ class Activation(Graph):
 def _start(layer: nn.Layer, node: spec.Node, dtype: str) -> None:
     """Set the initial values, drawn from a seed that Paddle's generator gives."""
     seed = int(paddle.randint(0, 2**31 - 1, [1]).item())
-    layer.set_state_dict(layout.to_native(node, spec.initial_state(node, seed, dtype)))
+    layer.set_state_dict(dict(layout.to_native(node, spec.initial_state(node, seed, dtype))))
 
 
 class AconA(Activation, kind=spec.AconA):

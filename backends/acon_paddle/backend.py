@@ -43,7 +43,7 @@ class PaddleModel:
 
     def load(self, state: Mapping[str, NDArray]) -> None:
         check_state(self.node, state, self.dtype)
-        self._set(layout.to_native(self.node, state))
+        self._set(dict(layout.to_native(self.node, state)))
 
     def load_file(self, path: Path) -> None:
         loaded = paddle.load(str(path))
@@ -61,7 +61,7 @@ class PaddleModel:
 
     def state(self) -> dict[str, NDArray]:
         arrays = {name: tensor.numpy() for name, tensor in self.native.state_dict().items()}
-        return layout.to_canonical(self.node, arrays)[0]
+        return dict(layout.to_canonical(self.node, arrays)[0])
 
     def __call__(self, x: NDArray, *, train: bool = False, taps: Sequence[str] = ()) -> Outputs:
         recorded: dict[str, NDArray] = {}

@@ -17,18 +17,18 @@ from acon_core.checkpoint.file import (
     check_writable,
     contains,
     find_state,
+    joined,
     map_file,
-    raw,
-    settled,
     shown,
-    view,
 )
 from acon_core.checkpoint.numpy_pickle import ARRAYS, Array, arrays, write_pickle
 from acon_core.checkpoint.unpickler import Constructor, Table, load, looks_like_pickle
 from acon_core.errors import CheckpointError
+from acon_core.tensors import Lazy, Tensors, described
 
 FRAMEWORK = "paddle"
 SUFFIXES = (".pdparams",)
+FOLDER = False
 
 _NAMES = "StructuredToParameterName@@"
 _SLICES = "UnpackBigParamInfor@@"
@@ -65,12 +65,12 @@ def read(path: Path, limits: Limits = LIMITS) -> File:
         top.pop(_NAMES, None)
     values, notes = find_state(top, lambda value: type(value) is Array, path)
     tensors = _joined(arrays(values, path, len(data), limits), slices, path)
-    halves = [key for key, array in tensors.items() if array.dtype == np.uint16]
+    halves = [key for key, tensor in tensors.items() if tensor.dtype == np.uint16]
     for key in halves:
-        tensors[key] = tensors[key].view(_BFLOAT16)
+        tensors[key] = _seen_as(tensors[key], _BFLOAT16)
     if halves:
         notes.append(f"took {len(halves)} arrays of uint16 for bfloat16, as Paddle stores it")
-    return File(tensors, notes=notes, globals_seen=pickled.globals_seen)
+    return File(Tensors(tensors), notes=notes, globals_seen=pickled.globals_seen)
 
 
 def write(path: Path, tensors: Mapping[str, np.ndarray], metadata: Mapping[str, str] | None = None) -> None:
@@ -83,15 +83,21 @@ def write(path: Path, tensors: Mapping[str, np.ndarray], metadata: Mapping[str, 
     for key in (_NAMES, _SLICES):
         if key in tensors:
             raise CheckpointError("unsupported", f"{path}: {shown(key)}: Paddle keeps this name for itself; rename it")
-    items: dict[str, np.ndarray | Mapping[str, str]] = {
-        key: array.view(np.uint16) if array.dtype == _BFLOAT16 else array for key, array in tensors.items()
+    items: dict[str, Lazy | Mapping[str, str]] = {
+        key: _seen_as(tensor, np.dtype(np.uint16)) if tensor.dtype == _BFLOAT16 else tensor
+        for key, tensor in described(tensors).items()
     }
     items[_NAMES] = {key: f"param_{index}.w_0" for index, key in enumerate(tensors)}
     with atomic_write(path) as file:
         write_pickle(file, items, ordered=False)
 
 
-def _joined(tensors: dict[str, np.ndarray], slices: object, path: Path) -> dict[str, np.ndarray]:
+def _seen_as(tensor: Lazy, dtype: np.dtype) -> Lazy:
+    """The same bits as another dtype of the same size."""
+    return Lazy(tensor.shape, dtype, lambda: tensor.load().view(dtype))
+
+
+def _joined(tensors: dict[str, Lazy], slices: object, path: Path) -> dict[str, Lazy]:
     """Put together the arrays of over a gigabyte that Paddle cuts up in protocols 2 and 3."""
     if type(slices) is not dict:
         raise CheckpointError("corrupt", f"{path}: {_SLICES} is not a dict")
@@ -104,11 +110,8 @@ def _joined(tensors: dict[str, np.ndarray], slices: object, path: Path) -> dict[
         if not parts or len(set(parts)) != len(parts) or not all(p in tensors for p in parts) or key in tensors:
             raise CheckpointError("corrupt", f"{path}: {shown(key)}: slices are missing from the file or named twice")
         pieces = [tensors.pop(part) for part in parts]
-        if len({piece.dtype for piece in pieces}) != 1:
-            raise CheckpointError("corrupt", f"{path}: {shown(key)}: slices of several dtypes")
-        joined = np.concatenate([piece.reshape(-1) for piece in pieces])
         try:
-            tensors[key] = settled(view(raw(joined), joined.dtype, shape))
+            tensors[key] = joined(pieces, shape)
         except CheckpointError as error:
             raise CheckpointError(error.kind, f"{path}: {shown(key)}: {error}") from None
     return tensors

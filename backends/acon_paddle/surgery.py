@@ -104,7 +104,7 @@ class PaddleModules:
         arrays = {name: tensor.numpy() for name, tensor in module.state_dict().items()}
         if type(module) is nn.PReLU:
             arrays = {"weight": arrays["_weight"]}
-        return layout.to_canonical(node, arrays)[0]
+        return dict(layout.to_canonical(node, arrays)[0])
 
     def make(self, node: Node, state: Mapping[str, NDArray], old: nn.Layer, model: nn.Layer) -> nn.Layer:
         floats = [each for each in (*old.parameters(), *model.parameters()) if each.is_floating_point()]
@@ -112,7 +112,7 @@ class PaddleModules:
         layer = build_layer(node, Place(dtype))
         integers = {path for path, param in spec.named_params(node).items() if param.integer}
         cast = {path: array if path in integers else np.asarray(array).astype(dtype) for path, array in state.items()}
-        layer.set_state_dict(layout.to_native(node, cast))
+        layer.set_state_dict(dict(layout.to_native(node, cast)))
         if floats:
             layer.to(device=floats[0].place)
         if not old.training:

@@ -19,19 +19,21 @@ from acon_core.checkpoint.file import (
     check_writable,
     contains,
     find_state,
+    lazily,
     map_file,
     raw,
-    settled,
     shown,
     view,
 )
 from acon_core.checkpoint.numpy_pickle import ARRAYS, int_opcode, text_opcode, tuple_opcodes
 from acon_core.checkpoint.unpickler import MENTION, OPAQUE, Constructor, Name, Table, load
 from acon_core.errors import CheckpointError
+from acon_core.tensors import Lazy, Tensors, described
 from acon_torch.archive import Zip, ZipWriter
 
 FRAMEWORK = "torch"
 SUFFIXES = (".pth", ".pth.tar", ".pt")
+FOLDER = False
 
 _AGAIN = "load it in PyTorch and save it again with torch.save(model.state_dict(), ...)"
 _LEGACY = b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19."
@@ -130,11 +132,10 @@ def read(path: Path, limits: Limits = LIMITS) -> File:
         try:
             array = _view(tensor, storages[tensor.storage.key], order, limits)
             budget.spend(array.nbytes)
-            # A big-endian bfloat16 is read as uint16, since ml_dtypes knows one byte order only.
-            tensors[key] = settled(settled(array).view(tensor.dtype))
+            tensors[key] = _as_written(lazily(array), tensor.dtype)
         except CheckpointError as error:
             raise CheckpointError(error.kind, f"{path}: {shown(key)}: {error}") from None
-    return File(tensors, notes=notes, globals_seen=pickled.globals_seen)
+    return File(Tensors(tensors), notes=notes, globals_seen=pickled.globals_seen)
 
 
 def write(path: Path, tensors: Mapping[str, np.ndarray], metadata: Mapping[str, str] | None = None) -> None:
@@ -146,12 +147,18 @@ def write(path: Path, tensors: Mapping[str, np.ndarray], metadata: Mapping[str, 
     check_writable(tensors, path, _BY_NAME, "PyTorch")
     with atomic_write(path) as file:
         archive = ZipWriter(file)
-        archive.add("data.pkl", _pickle(tensors))
+        lazies = described(tensors)
+        archive.add("data.pkl", _pickle(lazies))
         archive.add("byteorder", b"little")
-        for index, array in enumerate(tensors.values()):
-            archive.add(f"data/{index}", raw(array))
+        for index, tensor in enumerate(lazies.values()):
+            archive.add(f"data/{index}", raw(tensor.load()))
         archive.add("version", b"3\n")
         archive.close()
+
+
+def _as_written(tensor: Lazy, dtype: np.dtype) -> Lazy:
+    """A big-endian bfloat16 is viewed as uint16, since ml_dtypes knows one byte order only, and here is one again."""
+    return tensor if tensor.dtype == dtype else Lazy(tensor.shape, dtype, lambda: tensor.load().view(dtype))
 
 
 def _refuse_other_kinds(data: memoryview, path: Path) -> None:
@@ -238,21 +245,21 @@ _TABLE: Table = {
 }
 
 
-def _pickle(tensors: Mapping[str, np.ndarray]) -> bytes:
+def _pickle(tensors: Mapping[str, Lazy]) -> bytes:
     """The state dict in the opcodes that PyTorch's own restricted unpickler knows."""
     parts = [b"\x80\x02ccollections\nOrderedDict\n)R("]
-    for index, (key, array) in enumerate(tensors.items()):
-        storage = _STORAGE_OF.get(array.dtype.name)
-        kind, length = (f"torch\n{storage}", array.size) if storage else ("torch.storage\nUntypedStorage", array.nbytes)
-        strides = tuple(int(np.prod(array.shape[axis + 1 :], dtype=np.int64)) for axis in range(array.ndim))
+    for index, (key, tensor) in enumerate(tensors.items()):
+        storage = _STORAGE_OF.get(tensor.dtype.name)
+        kind, unit = (f"torch\n{storage}", tensor.dtype.itemsize) if storage else ("torch.storage\nUntypedStorage", 1)
+        strides = tuple(int(np.prod(tensor.shape[axis + 1 :], dtype=np.int64)) for axis in range(len(tensor.shape)))
         parts += [
             text_opcode(key),
             b"ctorch._utils\n_rebuild_tensor_v2\n(" if storage else b"ctorch._utils\n_rebuild_tensor_v3\n(",
             b"(" + text_opcode("storage") + f"c{kind}\n".encode() + text_opcode(str(index)) + text_opcode("cpu"),
-            int_opcode(length) + b"tQK\x00",
-            tuple_opcodes(array.shape) + tuple_opcodes(strides),
+            int_opcode(tensor.nbytes // unit) + b"tQK\x00",
+            tuple_opcodes(tensor.shape) + tuple_opcodes(strides),
             b"\x89ccollections\nOrderedDict\n)R",
-            b"" if storage else f"ctorch\n{array.dtype.name}\n".encode(),
+            b"" if storage else f"ctorch\n{tensor.dtype.name}\n".encode(),
             b"tR",
         ]
     return b"".join([*parts, b"u."])

@@ -88,7 +88,7 @@ class TorchModules:
         return _NODES[type(module)](module) if type(module) in _NODES else None
 
     def state(self, module: nn.Module, node: spec.Node) -> dict[str, NDArray]:
-        return layout.to_canonical(node, {path: to_array(tensor) for path, tensor in module.state_dict().items()})[0]
+        return dict(layout.to_canonical(node, {path: to_array(tensor) for path, tensor in module.state_dict().items()})[0])
 
     def make(self, node: spec.Node, state: Mapping[str, NDArray], old: nn.Module, model: nn.Module) -> nn.Module:
         tensors = (each for part in (old, model) for each in (*part.parameters(), *part.buffers()) if each.is_floating_point())
