@@ -27,9 +27,9 @@ from acon_core.checkpoint.file import (
 )
 from acon_core.checkpoint.numpy_pickle import ARRAYS, int_opcode, text_opcode, tuple_opcodes
 from acon_core.checkpoint.unpickler import MENTION, OPAQUE, Constructor, Name, Table, load
+from acon_core.checkpoint.zip_archive import Zip, ZipWriter
 from acon_core.errors import CheckpointError
 from acon_core.tensors import Lazy, Tensors, described
-from acon_torch.archive import Zip, ZipWriter
 
 FRAMEWORK = "torch"
 SUFFIXES = (".pth", ".pth.tar", ".pt")

@@ -11,11 +11,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from acon_torch.archive import ZipWriter
 from checkpoint_samples import assert_same, module
 from hostile_pickles import text
 
 from acon_core.checkpoint.file import Limits
+from acon_core.checkpoint.zip_archive import ZipWriter
 from acon_core.errors import CheckpointError
 
 WEIGHT = np.arange(6, dtype=np.float32)
@@ -242,9 +242,8 @@ def test_encrypted_members_are_refused(tmp_path: Path) -> None:
 
 
 def test_every_member_begins_at_a_multiple_of_64(tmp_path: Path) -> None:
-    from acon_torch.archive import Zip
-
     from acon_core.checkpoint.file import map_file
+    from acon_core.checkpoint.zip_archive import Zip
 
     good(tmp_path)
     data = map_file(tmp_path / "good")
@@ -342,7 +341,7 @@ def test_limits_hold(tmp_path: Path) -> None:
 
 
 def test_sizes_above_four_gigabytes_are_in_zip64_fields(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    from acon_torch import archive as zips
+    from acon_core.checkpoint import zip_archive as zips
 
     monkeypatch.setattr(zips, "_SATURATED", 20)  # so that every member is too large for the short fields
     target = io.BytesIO()
