@@ -57,7 +57,7 @@ def test_the_payloads_are_real(tmp_path: Path) -> None:
 
 
 def torch_zip(program: bytes) -> bytes:
-    from acon_torch.archive import ZipWriter
+    from acon_core.checkpoint.zip_archive import ZipWriter
 
     target = io.BytesIO()
     writer = ZipWriter(target)
