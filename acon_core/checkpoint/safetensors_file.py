@@ -14,6 +14,7 @@ from typing import Any, NoReturn
 import ml_dtypes
 import numpy as np
 
+from acon_core.checkpoint.contract import is_text, parse
 from acon_core.checkpoint.file import LIMITS, File, Limits, atomic_write, check_writable, lazily, map_file, raw, shown, view
 from acon_core.errors import CheckpointError
 from acon_core.tensors import Lazy, Tensors, described
@@ -63,11 +64,9 @@ def read(path: Path, limits: Limits = LIMITS) -> File:
     length = struct.unpack("<Q", data[:8])[0] if len(data) >= 8 else -1
     if not 2 <= length <= len(data) - 8:
         _corrupt(path, f"a header of {length} bytes in a file of {len(data)}; copy or download it again")
-    if length > limits.header_bytes:
-        raise CheckpointError("unsupported", f"{path}: a header of {length} bytes, more than {limits.header_bytes}")
-    header = _header(path, bytes(data[8 : 8 + length]))
+    header = parse(data[8 : 8 + length], f"{path}: the header", limits)
     metadata = header.pop("__metadata__", {})
-    if type(metadata) is not dict or not all(type(v) is str for v in metadata.values()):
+    if type(metadata) is not dict or not all(type(v) is str and is_text(v) for v in metadata.values()):
         _corrupt(path, "__metadata__ must map names to text")
     body = data[8 + length :]
     spans = {key: _span(path, key, entry) for key, entry in header.items()}
@@ -111,27 +110,6 @@ def write(path: Path, tensors: Mapping[str, np.ndarray], metadata: Mapping[str, 
 
 def _corrupt(path: Path, message: str) -> NoReturn:
     raise CheckpointError("corrupt", f"{path}: {message}")
-
-
-def _header(path: Path, text: bytes) -> dict[str, Any]:
-    def once(pairs: list[tuple[str, object]]) -> dict[str, object]:
-        found = dict(pairs)
-        if len(found) != len(pairs):
-            raise ValueError("a name stands twice")
-        return found
-
-    def no_constant(word: str) -> NoReturn:
-        raise ValueError(f"{word} is not JSON")
-
-    try:
-        header = json.loads(text.decode("utf-8"), object_pairs_hook=once, parse_constant=no_constant)
-    except (ValueError, RecursionError) as error:
-        _corrupt(path, f"the header is not JSON as the format has it: {str(error)[:80]}")
-    if type(header) is not dict:
-        _corrupt(path, "the header is not a JSON object")
-    if any("\ud800" <= letter <= "\udfff" for letter in "".join(header)):
-        _corrupt(path, "a name in the header is not text")
-    return header
 
 
 def _span(path: Path, key: str, entry: object) -> tuple[int, int]:

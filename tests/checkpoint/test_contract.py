@@ -1,0 +1,59 @@
+"""Metadata comes back as it was, in the same bytes each time, and nothing else is taken for it."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from acon_core.checkpoint.contract import decode, encode
+from acon_core.checkpoint.file import Limits
+from acon_core.errors import CheckpointError
+
+ENTRIES = {"network": "acon/resnet50", "b": "", 'quo"te\\': "line\nbreak\0", "ключ": "鍵 \U0001f511"}
+
+
+def test_what_is_encoded_is_decoded_and_its_order_does_not_matter() -> None:
+    assert decode(encode(ENTRIES), "x") == ENTRIES
+    assert encode(ENTRIES) == encode(dict(reversed(ENTRIES.items())))
+    assert json.loads(encode(ENTRIES)) == ENTRIES
+    assert encode(ENTRIES).isascii()
+
+
+BAD = {
+    "not JSON": b"hello",
+    "cut": b'{"a":"b"',
+    "two": b"{} {}",
+    "a list": b"[]",
+    "text": b'"a"',
+    "a number": b'{"a":1}',
+    "nothing": b'{"a":null}',
+    "nested": b'{"a":{"b":"c"}}',
+    "name twice": b'{"a":"b","a":"b"}',
+    "NaN": b'{"a":NaN}',
+    "many digits": b'{"a":' + b"9" * 5000 + b"}",
+    "not UTF-8": b'{"a":"\xff"}',
+    "half of a pair": b'{"a":"\\ud800"}',
+    "half of a pair as name": b'{"\\udfff":"a"}',
+    "deep": b'{"a":' * 100_000,
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_anything_else_is_corrupt_and_the_place_is_named(case: str) -> None:
+    with pytest.raises(CheckpointError, match=r"^some/file: its metadata ") as caught:
+        decode(BAD[case], "some/file")
+    assert caught.value.kind == "corrupt"
+    assert "\n" not in str(caught.value)
+
+
+def test_what_would_not_come_back_is_not_encoded() -> None:
+    with pytest.raises(CheckpointError, match="text"):
+        encode({"a": "\ud800"})
+
+
+def test_the_limit_holds() -> None:
+    decode(b'{"a":"b"}', "x", Limits(header_bytes=9))
+    with pytest.raises(CheckpointError, match="more than 8") as caught:
+        decode(b'{"a":"b"}', "x", Limits(header_bytes=8))
+    assert caught.value.kind == "unsupported"
