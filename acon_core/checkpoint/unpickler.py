@@ -7,13 +7,13 @@ Bytes in the pickle are slices of the buffer it was given, never copies.
 
 from __future__ import annotations
 
-import codecs
-import struct
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple, NoReturn
 
 from acon_core.checkpoint.file import LIMITS, Limits
+from acon_core.checkpoint.pickle_bytes import PickleBytes, corrupt, decoded
 from acon_core.errors import CheckpointError
 
 
@@ -30,6 +30,14 @@ class Name:
 
 class Opaque:
     """A value that the pickle needs and no reader here looks at, such as a `torch.device`."""
+
+
+@dataclass(eq=False, repr=False)
+class Instance:
+    """What NEWOBJ of a class that is in no table leaves behind, in a whole module: the class's name and the state."""
+
+    name: Name
+    state: dict[Any, Any] | None = None
 
 
 @dataclass(frozen=True)
@@ -63,14 +71,19 @@ def load(
     where: str,
     persistent: Callable[[object], object] | None = None,
     limits: Limits = LIMITS,
+    *,
+    instances: bool = False,
 ) -> Pickled:
     """Read the one pickle at the start of `data`, of any protocol from 0 to 5.
 
     `table` gives the globals that may occur; any other makes the file `unsafe`. `persistent` turns a persistent id into
     a value. Sets come back as lists. Dicts must have names or integers as keys, each of them once. Every error is a
     CheckpointError that names `where`, the byte and the opcode.
+
+    `instances`: a global that is not in the table and not Python's own may be mentioned, and one made without arguments is an
+    `Instance`. Nothing else may be done with it: calling it is as unsafe as ever. What is read so must not leave the reader.
     """
-    machine = _Machine(data, table, persistent, limits)
+    machine = _Machine(data, table, persistent, limits, instances)
     try:
         value = machine.run()
     except CheckpointError as error:
@@ -86,18 +99,22 @@ def looks_like_pickle(data: memoryview) -> bool:
     return (head[:1] == b"\x80" and head[1:2] in (b"\x02", b"\x03", b"\x04", b"\x05")) or head.startswith(text)
 
 
-def _corrupt(message: str) -> NoReturn:
-    raise CheckpointError("corrupt", message)
-
-
 def _unsafe(message: str) -> NoReturn:
     raise CheckpointError("unsafe", f"{message}; nothing was run; save the bare state dict with the framework itself")
 
 
-class _Machine:
-    def __init__(self, data: memoryview, table: Table, persistent: Callable[[object], object] | None, limits: Limits) -> None:
-        self.data, self.table, self.persistent, self.limits = data, table, persistent, limits
-        self.position = self.opcode_at = 0
+class _Machine(PickleBytes):
+    def __init__(
+        self,
+        data: memoryview,
+        table: Table,
+        persistent: Callable[[object], object] | None,
+        limits: Limits,
+        instances: bool,
+    ) -> None:
+        super().__init__(data, limits)
+        self.table, self.persistent, self.instances = table, persistent, instances
+        self.opcode_at = 0
         self.stack: list[Any] = []
         self.below: list[list[Any]] = []  # the stacks under each open mark
         self.memo: dict[int, Any] = {}
@@ -112,44 +129,13 @@ class _Machine:
             if opcode == _STOP:
                 value = self.pop()
                 if self.stack or self.below:
-                    _corrupt("the pickle stops with values left over")
+                    corrupt("the pickle stops with values left over")
                 return value
             action = _ACTIONS.get(opcode)
             if action is None:
                 _refuse_opcode(opcode)
             action(self)
-        _corrupt(f"more than {self.limits.opcodes} opcodes")
-
-    # Bytes of the pickle.
-
-    def take(self, count: int) -> memoryview:
-        end = self.position + count
-        if end > len(self.data):
-            _corrupt(f"the file ends early: {count} bytes wanted, {len(self.data) - self.position} left")
-        taken = self.data[self.position : end]
-        self.position = end
-        return taken
-
-    def number(self, layout: str) -> Any:
-        return struct.unpack(layout, self.take(struct.calcsize(layout)))[0]
-
-    def counted(self, layout: str) -> memoryview:
-        return self.take(self.number(layout))
-
-    def line(self, limit: int | None = None) -> bytes:
-        longest = len(self.data) - self.position
-        longest = longest if limit is None else min(limit, longest)
-        size = 0
-        while size < longest:
-            size = min(max(2 * size, 256), longest)
-            text, newline, _ = bytes(self.data[self.position : self.position + size]).partition(b"\n")
-            if newline:
-                self.position += len(text) + 1
-                return text
-        _corrupt("a line of text that does not end")
-
-    def short_line(self) -> str:
-        return _text(self.line(self.limits.line))
+        corrupt(f"more than {self.limits.opcodes} opcodes")
 
     # The stack.
 
@@ -158,7 +144,7 @@ class _Machine:
 
     def pop(self) -> Any:
         if not self.stack:
-            _corrupt("a value is missing on the stack")
+            corrupt("a value is missing on the stack")
         return self.stack.pop()
 
     def top(self, kind: type) -> Any:
@@ -170,13 +156,13 @@ class _Machine:
 
     def mark(self) -> None:
         if len(self.below) >= self.limits.depth:
-            _corrupt(f"nested more than {self.limits.depth} deep")
+            corrupt(f"nested more than {self.limits.depth} deep")
         self.below.append(self.stack)
         self.stack = []
 
     def to_mark(self) -> list[Any]:
         if not self.below:
-            _corrupt("a mark is missing on the stack")
+            corrupt("a mark is missing on the stack")
         values, self.stack = self.stack, self.below.pop()
         return values
 
@@ -202,12 +188,12 @@ class _Machine:
 
     def get(self, index: int) -> None:
         if index not in self.memo:
-            _corrupt(f"memo {index} was never set")
+            corrupt(f"memo {index} was never set")
         self.push(self.memo[index])
 
     def integer(self, data: memoryview) -> None:
         if len(data) > self.limits.integer_bytes:
-            _corrupt(f"an integer of {len(data)} bytes")
+            corrupt(f"an integer of {len(data)} bytes")
         self.push(int.from_bytes(data, "little", signed=True))
 
     def integer_line(self) -> None:
@@ -217,37 +203,9 @@ class _Machine:
             return
         self.push(self.decimal(text.removesuffix("L")))
 
-    def decimal(self, text: str) -> int:
-        digits = text.removeprefix("-")
-        if not (digits.isascii() and digits.isdigit()) or len(digits) > 2 * self.limits.integer_bytes:
-            _corrupt(f"not an integer: {text[:40]!r}")
-        return int(text)
-
-    def float_line(self) -> None:
-        text = self.short_line()
-        try:
-            self.push(float(text))
-        except ValueError:
-            _corrupt(f"not a number: {text[:40]!r}")
-
-    def quoted_line(self) -> None:
-        text = self.line()
-        if len(text) < 2 or text[:1] not in (b"'", b'"') or text[-1:] != text[:1]:
-            _corrupt("a string without its quotes")
-        try:
-            self.push(codecs.escape_decode(text[1:-1])[0].decode("latin-1"))
-        except ValueError:
-            _corrupt("a string with a broken escape")
-
-    def unicode_line(self) -> None:
-        text = _text(self.line(), "raw-unicode-escape")
-        if any("\ud800" <= letter <= "\udfff" for letter in text):
-            _corrupt("half of a surrogate pair, which is no text")
-        self.push(text)
-
     def frame(self) -> None:
         if self.number("<Q") > len(self.data) - self.position:
-            _corrupt("a frame is longer than the file")
+            corrupt("a frame is longer than the file")
 
     def protocol(self) -> None:
         version = self.number("<B")
@@ -260,7 +218,7 @@ class _Machine:
     def set_items(self, values: list[Any]) -> None:
         target = self.top(dict)
         if len(values) % 2:
-            _corrupt("a key without a value")
+            corrupt("a key without a value")
         for key, value in zip(values[::2], values[1::2], strict=True):
             set_item(target, key, value)
 
@@ -274,7 +232,7 @@ class _Machine:
         if type(module) is not str or type(name) is not str:
             _unsafe("a global whose name is not text")
         shown = f"{module}.{name}"[:200]
-        if (module, name) not in self.table:
+        if (module, name) not in self.table and not (self.instances and _is_foreign(module, name)):
             _unsafe(f"the global {shown!r} is none that a file of this format needs")
         self.globals_seen[shown] = None
         self.push(Name(module, name))
@@ -283,13 +241,24 @@ class _Machine:
         callee, args = self.last(2)
         if type(callee) is not Name or type(args) is not tuple:
             _unsafe(f"a call of a {type(callee).__name__} with a {type(args).__name__}")
-        constructor = self.table[callee.module, callee.name]
+        constructor = self.table.get((callee.module, callee.name), MENTION)
         if constructor.reduce is None:
             _unsafe(f"a call of {callee}, which is only ever mentioned")
         value = constructor.reduce(args)
+        self.make(value, constructor)
+
+    def make(self, value: object, constructor: Constructor) -> None:
         if constructor.build is not None:
             self.made[id(value)] = value, constructor
         self.push(value)
+
+    def new_object(self) -> None:
+        callee, args = self.last(2)
+        if type(callee) is Name and (callee.module, callee.name) not in self.table and type(args) is tuple and not args:
+            self.make(Instance(callee), _INSTANCE)
+            return
+        self.stack += [callee, args]
+        self.reduce()
 
     def build(self) -> None:
         state = self.pop()
@@ -310,17 +279,31 @@ def set_item(target: dict[Any, Any], key: object, value: object) -> None:
     """Add one item to a dict of a checkpoint, where a name stands once and is text or a whole number."""
     # Hashing anything else may run deep into a nested tuple, and no checkpoint needs it.
     if type(key) is not str and type(key) is not int:
-        _corrupt(f"a dict's key is a {type(key).__name__}, expected a name or an integer")
+        corrupt(f"a dict's key is a {type(key).__name__}, expected a name or an integer")
     if key in target:
-        _corrupt(f"the key {key!r:.80} stands twice in a dict")
+        corrupt(f"the key {key!r:.80} stands twice in a dict")
     target[key] = value
 
 
-def _text(data: bytes | memoryview, encoding: str = "utf-8") -> str:
-    try:
-        return str(data, encoding)
-    except UnicodeDecodeError:
-        _corrupt(f"text that is not {encoding}")
+def _is_foreign(module: str, name: str) -> bool:
+    """Whether a global is some library's or script's, and not one of Python's own, which no network is made of."""
+    plain = all(part.isidentifier() for part in (*module.split("."), name))  # a dotted name would be a walk through attributes
+    return plain and module.partition(".")[0] not in _PYTHONS_OWN
+
+
+def _instance_state(instance: Instance, state: object) -> None:
+    if type(state) is tuple and len(state) == 2 and state[1] is None:
+        state = {} if state[0] is None else state[0]  # a class with `__slots__` writes their values in second place
+    if type(state) is not dict:
+        _unsafe(f"the state of a {instance.name} is a {type(state).__name__}, expected a dict")
+    if instance.state is not None:
+        corrupt(f"a {instance.name} that is given its state twice")
+    instance.state = state
+
+
+_INSTANCE = Constructor(build=_instance_state)
+_PYTHON_2S_OWN = ("__builtin__", "copy_reg", "cPickle", "cStringIO", "StringIO", "commands", "popen2", "urllib2", "new", "sets")
+_PYTHONS_OWN = {*sys.stdlib_module_names, *_PYTHON_2S_OWN}
 
 
 def _refuse_opcode(opcode: int) -> NoReturn:
@@ -329,7 +312,7 @@ def _refuse_opcode(opcode: int) -> NoReturn:
         _unsafe(f"{unsafe[chr(opcode)]} makes objects of any class")
     if chr(opcode) == "\x97":
         raise CheckpointError("unsupported", "NEXT_BUFFER: the data lies outside of this file; save without buffer_callback")
-    _corrupt("no such opcode, so this is not a pickle or its bytes have changed")
+    corrupt("no such opcode, so this is not a pickle or its bytes have changed")
 
 
 _STOP = ord(".")
@@ -345,21 +328,21 @@ _ACTIONS: dict[int, Callable[[_Machine], None]] = {
         "\x88": lambda m: m.push(True),
         "\x89": lambda m: m.push(False),
         "IL": _Machine.integer_line,
-        "F": _Machine.float_line,
-        "S": _Machine.quoted_line,
-        "V": _Machine.unicode_line,
+        "F": lambda m: m.push(m.float_line()),
+        "S": lambda m: m.push(m.quoted_line()),
+        "V": lambda m: m.push(m.unicode_line()),
         "J": lambda m: m.push(m.number("<i")),
         "K": lambda m: m.push(m.number("<B")),
         "M": lambda m: m.push(m.number("<H")),
         "\x8a": lambda m: m.integer(m.counted("<B")),
         "\x8b": lambda m: m.integer(m.counted("<I")),
         "G": lambda m: m.push(m.number(">d")),
-        "X": lambda m: m.push(_text(m.counted("<I"))),
-        "\x8c": lambda m: m.push(_text(m.counted("<B"))),
-        "\x8d": lambda m: m.push(_text(m.counted("<Q"))),
+        "X": lambda m: m.push(decoded(m.counted("<I"))),
+        "\x8c": lambda m: m.push(decoded(m.counted("<B"))),
+        "\x8d": lambda m: m.push(decoded(m.counted("<Q"))),
         # Python 2's str is text in a key and bytes in an array; latin-1 loses neither.
-        "U": lambda m: m.push(_text(m.counted("<B"), "latin-1")),
-        "T": lambda m: m.push(_text(m.counted("<I"), "latin-1")),
+        "U": lambda m: m.push(decoded(m.counted("<B"), "latin-1")),
+        "T": lambda m: m.push(decoded(m.counted("<I"), "latin-1")),
         "C": lambda m: m.push(m.counted("<B")),
         "B": lambda m: m.push(m.counted("<I")),
         "\x8e\x96": lambda m: m.push(m.counted("<Q")),
@@ -386,7 +369,8 @@ _ACTIONS: dict[int, Callable[[_Machine], None]] = {
         "u": lambda m: m.set_items(m.to_mark()),
         "c": lambda m: m.name(m.short_line(), m.short_line()),
         "\x93": lambda m: m.name(*m.last(2)),
-        "R\x81": _Machine.reduce,
+        "R": _Machine.reduce,
+        "\x81": _Machine.new_object,
         "b": _Machine.build,
         "P": lambda m: m.persistent_id(m.short_line()),
         "Q": lambda m: m.persistent_id(m.pop()),
