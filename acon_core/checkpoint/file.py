@@ -106,17 +106,12 @@ def view(
     `offset` and `strides` count elements; without strides the array is C-ordered and must fill `buffer` exactly.
     Raises CheckpointError, to which the caller adds file and key.
     """
-    _check_dims("shape", shape, limits)
-    cells = math.prod(shape)
-    if math.prod(max(d, 1) for d in shape) * dtype.itemsize >= 1 << 62:
-        raise CheckpointError("corrupt", f"shape {tuple(shape)} is larger than any memory")
     if strides is None:
-        if offset or cells * dtype.itemsize != len(buffer):
-            raise CheckpointError(
-                "corrupt", f"shape {tuple(shape)} of {dtype} needs {cells * dtype.itemsize} bytes, found {len(buffer)}"
-            )
+        assert not offset  # which nothing here gives without strides
+        check_size(dtype, shape, len(buffer), limits)
         array = np.ndarray(tuple(shape), dtype, buffer)
     else:
+        cells = _cells(dtype, shape, limits)
         _check_dims("stride", strides, limits)
         _check_dims("offset", (offset,), limits)
         if len(strides) != len(shape):
@@ -132,6 +127,20 @@ def view(
         steps = [s * dtype.itemsize for s in strides] if cells else None
         array = np.ndarray(tuple(shape), dtype, buffer, offset * dtype.itemsize if cells else 0, steps)
     return array
+
+
+def check_size(dtype: np.dtype, shape: Sequence[int], size: int, limits: Limits = LIMITS) -> None:
+    """Raise CheckpointError where an array of that description does not take exactly `size` bytes."""
+    needed = _cells(dtype, shape, limits) * dtype.itemsize
+    if needed != size:
+        raise CheckpointError("corrupt", f"shape {tuple(shape)} of {dtype} needs {needed} bytes, found {size}")
+
+
+def _cells(dtype: np.dtype, shape: Sequence[int], limits: Limits) -> int:
+    _check_dims("shape", shape, limits)
+    if math.prod(max(d, 1) for d in shape) * dtype.itemsize >= 1 << 62:
+        raise CheckpointError("corrupt", f"shape {tuple(shape)} is larger than any memory")
+    return math.prod(shape)
 
 
 def settled(array: np.ndarray) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""The zip that `torch.save` writes: nothing compressed, nothing hidden, every byte accounted for.
+"""The zip that `torch.save` and `numpy.savez` write: nothing hidden, every byte accounted for.
 
 Zip tells everything twice, in each member's own header and in a directory at the end, and readers that believe one or
 the other can be shown two different files. Here both must agree, and members must lie one after another from byte 0.
@@ -17,6 +17,7 @@ from acon_core.errors import CheckpointError
 
 _ALIGNMENT = 64
 _SATURATED = 0xFFFFFFFF
+_DEFLATED = 8
 _DATE = 0, 0x21  # 1980-01-01 00:00, zip's own beginning of time
 _LOCAL = struct.Struct("<4s5H3L2H")
 _CENTRAL = struct.Struct("<4s6H3L5H2L")
@@ -27,11 +28,12 @@ _LOCATOR = struct.Struct("<4sLQL")
 
 @dataclass(frozen=True)
 class Member:
-    """One file in a zip, as the directory describes it; `data` is not yet checked against `crc`."""
+    """One file in a zip, as the directory describes it; `data`, packed by `method`, is not yet checked against `crc`."""
 
     name: str
-    compressed: bool
+    method: int
     crc: int
+    size: int
     data: memoryview
 
 
@@ -45,13 +47,14 @@ class _Region(NamedTuple):
 
 
 class Zip:
-    """The members of a zip by name, and its one top folder.
+    """The members of a zip by name, and the one top folder that holds them, where it is `rooted`.
 
-    Raises CheckpointError for a file that contradicts itself. Compressed members are listed, and refused when read.
+    Raises CheckpointError for a file that contradicts itself. Compressed members are listed, and unpacked when `unpacked`
+    is asked for them; `read` refuses them.
     """
 
-    def __init__(self, data: memoryview, path: Path, limits: Limits = LIMITS) -> None:
-        self.data, self.path = data, path
+    def __init__(self, data: memoryview, path: Path, limits: Limits = LIMITS, *, rooted: bool = True) -> None:
+        self.data, self.path, self.root = data, path, ""
         count, start, size, end = self._directory()
         if count > limits.members:
             raise CheckpointError("unsupported", f"{path}: {count} members, more than {limits.members}")
@@ -64,24 +67,51 @@ class Zip:
         if position != start + size or position != end:
             self.corrupt("the zip's directory has another size than it says")
         self._check_regions(sorted(regions), start)
-        roots = {name.partition("/")[0] for name in self.members}
-        if len(roots) != 1:
-            self.corrupt(f"expected one folder in the zip, found {len(roots)}")
-        self.root = roots.pop()
+        if rooted:
+            roots = {name.partition("/")[0] for name in self.members}
+            if len(roots) != 1 or not all("/" in name for name in self.members):
+                self.corrupt(f"expected one folder in the zip, found {len(roots)}")
+            self.root = roots.pop()
 
     def __contains__(self, name: str) -> bool:
-        return f"{self.root}/{name}" in self.members
+        return _joined(self.root, name) in self.members
 
     def read(self, name: str) -> memoryview:
         """A member's bytes, with their checksum verified, which PyTorch does not do."""
-        member = self.members.get(f"{self.root}/{name}")
+        member = self.members.get(_joined(self.root, name))
         if member is None:
             self.corrupt(f"the zip has no {name}")
-        if member.compressed:
+        if member.method:
             self.corrupt(f"{member.name} is compressed, which torch.save never does; save the file again")
-        if zlib.crc32(member.data) != member.crc:
+        return self._checked(member, member.data)
+
+    def unpacked(self, member: Member, first: int | None = None) -> memoryview:
+        """A member's bytes, inflated where they are deflated, with their size and checksum verified.
+
+        `first`: only so many of them, of which nothing is verified. No more is unpacked than the directory says there is.
+        """
+        if member.method not in (0, _DEFLATED):
+            raise CheckpointError(
+                "unsupported", f"{self.path}: {member.name} is packed by method {member.method}, expected deflate or none"
+            )
+        if member.method == 0:
+            return member.data[:first] if first is not None else self._checked(member, member.data)
+        stream = zlib.decompressobj(-15)
+        try:
+            # One more than there should be, so that a stream which goes on is found out.
+            content = memoryview(stream.decompress(member.data, (member.size if first is None else first) + 1))
+        except zlib.error as error:
+            self.corrupt(f"{member.name}: cannot be inflated: {str(error)[:80]}; download it again")
+        if first is not None:
+            return content[:first]
+        if len(content) != member.size or not stream.eof or stream.unused_data:
+            self.corrupt(f"{member.name}: inflates to another size than the {member.size} bytes that the zip says")
+        return self._checked(member, content)
+
+    def _checked(self, member: Member, content: memoryview) -> memoryview:
+        if zlib.crc32(content) != member.crc:
             self.corrupt(f"{member.name}: its checksum does not match, so its bytes have changed; download it again")
-        return member.data
+        return content
 
     def corrupt(self, message: str) -> NoReturn:
         """Raise CheckpointError, naming the file."""
@@ -117,7 +147,7 @@ class Zip:
         entry = self._unpack(_CENTRAL, at, b"PK\1\2", "directory entry")
         _, _, flags, method, _, _, crc, packed, size, n_name, n_extra, n_comment, disk, _, _, offset = entry
         after = at + _CENTRAL.size + n_name + n_extra
-        if n_comment or disk or after > end or flags & ~0x0808:
+        if n_comment or disk or after > end or flags & ~(0x080E if method else 0x0808):
             self.corrupt("a member of the zip is encrypted, has a comment, or lies on another disk")
         encoded = bytes(self.data[at + _CENTRAL.size : at + _CENTRAL.size + n_name])
         size, packed, offset = self._zip64(self.data[after - n_extra : after], size, packed, offset)
@@ -127,13 +157,14 @@ class Zip:
         name = self._name(encoded)
         if bytes(self.data[offset + _LOCAL.size :][:local_name]) != encoded or (local_flags, local_method) != (flags, method):
             self.corrupt(f"{name}: the zip's directory and the member's own header disagree")
-        told = (local_crc, local_packed, local_size)
+        # NumPy has its sizes in the zip64 field here, whatever they are.
+        told = (local_crc, *self._zip64(self.data[begin - local_extra : begin], local_size, local_packed)[::-1])
         later = flags & 8 and told == (0, 0, 0)  # PyTorch tells them in a descriptor behind the bytes
-        if not later and told != (crc, min(packed, _SATURATED), min(size, _SATURATED)):
+        if not later and told != (crc, packed, size):
             self.corrupt(f"{name}: the zip's directory and the member's own header disagree on size or checksum")
         if begin + packed > len(self.data) or (method == 0 and packed != size):
             self.corrupt(f"{name}: {packed} bytes do not fit into the file")
-        self.members[name] = Member(name, method != 0, crc, self.data[begin : begin + packed])
+        self.members[name] = Member(name, method, crc, size, self.data[begin : begin + packed])
         return after, _Region(offset, begin + packed, bool(flags & 8), crc, packed, size)
 
     def _zip64(self, extra: memoryview, *fields: int) -> list[int]:
@@ -160,9 +191,8 @@ class Zip:
             name = encoded.decode("utf-8")
         except UnicodeDecodeError:
             self.corrupt(f"the zip has a member whose name is not UTF-8: {encoded[:60]!r}")
-        parts = name.split("/")
-        if len(parts) < 2 or "\\" in name or not name.isprintable() or any(part in ("", ".", "..") for part in parts):
-            self.corrupt(f"the zip has a member with a name that torch.save never gives: {name[:60]!r}")
+        if not is_plain(name):
+            self.corrupt(f"the zip has a member with a name that no checkpoint's has: {name[:60]!r}")
         if name in self.members:
             self.corrupt(f"{name} is in the zip twice")
         return name
@@ -187,11 +217,21 @@ class Zip:
         self.corrupt("a member of the zip lacks its descriptor, or the descriptor disagrees with the directory")
 
 
+def is_plain(name: str) -> bool:
+    """Whether a member's name is one that every system unpacks where it says: a relative path of printable letters."""
+    steps = name.split("/")
+    return name.isprintable() and "\\" not in name and not any(step in ("", ".", "..") for step in steps)
+
+
+def _joined(root: str, name: str) -> str:
+    return f"{root}/{name}" if root else name
+
+
 class ZipWriter:
     """Writes members as torch.save lays them out: stored, each one's bytes at a multiple of 64, one date for all.
 
     Use `add` for each member and `close` once. There is no `.format_version`, which would let PyTorch compute where the
-    bytes lie from its own habits instead of reading it.
+    bytes lie from its own habits instead of reading it. Members lie in the folder `root`, where it has a name.
     """
 
     def __init__(self, file: BinaryIO, root: str = "archive") -> None:
@@ -199,9 +239,11 @@ class ZipWriter:
         self.position = 0
         self.directory: list[bytes] = []
 
-    def add(self, name: str, data: memoryview | bytes) -> None:
-        """Append one member."""
-        encoded, size, crc, offset = f"{self.root}/{name}".encode(), len(data), zlib.crc32(data), self.position
+    def add(self, name: str, *parts: memoryview | bytes) -> None:
+        """Append one member, whose bytes are the parts one after another."""
+        encoded, size, crc, offset = _joined(self.root, name).encode(), sum(map(len, parts)), 0, self.position
+        for part in parts:
+            crc = zlib.crc32(part, crc)
         extra = struct.pack("<2H2Q", 1, 16, size, size) if size >= _SATURATED else b""
         padding = -(offset + _LOCAL.size + len(encoded) + len(extra) + 4) % _ALIGNMENT
         extra += b"FB" + struct.pack("<H", padding) + b"Z" * padding
@@ -209,7 +251,8 @@ class ZipWriter:
         version = 45 if size >= _SATURATED or offset >= _SATURATED else 20
         common = (0x0800, 0, *_DATE, crc, short, short, len(encoded))
         self._write(_LOCAL.pack(b"PK\3\4", version, *common, len(extra)) + encoded + extra)
-        self._write(data)
+        for part in parts:
+            self._write(part)
         long = [size, size] if size >= _SATURATED else []
         long += [offset] if offset >= _SATURATED else []
         extra = struct.pack(f"<2H{len(long)}Q", 1, 8 * len(long), *long) if long else b""

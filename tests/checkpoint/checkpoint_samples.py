@@ -15,6 +15,7 @@ FORMATS = {
     "paddle": "acon_paddle.files",
     "jax": "acon_jax.files",
     "safetensors": "acon_core.checkpoint.safetensors_file",
+    "npz": "acon_core.checkpoint.npz_file",
 }
 _COMMON = ("float32", "float16", "int32", "int16", "int8", "uint8", "bool")
 _WIDE = ("float64", "int64", "bfloat16", "complex64")
@@ -26,6 +27,7 @@ DTYPES = {
     "paddle": (*_COMMON, *_WIDE, "complex128"),
     "jax": (*_COMMON, *_WIDE, *_LATE, *_FNUZ, "complex128"),
     "safetensors": (*_COMMON, *_WIDE, *_LATE),
+    "npz": (*_COMMON, "float64", "int64", "complex64", "complex128", "uint16", "uint32", "uint64"),
 }
 
 

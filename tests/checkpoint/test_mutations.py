@@ -37,11 +37,11 @@ def test_changed_bytes_are_read_or_refused(tmp_path: Path, name: str, edits: lis
     audited.clear()
     began = time.perf_counter()
     try:
-        found = module(name).read(tmp_path / "a")
+        size = sum(array.nbytes for array in module(name).read(tmp_path / "a").tensors.values())
     except CheckpointError as error:
         assert str(tmp_path / "a") in str(error)  # noqa: PT017  (being read is as good an outcome)
     else:
-        assert sum(array.nbytes for array in found.tensors.values()) < 1000
+        assert size < 1000
     assert time.perf_counter() - began < 5
     assert audited == []
 

@@ -1,0 +1,321 @@
+"""Archives of NumPy's: what NumPy writes is read, what is written NumPy reads, and what contradicts itself is refused."""
+
+from __future__ import annotations
+
+import io
+import struct
+import time
+import zipfile
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+
+import ml_dtypes
+import numpy as np
+import pytest
+from checkpoint_samples import assert_same, bits, module, state
+
+from acon_core.checkpoint.file import Limits, map_file
+from acon_core.checkpoint.zip_archive import Zip, ZipWriter
+from acon_core.errors import CheckpointError
+
+WEIGHT = np.arange(1, 7, dtype=np.float32).reshape(2, 3)
+DESCR = "{'descr': '<f4', 'fortran_order': False, 'shape': (2, 3), }"
+
+
+def npy(text: str | bytes = DESCR, data: bytes = WEIGHT.tobytes(), version: int = 1, length: int | None = None) -> bytes:
+    encoded = text.encode() if isinstance(text, str) else text
+    size = struct.pack("<H" if version == 1 else "<I", len(encoded) if length is None else length)
+    return b"\x93NUMPY" + bytes([version, 0]) + size + encoded + data
+
+
+def archive(members: dict[str, bytes], method: int = zipfile.ZIP_STORED) -> bytes:
+    target = io.BytesIO()
+    with zipfile.ZipFile(target, "w", method) as opened:
+        for name, content in members.items():
+            opened.writestr(name, content)
+    return target.getvalue()
+
+
+def loaded(path: Path, content: bytes, limits: Limits | None = None) -> dict[str, np.ndarray]:
+    path.write_bytes(content)
+    return dict(module("npz").read(path, *([limits] if limits else [])).tensors)
+
+
+def refused(path: Path, content: bytes, kind: str = "corrupt", limits: Limits | None = None) -> str:
+    with pytest.raises(CheckpointError, match=str(path)) as caught:
+        loaded(path, content, limits)
+    assert caught.value.kind == kind, caught.value
+    assert "\n" not in str(caught.value)
+    assert len(str(caught.value)) < 600
+    return str(caught.value)
+
+
+@pytest.mark.parametrize("save", [np.savez, np.savez_compressed])
+def test_what_numpy_saves_is_read(tmp_path: Path, save: Callable[..., None]) -> None:
+    # A name with a letter above ASCII, one in a folder, and every layout that an array can come in.
+    expected = {key: array for key, array in state("npz").items() if not key.startswith("layout.unaligned")}
+    expected["folder/größe.weight"] = bits("float64", (3, 5), 9)
+    save(tmp_path / "a.npz", **expected)
+    assert module("npz").sniff(tmp_path / "a.npz")
+    assert_same(module("npz").read(tmp_path / "a.npz").tensors, expected)
+    assert np.load(tmp_path / "a.npz")["layout.fortran"].flags.f_contiguous
+
+
+def test_what_numpy_saves_into_a_pipe_is_read(tmp_path: Path) -> None:
+    class Pipe(io.BytesIO):
+        def seekable(self) -> bool:
+            return False
+
+        def tell(self) -> int:
+            raise io.UnsupportedOperation
+
+        def seek(self, *args: int) -> int:
+            raise io.UnsupportedOperation
+
+    for save in (np.savez, np.savez_compressed):
+        target = Pipe()
+        save(target, w=WEIGHT, v=WEIGHT.T)
+        assert_same(loaded(tmp_path / "a", target.getvalue()), {"w": WEIGHT, "v": WEIGHT.T})
+
+
+@pytest.mark.parametrize("version", [(1, 0), (2, 0), (3, 0)])
+def test_every_version_of_the_header_is_read(tmp_path: Path, version: tuple[int, int]) -> None:
+    target = io.BytesIO()
+    np.lib.format.write_array(target, WEIGHT.T.astype(">f4"), version)
+    assert_same(loaded(tmp_path / "a", archive({"w.npy": target.getvalue()})), {"w": WEIGHT.T})
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        DESCR,
+        DESCR + " " * 200 + "\n",
+        "{'descr': '<f4', 'fortran_order': False, 'shape': (2L, 3L), }",
+        "{'descr': '<f4', 'fortran_order': False, 'shape': (2,3)}",
+        '{"shape": (2, 3,), "descr": "<f4", "fortran_order": False}',
+    ],
+)
+def test_headers_of_other_writers_are_read(tmp_path: Path, text: str) -> None:
+    assert_same(loaded(tmp_path / "a", archive({"w.npy": npy(text)})), {"w": WEIGHT})
+
+
+def test_numpy_loads_what_is_written(tmp_path: Path) -> None:
+    expected = state("npz")
+    module("npz").write(tmp_path / "a", expected, {"network": "x", "ключ": "鍵"})
+    with np.load(tmp_path / "a", allow_pickle=False) as opened:
+        assert opened.files == ["acon_metadata.json", *expected]
+        assert_same({key: opened[key] for key in expected}, expected)
+        assert opened["acon_metadata.json"] == b'{"network":"x","\\u043a\\u043b\\u044e\\u0447":"\\u9375"}'
+    assert module("npz").read(tmp_path / "a").metadata == {"network": "x", "ключ": "鍵"}
+    assert_same(module("npz").read(tmp_path / "a").tensors, expected)
+    with zipfile.ZipFile(tmp_path / "a") as opened:
+        assert opened.testzip() is None
+
+
+def test_arrays_lie_at_multiples_of_64_and_are_not_copied(tmp_path: Path) -> None:
+    expected = {f"w{'x' * size}": bits("float64", (size, 3), size) for size in (1, 5, 50)}
+    module("npz").write(tmp_path / "a", expected)
+    content = (tmp_path / "a").read_bytes()
+    assert [content.index(array.tobytes()) % 64 for array in expected.values()] == [0, 0, 0]
+    tensors = module("npz").read(tmp_path / "a").tensors
+    assert not any(array.flags.owndata for array in tensors.values())
+    first, again = tensors["wx"], tensors["wx"]
+    assert first.ctypes.data == again.ctypes.data
+
+
+BAD_ARRAYS = {
+    "no magic": b"NUMPY" + npy()[5:],
+    "empty": b"",
+    "cut in the magic": npy()[:9],
+    "cut in the header": npy()[:40],
+    "version 0": b"\x93NUMPY\0" + npy()[7:],
+    "version 4": npy(version=4),
+    "minor version": b"\x93NUMPY\1\1" + npy()[8:],
+    "header longer than the file": npy(length=9_000),
+    "not text": npy(b"{'descr': '\xff'}", version=3),
+    "no dict": npy("[1]"),
+    "two dicts": npy(DESCR + DESCR),
+    "a call": npy("{'descr': str('<f4'), 'fortran_order': False, 'shape': (2, 3)}"),
+    "an expression": npy("{'descr': '<f4', 'fortran_order': False, 'shape': (2, 1+2)}"),
+    "a power": npy("{'descr': '<f4', 'fortran_order': False, 'shape': (9**99,)}"),
+    "deep": npy("{" * 4000 + "}" * 4000),
+    "key missing": npy("{'descr': '<f4', 'shape': (2, 3)}"),
+    "key twice": npy("{'descr': '<f4', 'fortran_order': False, 'shape': (2, 3), 'shape': (2, 3)}"),
+    "key more": npy("{'descr': '<f4', 'fortran_order': False, 'shape': (2, 3), 'more': (1,)}"),
+    "value of another": npy("{'descr': True, 'fortran_order': '<f4', 'shape': (2, 3)}"),
+    "number as order": npy("{'descr': '<f4', 'fortran_order': 0, 'shape': (2, 3)}"),
+    "number as shape": npy("{'descr': '<f4', 'fortran_order': False, 'shape': (6)}"),
+    "list as shape": npy("{'descr': '<f4', 'fortran_order': False, 'shape': [2, 3]}"),
+    "hole in the shape": npy("{'descr': '<f4', 'fortran_order': False, 'shape': (2,, 3)}"),
+    "comma as shape": npy("{'descr': '<f4', 'fortran_order': False, 'shape': (,)}", WEIGHT.tobytes()[:4]),
+    "negative shape": npy("{'descr': '<f4', 'fortran_order': False, 'shape': (-2, -3)}"),
+    "float shape": npy("{'descr': '<f4', 'fortran_order': False, 'shape': (2., 3)}"),
+    "bool shape": npy("{'descr': '<f4', 'fortran_order': False, 'shape': (True, 6)}"),
+    "digits of other scripts": npy("{'descr': '<f4', 'fortran_order': False, 'shape': (٢, 3)}", version=3),
+    "many digits": npy("{'descr': '<f4', 'fortran_order': False, 'shape': (" + "9" * 5000 + ",)}"),
+    "huge shape": npy("{'descr': '<f4', 'fortran_order': False, 'shape': (4611686018427387904,)}"),
+    "wrapping shape": npy("{'descr': '<f4', 'fortran_order': False, 'shape': (4294967296, 4294967296)}", b""),
+    "empty and huge": npy("{'descr': '<f4', 'fortran_order': False, 'shape': (0, 2305843009213693952)}", b""),
+    "many dimensions": npy("{'descr': '<f4', 'fortran_order': False, 'shape': (2, 3" + ", 1" * 31 + ")}"),
+    "bytes missing": npy(data=WEIGHT.tobytes()[:-1]),
+    "bytes behind": npy(data=WEIGHT.tobytes() + b"\0"),
+    "second array behind": npy() + npy(),
+    "bool of 2": npy("{'descr': '|b1', 'fortran_order': False, 'shape': (3,)}", b"\0\1\2"),
+}
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])
+@pytest.mark.parametrize("case", BAD_ARRAYS)
+def test_a_bad_array_is_corrupt(tmp_path: Path, case: str, method: int) -> None:
+    began = time.perf_counter()
+    message = refused(tmp_path / "a", archive({"v.npy": npy(), "w.npy": BAD_ARRAYS[case]}, method))
+    assert message.startswith(f"{tmp_path / 'a'}: w: ")
+    assert time.perf_counter() - began < 5
+
+
+@pytest.mark.parametrize("descr", ["|V2", "<V2", "<M8[s]", "<m8[ns]", "<U3", "|S4", "<f16", "<f1", "float32", "", "<i3", "f4"])
+def test_a_dtype_that_is_no_number_is_refused_by_name(tmp_path: Path, descr: str) -> None:
+    message = refused(tmp_path / "a", archive({"w.npy": npy(DESCR.replace("<f4", descr))}), "unsupported")
+    assert f"w: dtype {descr!r}" in message
+    assert ("bfloat16" in message) == ("V" in descr)
+
+
+def test_what_numpy_itself_saves_of_other_kinds_is_refused(tmp_path: Path) -> None:
+    for array, kind, word in (
+        (np.array([None, {}], object), "unsafe", "pickle"),
+        (np.zeros(3, "f4,i4"), "unsupported", "structured"),
+        (np.zeros(3, "M8[s]"), "unsupported", "M8"),
+        (np.zeros(3, ml_dtypes.bfloat16), "unsupported", "bfloat16"),
+    ):
+        target = io.BytesIO()
+        np.savez(target, w=array)
+        assert word in refused(tmp_path / "a", target.getvalue(), kind)
+
+
+@pytest.mark.filterwarnings("ignore:Duplicate name")
+@pytest.mark.parametrize(
+    "name", ["../w.npy", "/w.npy", "a/../w.npy", "a\\w.npy", "w\0.npy", "a//w.npy", "./w.npy", "w\n.npy", "d/", "v.npy"]
+)
+def test_a_member_twice_or_of_a_bad_name_is_refused(tmp_path: Path, name: str) -> None:
+    target = io.BytesIO(archive({"v.npy": npy()}))
+    with zipfile.ZipFile(target, "a") as opened:
+        info = zipfile.ZipInfo("placeholder")
+        info.filename = name  # the constructor would cut a NUL off
+        opened.writestr(info, npy())
+    message = refused(tmp_path / "a", target.getvalue())
+    assert ("twice" if name == "v.npy" else "with a name that no checkpoint's has") in message
+
+
+def test_what_is_not_an_array_is_told_and_left(tmp_path: Path) -> None:
+    (tmp_path / "a").write_bytes(archive({"w.npy": npy(), "README": b"hello"}))
+    found = module("npz").read(tmp_path / "a")
+    assert_same(found.tensors, {"w": WEIGHT})
+    assert found.notes == ["ignored what is not an array: 'README'"]
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_other_compressions_are_refused(tmp_path: Path, method: int) -> None:
+    assert f"method {method}" in refused(tmp_path / "a", archive({"w.npy": npy()}, method), "unsupported")
+
+
+def deflated(content: bytes, size: int, crc: int | None = None, stream: bytes | None = None, extra: bytes = b"") -> bytes:
+    """An archive of one deflated member whose directory says `size`, whatever its stream holds."""
+    packer = zlib.compressobj(9, zlib.DEFLATED, -15)
+    packed = (packer.compress(content) + packer.flush() if stream is None else stream) + extra
+    name = b"w.npy"
+    common = struct.pack("<3H2H3L", 20, 0, 8, 0, 0x21, zlib.crc32(content) if crc is None else crc, len(packed), size)
+    local = b"PK\3\4" + common + struct.pack("<2H", len(name), 0) + name + packed
+    central = b"PK\1\2" + struct.pack("<H", 20) + common + struct.pack("<5H2L", len(name), 0, 0, 0, 0, 0, 0) + name
+    return local + central + b"PK\5\6" + struct.pack("<4H2LH", 0, 0, 1, 1, len(central), len(local), 0)
+
+
+def test_an_inflated_member_is_what_the_directory_says(tmp_path: Path) -> None:
+    whole = npy()
+    assert_same(loaded(tmp_path / "a", deflated(whole, len(whole))), {"w": WEIGHT})
+    packer = zlib.compressobj(9, zlib.DEFLATED, -15)
+    unfinished = packer.compress(whole) + packer.flush(zlib.Z_SYNC_FLUSH)
+    for content in (
+        deflated(whole + b"more", len(whole), zlib.crc32(whole)),
+        deflated(whole[:-4], len(whole), zlib.crc32(whole)),
+        deflated(whole, len(whole), zlib.crc32(whole) ^ 1),
+        deflated(whole, len(whole), extra=b"hidden"),
+        deflated(whole, len(whole), stream=unfinished),
+        deflated(whole, len(whole), stream=b"\xff" * 40),
+        deflated(whole, len(whole), stream=b""),
+    ):
+        refused(tmp_path / "a", content)
+
+
+def test_a_bomb_is_refused_in_little_memory(tmp_path: Path) -> None:
+    import tracemalloc
+
+    zeros = npy("{'descr': '|u1', 'fortran_order': False, 'shape': (100000000,), }", bytes(100_000_000))
+    honest, lying = deflated(zeros, len(zeros)), deflated(zeros, len(npy()), zlib.crc32(npy()))
+    del zeros
+    tracemalloc.start()
+    assert "fill the memory" in refused(tmp_path / "a", honest)
+    refused(tmp_path / "a", lying)
+    assert tracemalloc.get_traced_memory()[1] < 2_000_000
+    tracemalloc.stop()
+
+
+@pytest.mark.parametrize("save", [np.savez, np.savez_compressed])
+def test_a_changed_byte_is_found_when_the_array_is_asked_for(tmp_path: Path, save: Callable[..., None]) -> None:
+    save(tmp_path / "good", w=bits("float32", (50, 3)), v=WEIGHT)
+    content = bytearray((tmp_path / "good.npz").read_bytes())
+    content[300] ^= 4
+    (tmp_path / "a").write_bytes(content)
+    found = module("npz").read(tmp_path / "a").tensors
+    assert_same({"v": found["v"]}, {"v": WEIGHT})
+    with pytest.raises(CheckpointError, match=str(tmp_path / "a")) as caught:
+        found["w"]
+    assert caught.value.kind == "corrupt"
+    assert "w.npy" in str(caught.value)
+
+
+def test_the_zip_of_numpy_must_agree_with_itself(tmp_path: Path) -> None:
+    np.savez(tmp_path / "good", w=WEIGHT)
+    content = (tmp_path / "good.npz").read_bytes()
+    assert_same(loaded(tmp_path / "a", content), {"w": WEIGHT})
+    extra = 30 + len("w.npy") + 4  # NumPy's sizes stand in the zip64 field of the member's own header
+    central, end = content.index(b"PK\1\2"), len(content) - 22
+    for at in (6, 8, 14, 26, 28, 31, extra, extra + 8, *(central + at for at in (8, 10, 16, 20, 24, 42)), end + 8, end + 12):
+        changed = bytearray(content)
+        changed[at] ^= 1
+        refused(tmp_path / "a", bytes(changed))
+    for changed in (content + b"x", content[:central] + b"hidden" + content[central:], content[:-2] + b"\1\0x"):
+        refused(tmp_path / "a", changed)
+    refused(tmp_path / "a", b"x" + content, "unsupported")
+
+
+def test_a_file_cut_anywhere_is_refused(tmp_path: Path) -> None:
+    module("npz").write(tmp_path / "good", {"w": WEIGHT, "v": WEIGHT}, {"a": "b"})
+    content = (tmp_path / "good").read_bytes()
+    for end in range(2, len(content), 5):
+        refused(tmp_path / "a", content[:end])
+
+
+def test_metadata_that_is_none_is_corrupt(tmp_path: Path) -> None:
+    assert "metadata" in refused(tmp_path / "a", archive({"acon_metadata.json": b'{"a":1}', "w.npy": npy()}))
+    good = archive({"acon_metadata.json": b'{"a":"b"}', "w.npy": npy()}, zipfile.ZIP_DEFLATED)
+    loaded(tmp_path / "a", good)
+    refused(tmp_path / "a", good, "unsupported", Limits(header_bytes=8))
+
+
+def test_limits_hold(tmp_path: Path) -> None:
+    content = archive({"w.npy": npy(), "v.npy": npy()})
+    for limits in (Limits(members=1), Limits(file_bytes=10), Limits(ndim=1), Limits(expansion=0, expansion_floor=90)):
+        with pytest.raises(CheckpointError):
+            loaded(tmp_path / "a", content, limits)
+
+
+def test_a_writer_without_a_folder_puts_members_at_the_top(tmp_path: Path) -> None:
+    with (tmp_path / "a").open("wb") as file:
+        writer = ZipWriter(file, root="")
+        writer.add("x", b"ab", memoryview(b"cd"))
+        writer.close()
+    zipped = Zip(map_file(tmp_path / "a"), tmp_path / "a", rooted=False)
+    assert {name: bytes(zipped.unpacked(member)) for name, member in zipped.members.items()} == {"x": b"abcd"}
+    with pytest.raises(CheckpointError, match="one folder"):
+        Zip(map_file(tmp_path / "a"), tmp_path / "a")
