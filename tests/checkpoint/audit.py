@@ -1,0 +1,132 @@
+"""Reads files as an attacker's: under an audit hook, with little memory, against the clock.
+
+`python audit.py LIST`: LIST is JSON, rows of a format's name, a path, and the folder or file that its reader may open. For
+each row one line of JSON says how it ended, in seconds of CPU and megabytes of memory, and what the reader did that no
+reader needs. A reader that hangs ends the process.
+"""
+
+from __future__ import annotations
+
+import faulthandler
+import json
+import os
+import resource
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+
+from acon_core.checkpoint.formats import Format, formats
+from acon_core.errors import CheckpointError
+
+MEMORY = 1 << 30  # beyond what the interpreter has when the first file is read
+HANG = 120  # seconds; far above what a loaded machine needs
+# What Python does to map a file and to read its name. All else is told, but for opening the reader's own file.
+HARMLESS = {"mmap.__new__", "builtins.id", "object.__getattr__", "object.__setattr__", "sys._getframe", "array.__new__"}
+OPENING = {"open", "os.listdir", "os.scandir"}
+
+
+class Watch:
+    """Collects what is done between `begin` and `end`. There is one a process, since a hook stays until the end."""
+
+    def __init__(self) -> None:
+        self.allowed: str | None = None
+        self.events: list[str] = []
+        sys.addaudithook(self._hook)
+
+    def begin(self, allowed: Path) -> None:
+        self.events = []
+        self.allowed = os.path.realpath(allowed)
+
+    def end(self) -> list[str]:
+        self.allowed = None
+        return self.events
+
+    def _hook(self, event: str, args: tuple[Any, ...]) -> None:
+        if self.allowed is None or event in HARMLESS:
+            return
+        if event in OPENING and isinstance(args[0], str):
+            found = os.path.realpath(args[0])
+            if found == self.allowed or found.startswith(self.allowed + os.sep):
+                return
+        self.events.append(f"{event} {args!r}"[:200])
+
+
+def warm(known: dict[str, Format]) -> None:
+    """Have every reader read a good file, so that what Python imports by itself for the first one is imported."""
+    tensors = {"w": np.ones((2, 3), np.float32), "v": np.ones(3, ml_dtypes.bfloat16), "n": np.ones((), np.int32)}
+    "".encode("raw-unicode-escape")
+    for name, format in known.items():
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / f"a{format.files.SUFFIXES[0] if format.files.SUFFIXES else ''}"
+            kept = {key: array for key, array in tensors.items() if name != "megengine" or array.dtype.kind != "V"}
+            try:
+                format.files.write(path, kept, {})
+            except CheckpointError as error:  # those that are only ever read
+                path.write_bytes(str(error).encode())
+            refusal(format, path)
+
+
+def refusal(format: Format, path: Path) -> CheckpointError | None:
+    """Read the file and every tensor in it, one at a time; the error that it is refused with, or None."""
+    try:
+        found = format.files.read(path)
+        for name in found.tensors:
+            found.tensors[name]
+    except CheckpointError as error:
+        return error
+    return None
+
+
+def peak() -> float:
+    """The most memory that the process has had since `forget_peak`, in MB."""
+    status = Path("/proc/self/status")
+    if status.exists():
+        return float(status.read_text().partition("VmHWM:")[2].split()[0]) / 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def forget_peak() -> None:
+    """Count anew from here, where the system can (Linux)."""
+    path = Path("/proc/self/clear_refs")
+    if path.exists():
+        path.write_text("5")
+
+
+def limit_memory() -> None:
+    """No more than MEMORY beyond what is taken now."""
+    statm = Path("/proc/self/statm")
+    taken = int(statm.read_text().split()[0]) * resource.getpagesize() if statm.exists() else 0
+    resource.setrlimit(resource.RLIMIT_AS, (taken + MEMORY, resource.RLIM_INFINITY))
+
+
+def main() -> None:
+    """Read every file of the list."""
+    known = formats()
+    rows = json.loads(Path(sys.argv[1]).read_text())
+    warm(known)
+    watch = Watch()
+    limit_memory()
+    for name, path, allowed in rows:
+        faulthandler.dump_traceback_later(HANG, exit=True)
+        forget_peak()
+        memory, began = peak(), time.process_time()
+        told = {"path": path, "kind": None, "message": None}
+        watch.begin(Path(allowed))
+        try:
+            error = refusal(known[name], Path(path))
+            told |= {"kind": error and error.kind, "message": error and str(error)}
+        except BaseException as error:
+            told |= {"kind": type(error).__name__, "message": repr(error)}
+        told["events"] = watch.end()  # type: ignore[assignment]
+        told |= {"seconds": time.process_time() - began, "megabytes": peak() - memory}  # type: ignore[dict-item]
+        print(json.dumps(told), flush=True)
+    faulthandler.cancel_dump_traceback_later()
+
+
+if __name__ == "__main__":
+    main()
