@@ -11,7 +11,7 @@ from typing import Protocol
 from numpy.typing import NDArray
 
 from acon_core import backends
-from acon_core.checkpoint import npz_file, safetensors_file
+from acon_core.checkpoint import npz_file, safetensors_file, sharded
 from acon_core.checkpoint.dialects import Dialect
 from acon_core.checkpoint.file import File
 from acon_core.errors import AconError, CheckpointError
@@ -52,7 +52,7 @@ class _CanonicalLayout(Layout):
 
 
 _CANONICAL = _CanonicalLayout(SAFETENSORS)
-_CORE: dict[str, Files] = {SAFETENSORS: safetensors_file, "npz": npz_file}
+_CORE: dict[str, Files] = {SAFETENSORS: safetensors_file, "safetensors_sharded": sharded, "npz": npz_file}
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import struct
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -77,7 +77,7 @@ def read(path: Path, limits: Limits = LIMITS) -> File:
         end = stop
     if end != len(body):
         _corrupt(path, f"the tensors take {end} bytes and the file holds {len(body)}")
-    tensors = {key: _tensor(path, key, header[key], body[begin:stop]) for key, (begin, stop) in spans.items()}
+    tensors = {key: _tensor(path, key, header[key], body[begin:stop], limits) for key, (begin, stop) in spans.items()}
     return File(Tensors(tensors), metadata)
 
 
@@ -87,9 +87,20 @@ def write(path: Path, tensors: Mapping[str, np.ndarray], metadata: Mapping[str, 
     The header lists the names in the given order; the bytes are ordered by size of dtype, so that each tensor is aligned.
     Equal arguments give equal bytes. Raises CheckpointError for a dtype that the format does not have.
     """
+    check(tensors, path)
+    with atomic_write(path) as file:
+        put(file.write, tensors, metadata or {})
+
+
+def check(tensors: Mapping[str, np.ndarray], path: Path) -> None:
+    """Raise CheckpointError for a name or a dtype that the format does not have."""
     check_writable(tensors, path, _NAMES, "safetensors")
     if "__metadata__" in tensors:
         raise CheckpointError("unsupported", f"{path}: __metadata__: the format keeps this name for itself; rename it")
+
+
+def put(out: Callable[[bytes | memoryview], object], tensors: Mapping[str, np.ndarray], metadata: Mapping[str, str]) -> None:
+    """Give `out` the bytes of a file one piece after another; one tensor is in memory at a time."""
     lazies = described(tensors)
     by_size = sorted(lazies, key=lambda key: -lazies[key].dtype.itemsize)
     spans: dict[str, list[int]] = {}
@@ -102,10 +113,9 @@ def write(path: Path, tensors: Mapping[str, np.ndarray], metadata: Mapping[str, 
         header[key] = {"dtype": _NAMES[tensor.dtype.name], "shape": list(tensor.shape), "data_offsets": spans[key]}
     encoded = json.dumps(header, ensure_ascii=False, separators=(",", ":")).encode("utf-8")
     encoded += b" " * (-len(encoded) % 8)
-    with atomic_write(path) as file:
-        file.write(struct.pack("<Q", len(encoded)) + encoded)
-        for key in by_size:
-            file.write(raw(tensors[key]))
+    out(struct.pack("<Q", len(encoded)) + encoded)
+    for key in by_size:
+        out(raw(lazies[key].load()))
 
 
 def _corrupt(path: Path, message: str) -> NoReturn:
@@ -125,8 +135,8 @@ def _span(path: Path, key: str, entry: object) -> tuple[int, int]:
     return span[0], span[1]
 
 
-def _tensor(path: Path, key: str, entry: dict[str, Any], data: memoryview) -> Lazy:
+def _tensor(path: Path, key: str, entry: dict[str, Any], data: memoryview, limits: Limits) -> Lazy:
     try:
-        return lazily(view(data, DTYPES[entry["dtype"]], entry["shape"]))
+        return lazily(view(data, DTYPES[entry["dtype"]], entry["shape"], limits=limits))
     except CheckpointError as error:
         raise CheckpointError(error.kind, f"{path}: {shown(key)}: {error}") from None

@@ -11,10 +11,12 @@ import numpy as np
 
 FORMATS = {
     "torch": "acon_torch.files",
+    "torch_legacy": "acon_torch.legacy",
     "megengine": "acon_megengine.files",
     "paddle": "acon_paddle.files",
     "jax": "acon_jax.files",
     "safetensors": "acon_core.checkpoint.safetensors_file",
+    "safetensors_sharded": "acon_core.checkpoint.sharded",
     "npz": "acon_core.checkpoint.npz_file",
 }
 _COMMON = ("float32", "float16", "int32", "int16", "int8", "uint8", "bool")
@@ -23,10 +25,12 @@ _LATE = ("uint16", "uint32", "uint64", "float8_e4m3fn", "float8_e5m2", "float8_e
 _FNUZ = ("float8_e4m3fnuz", "float8_e5m2fnuz")
 DTYPES = {
     "torch": (*_COMMON, *_WIDE, *_LATE, *_FNUZ, "complex128"),
+    "torch_legacy": (*_COMMON, *_WIDE, "complex128"),
     "megengine": (*_COMMON, "uint16"),
     "paddle": (*_COMMON, *_WIDE, "complex128"),
     "jax": (*_COMMON, *_WIDE, *_LATE, *_FNUZ, "complex128"),
     "safetensors": (*_COMMON, *_WIDE, *_LATE),
+    "safetensors_sharded": (*_COMMON, *_WIDE, *_LATE),
     "npz": (*_COMMON, "float64", "int64", "complex64", "complex128", "uint16", "uint32", "uint64"),
 }
 
