@@ -35,6 +35,7 @@ class Limits:
     integer_bytes: int = 32
     header_bytes: int = 25_000_000  # safetensors' JSON, about 250,000 tensors
     members: int = 1_000_000  # of a zip
+    module_names: int = 1 << 24  # characters in the names of a pickled module's tensors, with all that is looked at for them
     ndim: int = 32  # NumPy 1's own limit
     expansion: int = 16  # bytes of tensors for each byte of file, which only overlapping views can bring above 1
     expansion_floor: int = 1 << 26

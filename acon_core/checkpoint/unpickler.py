@@ -25,7 +25,7 @@ class Name:
     name: str
 
     def __str__(self) -> str:
-        return f"{self.module}.{self.name}"
+        return f"{self.module}.{self.name}"[:200]
 
 
 class Opaque:
@@ -231,11 +231,11 @@ class _Machine(PickleBytes):
     def name(self, module: object, name: object) -> None:
         if type(module) is not str or type(name) is not str:
             _unsafe("a global whose name is not text")
-        shown = f"{module}.{name}"[:200]
+        found = Name(module, name)
         if (module, name) not in self.table and not (self.instances and _is_foreign(module, name)):
-            _unsafe(f"the global {shown!r} is none that a file of this format needs")
-        self.globals_seen[shown] = None
-        self.push(Name(module, name))
+            _unsafe(f"the global {str(found)!r} is none that a file of this format needs")
+        self.globals_seen[str(found)] = None
+        self.push(found)
 
     def reduce(self) -> None:
         callee, args = self.last(2)

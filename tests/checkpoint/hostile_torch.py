@@ -113,8 +113,9 @@ LIES: dict[tuple[int, Kind], dict[str, dict[str, Any]]] = {
     },
     (21, "unsafe"): {"a function as storage": {"kind": "torch\nsystem"}},
     (27, "unsupported"): {
-        "conjugate": {"extra": b"}" + text("conj") + b"\x88s"},
-        "negative": {"extra": b"}" + text("neg") + b"\x88s"},
+        "a conjugate bit on reals": {"extra": b"}" + text("conj") + b"\x88s"},
+        "a negative bit on integers": {"kind": "torch\nIntStorage", "extra": b"}" + text("neg") + b"\x88s"},
+        "a bit that is no bool": {"extra": b"}" + text("neg") + b"K\x01s"},
         "unknown metadata": {"extra": b"}" + text("new") + b"Ns"},
         "a number as metadata": {"extra": b"K\x01"},
     },

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import argparse
 from pathlib import Path
 
 import numpy as np
 import pytest
 from checkpoint_samples import assert_same, module, state
 
+from acon_core.errors import CheckpointError
+
 pytestmark = pytest.mark.backend("torch")
 
+KINDS = ["torch", "torch_legacy"]
 VIEWED = {1: "uint8", 2: "int16", 4: "int32", 8: "int64", 16: "complex128"}
 
 
@@ -25,12 +29,12 @@ def as_numpy(tensor):
     return tensor.view(kind).numpy()
 
 
-@pytest.mark.parametrize("mmap", [False, True])
-def test_torch_loads_every_dtype_and_layout(tmp_path: Path, mmap: bool) -> None:
+@pytest.mark.parametrize(("name", "mmap"), [("torch", False), ("torch", True), ("torch_legacy", False)])
+def test_torch_loads_every_dtype_and_layout(tmp_path: Path, name: str, mmap: bool) -> None:
     import torch
 
-    expected = state("torch")
-    module("torch").write(tmp_path / "a.pth", expected)
+    expected = state(name)
+    module(name).write(tmp_path / "a.pth", expected, {"network": "acon/resnet50"})
     loaded = torch.load(tmp_path / "a.pth", weights_only=True, mmap=mmap)
     assert list(loaded) == list(expected)
     for key, array in expected.items():
@@ -39,14 +43,15 @@ def test_torch_loads_every_dtype_and_layout(tmp_path: Path, mmap: bool) -> None:
         assert as_numpy(loaded[key]).tobytes() == array.astype(array.dtype.newbyteorder("=")).tobytes(), key
 
 
-def test_torch_model_takes_the_file(tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", KINDS)
+def test_torch_model_takes_the_file(tmp_path: Path, name: str) -> None:
     import torch
 
     make = lambda: torch.nn.Sequential(torch.nn.Conv2d(2, 3, 1), torch.nn.BatchNorm2d(3))  # noqa: E731
     source, target = make(), make()
     source.train()(torch.randn(2, 2, 4, 4))
-    module("torch").write(tmp_path / "a.pth", {k: v.numpy() for k, v in source.state_dict().items()})
-    target.load_state_dict(torch.load(tmp_path / "a.pth", weights_only=True, mmap=True))
+    module(name).write(tmp_path / "a.pth", {k: v.numpy() for k, v in source.state_dict().items()})
+    target.load_state_dict(torch.load(tmp_path / "a.pth", weights_only=True, mmap=name == "torch"))
     assert target[1].num_batches_tracked.item() == 1
     assert torch.equal(target[1].running_var, source[1].running_var)
 
@@ -69,19 +74,33 @@ def views():
         "uint16": torch.tensor([1, 65535], dtype=torch.uint16),
         "bool": torch.tensor([True, False]),
         "complex": torch.tensor([1 + 2j]),
+        "buffer": torch.nn.Buffer(torch.arange(5.0)),
+        "attribute": with_attribute(torch.nn.Parameter(torch.arange(7.0))),
     }
 
 
-@pytest.mark.parametrize("protocol", [2, 4, 5])
+def with_attribute(tensor):
+    tensor.note = "x"
+    return tensor
+
+
+def save(value: object, path: Path, name: str, protocol: int = 2) -> None:
+    import torch
+
+    torch.save(value, path, _use_new_zipfile_serialization=name == "torch", pickle_protocol=protocol)
+
+
+@pytest.mark.parametrize("name", KINDS)
+@pytest.mark.parametrize("protocol", [2, 3, 4, 5])
 @pytest.mark.parametrize("nested", [False, True])
-def test_views_storages_and_protocols_of_torch_are_read(tmp_path: Path, protocol: int, nested: bool) -> None:
+def test_views_storages_and_protocols_of_torch_are_read(tmp_path: Path, name: str, protocol: int, nested: bool) -> None:
     import torch
 
     tensors = views()
     value = {"epoch": 3, "best_acc1": torch.tensor(70.5), "arch": "x", "state_dict": tensors} if nested else tensors
-    torch.save(value, tmp_path / "a.pth", pickle_protocol=protocol)
-    assert module("torch").sniff(tmp_path / "a.pth")
-    found = module("torch").read(tmp_path / "a.pth")
+    save(value, tmp_path / "a.pth", name, protocol)
+    assert [kind for kind in KINDS if module(kind).sniff(tmp_path / "a.pth")] == [name]
+    found = module(name).read(tmp_path / "a.pth")
     assert list(found.tensors) == list(tensors)
     for key, tensor in tensors.items():
         array = found.tensors[key]
@@ -90,17 +109,20 @@ def test_views_storages_and_protocols_of_torch_are_read(tmp_path: Path, protocol
     assert not nested or "ignored 'epoch', 'best_acc1', 'arch'" in found.notes[0]
 
 
-def test_a_training_checkpoint_with_its_optimizer_is_read(tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", KINDS)
+def test_a_training_checkpoint_with_its_optimizer_is_read(tmp_path: Path, name: str) -> None:
     import torch
 
     net = torch.nn.Sequential(torch.nn.Conv2d(2, 3, 1), torch.nn.BatchNorm2d(3))
     optimizer = torch.optim.Adam(net.parameters())
     net(torch.randn(2, 2, 4, 4)).sum().backward()
     optimizer.step()
+    scheduler = torch.optim.lr_scheduler.MultiStepLR(optimizer, [2, 3])
     extra = {"loss": np.float64(0.5), "device": torch.device("cpu"), "seen": {1, 2}, "size": torch.Size([2, 3])}
+    extra |= {"args": argparse.Namespace(lr=0.1), "scheduler": scheduler.state_dict(), "rng": torch.get_rng_state()}
     value = {"optimizer": optimizer.state_dict(), "model": net.state_dict(), "dtype": torch.float32} | extra
-    torch.save(value, tmp_path / "a.pth")
-    found = module("torch").read(tmp_path / "a.pth")
+    save(value, tmp_path / "a.pth", name)
+    found = module(name).read(tmp_path / "a.pth")
     assert_same(found.tensors, {k: v.numpy() for k, v in net.state_dict().items()})
     assert "'optimizer'" in found.notes[0]
 
@@ -135,29 +157,98 @@ def _rewrite_byteorder(source: Path, target: Path) -> None:
         writer.close()
 
 
-@pytest.mark.parametrize("kind", ["script", "export", "legacy", "module", "conj", "neg", "sparse", "quantised"])
-def test_what_is_not_read_is_refused_by_name(tmp_path: Path, kind: str) -> None:
+@pytest.mark.parametrize("name", KINDS)
+def test_conjugate_and_negative_bits_are_resolved_as_torch_does(tmp_path: Path, name: str) -> None:
     import torch
 
-    from acon_core.errors import CheckpointError
+    def words(kind):  # each in a storage of its own, since one storage has one dtype in a file
+        return torch.tensor([0x7FC00001, -0x3EDCBB, 0x7F800001, 0x3F800000, -1, 0, 1, 1 << 30], dtype=torch.int32).view(kind)
 
-    path, net = tmp_path / "a.pth", torch.nn.Linear(2, 3)
-    conj = torch.tensor([1 + 2j]).conj()
+    def conj():
+        return words(torch.complex64)[1:].conj()
+
+    tensors = {"conj": conj(), "neg": conj().imag, "both": torch._neg_view(conj()), "step": conj()[::2], "plain": conj().real}
+    tensors |= {f"neg {kind}": torch._neg_view(words(kind)) for kind in (torch.float16, torch.float64)}
+    # Without NaNs, of which PyTorch makes others in this dtype.
+    tensors["neg bfloat16"] = torch._neg_view(torch.tensor([1.5, -0.0, float("inf")], dtype=torch.bfloat16))
+    save(tensors, tmp_path / "a.pth", name)
+    found = module(name).read(tmp_path / "a.pth").tensors
+    for key, tensor in tensors.items():
+        expected = tensor.resolve_conj().resolve_neg().contiguous()
+        assert found[key].tobytes() == as_numpy(expected).tobytes(), key
+        assert (tuple(found[key].shape), found[key].flags.writeable) == (tuple(tensor.shape), False)
+
+
+@pytest.mark.parametrize(
+    ("kind", "words"),
+    [
+        ("script", r"a TorchScript archive; in PyTorch: torch\.save\(torch\.jit\.load"),
+        ("export", r"a torch\.export archive; in PyTorch: torch\.save\(torch\.export\.load"),
+        ("sparse", r"a sparse tensor; in PyTorch: save state\[name\]\.to_dense"),
+        ("csr", r"a sparse tensor"),
+        ("quantised", r"QInt8Storage: a quantised tensor; in PyTorch: save state\[name\]\.dequantize"),
+        ("per channel", r"QUInt8Storage: a quantised tensor"),
+        ("nested", r"a nested tensor; in PyTorch"),
+        ("meta", r"meta device, which has no values"),
+        ("complex32", r"dtype torch\.complex32"),
+    ],
+)
+@pytest.mark.filterwarnings("ignore")
+def test_what_is_not_read_is_refused_by_name(tmp_path: Path, kind: str, words: str) -> None:
+    import torch
+
+    path, net, ones = tmp_path / "a.pth", torch.nn.Linear(2, 3), torch.ones(2, 2)
+    values = {
+        "sparse": lambda: ones.to_sparse(),
+        "csr": lambda: ones.to_sparse_csr(),
+        "quantised": lambda: torch.quantize_per_tensor(ones, 1.0, 0, torch.qint8),
+        "per channel": lambda: torch.quantize_per_channel(ones, ones[0], torch.zeros(2), 0, torch.quint8),
+        "nested": lambda: torch.nested.nested_tensor([ones, ones[:1]]),
+        "meta": lambda: torch.empty(2, device="meta"),
+        "complex32": lambda: torch.ones(2, dtype=torch.complex32),
+    }
     if kind == "script":
         torch.jit.save(torch.jit.script(net), path)
+        check_refused("torch", path, words)
     elif kind == "export":
-        path = tmp_path / "a.pt2"
-        torch.export.save(torch.export.export(net, (torch.zeros(1, 2),)), path)
-    elif kind == "legacy":
-        torch.save(net.state_dict(), path, _use_new_zipfile_serialization=False)
+        torch.export.save(torch.export.export(net, (torch.zeros(1, 2),)), tmp_path / "a.pt2")
+        check_refused("torch", tmp_path / "a.pt2", words)
     else:
-        values = {"module": net, "conj": {"a": conj}, "neg": {"a": conj.imag}, "sparse": {"a": torch.eye(2).to_sparse()}}
-        values["quantised"] = {"a": torch.quantize_per_tensor(torch.ones(2), 1.0, 0, torch.qint8)}
-        torch.save(values[kind], path)
-    assert module("torch").sniff(path)
-    words = {"script": "TorchScript", "export": "torch.export", "legacy": "before 1.6", "conj": "conj", "neg": "negative"}
-    with pytest.raises(CheckpointError, match=words.get(kind, "global")):
-        module("torch").read(path)
+        for name in KINDS:
+            save({"a": values[kind]()}, path, name)
+            check_refused(name, path, words)
+
+
+def check_refused(name: str, path: Path, words: str) -> None:
+    assert module(name).sniff(path)
+    with pytest.raises(CheckpointError, match=words) as caught:
+        module(name).read(path)
+    assert caught.value.kind == "unsupported"
+
+
+def test_dtypes_that_torch_cannot_load_from_a_legacy_file_are_read_and_not_written(tmp_path: Path) -> None:
+    import torch
+
+    tensor = torch.tensor([1, 65535], dtype=torch.uint16)
+    save({"a": tensor}, tmp_path / "a.pth", "torch_legacy")
+    with pytest.raises(Exception, match="dtype"):
+        torch.load(tmp_path / "a.pth", weights_only=True)
+    found = module("torch_legacy").read(tmp_path / "a.pth").tensors
+    assert_same(found, {"a": tensor.numpy()})
+    with pytest.raises(CheckpointError, match="cannot hold uint16"):
+        module("torch_legacy").write(tmp_path / "b.pth", found)
+
+
+def test_a_legacy_file_of_a_big_endian_machine_is_read_as_torch_reads_it(tmp_path: Path) -> None:
+    import torch
+
+    save({name: views()[name] for name in ("base", "step", "bfloat16")}, tmp_path / "a.pth", "torch_legacy")
+    content = (tmp_path / "a.pth").read_bytes()
+    assert content.count(b"little_endianq\x02\x88") == 1
+    (tmp_path / "a.pth").write_bytes(content.replace(b"little_endianq\x02\x88", b"little_endianq\x02\x89"))
+    found = module("torch_legacy").read(tmp_path / "a.pth").tensors
+    for name, tensor in torch.load(tmp_path / "a.pth", weights_only=True).items():
+        assert found[name].tobytes() == as_numpy(tensor).tobytes(), name
 
 
 def test_safetensors_files_are_loaded_by_the_library(tmp_path: Path) -> None:
