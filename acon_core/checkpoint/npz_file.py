@@ -218,6 +218,6 @@ def _shape(entries: Mapping[str, Mapping[str, str | None]]) -> tuple[int, ...]:
         del sizes[-1]
     elif len(sizes) == 1:
         raise CheckpointError("corrupt", f"shape ({sizes[0][:80]}) is a number, expected a tuple of them")
-    if not all(re.fullmatch(r"[0-9]{1,19}L?", size, re.ASCII) for size in sizes):
+    if not all(re.fullmatch(r"[0-9]{1,19}L?", size) for size in sizes):
         raise CheckpointError("corrupt", f"shape ({', '.join(sizes)[:80]}) is not a tuple of whole numbers")
     return tuple(int(size.rstrip("L")) for size in sizes)

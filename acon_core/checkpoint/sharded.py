@@ -99,7 +99,6 @@ def write(
                 if not shard.exists():
                     made.append(shard)
                 draft.replace(shard)
-                made.remove(draft)
                 places |= dict.fromkeys(keys, shard.name)
             told = {_TOTAL: sum(tensor.nbytes for tensor in lazies.values()), **entries}
             file.write(json.dumps({"metadata": told, "weight_map": places}, indent=2).encode() + b"\n")
