@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.resources import files
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Literal
 
 import ml_dtypes
@@ -102,22 +103,8 @@ class Case:
 
     def state(self, node: spec.Node) -> dict[str, NDArray]:
         """The state that the case starts from: nothing at its initial value, nothing zero, exact in float32."""
-        return {
-            spec.join(path, name): self._values(part, name, param, Stream("state", self.name, spec.join(path, name)))
-            for path, part in spec.walk(node)
-            for name, param in part.params.items()
-        }
-
-    def _values(self, node: spec.Node, name: str, param: spec.Param, random: Stream) -> NDArray:
-        if param.kind == "derived":
-            return param.init.draw(param.shape, random).astype(np.int64 if param.integer else np.float32)
-        if param.integer:
-            return np.full(param.shape, 3, np.int64)
-        if len(param.shape) > 1 and name == "weight":
-            bound = math.sqrt(3.0 / math.prod(param.shape[1:]))
-            return self._exact(random.uniform(param.shape, -bound, bound))
-        low, high = self.ranges.get(name) or RANGES.get((type(node), name)) or RANGES.get((None, name), (-0.5, 0.5))
-        return self._exact(random.uniform(param.shape, low, high))
+        made = asymmetric_state(node, self.name, self.ranges)
+        return {path: array if array.dtype == np.int64 else self._exact(array) for path, array in made.items()}
 
 
 RANGES: dict[tuple[type[spec.Node] | None, str], tuple[float, float]] = {
@@ -135,6 +122,32 @@ RANGES: dict[tuple[type[spec.Node] | None, str], tuple[float, float]] = {
     (None, "p2"): (-0.5, 0.25),
     (None, "beta"): (-1.0, 3.0),
 }
+
+
+def asymmetric_state(
+    node: spec.Node, key: str, ranges: Mapping[str, Sequence[float]] = MappingProxyType({})
+) -> dict[str, NDArray]:
+    """A state with nothing at its initial value, nothing zero and no two values alike, so that whatever is mislaid shows.
+
+    `key`: what it is drawn by. `ranges`: of parameters by name, where not the usual ones.
+    """
+
+    def values(node: spec.Node, name: str, param: spec.Param, random: Stream) -> NDArray:
+        if param.kind == "derived":
+            return param.init.draw(param.shape, random).astype(np.int64 if param.integer else np.float32)
+        if param.integer:
+            return np.full(param.shape, 3, np.int64)
+        if len(param.shape) > 1 and name == "weight":
+            bound = math.sqrt(3.0 / math.prod(param.shape[1:]))
+            return random.uniform(param.shape, -bound, bound)
+        low, high = ranges.get(name) or RANGES.get((type(node), name)) or RANGES.get((None, name), (-0.5, 0.5))
+        return random.uniform(param.shape, low, high)
+
+    return {
+        spec.join(path, name): values(part, name, param, Stream("state", key, spec.join(path, name)))
+        for path, part in spec.walk(node)
+        for name, param in part.params.items()
+    }
 
 
 def node_from_json(data: Mapping[str, Any]) -> spec.Node:

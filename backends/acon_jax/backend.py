@@ -84,7 +84,7 @@ class JaxModel:
     def load_file(self, path: Path) -> None:
         with precision(self.dtype):
             tree = nnx.to_pure_dict(nnx.state(self.native))
-            nnx.update(self.native, serialization.from_bytes(tree, path.read_bytes()))
+            nnx.update(self.native, jax.tree.map(on_device, serialization.from_bytes(tree, path.read_bytes())))
 
     def state(self) -> dict[str, NDArray]:
         return dict(layout.to_canonical(self.node, _arrays(nnx.state(self.native)))[0])

@@ -1,0 +1,86 @@
+"""What one framework makes of a checkpoint: `python -m acon_core.answers BACKEND FOLDER`, in an environment that has it.
+
+The folder holds `request.json` and `x.npy`, and gets `answers.safetensors`.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from acon_core.checkpoint import Checkpoint, read_network, safetensors_file
+from acon_core.errors import AconError
+from acon_core.networks import Network
+from acon_core.running import model_of
+from acon_core.spec import Graph, Node, deterministic, join, named_params
+
+OUTPUT, TRAINED, STATISTIC, LAYER = "output", "trained", "statistic/", "layer/"
+
+
+def weighted_layers(node: Node, path: str = "") -> Iterator[str]:
+    """The values that come out of every layer with parameters of its own, by their paths; what is inside of one is its own."""
+    if not isinstance(node, Graph):
+        return
+    for step in node.steps:
+        child = node.children[step.child]
+        if isinstance(child, Graph):
+            yield from weighted_layers(child, join(path, step.child))
+        elif named_params(child):
+            yield from (join(path, output) for output in step.outputs)
+
+
+def answers(checkpoint: Checkpoint, probe: Checkpoint, backend: str, x: NDArray) -> dict[str, NDArray]:
+    """A backend's outputs in evaluation and in one training step, the running statistics after it, and every layer's output
+    with the weights of `probe`. Nothing is random: dropout and stochastic depth are at rate 0."""
+    network = checkpoint.network
+    model, dtype = model_of(checkpoint, backend)
+    found = {OUTPUT: model(x.astype(dtype)).y}
+    graph = deterministic(network.graph)
+    assert isinstance(graph, Graph)  # whatever is done to a graph gives one
+    model, dtype = model_of(replace(checkpoint, network=replace(network, graph=graph)), backend)
+    found[TRAINED] = model(x.astype(dtype), train=True).y
+    state = model.state()
+    found |= {STATISTIC + path: state[path] for path, param in named_params(graph).items() if param.kind == "statistic"}
+    model, dtype = model_of(probe, backend)
+    taps = list(weighted_layers(network.graph))
+    layers = model(x.astype(dtype), taps=taps).taps
+    return found | {LAYER + tap: layers[tap] for tap in taps}
+
+
+def request(
+    folder: Path, files: Mapping[str, Path], network: Network, act: str | None, dialect: str | None, x: NDArray
+) -> None:
+    """Write what `main` reads: the two files, and what their tensors do not tell."""
+    asked = {
+        **{name: str(path) for name, path in files.items()},
+        **{"network": network.name, "act": act, "dialect": dialect, "options": dict(network.options)},
+    }
+    (folder / "request.json").write_text(json.dumps(asked), encoding="utf-8")
+    np.save(folder / "x.npy", x)
+
+
+def main(backend: str, folder: Path) -> None:
+    """Answer the request in `folder`. An error is one line and status 2."""
+    sys.path.insert(0, str(Path.cwd()))  # where a function of the user's own lies
+    asked = json.loads((folder / "request.json").read_text(encoding="utf-8"))
+    options = {name: tuple(value) if isinstance(value, list) else value for name, value in asked["options"].items()}
+    try:
+        checkpoint, probe = (
+            read_network(asked[which], asked["network"], asked["act"], asked["dialect"], **options)
+            for which in ("file", "probe")
+        )
+        found = answers(checkpoint, probe, backend, np.load(folder / "x.npy"))
+    except AconError as error:
+        print(" ".join(str(error).split()), file=sys.stderr)
+        sys.exit(2)
+    safetensors_file.write(folder / "answers.safetensors", found)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], Path(sys.argv[2]))
