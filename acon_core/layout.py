@@ -59,15 +59,15 @@ class Layout:
         """What a node's child is called here: as in the spec, everywhere but in a dialect."""
         return name
 
-    def _places(self, node: Node, path: str = "", native: str = "") -> Iterator[tuple[str, str, Node]]:
+    def places(self, node: Node, path: str = "", native: str = "") -> Iterator[tuple[str, str, Node]]:
         """The node and all below it as (canonical path, native path, node), as `walk` has them."""
         yield path, native, node
         for name, child in node.children.items():
-            yield from self._places(child, join(path, name), join(native, self.child(node, name)))
+            yield from self.places(child, join(path, name), join(native, self.child(node, name)))
 
     def table(self, node: Node) -> Iterator[tuple[str, Param, str | None, Slot | None]]:
         """Every parameter as (canonical path, Param, native path, Slot), in the published order."""
-        for path, native, part in self._places(node):
+        for path, native, part in self.places(node):
             slots = self.slots(part) if part.params else {}
             for name, param in part.params.items():
                 if name not in slots:

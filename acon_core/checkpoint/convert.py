@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from acon_core.checkpoint.dialects import Dialect, dialect_named
+from acon_core.checkpoint.dialects import PREFIXES, Dialect, dialect_named
 from acon_core.checkpoint.file import File, raw
 from acon_core.checkpoint.formats import Format, format_for, format_named, sniff
 from acon_core.checkpoint.recognise import recognise
@@ -27,7 +27,6 @@ from acon_core.spec import ChannelwiseActivation, Graph, Node, activation_name, 
 from acon_core.tensors import Tensors, described
 
 FLOATS = ("float16", "bfloat16", "float32", "float64")
-PREFIX = "module."
 # What a file says of its network costs no more than this to try: pixels of an image's side, or blocks of a stage.
 LARGEST = 4096
 
@@ -73,11 +72,14 @@ def read_file(path: str | os.PathLike[str]) -> tuple[Format, File]:
 
 
 def strip_prefix(file: File) -> File:
-    """The tensors without the `module.` that DataParallel puts before every name."""
-    if not file.tensors or not all(name.startswith(PREFIX) for name in file.tensors):
-        return file
-    tensors = {name.removeprefix(PREFIX): tensor for name, tensor in file.tensors.lazies.items()}
-    return replace(file, tensors=Tensors(tensors), notes=[*file.notes, f"{PREFIX!r} (DataParallel) was taken off every name"])
+    """The tensors without what DataParallel and torch.compile put before every name, each once, whichever came first."""
+    for _ in PREFIXES:
+        for prefix, wrapper in PREFIXES.items():
+            if file.tensors and all(name.startswith(prefix) for name in file.tensors):
+                tensors = {name.removeprefix(prefix): tensor for name, tensor in file.tensors.lazies.items()}
+                note = f"{prefix!r} ({wrapper}) was taken off every name"
+                file = replace(file, tensors=Tensors(tensors), notes=[*file.notes, note])
+    return file
 
 
 def read_network(
@@ -120,9 +122,12 @@ def as_checkpoint(
         network, act = stated, act or file.metadata.get("activation")
         options = {**stated_options(file.metadata.get("options", "{}")), **options}
     shapes = {name: tensor.shape for name, tensor in file.tensors.lazies.items()}
-    found = recognise(format, shapes, network, act, options)
+    asked = format.dialect
+    format, found = recognise(format, shapes, network, act, options)
     state, made = format.layout.to_canonical(found.graph, file.tensors)
     notes, table = list(file.notes), named_params(found.graph)
+    if format.dialect is not asked and format.dialect is not None:
+        notes.append(f"the names are those of {format.dialect.about}: dialect {format.dialect.name}, which no other fits")
     counters = [name for name in made if table[name].kind == "counter"]
     if counters:
         notes.append(f"{len(counters)} counters that {format.name} does not keep were set to 0 (first: {counters[0]})")
@@ -238,6 +243,8 @@ def convert(
         raise AconError(f"{target}: is the file that is read; give another target")
     step("reading")
     checkpoint = change(read_network(source, network, act, dialect, **options))
+    if format.dialect is not None:
+        format.dialect.check(checkpoint.network.name)
     step("writing")
     native = format.layout.to_native(checkpoint.network.graph, checkpoint.state)
     with staging(target) as draft:

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import cache
 from typing import Any, NoReturn
 
 import numpy as np
 
-from acon_core.checkpoint.dialects import heard
+from acon_core.checkpoint.dialects import DIALECTS, choice, heard
 from acon_core.checkpoint.formats import Format
 from acon_core.errors import AconError, CheckpointError, SpecError
-from acon_core.networks import NETWORKS, Network, create
+from acon_core.networks import NETWORKS, Network, create, has_choice
 from acon_core.spec.activation_base import bind
 from acon_core.spec.activations import ACTIVATIONS, activation_name, parse_activation
 from acon_core.spec.node import Node
@@ -21,6 +22,7 @@ from acon_core.spec.param import Shape
 CANDIDATES = (
     *(name for name in ACTIVATIONS if name != "meta_acon"),
     *(f"meta_acon(reduction={r}, norm={norm})" for norm in ("batch", "none", "layer") for r in (4, 8, 16, 32)),
+    "meta_acon(norm=none, generator=first)",
     "acon_c(shared=true)",
     "meta_acon(level=pixel)",
     "meta_acon(level=layer)",
@@ -40,51 +42,86 @@ Options = Mapping[str, Any]
 _plain = cache(create)
 
 
-def recognise(format: Format, shapes: Shapes, network: str | None, act: str | None, options: Options) -> Network:
-    """The one network whose tensors in this format have exactly these names and shapes.
+def recognise(format: Format, shapes: Shapes, network: str | None, act: str | None, options: Options) -> tuple[Format, Network]:
+    """The one network whose tensors in this format have exactly these names and shapes, and the format in its dialect.
 
     `network`, `act`: narrow the search; the number of classes is read off the head. `options`: of the network, which without
-    a name is the one that is recognised without them. Raises CheckpointError when none fits (with the nearest one and where
-    it differs), or several do (with the option that decides between them), and SpecError for an option that does not exist.
+    a name is the one that is recognised without them. Where no network fits under the names that the format says, and it says
+    no dialect, the one dialect under whose names some fits is taken. Raises CheckpointError when none fits (with the nearest
+    network and where it differs), or under several dialects, AconError when several networks do (with the option that decides
+    between them), and SpecError for an option that does not exist.
     """
     named = sorted({"name", "act", "num_classes"} & set(options))
     if named:
         raise SpecError(f"{named[0]} is no option of a network in a file: its classes are read off the head; leave it out")
     if options and network is None:
-        network = recognise(format, shapes, None, act, {}).name
-    if network is not None and ":" in network:
-        own = create(network, act, **options)
-        return own if _fits(format, shapes, own) else _refuse(format, shapes, [own])
+        network = recognise(format, shapes, None, act, {})[1].name
     if network is not None:
+        if format.dialect is not None:
+            format.dialect.check(network)
         create(network, act, **options)  # what does not exist, or cannot have this activation, says so itself
     elif act is not None:
         parse_activation(act)
-    names = [network] if network else list(NETWORKS)
-    groups = [[act]] if act else _alike(format, shapes)
+    found = _fitting(format, shapes, network, act, options)
+    if not found and format.dialect is None:
+        spoken = {
+            name: fitting
+            for name, dialect in DIALECTS.items()
+            if (fitting := _fitting(replace(format, dialect=dialect), shapes, network, act, options))
+        }
+        if len(spoken) > 1:
+            raise CheckpointError("unsupported", heard(shapes) or choice(DIALECTS[name] for name in spoken))
+        for name in spoken:
+            format, found = replace(format, dialect=DIALECTS[name]), spoken[name]
+    if not found:
+        _refuse(format, shapes, network, act, options)
+    if len(found) > 1:
+        raise AconError(
+            f"{len(found)} networks have exactly these names and shapes, and the tensors cannot tell which: {_choices(found)}"
+        )
+    return format, found[0]
+
+
+def _fitting(format: Format, shapes: Shapes, network: str | None, act: str | None, options: Options) -> list[Network]:
+    """Every network that has exactly these names and shapes in this format and its dialect."""
+    if network is not None and ":" in network:
+        own = create(network, act, **options)
+        return [own] if _fits(format, shapes, own) else []
+    names = _names(format, network, act)
+    groups: list[list[str | None]] = [[act]] if act else [*_alike(format, shapes)]
+    fitting = []
     # A file has whatever its network has besides the activations: one spec a network tells, before all of theirs are tried.
-    likely = [name for name in names if _has(format, shapes, name, options)]
-    fitting: dict[tuple[str, Node | None], Network] = {}
-    for name in likely:
-        for group in groups:
+    for name in (name for name in names if _has(format, shapes, name, options)):
+        for group in groups if has_choice(name) else [[None]]:
             one = _made(format, shapes, name, group[:1], options)
             if one and _fits(format, shapes, one[0]):
-                fitting |= {(each.name, each.activation): each for each in _made(format, shapes, name, group, options)}
-    if not fitting:
-        nearest = likely[0] if likely else _nearest(format, shapes, names, options)
-        _refuse(format, shapes, _made(format, shapes, nearest, [act] if act else CANDIDATES, options))
-    if len(fitting) > 1:
-        option = "--act" if len({name for name, _ in fitting}) == 1 else "--network"
-        raise AconError(
-            f"{len(fitting)} networks have exactly these names and shapes, and the tensors cannot tell which: "
-            f"{'; '.join(describe(each) for each in fitting.values())}; pass {option}"
-        )
-    return next(iter(fitting.values()))
+                fitting += _made(format, shapes, name, group, options)
+    return fitting
 
 
-def _alike(format: Format, shapes: Shapes) -> list[list[str]]:
+def _names(format: Format, network: str | None, act: str | None) -> list[str]:
+    """The networks of the registry that may be a file in this format's dialect: with an activation, those that take one."""
+    dialect = format.dialect
+    names = [network] if network else [name for name in NETWORKS if act is None or has_choice(name)]
+    return [name for name in names if dialect is None or dialect.spoken_in(name)]
+
+
+def _choices(fitting: Sequence[Network]) -> str:
+    """The networks that fit, the activations of each in a row, and the options that decide: the end of an error."""
+    acts: dict[str, list[str]] = {}
+    for each in fitting:
+        acts.setdefault(each.name, []).extend([activation_name(each.activation)] if each.activation else [])
+    told = [f"{name} with {' or '.join(acts[name])}" if acts[name] else f"{name} as published" for name in acts]
+    if len(told) == 1:
+        return f"{told[0]}; pass --act"
+    more = ", and --act where there is a choice" if any(len(each) > 1 for each in acts.values()) else ""
+    return f"{'; '.join(told)}; pass --network{more}"
+
+
+def _alike(format: Format, shapes: Shapes) -> list[list[str | None]]:
     """The candidates whose tensors' names occur, those that have the same tensors together: one of them tells of all."""
     endings = {name.split(".", count)[-1] for name in shapes for count in range(name.count(".") + 1)}
-    groups: dict[tuple[tuple[str, Shape], ...], list[str]] = {}
+    groups: dict[tuple[tuple[str, Shape], ...], list[str | None]] = {}
     for act in CANDIDATES:
         tensors = tuple(format.layout.each_shape(bind(parse_activation(act), WIDTH)))
         if all(name in endings for name, _ in tensors):
@@ -92,7 +129,7 @@ def _alike(format: Format, shapes: Shapes) -> list[list[str]]:
     return list(groups.values())
 
 
-def _published(name: str, act: str, options: Options) -> Network | None:
+def _published(name: str, act: str | None, options: Options) -> Network | None:
     """The network with that activation, None where it cannot have it: a value without space has no neighbours to look at."""
     try:
         return create(name, act, **options) if options else _plain(name, act)
@@ -100,8 +137,9 @@ def _published(name: str, act: str, options: Options) -> Network | None:
         return None
 
 
-def _made(format: Format, shapes: Shapes, name: str, acts: Sequence[str], options: Options) -> list[Network]:
-    """The network with each of these activations that it can have, and as many classes as the head in the file has."""
+def _made(format: Format, shapes: Shapes, name: str, acts: Sequence[str | None], options: Options) -> list[Network]:
+    """The network with each of these activations that it can have, None what it was published with, and as many classes as the
+    head in the file has."""
     made = []
     for act in acts:
         published = _published(name, act, options)
@@ -112,7 +150,7 @@ def _made(format: Format, shapes: Shapes, name: str, acts: Sequence[str], option
 
 
 def _bare(name: str, options: Options) -> Network:
-    bare = _published(name, "identity", options)
+    bare = _published(name, "identity" if has_choice(name) else None, options)
     assert bare is not None  # there is no place that cannot do nothing
     return bare
 
@@ -120,8 +158,9 @@ def _bare(name: str, options: Options) -> Network:
 def _has(format: Format, shapes: Shapes, name: str, options: Options) -> bool:
     """Whether the tensors that a network has with every activation are there, in their shapes, whatever its classes."""
     bare = _bare(name, options)
+    head = f"{_head(format, bare)[0]}."
     return all(
-        native in shapes and (native.startswith(f"{bare.head}.") or shapes[native] == shape)
+        native in shapes and (native.startswith(head) or shapes[native] == shape)
         for native, shape in format.layout.each_shape(bare.graph)
     )
 
@@ -141,31 +180,43 @@ def _fits(format: Format, shapes: Shapes, network: Network) -> bool:
     return count == len(shapes)
 
 
+def _head(format: Format, network: Network) -> tuple[str | None, Node]:
+    """What the layer whose outputs are the classes is called in the format, and that layer."""
+    places = {path: (native, node) for path, native, node in format.layout.places(network.graph)}
+    return places.get(network.head, (None, network.graph)) if network.head is not None else (None, network.graph)
+
+
 def _classes(format: Format, shapes: Shapes, network: Network) -> int | None:
     """The number of classes that the head's weight in the file stands for, None where there is no such weight."""
-    if network.head is None:
+    path, head = _head(format, network)
+    if path is None:
         return None
-    head: Node = network.graph
-    for name in network.head.split("."):
-        head = head.children[name]
     slot = format.layout.slots(head)["weight"]
-    native = shapes.get(f"{network.head}.{slot.name}", ()) if slot else ()
+    native = shapes.get(f"{path}.{slot.name}", ()) if slot else ()
     if slot is None or len(native) != len(head.params["weight"].shape):
         return None
     return max(int(slot.to_canonical(np.broadcast_to(np.int8(0), native)).shape[0]), 1)
 
 
-def _refuse(format: Format, shapes: Shapes, candidates: Sequence[Network]) -> NoReturn:
-    """Raise the CheckpointError that says what to do, or which candidate is nearest and how it differs."""
+def _refuse(format: Format, shapes: Shapes, network: str | None, act: str | None, options: Options) -> NoReturn:
+    """Raise the CheckpointError that says what to do, or which network is nearest and how it differs."""
     advice = heard(shapes) if format.dialect is None else None
     if advice:
         raise CheckpointError("unsupported", advice)
+    if network is not None and ":" in network:
+        candidates = [create(network, act, **options)]
+    else:
+        names = _names(format, network, act)
+        likely = [name for name in names if _has(format, shapes, name, options)]
+        nearest = likely[0] if likely else _nearest(format, shapes, names, options)
+        acts: list[str | None] = [act] if act or not has_choice(nearest) else [*CANDIDATES]
+        candidates = _made(format, shapes, nearest, acts, options)
     differences = [difference(shapes, format.layout.native_shapes(each.graph)) for each in candidates]
-    nearest = min(range(len(candidates)), key=lambda index: len(differences[index]))
+    best = min(range(len(candidates)), key=lambda index: len(differences[index]))
     raise CheckpointError(
         "unsupported",
-        f"no network fits these {len(shapes)} tensors; nearest is {describe(candidates[nearest])}: "
-        f"{differences[nearest][0]} ({len(differences[nearest])} differences); name another with --network and --act",
+        f"no network fits these {len(shapes)} tensors; nearest is {describe(candidates[best])}: "
+        f"{differences[best][0]} ({len(differences[best])} differences); name another with --network and --act",
     )
 
 

@@ -13,11 +13,14 @@ from acon_core.errors import SpecError
 from acon_core.networks.dcn import dcn
 from acon_core.networks.mobilenet_v3 import mobilenet_v3
 from acon_core.networks.network import InputContract, Network
+from acon_core.networks.paddleclas import paddleclas_resnet
 from acon_core.networks.repact_shufflenet_v2 import repact_shufflenet_v2
 from acon_core.networks.resnet import resnet
 from acon_core.networks.shufflenet_v2 import shufflenet_v2
 from acon_core.networks.swin import swin_tiny
 from acon_core.networks.tfnet import tfnet
+from acon_core.networks.timm import timm_swin_tiny, timm_vit_base
+from acon_core.networks.torchvision import torchvision_mobilenet_v3, torchvision_resnet, torchvision_shufflenet_v2
 from acon_core.networks.vit import vit_base
 from acon_core.spec.graph import Graph
 from acon_core.spec.node import Node
@@ -43,7 +46,27 @@ NETWORKS: dict[str, Callable[..., Network]] = {
     "repact/mobilenet_v3_large": partial(mobilenet_v3, "large"),
     "repact/swin_tiny_patch4_window7_224": swin_tiny,
     "repact/vit_base_patch16_224": vit_base,
+    "torchvision/resnet18": partial(torchvision_resnet, 18),
+    "torchvision/resnet34": partial(torchvision_resnet, 34),
+    "torchvision/resnet50": partial(torchvision_resnet, 50),
+    "torchvision/resnet101": partial(torchvision_resnet, 101),
+    "torchvision/resnet152": partial(torchvision_resnet, 152),
+    "torchvision/shufflenet_v2_x0_5": partial(torchvision_shufflenet_v2, 0.5),
+    "torchvision/shufflenet_v2_x1_0": partial(torchvision_shufflenet_v2, 1.0),
+    "torchvision/shufflenet_v2_x1_5": partial(torchvision_shufflenet_v2, 1.5),
+    "torchvision/shufflenet_v2_x2_0": partial(torchvision_shufflenet_v2, 2.0),
+    "torchvision/mobilenet_v3_small": partial(torchvision_mobilenet_v3, "small"),
+    "torchvision/mobilenet_v3_large": partial(torchvision_mobilenet_v3, "large"),
+    "timm/swin_tiny_patch4_window7_224": timm_swin_tiny,
+    "timm/vit_base_patch16_224": timm_vit_base,
+    "paddleclas/resnet18": partial(paddleclas_resnet, 18),
+    "paddleclas/resnet34": partial(paddleclas_resnet, 34),
 }
+
+
+def has_choice(name: str) -> bool:
+    """Whether a network of the registry takes an activation; those that are there for others' weights have their own alone."""
+    return "act" in inspect.signature(NETWORKS[name]).parameters
 
 
 def create(
@@ -72,6 +95,10 @@ def _made(name: str, act: Node | str | None, num_classes: int | None, options: M
     unknown = [option for option in options if option not in known]
     if unknown:
         raise SpecError(f"network {name!r}: {unknown[0]!r} is not an option; options: {', '.join(known)}")
+    if act is not None and not has_choice(name):
+        raise SpecError(
+            f"network {name!r}: has its published activations alone; leave out act, and replace them with replace_activations"
+        )
     published = {"act": act, "num_classes": num_classes}
     try:
         made = make(**{option: value for option, value in published.items() if value is not None}, **options)
@@ -104,11 +131,18 @@ __all__ = [
     "Network",
     "create",
     "dcn",
+    "has_choice",
     "mobilenet_v3",
+    "paddleclas_resnet",
     "repact_shufflenet_v2",
     "resnet",
     "shufflenet_v2",
     "swin_tiny",
     "tfnet",
+    "timm_swin_tiny",
+    "timm_vit_base",
+    "torchvision_mobilenet_v3",
+    "torchvision_resnet",
+    "torchvision_shufflenet_v2",
     "vit_base",
 ]

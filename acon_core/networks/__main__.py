@@ -8,7 +8,8 @@ from acon_core.networks import NETWORKS, create
 from acon_core.spec.transforms import Counts, count
 
 # By the network's name, the longest beginning that fits: the activations that its paper compares.
-ACTIVATIONS = {
+ACTIVATIONS: dict[str, tuple[str | None, ...]] = {
+    "": (None,),
     "acon/": ("relu", "acon_c", "meta_acon"),
     "acon/tfnet": ("acon_frelu",),
     "repact/": ("relu", "repact", "repact(variant=3)"),
@@ -59,8 +60,9 @@ def lines() -> Iterator[str]:
         for act in ACTIVATIONS[max((start for start in ACTIVATIONS if name.startswith(start)), key=len)]:
             network = create(name, act)
             counts = count(network.graph, network.input_shape)
-            printed = verdict(counts, *PRINTED[name, act]) if (name, act) in PRINTED else ""
-            yield f"| {name} | {act} | {' | '.join(f'{value:,}' for value in counts.labelled().values())} | {printed} |"
+            printed = verdict(counts, *PRINTED[name, act]) if act and (name, act) in PRINTED else ""
+            found = " | ".join(f"{value:,}" for value in counts.labelled().values())
+            yield f"| {name} | {act or 'as published'} | {found} | {printed} |"
 
 
 if __name__ == "__main__":

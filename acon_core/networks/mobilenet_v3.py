@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 from acon_core.errors import SpecError
@@ -70,23 +71,30 @@ def mobilenet_v3(size: str = "small", act: Node | str = RepAct(), num_classes: i
     if size not in BLOCKS:
         raise SpecError(f"mobilenet_v3: expected a size in {', '.join(BLOCKS)}, found {size!r}")
     act = chosen("mobilenet_v3", act, num_classes)
-    layers: list[Node] = [convolution(3, STEM, 3, act, stride=2)]
+    made = mobilenet(
+        "repact", size, [act] * (len(BLOCKS[size]) + 2), num_classes, f"Howard et al. 2019 (MobileNetV3), {SOURCE}"
+    )
+    return replace(made, activation=act)
+
+
+def mobilenet(family: str, size: str, acts: Sequence[Node], num_classes: int, source: str) -> Network:
+    """The network of a family that has it, with the activation of the stem, of each block and of the last convolution."""
+    layers: list[Node] = [convolution(3, STEM, 3, acts[0], stride=2)]
     ends, channels = [0], STEM
-    for kernel, expanded, outputs, squeezed, stride in BLOCKS[size]:
+    for act, (kernel, expanded, outputs, squeezed, stride) in zip(acts[1:-1], BLOCKS[size], strict=True):
         # A stage ends before the next block that halves the image.
         ends[-1:] = [ends[-1], len(layers)] if stride == 2 else [len(layers)]
         layers.append(block(channels, expanded, outputs, kernel, stride, squeezed, act))
         channels = outputs
     last, hidden = 6 * channels, HIDDEN[size]
     network = sequential(
-        features=sequential(*layers, convolution(channels, last, 1, act)),
+        features=sequential(*layers, convolution(channels, last, 1, acts[-1])),
         avgpool=GlobalAvgPool(),
         flatten=Flatten(),
         classifier=sequential(Linear(last, hidden), HardSwish(), Dropout(0.2), Linear(hidden, num_classes)),
     )
     return Network(
-        name=f"repact/mobilenet_v3_{size}",
-        activation=act,
+        name=f"{family}/mobilenet_v3_{size}",
         num_classes=num_classes,
         graph=replace(network, init_rules=INIT_RULES),
         stages={
@@ -95,7 +103,7 @@ def mobilenet_v3(size: str = "small", act: Node | str = RepAct(), num_classes: i
         },
         head="classifier.3",
         input=INPUT,
-        source=f"Howard et al. 2019 (MobileNetV3), {SOURCE}",
+        source=source,
     )
 
 

@@ -35,15 +35,21 @@ def chosen(network: str, act: Node | str, num_classes: int, **defaults: Any) -> 
 
     Raises SpecError for one that does not exist, or for no classes.
     """
+    counted(network, num_classes)
+    return parse_activation(act, **defaults) if isinstance(act, str) else act
+
+
+def counted(network: str, num_classes: int) -> None:
+    """Raise SpecError for no classes."""
     if num_classes < 1:
         raise SpecError(f"{network}: expected at least one class, found {num_classes}")
-    return parse_activation(act, **defaults) if isinstance(act, str) else act
 
 
 @dataclass(frozen=True, eq=False)
 class Network:
     """A graph with what the registry knows of it; a user's own network needs the first two alone.
 
+    `activation`: the one that was chosen; None where there is no choice, since a network has its published ones alone.
     `stages`: names of features to the taps that are those features. `head`: the path of the layer whose outputs are the
     classes. `input`: what a trained one expects; where that was never said, `size` is the height and width in pixels that it
     was published with. `source`: the paper and the code that it follows. `options`: those that `create` was given.

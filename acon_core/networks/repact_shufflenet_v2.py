@@ -25,7 +25,14 @@ from acon_core.spec.repact import RepAct
 
 REPEATS = (4, 8, 4)
 STEM = 24
-CHANNELS = {0.5: (48, 96, 192, 1024), 1.0: (116, 232, 464, 1024)}
+CHANNELS = {
+    0.5: (48, 96, 192, 1024),
+    1.0: (116, 232, 464, 1024),
+    1.5: (176, 352, 704, 1024),
+    2.0: (244, 488, 976, 2048),
+}
+# Torchvision has all; the RepAct code these.
+PUBLISHED = (0.5, 1.0)
 
 
 def repact_shufflenet_v2(
@@ -37,9 +44,14 @@ def repact_shufflenet_v2(
     the layers themselves. (N, 3, H, W) -> (N, num_classes). Raises SpecError for another width.
     Source: Ma et al. 2018; RepAct's shufflenetV2.py.
     """
-    if width not in CHANNELS:
-        raise SpecError(f"repact_shufflenet_v2: expected a width in {sorted(CHANNELS)}, found {width}")
+    if width not in PUBLISHED:
+        raise SpecError(f"repact_shufflenet_v2: expected a width in {list(PUBLISHED)}, found {width}")
     act = chosen("repact_shufflenet_v2", act, num_classes)
+    return shufflenet("repact", width, act, num_classes, repeats, f"Ma et al. 2018 (ShuffleNetV2), {SOURCE}")
+
+
+def shufflenet(family: str, width: float, act: Node, num_classes: int, repeats: Sequence[int], source: str) -> Network:
+    """The network of a family that has it: a width of `CHANNELS`, the activation, the classes, the blocks a stage."""
     *widths, last = CHANNELS[width]
     stages: dict[str, Node] = {}
     channels = STEM
@@ -48,7 +60,7 @@ def repact_shufflenet_v2(
         stages[f"stage{index + 2}"] = sequential(first, *(block(outputs, act) for _ in range(count - 1)))
         channels = outputs
     return Network(
-        name=f"repact/shufflenet_v2_x{width:.1f}".replace(".", "_"),
+        name=f"{family}/shufflenet_v2_x{width:.1f}".replace(".", "_"),
         activation=act,
         num_classes=num_classes,
         graph=sequential(
@@ -63,7 +75,7 @@ def repact_shufflenet_v2(
         stages={"stem": "maxpool", **{name: name for name in stages}, "conv_last": "conv5"},
         head="fc",
         input=INPUT,
-        source=f"Ma et al. 2018 (ShuffleNetV2), {SOURCE}",
+        source=source,
     )
 
 

@@ -31,15 +31,21 @@ def resnet(
     act: Node | str = AconC(),
     num_classes: int = 1000,
     replace_stride_with_dilation: Sequence[bool] = (False, False, False),
+    bias: bool = True,
+    stride_on: int = 1,
+    project_first: bool = False,
 ) -> Network:
-    """ResNet of `depth` 18, 34, 50, 101 or 152, for input of any size. Every convolution has a bias.
+    """ResNet of `depth` 18, 34, 50, 101 or 152, for input of any size.
 
     `act`: an activation spec, or its name. A bottleneck (50 and deeper) has it after its 3x3 convolution alone; the stem, the
-    first 1x1 convolution and the sum keep ReLU. A basic block (18, 34) has it in both of its places. The stride is on a
-    bottleneck's first 1x1 convolution, as in the first paper: not torchvision's graph, whose stride is on the 3x3 one.
+    first 1x1 convolution and the sum keep ReLU. A basic block (18, 34) has it in both of its places.
+    `bias`: whether convolutions have one. `stride_on`: which convolution of a bottleneck has the stride, 1, the first 1x1 as in
+    the first paper, or 3, the 3x3. `project_first`: whether the very first block has a convolution and a norm on its identity,
+    also where that fits as it is (18, 34). Published with the ACON code are the defaults; torchvision's graph has no biases and
+    stride_on=3, PaddleClas's project_first too.
     `replace_stride_with_dilation`: for stages 2, 3 and 4, whether they dilate their 3x3 convolutions and keep the size, where
     the first block of a dilated stage still has the dilation before it. Bottlenecks alone; the state is the same.
-    (N, 3, H, W) -> (N, num_classes). Raises SpecError for another depth, or dilated basic blocks.
+    (N, 3, H, W) -> (N, num_classes). Raises SpecError for another depth or `stride_on`, or dilated basic blocks.
     Source: He et al. 2016; nmaac/acon ResNet_ACON and ResNet_MetaACON, which name no 18 and 34 though they have the block.
     """
     if depth not in REPEATS:
@@ -49,6 +55,8 @@ def resnet(
             "resnet: expected three values in replace_stride_with_dilation, for stages 2, 3 and 4, "
             f"found {tuple(replace_stride_with_dilation)}"
         )
+    if stride_on not in (1, 3):
+        raise SpecError(f"resnet: expected stride_on 1 or 3, the size of the convolution that has it, found {stride_on}")
     if depth in BASIC and any(replace_stride_with_dilation):
         raise SpecError(f"resnet: basic blocks cannot be dilated, and depth {depth} has no others; take 50, 101 or 152")
     act = chosen("resnet", act, num_classes)
@@ -63,13 +71,17 @@ def resnet(
         for place in range(count):
             first = place == 0
             start, step, spread = (channels, stride, before) if first else (outputs, 1, dilation)
+            projected = start != outputs or step != 1 or (project_first and first and index == 0)
+            identity = downsample(start, outputs, step, bias) if projected else {}
             blocks.append(
-                basic_block(start, width, step, act) if depth in BASIC else bottleneck(start, width, step, spread, act)
+                basic_block(start, width, step, act, identity, bias)
+                if depth in BASIC
+                else bottleneck(start, width, step, spread, act, identity, bias, stride_on)
             )
         stages[f"layer{index + 1}"] = sequential(*blocks)
         channels = outputs
     network = sequential(
-        conv1=Conv2d(3, STEM, 7, 2, 3),
+        conv1=Conv2d(3, STEM, 7, 2, 3, bias=bias),
         bn1=BatchNorm(STEM),
         relu=ReLU(),
         maxpool=MaxPool2d(3, 2, 1),
@@ -90,16 +102,29 @@ def resnet(
     )
 
 
-def bottleneck(inputs: int, width: int, stride: int, dilation: int, act: Node) -> Graph:
-    """1x1 with the stride, 3x3 with the dilation and `act`, 1x1; plus identity. (N, inputs, H, W) -> (N, 4 width, H', W')."""
+def bottleneck(
+    inputs: int,
+    width: int,
+    stride: int,
+    dilation: int,
+    act: Node,
+    identity: Mapping[str, Node],
+    bias: bool,
+    stride_on: int,
+) -> Graph:
+    """1x1, 3x3 with the dilation and `act`, 1x1, the stride on one of them; plus identity.
+
+    (N, inputs, H, W) -> (N, 4 width, H', W').
+    """
     outputs = width * EXPANSION
+    first, second = (stride, 1) if stride_on == 1 else (1, stride)
     children: dict[str, Node] = {
-        "conv1": Conv2d(inputs, width, 1, stride),
+        "conv1": Conv2d(inputs, width, 1, first, bias=bias),
         "bn1": BatchNorm(width),
-        "conv2": Conv2d(width, width, 3, 1, dilation, dilation),
+        "conv2": Conv2d(width, width, 3, second, dilation, dilation, bias=bias),
         "bn2": BatchNorm(width),
         "acon": bind(act, width),
-        "conv3": Conv2d(width, outputs, 1),
+        "conv3": Conv2d(width, outputs, 1, bias=bias),
         "bn3": BatchNorm(outputs),
         "relu1": ReLU(),
         "relu3": ReLU(),
@@ -107,34 +132,32 @@ def bottleneck(inputs: int, width: int, stride: int, dilation: int, act: Node) -
     program = [
         "a = conv1(x)", "b = bn1(a)", "c = relu1(b)", "d = conv2(c)", "e = bn2(d)", "f = acon(e)", "g = conv3(f)", "h = bn3(g)",
     ]  # fmt: skip
-    return _residual(children, program, "h", "relu3", _downsample(inputs, outputs, stride))
+    return _residual(children, program, "h", "relu3", identity)
 
 
-def basic_block(inputs: int, width: int, stride: int, act: Node) -> Graph:
+def basic_block(inputs: int, width: int, stride: int, act: Node, identity: Mapping[str, Node], bias: bool) -> Graph:
     """3x3 with the stride and `act`, 3x3; plus identity, then `act`. (N, inputs, H, W) -> (N, width, H', W')."""
     children: dict[str, Node] = {
-        "conv1": Conv2d(inputs, width, 3, stride, 1),
+        "conv1": Conv2d(inputs, width, 3, stride, 1, bias=bias),
         "bn1": BatchNorm(width),
         "acon1": bind(act, width),
-        "conv2": Conv2d(width, width, 3, 1, 1),
+        "conv2": Conv2d(width, width, 3, 1, 1, bias=bias),
         "bn2": BatchNorm(width),
         "acon2": bind(act, width),
     }
     program = ["a = conv1(x)", "b = bn1(a)", "c = acon1(b)", "d = conv2(c)", "e = bn2(d)"]
-    return _residual(children, program, "e", "acon2", _downsample(inputs, width, stride))
+    return _residual(children, program, "e", "acon2", identity)
 
 
-def _downsample(inputs: int, outputs: int, stride: int) -> Mapping[str, Node]:
-    """What makes the identity fit: nothing where it does."""
-    if stride == 1 and inputs == outputs:
-        return {}
-    return {"downsample": sequential(Conv2d(inputs, outputs, 1, stride), BatchNorm(outputs))}
+def downsample(inputs: int, outputs: int, stride: int, bias: bool) -> Mapping[str, Node]:
+    """What makes the identity fit."""
+    return {"downsample": sequential(Conv2d(inputs, outputs, 1, stride, bias=bias), BatchNorm(outputs))}
 
 
 def _residual(
-    children: Mapping[str, Node], program: Sequence[str], branch: str, last: str, downsample: Mapping[str, Node]
+    children: Mapping[str, Node], program: Sequence[str], branch: str, last: str, identity: Mapping[str, Node]
 ) -> Graph:
     """The branch's program, the sum with x or what became of it, and the last activation."""
-    identity = ["identity = downsample(x)"] if downsample else []
-    total = [f"total = add({branch}, {'identity' if downsample else 'x'})", f"y = {last}(total)"]
-    return graph("x", [*program, *identity, *total], "y", {**children, **downsample, "add": Add()})
+    kept = ["identity = downsample(x)"] if identity else []
+    total = [f"total = add({branch}, {'identity' if identity else 'x'})", f"y = {last}(total)"]
+    return graph("x", [*program, *kept, *total], "y", {**children, **identity, "add": Add()})

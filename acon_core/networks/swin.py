@@ -15,6 +15,7 @@ from acon_core.spec.param import Constant, Normal, Param, Values
 from acon_core.spec.primitives import Add, Conv2d, DropPath, Flatten, GlobalAvgPool, LayerNorm, Linear
 from acon_core.spec.repact import RepAct
 from acon_core.spec.tokens import (
+    ImageSize,
     PadToMultiple,
     SpaceToChannels,
     WindowAttention,
@@ -26,6 +27,8 @@ from acon_core.spec.tokens import (
 PATCH = 4
 WINDOW = 7
 WIDTH = 96
+# In each of whose stages a window fits.
+SMALLEST = PATCH * 8 * WINDOW
 DEPTHS = (2, 2, 6, 2)
 HEADS = (3, 6, 12, 24)
 DROP_PATH = 0.1
@@ -36,17 +39,25 @@ NARROW = Normal(0.02)
 INIT_RULES = (InitRule(Linear, "weight", NARROW), InitRule(Linear, "bias", Constant(0.0)))
 
 
-def swin_tiny(act: Node | str = RepAct(), num_classes: int = 1000, depths: Sequence[int] = DEPTHS) -> Network:
+def swin_tiny(
+    act: Node | str = RepAct(), num_classes: int = 1000, depths: Sequence[int] = DEPTHS, image_size: int | None = None
+) -> Network:
     """Swin-T: patches of 4 pixels, windows of 7 patches, every second block's shifted by 3, for input of any size.
 
     `act`: an activation spec, or its name, between the two layers of each block's MLP, at its hidden width: 12 places.
     `depths`: blocks in each of the four stages. Stochastic depth rises evenly from 0 at the first block to 0.1 at the last.
+    `image_size`: height and width in pixels of the only images that it then takes, a multiple of 32 from 224 on. What they are
+    seen through is the paper's: no shift where one window covers all there is, as in the last stage at 224. Without it the
+    windows are shifted there too, and the mask parts what the shift brought together, as in the RepAct code.
     An image whose height or width 4 does not divide gets zeros below and to the right up to the next multiple; the published
     code adds a whole patch along an axis that 4 divides when it does not divide the other one, which is not copied.
-    (N, 3, H, W) -> (N, num_classes). Source: Liu et al. 2021; RepAct's swinTransformer.py.
+    (N, 3, H, W) -> (N, num_classes). Raises SpecError for depths or an image_size that cannot be, and for images of another.
+    Source: Liu et al. 2021; RepAct's swinTransformer.py.
     """
     if len(depths) != len(HEADS) or min(depths) < 1:
         raise SpecError(f"swin_tiny: expected {len(HEADS)} depths of at least one block, found {tuple(depths)}")
+    if image_size is not None and (image_size < SMALLEST or image_size % (PATCH * 8)):
+        raise SpecError(f"swin_tiny: expected an image_size that {PATCH * 8} divides, from {SMALLEST} on, found {image_size}")
     act = chosen("swin_tiny", act, num_classes)
     stages = []
     for index, (depth, heads) in enumerate(zip(depths, HEADS, strict=True)):
@@ -54,10 +65,14 @@ def swin_tiny(act: Node | str = RepAct(), num_classes: int = 1000, depths: Seque
         rates = [DROP_PATH * place / max(sum(depths) - 1, 1) for place in range(before, before + depth)]
         width = WIDTH * 2**index
         merging = {"downsample": patch_merging(width)} if index + 1 < len(HEADS) else {}
-        blocks = sequential(*(block(width, heads, WINDOW // 2 * (i % 2), rate, act) for i, rate in enumerate(rates)))
+        covered = image_size is not None and image_size // (PATCH * 2**index) <= WINDOW
+        shift = 0 if covered else WINDOW // 2
+        blocks = sequential(*(block(width, heads, shift * (i % 2), rate, act) for i, rate in enumerate(rates)))
         stages.append(sequential(blocks=blocks, **merging))
     last = WIDTH * 2 ** (len(HEADS) - 1)
+    checked = {"image_size": ImageSize(image_size, image_size)} if image_size else {}
     network = sequential(
+        **checked,
         patch_embed=sequential(pad=PadToMultiple(PATCH), proj=Conv2d(3, WIDTH, PATCH, PATCH), norm=LayerNorm(WIDTH)),
         layers=sequential(*stages),
         norm=LayerNorm(last),
@@ -72,7 +87,7 @@ def swin_tiny(act: Node | str = RepAct(), num_classes: int = 1000, depths: Seque
         graph=replace(network, init_rules=INIT_RULES),
         stages={"stem": "patch_embed", **{f"stage{index + 1}": f"layers.{index}.blocks" for index in range(len(stages))}},
         head="head",
-        input=INPUT,
+        input=replace(INPUT, size=image_size) if image_size else INPUT,
         source=f"Liu et al. 2021 (Swin), {SOURCE}",
     )
 

@@ -16,6 +16,7 @@ from acon_core.spec.primitives import BatchNorm, Conv2d, GlobalAvgPool, LayerNor
 
 Level = Literal["channel", "layer", "pixel"]
 Norm = Literal["batch", "none", "layer"]
+Generator = Literal["released", "first"]
 InitName = Literal["published", "paper"]
 
 
@@ -87,7 +88,9 @@ class MetaAconC(ChannelwiseActivation):
 
     `channels`: C. `level`: `channel`, beta = sigmoid(norm2(fc2(norm1(fc1(mean over space))))), with fc1, fc2 1x1 convolutions
     C -> max(r, C // r) -> C with bias, r = `reduction`; `layer`, sigmoid(sum of x), one a sample, where `reduce` may be `mean`
-    (the paper's sum saturates at real sizes); `pixel`, sigmoid(x). `norm`: `batch` as released, `layer`, or `none`.
+    (the paper's sum saturates at real sizes); `pixel`, sigmoid(x). `norm`: `batch` as released, `layer`, or `none`, which is
+    YOLOv5's. `generator`: `released`, or `first`, that of the code's first commit, with norm `none` alone: no biases, and
+    C // r hidden channels however few.
     `p1`, `p2`: (1, C, 1, 1), `init` as for AconC. (N, C, ...) -> the same; smooth.
     Raises OneValuePerChannelError in training with norm `batch` and a batch of one.
     Source: Ma et al. 2021, section 3.3; nmaac/acon acon.py.
@@ -98,15 +101,24 @@ class MetaAconC(ChannelwiseActivation):
     init: InitName = "published"
     level: Level = "channel"
     reduce: Literal["sum", "mean"] = "sum"
+    generator: Generator = "released"
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        words = {"level": get_args(Level), "norm": get_args(Norm), "reduce": ("sum", "mean"), "init": get_args(InitName)}
+        words = {
+            "level": get_args(Level),
+            "norm": get_args(Norm),
+            "reduce": ("sum", "mean"),
+            "init": get_args(InitName),
+            "generator": get_args(Generator),
+        }
         for name, known in words.items():
             if getattr(self, name) not in known:
                 raise SpecError(f"MetaAconC: expected {name} in {', '.join(known)}, found {getattr(self, name)!r}")
         if not isinstance(self.reduction, int) or self.reduction < 1:
             raise SpecError(f"MetaAconC: expected a reduction of 1 or more, found {self.reduction!r}")
+        if self.generator == "first" and self.norm != "none":
+            raise SpecError(f"MetaAconC: the first generator has no norms: expected norm none with it, found {self.norm!r}")
 
     def make_graph(self) -> Graph:
         reduced: dict[str, Node] = {"reduce": ReduceSample(self.reduce)} if self.level == "layer" else {}
@@ -122,8 +134,9 @@ class MetaAconC(ChannelwiseActivation):
         return graph("x", program, "y", children, params)
 
     def _channel(self) -> dict[str, Node]:
-        hidden = max(self.reduction, self.width // self.reduction)
-        fc1, fc2 = Conv2d(self.width, hidden, 1), Conv2d(hidden, self.width, 1)
+        released = self.generator == "released"
+        hidden = max(self.reduction if released else 1, self.width // self.reduction)
+        fc1, fc2 = Conv2d(self.width, hidden, 1, bias=released), Conv2d(hidden, self.width, 1, bias=released)
         norms: dict[str, dict[str, Node]] = {
             "batch": {"fc1": fc1, "bn1": BatchNorm(hidden), "fc2": fc2, "bn2": BatchNorm(self.width)},
             "layer": {"fc1": fc1, "ln1": LayerNorm(hidden), "fc2": fc2, "ln2": LayerNorm(self.width)},

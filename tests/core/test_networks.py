@@ -14,7 +14,7 @@ from acon_core import spec
 from acon_core.checkpoint import read_file
 from acon_core.conformance.cases import DATA
 from acon_core.errors import SpecError
-from acon_core.networks import NETWORKS, Network, create, dcn, resnet, tfnet
+from acon_core.networks import NETWORKS, Network, create, dcn, has_choice, resnet, tfnet
 from acon_core.networks.__main__ import PRINTED, verdict
 from acon_core.reference import forward
 
@@ -165,6 +165,13 @@ def test_another_activation_in_tfnet_leaves_those_that_halve_the_image() -> None
         (lambda: resnet(42), "expected a depth in [18, 34, 50, 101, 152], found 42"),
         (lambda: resnet(50, num_classes=0), "at least one class, found 0"),
         (lambda: resnet(34, replace_stride_with_dilation=(False, False, True)), "basic blocks cannot be dilated, and depth 34"),
+        (
+            lambda: resnet(50, stride_on=2),
+            "expected stride_on 1 or 3, the size of the convolution that has it, found 2",
+        ),
+        (lambda: create("torchvision/resnet50", "acon_c"), "has its published activations alone; leave out act, and replace"),
+        (lambda: create("torchvision/mobilenet_v3_small", num_classes=0), "at least one class, found 0"),
+        (lambda: create("torchvision/shufflenet_v2_x1_0", num_classes=0), "at least one class, found 0"),
         (lambda: resnet(50, replace_stride_with_dilation=(True,)), "for stages 2, 3 and 4, found (True,)"),
         (lambda: tfnet(0.75), "expected a width in [0.5, 1.0, 1.5, 2.0], found 0.75"),
         (lambda: tfnet(0.5, num_classes=0), "at least one class, found 0"),
@@ -223,7 +230,7 @@ def test_initial_values_are_the_published_ones() -> None:
 SIZES = {"acon/dcn": (32, 32), "repact/vit_base_patch16_224": (224, 224)}
 
 
-@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize("name", [*filter(has_choice, NETWORKS)])
 def test_features_are_the_taps_of_the_whole_network(name: str) -> None:
     network = create(name, num_classes=3)
     random = np.random.default_rng(0)
