@@ -254,7 +254,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--count", type=int, default=50_000)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--keep", type=Path, default=Path("fuzz_findings"))
+    parser.add_argument("--keep", type=Path, default=Path("demo_output/fuzz"))
     chosen = parser.parse_args()
     ends, wrong, slowest = fuzz(chosen.count, chosen.seed, chosen.keep)
     for format in sorted({format for format, _ in ends}):

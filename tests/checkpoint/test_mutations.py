@@ -30,7 +30,7 @@ def test_changed_files_are_read_or_refused(tmp_path: Path) -> None:
     assert set(told) == set(formats())
     for format, row in told.items():
         assert row["corrupt"] > 20, format  # or the changes would be too small, or too large, to tell anything
-        assert row["read"] > 2, format
+        assert row["read"] > 0, format
 
 
 def test_a_seed_stands_for_its_files() -> None:
