@@ -11,8 +11,9 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
+from acon_core.checkpoint.contract import decode, encode
 from acon_core.checkpoint.file import LIMITS, Budget, Limits, lazily, raw, shown, view
-from acon_core.checkpoint.unpickler import MENTION, Constructor, Name, Table
+from acon_core.checkpoint.unpickler import MENTION, Constructor, Name, Table, set_item
 from acon_core.errors import CheckpointError
 from acon_core.tensors import Lazy
 
@@ -141,9 +142,17 @@ def _no_bytes(args: tuple[Any, ...]) -> memoryview:
 
 
 def _ordered_dict(args: tuple[Any, ...]) -> dict[object, object]:
-    if args:
+    """An empty one, to be filled, or from a list of lists of a key and a value, as Python 2 wrote it."""
+    if not args:
+        return {}
+    pairs = args[0]
+    if len(args) != 1 or type(pairs) is not list or not all(type(pair) is list and len(pair) == 2 for pair in pairs):
         raise _reject("collections.OrderedDict", args)
-    return {}
+    found: dict[object, object] = {}
+    for key, value in pairs:
+        set_item(found, key, value)
+    pairs[:] = [None]  # no pickler names the list again, and a file that did so very often would fill the memory
+    return found
 
 
 def _ordered_dict_state(target: object, state: object) -> None:
@@ -172,14 +181,20 @@ ARRAYS: Table = {
 }
 
 
-def write_pickle(file: BinaryIO, items: Mapping[str, Lazy | Mapping[str, str]], *, ordered: bool) -> None:
+def write_pickle(
+    file: BinaryIO, items: Mapping[str, Lazy | Mapping[str, str]], metadata: Mapping[str, str], *, ordered: bool
+) -> None:
     """Write a dict of arrays (or an OrderedDict, if `ordered`) as a pickle of protocol 4.
 
     A value may also be a dict of names. NumPy is named as `numpy.core`, which NumPy 1 and 2 both load, and each array's
-    bytes begin at a multiple of 64, so that a reader can map them. Equal items give equal bytes.
+    bytes begin at a multiple of 64, so that a reader can map them. `metadata` stands first, as a string that is dropped at
+    once: whoever loads the pickle sees nothing of it. Equal arguments give equal bytes.
     """
     writer = _Writer(file)
-    writer.write(b"\x80\x04")
+    writer.write(_PROTOCOL)
+    if metadata:
+        told = _OURS + encode(metadata)
+        writer.write(_TEXT + struct.pack("<I", len(told)) + told + _DROP)
     writer.write(b"ccollections\nOrderedDict\n)R" if ordered else b"}")
     writer.write(b"(")
     for key, value in items.items():
@@ -189,6 +204,20 @@ def write_pickle(file: BinaryIO, items: Mapping[str, Lazy | Mapping[str, str]], 
         else:
             writer.write(b"}(" + b"".join(text_opcode(k) + text_opcode(v) for k, v in value.items()) + b"u")
     writer.write(b"u.")
+
+
+def read_metadata(data: memoryview, where: str, limits: Limits = LIMITS) -> dict[str, str]:
+    """The metadata that `write_pickle` put at the start of a pickle; none where it put none, or another wrote the pickle.
+
+    Raises CheckpointError for metadata that is cut short or is no JSON.
+    """
+    begin = len(_PROTOCOL) + len(_TEXT) + 4
+    if bytes(data[: len(_PROTOCOL) + len(_TEXT)]) != _PROTOCOL + _TEXT or bytes(data[begin : begin + len(_OURS)]) != _OURS:
+        return {}
+    (length,) = struct.unpack("<I", data[begin - 4 : begin])
+    if bytes(data[begin + length : begin + length + 1]) != _DROP:
+        raise CheckpointError("corrupt", f"{where}: its metadata is not followed by what takes it off again")
+    return decode(data[begin + len(_OURS) : begin + length], where, limits)
 
 
 def text_opcode(text: str) -> bytes:
@@ -210,6 +239,11 @@ def int_opcode(value: int) -> bytes:
 def tuple_opcodes(values: tuple[int, ...]) -> bytes:
     """A tuple of whole numbers in protocol 2."""
     return b"(" + b"".join(map(int_opcode, values)) + b"t" if values else b")"
+
+
+# What a pickle of ours begins with, and the opcodes of a string and of taking it off the stack.
+_PROTOCOL, _TEXT, _DROP = b"\x80\x04", b"X", b"0"
+_OURS = b"acon-ports"
 
 
 class _Writer:

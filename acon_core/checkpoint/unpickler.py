@@ -296,6 +296,8 @@ def _instance_state(instance: Instance, state: object) -> None:
         state = {} if state[0] is None else state[0]  # a class with `__slots__` writes their values in second place
     if type(state) is not dict:
         _unsafe(f"the state of a {instance.name} is a {type(state).__name__}, expected a dict")
+    if any(type(key) is str and key[:2] == key[-2:] == "__" for key in state):
+        _unsafe(f"the state of a {instance.name} would change what it does, not what it has")
     if instance.state is not None:
         corrupt(f"a {instance.name} that is given its state twice")
     instance.state = state

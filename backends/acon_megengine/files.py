@@ -9,10 +9,12 @@ from typing import Any
 import numpy as np
 
 from acon_core.checkpoint.file import LIMITS, File, Limits, atomic_write, check_writable, contains, find_state, map_file
+from acon_core.checkpoint.modules import load_state
 from acon_core.checkpoint.numpy_pickle import ARRAYS, Array, arrays, write_pickle
-from acon_core.checkpoint.unpickler import Constructor, Table, load, looks_like_pickle
+from acon_core.checkpoint.unpickler import Constructor, Pickled, Table, load, looks_like_pickle
 from acon_core.errors import CheckpointError
 from acon_core.tensors import Tensors, described
+from acon_megengine.whole import Tensor, parts
 
 FRAMEWORK = "megengine"
 SUFFIXES = (".pkl",)
@@ -43,15 +45,24 @@ def sniff(path: Path) -> bool:
 def read(path: Path, limits: Limits = LIMITS) -> File:
     """Read the arrays of a state dict, bare or under a key such as `state_dict`; Tensors and Parameters count as arrays.
 
+    A whole module is read as its state dict, in which the tensors of norms have one axis, as MegEngine's own has them.
     Nothing in the pickle is run. Raises CheckpointError for a file with any other global in it, or with bytes after it.
     """
     path = Path(path)
     data = map_file(path, limits)
-    pickled = load(data, _TABLE, str(path), limits=limits)
-    if pickled.end != len(data):
-        raise CheckpointError("corrupt", f"{path}: {len(data) - pickled.end} bytes after the pickle's end; copy it again")
-    values, notes = find_state(pickled.value, lambda value: type(value) is Array, path)
-    return File(Tensors(arrays(values, path, len(data), limits)), notes=notes, globals_seen=pickled.globals_seen)
+
+    def pickled(instances: bool) -> Pickled:
+        found = load(data, _TABLE, str(path), limits=limits, instances=instances)
+        if found.end != len(data):
+            raise CheckpointError("corrupt", f"{path}: {len(data) - found.end} bytes after the pickle's end; copy it again")
+        return found
+
+    whole, notes = load_state(pickled, parts, path, limits)
+    values, more = find_state(whole.value, lambda value: type(value) in (Array, Tensor), path)
+    plain = {key: value.array if isinstance(value, Tensor) else value for key, value in values.items()}
+    found = arrays(plain, path, len(data), limits)
+    found |= {key: value.lazy(found[key]) for key, value in values.items() if isinstance(value, Tensor)}
+    return File(Tensors(found), notes=[*notes, *more], globals_seen=whole.globals_seen)
 
 
 def write(path: Path, tensors: Mapping[str, np.ndarray], metadata: Mapping[str, str] | None = None) -> None:
@@ -65,10 +76,10 @@ def write(path: Path, tensors: Mapping[str, np.ndarray], metadata: Mapping[str, 
         write_pickle(file, described(tensors), ordered=True)
 
 
-def _tensor(args: tuple[Any, ...]) -> Array:
+def _tensor(args: tuple[Any, ...]) -> Tensor:
     if len(args) != 3 or type(args[0]) is not Array:
         raise CheckpointError("unsupported", "a MegEngine tensor that does not hold an array; save module.state_dict()")
-    return args[0]
+    return Tensor(args[0])
 
 
 def _tensor_state(tensor: object, state: object) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +16,13 @@ from acon_core.errors import CheckpointError
 pytestmark = pytest.mark.backend("torch")
 
 KINDS = ["torch", "torch_legacy"]
+
+
+def torch_module() -> type:
+    """The class of modules; where this file is only collected, PyTorch is not there."""
+    return import_module("torch.nn").Module if find_spec("torch") else object
+
+
 VIEWED = {1: "uint8", 2: "int16", 4: "int32", 8: "int64", 16: "complex128"}
 
 
@@ -224,6 +233,47 @@ def check_refused(name: str, path: Path, words: str) -> None:
     with pytest.raises(CheckpointError, match=words) as caught:
         module(name).read(path)
     assert caught.value.kind == "unsupported"
+
+
+class Net(torch_module()):
+    """All that a state dict has a rule for; its values are all different."""
+
+    def __init__(self) -> None:
+        import torch
+        from torch import nn
+
+        super().__init__()
+        self.stem = nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4), nn.ReLU())
+        self.tied = self.stem[0]
+        self.head = nn.Linear(4, 3, bias=False)
+        self.head.weight = nn.Parameter(self.stem[0].weight.detach()[:, :, 0, 0].T)
+        self.shared = nn.ParameterList([self.head.weight, nn.Parameter(torch.arange(5.0))])
+        self.register_buffer("kept", torch.arange(7.0)[1::2])
+        self.register_buffer("passing", torch.arange(9.0), persistent=False)
+        self.register_buffer("nothing", None)
+        self.buffer = nn.Buffer(torch.arange(2.0))
+        self.act, self.dtype, self.heads = nn.functional.relu, torch.float32, nn.ModuleDict({"a": nn.PReLU(6)})
+        self.attention = nn.MultiheadAttention(4, 2)
+        for statistic in self.buffers():
+            statistic.data = torch.rand(statistic.shape).to(statistic.dtype) + statistic
+
+
+@pytest.mark.filterwarnings("ignore:Couldn't retrieve source code")
+@pytest.mark.parametrize("name", KINDS)
+@pytest.mark.parametrize("protocol", [2, 4])
+@pytest.mark.parametrize("how", ["bare", "nested", "parallel"])
+def test_a_whole_module_is_read_as_its_state_dict(tmp_path: Path, name: str, protocol: int, how: str) -> None:
+    import torch
+
+    made = Net()
+    value = {"bare": made, "nested": {"epoch": 3, "model": made}, "parallel": torch.nn.DataParallel(made)}[how]
+    save(value, tmp_path / "a.pth", name, protocol)
+    found = module(name).read(tmp_path / "a.pth")
+    state = torch.nn.DataParallel(made).state_dict() if how == "parallel" else made.state_dict()
+    assert len(state) > 10
+    assert_same(found.tensors, {key: tensor.numpy() for key, tensor in state.items()})
+    assert "was read as its state dict; none of its classes was looked up or called" in found.notes[0]
+    assert {f"{Net.__module__}.Net", "torch.nn.modules.conv.Conv2d", "torch.nn.functional.relu"} <= set(found.globals_seen)
 
 
 def test_dtypes_that_torch_cannot_load_from_a_legacy_file_are_read_and_not_written(tmp_path: Path) -> None:
