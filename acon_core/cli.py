@@ -19,8 +19,9 @@ from typer.exceptions import TyperException
 from acon_core import backends, networks, spec
 from acon_core.checkpoint import convert as convert_checkpoint
 from acon_core.checkpoint import read_file
-from acon_core.checkpoint.convert import Operation, as_checkpoint, simplified
+from acon_core.checkpoint.convert import Operation, simplified
 from acon_core.checkpoint.dialects import DIALECTS, dialect_named
+from acon_core.checkpoint.reading import as_checkpoint
 from acon_core.checkpoint.recognise import describe
 from acon_core.conformance import report as reports
 from acon_core.conformance.runner import run_backend

@@ -15,8 +15,7 @@ from numpy.typing import NDArray
 
 from acon_core import backends
 from acon_core.answers import LAYER, OUTPUT, STATISTIC, TRAINED, answers, request
-from acon_core.checkpoint import Checkpoint, read_network, safetensors_file
-from acon_core.checkpoint.convert import metadata
+from acon_core.checkpoint import Checkpoint, metadata, read_network, safetensors_file
 from acon_core.checkpoint.formats import Format, formats
 from acon_core.conformance.cases import asymmetric_state
 from acon_core.conformance.runner import error_of

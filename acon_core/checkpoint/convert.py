@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -16,163 +15,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from acon_core.checkpoint.dialects import PREFIXES, Dialect, dialect_named
-from acon_core.checkpoint.file import File, raw
-from acon_core.checkpoint.formats import Format, format_for, format_named, sniff
-from acon_core.checkpoint.recognise import recognise
+from acon_core.checkpoint.dialects import dialect_named
+from acon_core.checkpoint.file import raw
+from acon_core.checkpoint.formats import Format, format_for, format_named
+from acon_core.checkpoint.metadata import metadata
+from acon_core.checkpoint.reading import Checkpoint, read_network
 from acon_core.errors import AconError, CheckpointError, SpecError, StateError
-from acon_core.networks import NETWORKS, Network
-from acon_core.random import Stream
-from acon_core.spec import ChannelwiseActivation, Graph, Node, activation_name, bind, count, initial_state, named_params
-from acon_core.tensors import Tensors, described
-
-FLOATS = ("float16", "bfloat16", "float32", "float64")
-# What a file says of its network costs no more than this to try: pixels of an image's side, or blocks of a stage.
-LARGEST = 4096
-
-
-@dataclass(frozen=True)
-class Checkpoint:
-    """A file that was read and recognised: its network, its canonical state in the published order, what is worth telling."""
-
-    path: Path
-    format: Format
-    network: Network
-    state: Mapping[str, NDArray]
-    notes: tuple[str, ...]
-
-    def features(self, names: Sequence[str]) -> Checkpoint:
-        """The same cut to a backbone whose outputs are those stages; as it is where none is named."""
-        if not names:
-            return self
-        network = self.network.features(names)
-        state = described(self.state)
-        return replace(self, network=network, state=Tensors({path: state[path] for path in named_params(network.graph)}))
-
-    @property
-    def dtype(self) -> str:
-        """The float dtype that holds every weight: the one that they have, or the widest where they differ."""
-        table = named_params(self.network.graph)
-        names = {str(tensor.dtype) for path, tensor in described(self.state).items() if not table[path].integer}
-        return max(names, key=FLOATS.index, default="float32")
-
-    def cast(self, dtype: str) -> dict[str, NDArray]:
-        """The state with every weight and statistic in `dtype`; counters stay int64."""
-        table = named_params(self.network.graph)
-        return {path: array if table[path].integer else array.astype(dtype) for path, array in self.state.items()}
-
-
-def read_file(path: str | os.PathLike[str]) -> tuple[Format, File]:
-    """A file by its content, whatever its name. Where two formats share an encoding, the first that can be read."""
-    path = Path(path)
-    if not path.exists():
-        raise AconError(f"{path}: no such file")
-    format = sniff(path)[0]
-    return format, strip_prefix(format.files.read(path))
-
-
-def strip_prefix(file: File) -> File:
-    """The tensors without what DataParallel and torch.compile put before every name, each once, whichever came first."""
-    for _ in PREFIXES:
-        for prefix, wrapper in PREFIXES.items():
-            if file.tensors and all(name.startswith(prefix) for name in file.tensors):
-                tensors = {name.removeprefix(prefix): tensor for name, tensor in file.tensors.lazies.items()}
-                note = f"{prefix!r} ({wrapper}) was taken off every name"
-                file = replace(file, tensors=Tensors(tensors), notes=[*file.notes, note])
-    return file
-
-
-def read_network(
-    path: str | os.PathLike[str],
-    network: str | None = None,
-    act: str | None = None,
-    dialect: str | None = None,
-    **options: Any,
-) -> Checkpoint:
-    """Read any checkpoint as a network and its canonical state. No framework is needed, nothing in the file is run.
-
-    `network`, `act`: a registry name (or `package.module:function`) and an activation's name, where the tensors leave a
-    choice; else both are recognised. `dialect`: whose names the tensors have, where they are not the spec's. `options`: the
-    network's own, as for `networks.create`, such as `replace_stride_with_dilation`, which the tensors cannot tell. A file
-    that was written here with metadata (safetensors) says all of these itself; what is given counts before what it says.
-    Raises CheckpointError, StateError or AconError, whose message begins with the file.
-    """
-    spoken = dialect_named(dialect)
-    format, file = read_file(path)
-    try:
-        format = replace(format, dialect=spoken)
-        return as_checkpoint(Path(path), format, file, network, act, options)
-    except CheckpointError as error:
-        raise CheckpointError(error.kind, f"{path}: {error}") from None
-    except (SpecError, StateError) as error:
-        raise type(error)(f"{path}: {error}") from None
-    except AconError as error:
-        raise AconError(f"{path}: {error}") from None
-
-
-def as_checkpoint(
-    path: Path, format: Format, file: File, network: str | None, act: str | None, options: Mapping[str, Any]
-) -> Checkpoint:
-    """Recognise what was read. What the file's own metadata says counts where the caller says nothing."""
-    if format.dialect is None:
-        format = replace(format, dialect=dialect_named(file.metadata.get("dialect")))
-    stated = file.metadata.get("network")
-    # A registry's name alone: package.module:function would be run, and nothing that a file says is.
-    if stated in NETWORKS and network in (None, stated):
-        network, act = stated, act or file.metadata.get("activation")
-        options = {**stated_options(file.metadata.get("options", "{}")), **options}
-    shapes = {name: tensor.shape for name, tensor in file.tensors.lazies.items()}
-    asked = format.dialect
-    format, found = recognise(format, shapes, network, act, options)
-    state, made = format.layout.to_canonical(found.graph, file.tensors)
-    notes, table = list(file.notes), named_params(found.graph)
-    if format.dialect is not asked and format.dialect is not None:
-        notes.append(f"the names are those of {format.dialect.about}: dialect {format.dialect.name}, which no other fits")
-    counters = [name for name in made if table[name].kind == "counter"]
-    if counters:
-        notes.append(f"{len(counters)} counters that {format.name} does not keep were set to 0 (first: {counters[0]})")
-    for name, param in table.items():
-        kind = str(state.lazies[name].dtype)
-        if kind != "int64" if param.integer else kind not in FLOATS:
-            expected = "int64" if param.integer else "a float dtype"
-            raise CheckpointError("unsupported", f"{name}: expected {expected}, found {kind}; convert the tensor first")
-        if param.kind == "derived" and (state[name] != param.init.draw(param.shape, Stream(name)).astype(kind)).any():
-            raise CheckpointError("unsupported", f"{name}: follows from the network, and the file has other values")
-    return Checkpoint(path, format, found, state, tuple(notes))
-
-
-def stated_options(text: str) -> dict[str, Any]:
-    """The options that a file's metadata holds, lists as tuples. Raises CheckpointError for what no network here can have."""
-
-    def small(value: object) -> bool:
-        return isinstance(value, int) and abs(value) <= LARGEST
-
-    try:
-        options = json.loads(text)
-    except (ValueError, RecursionError):
-        options = None
-    fine = isinstance(options, dict) and all(
-        small(value) or (isinstance(value, list) and len(value) <= 8 and all(map(small, value))) for value in options.values()
-    )
-    if not fine:
-        raise CheckpointError(
-            "corrupt", f"its options are {text[:80]!r}, expected whole numbers or lists of them by name, none above {LARGEST}"
-        )
-    return {name: tuple(value) if isinstance(value, list) else value for name, value in options.items()}
-
-
-def metadata(network: Network, dialect: Dialect | None = None) -> dict[str, str]:
-    """What travels beside the tensors where the format has room: the network, the activation, the classes, the input, the
-    options, and the dialect of the names."""
-    entries = {
-        "network": network.name,
-        "activation": activation_name(network.activation) if network.activation else "",
-        "num_classes": str(network.num_classes or ""),
-        "input": json.dumps(asdict(network.input)) if network.input else "",
-        "options": json.dumps(dict(network.options)) if network.options else "",
-    }
-    told = {name: text for name, text in entries.items() if text and ":" not in network.name}
-    return told | ({"dialect": dialect.name} if dialect else {}) | {"writer": "acon-ports"}
+from acon_core.spec import ChannelwiseActivation, Graph, Node, bind, count, initial_state, named_params
 
 
 @dataclass(frozen=True)
@@ -315,6 +164,3 @@ def _same_bits(name: str, expected: NDArray, found: NDArray) -> None:
         raise StateError(f"{name}: wrote {expected.dtype} {expected.shape}, read {found.dtype} {found.shape}")
     if not np.array_equal(np.frombuffer(raw(expected), np.uint8), np.frombuffer(raw(found), np.uint8)):
         raise StateError(f"{name}: what was written and what was read again differ")
-
-
-__all__ = ["Checkpoint", "Conversion", "convert", "metadata", "read_file", "read_network"]

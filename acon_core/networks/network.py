@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
@@ -16,18 +17,42 @@ from acon_core.spec.transforms import select
 
 @dataclass(frozen=True)
 class InputContract:
-    """What a trained network expects of an image: channel `order`, the `range` of values, `mean` and `std` that were taken
-    off and divided by, per channel, and the `size` (height and width in pixels) that it was evaluated at."""
+    """What a trained network expects of an image: channel `order`, the `range` of values, `mean` and `std` that are then taken
+    off and divided by, per channel, and the `size` (height and width in pixels) that it was evaluated at: the middle of an
+    image whose shorter side was resized to `resize` pixels. Raises SpecError for what no image has."""
 
     order: Literal["BGR", "RGB"]
     range: tuple[float, float]
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
     size: int
+    resize: int
+
+    def __post_init__(self) -> None:
+        numbers = {"range": (self.range, 2), "mean": (self.mean, 3), "std": (self.std, 3)}
+        for name, (values, count) in numbers.items():
+            if type(values) is not tuple or len(values) != count or not all(type(v) in (int, float) for v in values):
+                raise SpecError(f"input: {name} must be {count} numbers, found {values!r:.60}")
+        if self.order not in ("BGR", "RGB"):
+            raise SpecError(f"input: order must be BGR or RGB, found {self.order!r:.20}")
+        if not (self.range[0] < self.range[1] < math.inf and min(self.std) > 0 and max(map(abs, self.mean)) < math.inf):
+            raise SpecError(f"input: range {self.range} must go up, and std {self.std} be above 0")
+        if not all(type(v) is int and 0 < v <= 1 << 16 for v in (self.size, self.resize)) or self.resize < self.size:
+            raise SpecError(f"input: size {self.size!r:.20} and resize {self.resize!r:.20} must be pixels, resize no smaller")
+
+    @property
+    def bounds(self) -> tuple[float, float]:
+        """The least and the largest value that an image can have where the network takes it."""
+        low, high = (
+            pick((edge - m) / s for m, s in zip(self.mean, self.std, strict=True))
+            for pick, edge in zip((min, max), self.range, strict=True)
+        )
+        return low, high
 
     def __str__(self) -> str:
         scaled = "not normalised" if self.mean == (0, 0, 0) and self.std == (1, 1, 1) else f"mean {self.mean}, std {self.std}"
-        return f"{self.order}, {self.range[0]:g} to {self.range[1]:g}, {scaled}, {self.size}x{self.size}"
+        cut = f"the middle {self.size}x{self.size} of a shorter side of {self.resize}"
+        return f"{self.order}, {self.range[0]:g} to {self.range[1]:g}, {scaled}, {cut}"
 
 
 def chosen(network: str, act: Node | str, num_classes: int, **defaults: Any) -> Node:

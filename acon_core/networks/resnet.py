@@ -23,7 +23,7 @@ EXPANSION = 4
 
 INIT_RULES = (InitRule(Conv2d, "weight", KaimingNormal("out")),)
 
-INPUT = InputContract(order="BGR", range=(0.0, 255.0), mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0), size=224)
+INPUT = InputContract(order="BGR", range=(0.0, 255.0), mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0), size=224, resize=256)
 
 
 def resnet(

@@ -42,7 +42,7 @@ INIT_RULES = (
     InitRule(Linear, "bias", Constant(0.0)),
 )
 
-INPUT = InputContract(order="BGR", range=(0.0, 255.0), mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0), size=224)
+INPUT = InputContract(order="BGR", range=(0.0, 255.0), mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0), size=224, resize=256)
 
 
 def shufflenet_v2(

@@ -28,7 +28,7 @@ INIT_RULES = (
     InitRule(Linear, "bias", Constant(0.0)),
 )
 
-INPUT = InputContract(order="BGR", range=(0.0, 255.0), mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0), size=224)
+INPUT = InputContract(order="BGR", range=(0.0, 255.0), mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0), size=224, resize=256)
 
 
 def tfnet(width: float = 0.5, act: Node | str = AconFReLU(), num_classes: int = 1000) -> Network:

@@ -11,7 +11,7 @@ from acon_core.networks.repact_shufflenet_v2 import REPEATS, shufflenet
 from acon_core.networks.resnet import resnet
 from acon_core.spec.pointwise import HardSwish, ReLU
 
-INPUT = InputContract("RGB", range=(0.0, 1.0), mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225), size=224)
+INPUT = InputContract("RGB", range=(0.0, 1.0), mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225), size=224, resize=256)
 SOURCE = "torchvision 0.28"
 
 # The first block that has HardSwish; those before it have ReLU. Howard et al. 2019, tables 1 and 2.

@@ -15,7 +15,7 @@ from test_features import run
 
 from acon_core import backends, spec
 from acon_core.backends import Backend
-from acon_core.checkpoint.convert import metadata
+from acon_core.checkpoint import metadata
 from acon_core.checkpoint.formats import format_named
 from acon_core.conformance.cases import NODE_TYPES
 from acon_core.errors import SpecError, StateError

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from acon_core import spec
-from acon_core.checkpoint import convert, read_network
-from acon_core.checkpoint.convert import metadata, simplified
+from acon_core.checkpoint import convert, metadata, read_network
+from acon_core.checkpoint.convert import simplified
 from acon_core.checkpoint.formats import format_named
 from acon_core.errors import SpecError
 from acon_core.networks import create
