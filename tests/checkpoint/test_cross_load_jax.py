@@ -89,16 +89,22 @@ def test_random_streams_and_steps_are_left_out_with_a_note(tmp_path: Path) -> No
     assert found.notes == ["ignored random streams: 'drop.rngs'", "ignored what is not an array: 'name', 'seen', 'z'"]
 
 
-def test_linen_variables_and_train_states_are_merged(tmp_path: Path) -> None:
-    import jax
-    from flax import linen, serialization
+def linen_net():
+    from flax import linen
 
     class Net(linen.Module):
         @linen.compact
         def __call__(self, x):
             return linen.BatchNorm(use_running_average=True)(linen.Dense(3)(x))
 
-    tree = Net().init(jax.random.key(0), np.ones((1, 2), np.float32))
+    return Net()
+
+
+def test_linen_variables_and_train_states_are_merged(tmp_path: Path) -> None:
+    import jax
+    from flax import serialization
+
+    tree = linen_net().init(jax.random.key(0), np.ones((1, 2), np.float32))
     (tmp_path / "a.msgpack").write_bytes(serialization.to_bytes(tree | {"step": 4}))
     found = module("jax").read(tmp_path / "a.msgpack")
     assert_same(found.tensors, flat(tree["params"]) | flat(tree["batch_stats"]), order=False)

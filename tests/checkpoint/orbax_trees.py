@@ -1,0 +1,54 @@
+"""The folders of Orbax that are stored under orbax_samples/, and the tree that they were saved of."""
+
+from __future__ import annotations
+
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from checkpoint_samples import bits
+
+SAMPLES = Path(__file__).parent / "orbax_samples"
+CUT = ("cut", "cut_half")  # these are saved in several chunks
+LAYOUTS = {
+    f"{'ocdbt' if ocdbt else 'files'}_zarr{3 if zarr3 else 2}": {"use_ocdbt": ocdbt, "use_zarr3": zarr3}
+    for ocdbt in (False, True)
+    for zarr3 in (False, True)
+}
+STORED = (*LAYOUTS, "tall")  # each holds `tree()`
+KINDS = ("float16", "float64", "int8", "int64", "uint16", "bool", "complex64", "bfloat16", "float8_e4m3fn", "float8_e8m0fnu")
+
+
+def unpacked(name: str, folder: Path) -> Path:
+    """A stored folder, laid out in a new folder of that name."""
+    with zipfile.ZipFile(SAMPLES / f"{name}.zip") as archive:
+        archive.extractall(folder / name)
+    return folder / name
+
+
+def arrays() -> dict[str, np.ndarray]:
+    """By the names that they are read by; one is larger than what OCDBT keeps in a node, whatever zstd makes of it."""
+    return {
+        "block.conv.kernel": bits("float32", (3, 2, 4, 5), 1),
+        "block.list.0": bits("int32", (4,), 2),
+        "block.list.1": bits("float32", (), 3),
+        "cut": bits("float32", (6, 10), 4),
+        "cut_half": bits("bfloat16", (4, 6, 2), 5),
+    } | {f"kinds.{kind}": bits(kind, (3, 2), seed) for seed, kind in enumerate(KINDS, 6)}
+
+
+def tree() -> dict[str, Any]:
+    """The arrays as a tree with a list in it, and leaves that are no arrays."""
+    found = arrays()
+    return {
+        "block": {
+            "conv": {"kernel": found["block.conv.kernel"]},
+            "list": [found["block.list.0"], found["block.list.1"]],
+            "none": None,
+            "nothing": {},
+        },
+        **{name: found[name] for name in CUT},
+        "kinds": {kind: found[f"kinds.{kind}"] for kind in KINDS},
+        "epoch": 7,
+    }
