@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from acon_core import spec
 from acon_core.backends import Outputs, Vjp, Waiver, check_state
-from acon_core.checkpoint import read_network
+from acon_core.checkpoint import load_network
 from acon_core.networks import create as create_network
 from acon_core.training import Batch, Recipe
 from acon_torch import activations  # noqa: F401  (registers its rules)
@@ -144,7 +144,7 @@ def load(
     itself, any other must be told those that change no shape, such as `replace_stride_with_dilation`. Raises CheckpointError,
     StateError or SpecError, each of which says what was expected, what was found and the way out.
     """
-    checkpoint = read_network(path, network=network, act=act, dialect=dialect, **options).features(features)
+    checkpoint = load_network(path, network, act, dialect, features, options)
     model = backend.build(checkpoint.network.graph, dtype=checkpoint.dtype, seed=None)
     model.load(checkpoint.state)
     return model.native.eval()
