@@ -16,9 +16,20 @@ ROOT = Path(__file__).parent
 DATA = ROOT / "conformance_data"
 CHECKPOINT = DATA / "shufflenetv2_acon_0.5x.pth.tar"
 PYTHON = {"torch": "3.11", "jax": "3.11", "paddle": "3.11", "megengine": "3.10"}
-TEST_TOOLS = ["pytest>=8", "pytest-xdist>=3.6", "hypothesis>=6.100", "mpmath>=1.3", "jsonschema>=4.20", "safetensors>=0.4"]
+TEST_TOOLS = [
+    "pytest>=8",
+    "pytest-xdist>=3.6",
+    "hypothesis>=6.100",
+    "mpmath>=1.3",
+    "jsonschema>=4.20",
+    "safetensors>=0.4",
+    "zstandard>=0.22",
+]
 # What frameworks write exports with, and what runs them without us.
-EXPORT_TOOLS = {"torch": ["onnx>=1.18", "onnxscript>=0.5", "onnxruntime>=1.22"], "jax": ["flatbuffers>=25"]}
+EXPORT_TOOLS = {
+    "torch": ["onnx>=1.18", "onnxscript>=0.5", "onnxruntime>=1.22"],
+    "jax": ["flatbuffers>=25", "orbax-checkpoint>=0.11"],
+}
 # Two processes of one thread each: most of the time goes into compilers, which use one.
 THREADS = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
 # Most of JAX's tests is XLA compiling small programs that run once: with less of its optimiser, and without the emitters of
