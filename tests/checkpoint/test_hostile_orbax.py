@@ -11,9 +11,10 @@ import pytest
 import zstandard
 from acon_jax import orbax
 from checkpoint_samples import assert_same
-from hostile_orbax import CASES, NODE, PLAIN, ROW, Case, framed, good, inner, interior, ocdbt, shard, zarr2, zarr3
-from hostile_orbax import files as table
+from hostile_orbax import CASES
 from hostile_pickles import Kind
+from orbax_folders import NODE, PLAIN, ROW, Case, framed, good, inner, interior, ocdbt, shard, zarr2, zarr3
+from orbax_folders import files as table
 
 from acon_core.errors import CheckpointError
 
