@@ -8,13 +8,13 @@ from typing import Any
 
 import numpy as np
 
-from acon_core.checkpoint.file import LIMITS, File, Limits, atomic_write, check_writable, contains, find_state, map_file
+from acon_core.checkpoint.file import LIMITS, File, Limits, atomic_write, check_writable, contains, find_state, listed, map_file
 from acon_core.checkpoint.modules import load_state
-from acon_core.checkpoint.numpy_pickle import ARRAYS, Array, arrays, write_pickle
-from acon_core.checkpoint.unpickler import Constructor, Pickled, Table, load, looks_like_pickle
+from acon_core.checkpoint.numpy_pickle import ARRAYS, Array, arrays, read_metadata, write_pickle
+from acon_core.checkpoint.unpickler import MENTION, OPAQUE, Constructor, Pickled, Table, load, looks_like_pickle
 from acon_core.errors import CheckpointError
-from acon_core.tensors import Tensors, described
-from acon_megengine.whole import Tensor, parts
+from acon_core.tensors import Lazy, Tensors, described
+from acon_megengine.whole import Tensor, flat, parts
 
 FRAMEWORK = "megengine"
 SUFFIXES = (".pkl",)
@@ -32,6 +32,7 @@ _FOREIGN = (
     b"\x8c\x04eval",
     b"\neval\n",
     b"_reconstruct_dense_",
+    b"math_op_patch",
     b"l\xfc\x9cF\xf9 j\xa8P\x19",
 )
 
@@ -45,8 +46,10 @@ def sniff(path: Path) -> bool:
 def read(path: Path, limits: Limits = LIMITS) -> File:
     """Read the arrays of a state dict, bare or under a key such as `state_dict`; Tensors and Parameters count as arrays.
 
-    A whole module is read as its state dict, in which the tensors of norms have one axis, as MegEngine's own has them.
-    Nothing in the pickle is run. Raises CheckpointError for a file with any other global in it, or with bytes after it.
+    A whole module is read as its state dict, in which the tensors of norms have one axis, as MegEngine's own has them;
+    so have those of BatchNorms in state dicts of old versions, whose statistics may have the shape (1, C, 1, 1).
+    Nothing in the pickle is run. Raises CheckpointError for a file with any other global in it, or with bytes after it, and
+    for an optimizer's state.
     """
     path = Path(path)
     data = map_file(path, limits)
@@ -58,28 +61,62 @@ def read(path: Path, limits: Limits = LIMITS) -> File:
         return found
 
     whole, notes = load_state(pickled, parts, path, limits)
+    if type(whole.value) is dict and set(whole.value) == {"param_groups", "state"}:
+        raise CheckpointError(
+            "unsupported", f"{path}: the state of an optimizer, not of a network; save module.state_dict() itself"
+        )
     values, more = find_state(whole.value, lambda value: type(value) in (Array, Tensor), path)
     plain = {key: value.array if isinstance(value, Tensor) else value for key, value in values.items()}
     found = arrays(plain, path, len(data), limits)
     found |= {key: value.lazy(found[key]) for key, value in values.items() if isinstance(value, Tensor)}
-    return File(Tensors(found), notes=[*notes, *more], globals_seen=whole.globals_seen)
+    flattened = _flattened(found)
+    if flattened:
+        more.append(f"gave {len(flattened)} tensors of BatchNorms the one axis that they have since 1.1: {listed(flattened)}")
+    return File(
+        Tensors(found | flattened), read_metadata(data, str(path), limits), [*notes, *more], globals_seen=whole.globals_seen
+    )
 
 
 def write(path: Path, tensors: Mapping[str, np.ndarray], metadata: Mapping[str, str] | None = None) -> None:
     """Write a state dict that `megengine.load` and `load_state_dict` take; whole or not at all.
 
-    Equal tensors give equal bytes. The format has no place for `metadata`. Raises CheckpointError for a dtype that
+    Equal arguments give equal bytes. MegEngine sees nothing of `metadata`. Raises CheckpointError for a dtype that
     MegEngine cannot load, such as float64 and int64; it is for the caller to decide how to convert those.
     """
     check_writable(tensors, path, _DTYPES, "MegEngine")
     with atomic_write(path) as file:
-        write_pickle(file, described(tensors), ordered=True)
+        write_pickle(file, described(tensors), metadata or {}, ordered=True)
+
+
+def _flattened(found: Mapping[str, Lazy]) -> dict[str, Lazy]:
+    """The tensors of BatchNorms that have more than one axis, with one, as MegEngine's own loader takes them.
+
+    A BatchNorm is whatever has running statistics: a convolution's bias of the same shape stays as it is.
+    """
+    norms = [name.removesuffix("running_mean") for name in found if f".{name}".endswith(".running_mean")]
+    parts = [f"{norm}{part}" for norm in norms for part in ("weight", "bias", "running_mean", "running_var")]
+    return {part: flat(found[part]) for part in parts if part in found and len(found[part].shape) > 1}
 
 
 def _tensor(args: tuple[Any, ...]) -> Tensor:
     if len(args) != 3 or type(args[0]) is not Array:
         raise CheckpointError("unsupported", "a MegEngine tensor that does not hold an array; save module.state_dict()")
     return Tensor(args[0])
+
+
+def _old_tensor(args: tuple[Any, ...]) -> Tensor:
+    if args:
+        raise CheckpointError("unsupported", "a MegEngine tensor with arguments that none has; save module.state_dict()")
+    return Tensor(Array())
+
+
+def _old_tensor_state(tensor: Tensor, state: object) -> None:
+    if type(state) is not dict or not {"data"} <= set(state) <= {"data", "device", "dtype", "metadata"}:
+        raise CheckpointError("unsupported", "a MegEngine tensor with attributes; save module.state_dict()")
+    held = state["data"]
+    if type(held) is not Array or tensor.array.data is not None:
+        raise CheckpointError("unsupported", "a MegEngine tensor that does not hold one array; save module.state_dict()")
+    vars(tensor.array).update(vars(held))
 
 
 def _tensor_state(tensor: object, state: object) -> None:
@@ -91,4 +128,10 @@ _TABLE: Table = {
     **ARRAYS,
     ("megengine.tensor", "Tensor"): Constructor(_tensor, _tensor_state),
     ("megengine.tensor", "Parameter"): Constructor(_tensor, _tensor_state),
+    # Before 1.0, when a tensor was made empty and then given its array, its device and its dtype.
+    ("megengine.core.tensor", "Tensor"): Constructor(_old_tensor, _old_tensor_state),
+    ("megengine.core.tensor_nn", "Parameter"): Constructor(_old_tensor, _old_tensor_state),
+    ("megengine.core.tensor_nn", "Buffer"): Constructor(_old_tensor, _old_tensor_state),
+    ("megengine._internal.mgb", "CompNode"): OPAQUE,
+    **{("numpy", name): MENTION for name in _DTYPES},
 }

@@ -30,7 +30,12 @@ class Tensor:
 
     def lazy(self, found: Lazy) -> Lazy:
         """Its array, which was `found` by the array's description, as the state dict has it."""
-        return Lazy((math.prod(found.shape),), found.dtype, lambda: found.load().reshape(-1)) if self.flat else found
+        return flat(found) if self.flat else found
+
+
+def flat(tensor: Lazy) -> Lazy:
+    """The same values along one axis."""
+    return Lazy((math.prod(tensor.shape),), tensor.dtype, lambda: tensor.load().reshape(-1))
 
 
 def parts(module: Instance, steps: Steps) -> Parts | None:

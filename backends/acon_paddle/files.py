@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import struct
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -21,7 +23,7 @@ from acon_core.checkpoint.file import (
     map_file,
     shown,
 )
-from acon_core.checkpoint.numpy_pickle import ARRAYS, Array, arrays, write_pickle
+from acon_core.checkpoint.numpy_pickle import ARRAYS, Array, arrays, read_metadata, write_pickle
 from acon_core.checkpoint.unpickler import Constructor, Table, load, looks_like_pickle
 from acon_core.errors import CheckpointError
 from acon_core.tensors import Lazy, Tensors, described
@@ -32,7 +34,13 @@ FOLDER = False
 
 _NAMES = "StructuredToParameterName@@"
 _SLICES = "UnpackBigParamInfor@@"
-_CALLS = (b"\x8c\x05tuple", b"\ntuple\n", b"\x8c\x04eval", b"\neval\n", b"_reconstruct_dense_")
+_CALLS = (b"\x8c\x05tuple", b"\ntuple\n", b"\x8c\x04eval", b"\neval\n", b"_reconstruct_dense_", b"math_op_patch")
+# What Paddle's optimizers call what they keep of a parameter, behind its name.
+_ACCUMULATOR = re.compile(
+    r"_(moment|moment[12]|moment2_max|beta[12]_pow(_acc)?|velocity|momentum|momentum_decay_pow|mu_product|inf_norm|"
+    r"mean_square|mean_grad|_avg_squared_(grad|update)|slow|prevs|learning_rates)_\d+$"
+)
+_AGAIN = "save the layer's state again with paddle.save(layer.state_dict(), 'x.pdparams')"
 _MARKS = (_NAMES.encode(), _SLICES.encode(), *_CALLS)
 _BFLOAT16 = np.dtype(ml_dtypes.bfloat16)
 
@@ -43,19 +51,28 @@ _DTYPES = dict.fromkeys(
 
 
 def sniff(path: Path) -> bool:
-    """Whether the content is a pickle with one of the marks that Paddle's have. Runs nothing."""
+    """Whether the content is Paddle's: a pickle with one of its marks, or the stream of tensors that `read` refuses.
+
+    Runs nothing.
+    """
     data = map_file(path)
-    return looks_like_pickle(data) and any(contains(data, mark) for mark in _MARKS)
+    return _is_stream(data) or (looks_like_pickle(data) and any(contains(data, mark) for mark in _MARKS))
 
 
 def read(path: Path, limits: Limits = LIMITS) -> File:
     """Read the arrays of a state dict, bare or one level below the top; Paddle's three ways to write a tensor all count.
 
     Nothing in the pickle is run, though Paddle's own files ask for `eval` and `tuple`. An array of uint16 is bfloat16,
-    as Paddle reads it. Raises CheckpointError for a file with any other global in it, or with bytes after it.
+    as Paddle reads it. Raises CheckpointError for a file with any other global in it, or with bytes after it; so for an
+    optimizer's state and for tensors without names, whose message says what to save instead.
     """
     path = Path(path)
     data = map_file(path, limits)
+    if _is_stream(data):
+        raise CheckpointError(
+            "unsupported",
+            f"{path}: Paddle's binary tensors (.pdiparams, use_binary_format), which lack their names; {_AGAIN}",
+        )
     pickled = load(data, _TABLE, str(path), limits=limits)
     if pickled.end != len(data):
         raise CheckpointError("corrupt", f"{path}: {len(data) - pickled.end} bytes after the pickle's end; copy it again")
@@ -63,6 +80,10 @@ def read(path: Path, limits: Limits = LIMITS) -> File:
     slices = top.pop(_SLICES, {}) if type(top) is dict else {}
     if type(top) is dict:
         top.pop(_NAMES, None)
+        if _is_optimizer(top):
+            raise CheckpointError(
+                "unsupported", f"{path}: the state of an optimizer (.pdopt), not of a network; give the .pdparams beside it"
+            )
     values, notes = find_state(top, lambda value: type(value) is Array, path)
     tensors = _joined(arrays(values, path, len(data), limits), slices, path)
     halves = [key for key, tensor in tensors.items() if tensor.dtype == np.uint16]
@@ -70,14 +91,14 @@ def read(path: Path, limits: Limits = LIMITS) -> File:
         tensors[key] = _seen_as(tensors[key], _BFLOAT16)
     if halves:
         notes.append(f"took {len(halves)} arrays of uint16 for bfloat16, as Paddle stores it")
-    return File(Tensors(tensors), notes=notes, globals_seen=pickled.globals_seen)
+    return File(Tensors(tensors), read_metadata(data, str(path), limits), notes, pickled.globals_seen)
 
 
 def write(path: Path, tensors: Mapping[str, np.ndarray], metadata: Mapping[str, str] | None = None) -> None:
     """Write a state dict that `paddle.load` and `set_state_dict` take; whole or not at all.
 
-    bfloat16 is stored as uint16, which is how Paddle knows it. Equal tensors give equal bytes. The format has no place
-    for `metadata`. Raises CheckpointError for a dtype that Paddle would give back as another.
+    bfloat16 is stored as uint16, which is how Paddle knows it. Paddle sees nothing of `metadata`. Equal arguments give
+    equal bytes. Raises CheckpointError for a dtype that Paddle would give back as another.
     """
     check_writable(tensors, path, _DTYPES, "Paddle")
     for key in (_NAMES, _SLICES):
@@ -89,7 +110,21 @@ def write(path: Path, tensors: Mapping[str, np.ndarray], metadata: Mapping[str, 
     }
     items[_NAMES] = {key: f"param_{index}.w_0" for index, key in enumerate(tensors)}
     with atomic_write(path) as file:
-        write_pickle(file, items, ordered=False)
+        write_pickle(file, items, metadata or {}, ordered=False)
+
+
+def _is_stream(data: memoryview) -> bool:
+    """Whether the bytes begin as Paddle's C++ writes a tensor: a version, no levels, a version, and its dtype and sizes."""
+    head = bytes(data[:21])
+    return len(head) == 21 and not any(head[:16]) and 2 <= struct.unpack("<i", head[16:20])[0] < 4096 and head[20] == 8
+
+
+def _is_optimizer(top: dict[object, object]) -> bool:
+    """Whether every array has the name of what an optimizer keeps of a parameter; a stateless one keeps a schedule at most."""
+    held = [key for key, value in top.items() if type(value) is Array]
+    if not held:
+        return set(top) == {"LR_Scheduler"}
+    return all(type(key) is str and _ACCUMULATOR.search(key) for key in held)
 
 
 def _seen_as(tensor: Lazy, dtype: np.dtype) -> Lazy:
@@ -140,6 +175,16 @@ def _refused(name: str) -> CheckpointError:
     return CheckpointError("unsafe", f"a call of {name} other than the one that Paddle writes for a tensor; nothing was run")
 
 
+def _rebuilt(args: tuple[Any, ...]) -> Array:
+    """A Tensor that was pickled without Paddle's help: its array, its dtype, where it was and whether it learns."""
+    if not 3 <= len(args) <= 4 or type(args[0]) is not Array or type(args[1]) is not str or args[0].dtype is None:
+        raise _refused("_rebuild_tensor")
+    held = args[0].dtype.numpy().name
+    if args[1] != {"uint16": "bfloat16"}.get(held, held):
+        raise CheckpointError("unsupported", f"a tensor of {args[1]:.40} that is kept as {held}; {_AGAIN}")
+    return args[0]
+
+
 def _array(args: tuple[Any, ...]) -> Array:
     """A DenseTensor as Paddle writes it since 2026, when it stopped asking for `eval`."""
     if len(args) != 1 or type(args[0]) is not Array:
@@ -150,6 +195,7 @@ def _array(args: tuple[Any, ...]) -> Array:
 _TABLE: Table = {
     **ARRAYS,
     ("paddle.framework.io_utils", "_reconstruct_dense_tensor_data"): Constructor(_array),
+    ("paddle.base.dygraph.math_op_patch", "_rebuild_tensor"): Constructor(_rebuilt),
     **{(module, "tuple"): Constructor(_named) for module in ("builtins", "__builtin__")},
     **{(module, "eval"): Constructor(_dense) for module in ("builtins", "__builtin__")},
 }

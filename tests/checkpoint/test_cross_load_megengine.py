@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 from checkpoint_samples import assert_same, module, state
 
+from acon_core.errors import CheckpointError
+
 pytestmark = pytest.mark.backend("megengine")
 
 
@@ -21,7 +23,8 @@ def test_megengine_loads_every_dtype_and_layout(tmp_path: Path) -> None:
     import megengine
 
     expected = state("megengine")
-    module("megengine").write(tmp_path / "a.pkl", expected)
+    module("megengine").write(tmp_path / "a.pkl", expected, {"network": "ключ"})
+    assert module("megengine").read(tmp_path / "a.pkl").metadata == {"network": "ключ"}
     assert_same(megengine.load(str(tmp_path / "a.pkl")), expected)
 
 
@@ -30,7 +33,7 @@ def test_megengine_module_takes_the_file(tmp_path: Path) -> None:
 
     source, target = net(), net()
     expected = {k: v + np.float32(1) for k, v in source.state_dict().items()}
-    module("megengine").write(tmp_path / "a.pkl", expected)
+    module("megengine").write(tmp_path / "a.pkl", expected, {"network": "x", "input": '{"range": "0 to 1"}'})
     target.load_state_dict(megengine.load(str(tmp_path / "a.pkl")))
     assert_same(target.state_dict(), expected)
 
@@ -108,3 +111,34 @@ def test_a_whole_module_is_read_as_its_state_dict(tmp_path: Path, protocol: int,
     assert_same(found.tensors, made.state_dict())
     assert f"a whole module ({made.__module__}.Net) was read as its state dict" in found.notes[0]
     assert {f"{made.__module__}.Statistics", "megengine.module.conv.Conv2d"} <= set(found.globals_seen)
+
+
+@pytest.mark.parametrize("adam", [False, True])
+def test_the_state_of_an_optimizer_is_refused_by_name(tmp_path: Path, adam: bool) -> None:
+    import megengine
+    from megengine.optimizer import SGD, Adam
+
+    parameters = net().parameters()
+    optimizer = Adam(parameters, lr=0.1) if adam else SGD(parameters, lr=0.1, momentum=0.9)
+    megengine.save(optimizer.state_dict(), str(tmp_path / "a.pkl"))
+    with pytest.raises(CheckpointError, match="an optimizer") as caught:
+        module("megengine").read(tmp_path / "a.pkl")
+    assert caught.value.kind == "unsupported"
+
+
+def test_statistics_of_old_files_have_one_axis_again(tmp_path: Path) -> None:
+    import megengine
+    import megengine.module as M
+
+    source, target = (M.Sequential(M.Conv2d(4, 6, 3, groups=2), M.PReLU(6), M.BatchNorm2d(6)) for _ in range(2))
+    random = np.random.default_rng(7)
+    state = {key: random.normal(size=value.shape).astype("float32") for key, value in source.state_dict().items()}
+    # As MegEngine 0.5 kept the statistics, and versions between it and this one the weights too.
+    old = {key: state[key].reshape(1, 6, 1, 1) for key in ("2.running_mean", "2.running_var", "2.weight")}
+    megengine.save({**state, **old}, str(tmp_path / "old.pkl"))
+    found = module("megengine").read(tmp_path / "old.pkl")
+    # MegEngine's own loader says where each value goes.
+    target.load_state_dict(megengine.load(str(tmp_path / "old.pkl")))
+    assert_same(found.tensors, target.state_dict(), order=False)
+    assert found.tensors["0.bias"].shape == (1, 6, 1, 1)
+    assert "gave 3 tensors of BatchNorms the one axis" in found.notes[0]

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import pickle
 from pathlib import Path
 
 import numpy as np
 import pytest
 from checkpoint_samples import assert_same, bits, module, state
+
+from acon_core.errors import CheckpointError
 
 pytestmark = pytest.mark.backend("paddle")
 
@@ -25,7 +28,8 @@ def test_paddle_loads_every_dtype_and_layout(tmp_path: Path) -> None:
     import paddle
 
     expected = state("paddle")
-    module("paddle").write(tmp_path / "a.pdparams", expected)
+    module("paddle").write(tmp_path / "a.pdparams", expected, {"network": "ключ"})
+    assert module("paddle").read(tmp_path / "a.pdparams").metadata == {"network": "ключ"}
     loaded = paddle.load(str(tmp_path / "a.pdparams"))
     assert list(loaded) == list(expected)
     for key, array in expected.items():
@@ -40,7 +44,7 @@ def test_paddle_layer_takes_the_file(tmp_path: Path) -> None:
 
     source, target = net(), net()
     expected = {k: v + np.float32(1) for k, v in numpy_state(source).items()}
-    module("paddle").write(tmp_path / "a.pdparams", expected)
+    module("paddle").write(tmp_path / "a.pdparams", expected, {"network": "x", "input": '{"range": "0 to 1"}'})
     missing, unexpected = target.set_state_dict(paddle.load(str(tmp_path / "a.pdparams")))
     assert (missing, unexpected) == ([], [])
     assert_same(numpy_state(target), expected)
@@ -100,3 +104,79 @@ def test_arrays_that_paddle_cuts_up_are_joined(tmp_path: Path, monkeypatch: pyte
     paddle.save(layer.state_dict(), str(tmp_path / "a.pdparams"), protocol=2)
     assert b"UnpackBigParamInfor@@" in (tmp_path / "a.pdparams").read_bytes()
     assert_same(module("paddle").read(tmp_path / "a.pdparams").tensors, numpy_state(layer), order=False)
+
+
+@pytest.mark.parametrize("kind", ["float32", "int64", "bfloat16"])
+def test_tensors_pickled_without_paddles_help_are_read(tmp_path: Path, kind: str) -> None:
+    import paddle
+
+    tensor = paddle.to_tensor([[1.5, -2.0, 3.0]]).astype(kind)
+    with (tmp_path / "a").open("wb") as file:
+        pickle.dump({"w": tensor, "n": 3}, file)
+    assert module("paddle").sniff(tmp_path / "a")
+    assert not module("megengine").sniff(tmp_path / "a")
+    found = module("paddle").read(tmp_path / "a").tensors["w"]
+    assert (found.dtype.name, found.shape) == (kind, (1, 3))
+    assert found.tobytes() == tensor.numpy().tobytes()
+
+
+def test_float8_that_paddle_keeps_as_another_dtype_is_refused(tmp_path: Path) -> None:
+    import paddle
+
+    with (tmp_path / "a").open("wb") as file:
+        pickle.dump({"w": paddle.to_tensor([1.5, -2.0]).astype("float8_e4m3fn")}, file)
+    with pytest.raises(CheckpointError, match=r"float8_e4m3fn.* kept as ") as caught:
+        module("paddle").read(tmp_path / "a")
+    assert caught.value.kind == "unsupported"
+
+
+OPTIMIZERS = {
+    "Adam": {},
+    "AdamW": {"amsgrad": True},
+    "Adamax": {},
+    "Momentum": {},
+    "RMSProp": {"momentum": 0.5, "centered": True},
+    "Adagrad": {},
+    "Adadelta": {},
+    "Lamb": {},
+    "NAdam": {},
+    "SGD": {},
+}
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_the_state_of_an_optimizer_is_refused_by_name(tmp_path: Path, name: str) -> None:
+    import paddle
+
+    layer = net()
+    schedule = paddle.optimizer.lr.StepDecay(0.1, 3)
+    optimizer = getattr(paddle.optimizer, name)(learning_rate=schedule, parameters=layer.parameters(), **OPTIMIZERS[name])
+    layer(paddle.ones([2, 4, 5, 5])).sum().backward()
+    optimizer.step()
+    paddle.save(optimizer.state_dict(), str(tmp_path / "a.pdopt"))
+    assert module("paddle").sniff(tmp_path / "a.pdopt")
+    with pytest.raises(CheckpointError, match=r"a\.pdopt: the state of an optimizer .* give the \.pdparams") as caught:
+        module("paddle").read(tmp_path / "a.pdopt")
+    assert caught.value.kind == "unsupported"
+    both = {"model": layer.state_dict(), "optimizer": optimizer.state_dict()}
+    paddle.save(both, str(tmp_path / "a.pdparams"))
+    assert_same(module("paddle").read(tmp_path / "a.pdparams").tensors, numpy_state(layer))
+
+
+def test_streams_of_tensors_without_names_are_refused_by_name(tmp_path: Path) -> None:
+    import paddle
+
+    for shape in ([2, 3], [], [4, 1, 2, 3, 1]):
+        paddle.save(paddle.ones(shape), str(tmp_path / "a"), use_binary_format=True)
+        assert module("paddle").sniff(tmp_path / "a")
+        with pytest.raises(CheckpointError, match=r"\.pdiparams.* paddle\.save\(layer\.state_dict\(\)") as caught:
+            module("paddle").read(tmp_path / "a")
+        assert caught.value.kind == "unsupported"
+
+
+def test_safetensors_of_paddle_are_read(tmp_path: Path) -> None:
+    import paddle
+
+    layer = net()
+    paddle.save(layer.state_dict(), str(tmp_path / "a.safetensors"), safetensors=True)
+    assert_same(module("safetensors").read(tmp_path / "a.safetensors").tensors, numpy_state(layer), order=False)
