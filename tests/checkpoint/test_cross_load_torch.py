@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from checkpoint_samples import assert_same, module, state
+from legacy_samples import PYTHON_2, PYTHON_2_STATE
 
 from acon_core.errors import CheckpointError
 
@@ -274,6 +275,15 @@ def test_a_whole_module_is_read_as_its_state_dict(tmp_path: Path, name: str, pro
     assert_same(found.tensors, {key: tensor.numpy() for key, tensor in state.items()})
     assert "was read as its state dict; none of its classes was looked up or called" in found.notes[0]
     assert {f"{Net.__module__}.Net", "torch.nn.modules.conv.Conv2d", "torch.nn.functional.relu"} <= set(found.globals_seen)
+
+
+def test_a_file_of_python_2_is_read_as_torch_reads_it(tmp_path: Path) -> None:
+    import torch
+
+    (tmp_path / "a.pth").write_bytes(PYTHON_2)
+    loaded = torch.load(tmp_path / "a.pth", weights_only=False)
+    assert_same({key: tensor.numpy() for key, tensor in loaded.items()}, PYTHON_2_STATE)
+    assert_same(module("torch_legacy").read(tmp_path / "a.pth").tensors, PYTHON_2_STATE)
 
 
 def test_dtypes_that_torch_cannot_load_from_a_legacy_file_are_read_and_not_written(tmp_path: Path) -> None:

@@ -168,6 +168,31 @@ def test_other_files_are_refused_by_name(tmp_path: Path) -> None:
     assert not module("torch").sniff(tmp_path / "a.npz")
 
 
+def test_metadata_travels_and_is_believed_only_where_it_maps_names_to_text(tmp_path: Path) -> None:
+    metadata = {"network": "acon/resnet50", "input": '{"size": 224}', "naïve": "鍵\n"}
+    module("torch").write(tmp_path / "a", {"w": WEIGHT}, metadata)
+    module("torch").write(tmp_path / "b", {"w": WEIGHT}, dict(reversed(metadata.items())))
+    assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
+    assert module("torch").read(tmp_path / "a").metadata == metadata
+    (tmp_path / "a").write_bytes(archive(tensor()))
+    assert module("torch").read(tmp_path / "a").metadata == {}
+    for content in (
+        b"",
+        b"[]",
+        b"{",
+        b'{"a": 1}',
+        b'{"a": {"b": "c"}}',
+        b'{"a": "x", "a": "y"}',
+        b'{"a": "\\ud800"}',
+        b"\xff",
+        b"[" * 9999,
+    ):
+        assert "acon_metadata.json" in refused(tmp_path / "a", archive(tensor(), {"acon_metadata.json": content}))
+    (tmp_path / "a").write_bytes(archive(tensor(), {"acon_metadata.json": b'{"a": "' + b"x" * 2000 + b'"}'}))
+    with pytest.raises(CheckpointError, match="more than 2000"):
+        module("torch").read(tmp_path / "a", Limits(header_bytes=2000))
+
+
 def test_storages_that_are_not_used_are_not_read(tmp_path: Path) -> None:
     program = b"\x80\x02}(" + text("state_dict") + tensor()[2:-1] + text("epoch") + b"K\x03u."
     content = bytearray(archive(program, {"data/1": b"optimizer"}))

@@ -1,0 +1,305 @@
+"""Whole modules in pickles: their state dicts are found without their classes, and nothing else is let through."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import pytest
+from checkpoint_samples import assert_same, module
+from hostile_pickles import Kind, array, payloads, text
+from hostile_torch import archive
+from legacy_samples import VALUES, legacy
+
+from acon_core.checkpoint.file import File, Limits
+from acon_core.errors import CheckpointError
+
+FORMATS = ["torch", "torch_legacy", "megengine"]
+STORAGE = b"(" + text("storage") + b"ctorch\nFloatStorage\n" + text("0") + text("cpu") + b"K\x06%stQ"
+HOOKS = {"_forward_hooks": b"}", "_forward_pre_hooks": b"}"}
+NET = b"cmodels\nNet\n"
+
+
+def items(entries: Mapping[str, bytes]) -> bytes:
+    return b"}(" + b"".join(text(key) + value for key, value in entries.items()) + b"u"
+
+
+def instance(state: bytes, name: bytes = NET) -> bytes:
+    return name + b")\x81" + state + b"b"
+
+
+def tensor(format: str, start: int) -> bytes:
+    """The two values from there on, of six."""
+    if format == "megengine":
+        ndarray = array(data=b"C\x08" + VALUES[start : start + 2].tobytes())
+        return b"cmegengine.tensor\nParameter\n(" + ndarray + b"N" + text("xpux:0") + b"t\x81}b"
+    storage = STORAGE % (b"N" if format == "torch_legacy" else b"")
+    rebuild = b"ctorch._utils\n_rebuild_tensor_v2\n(" + storage + b"K" + bytes([start]) + b"K\x02\x85K\x01\x85"
+    return rebuild + b"\x89ccollections\nOrderedDict\n)RtR"
+
+
+def net(
+    format: str,
+    tensors: Mapping[str, bytes] | None = None,
+    modules: Mapping[str, bytes] | None = None,
+    others: Mapping[str, bytes] | None = None,
+    name: bytes = NET,
+) -> bytes:
+    """A module of that framework; its one tensor is w unless others are given."""
+    tensors = {"w": tensor(format, 1)} if tensors is None else tensors
+    if format == "megengine":
+        return instance(items({**HOOKS, **tensors, **(modules or {}), **(others or {})}), name)
+    own = {"_parameters": items(tensors), "_buffers": b"}", "_modules": items(modules or {})}
+    return instance(items(own | dict(others or {})), name)
+
+
+def wrapped(format: str, program: bytes) -> bytes:
+    program = b"\x80\x02" + program + b"."
+    if format == "torch":
+        return archive(program)
+    return legacy(program) if format == "torch_legacy" else program
+
+
+def read(tmp_path: Path, format: str, program: bytes) -> File:
+    (tmp_path / "a").write_bytes(wrapped(format, program))
+    found = module(format).read(tmp_path / "a")
+    assert isinstance(found, File)
+    return found
+
+
+def refused(tmp_path: Path, format: str, program: bytes, kind: Kind = "unsafe") -> str:
+    with pytest.raises(CheckpointError, match=str(tmp_path / "a")) as caught:
+        read(tmp_path, format, program)
+    assert caught.value.kind == kind, caught.value
+    assert "\n" not in str(caught.value)
+    assert len(str(caught.value)) < 600
+    return str(caught.value)
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_the_state_of_a_module_is_that_of_the_modules_in_it_in_order(tmp_path: Path, format: str) -> None:
+    inner = net(format, {"v": tensor(format, 2), "none": b"N"}, {"gone": b"N"}, name=b"ctorch.nn\nLinear\n")
+    others = {"act": b"ctorch.nn.functional\nrelu\n", "config": instance(b"(}Nt", b"cmodels\nConfig\n")}
+    program = net(format, None, {"a": inner, "b": net(format)}, others)
+    found = read(tmp_path, format, program)
+    expected = {"w": VALUES[1:3], "a.v": VALUES[2:4], "b.w": VALUES[1:3]}
+    assert_same(found.tensors, expected)
+    assert found.notes == [
+        "a whole module (models.Net) was read as its state dict; none of its classes was looked up or called"
+    ]
+    assert {"models.Net", "torch.nn.Linear", "torch.nn.functional.relu", "models.Config"} <= set(found.globals_seen)
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_a_module_in_a_training_checkpoint_is_found_under_a_usual_name(tmp_path: Path, format: str) -> None:
+    found = read(tmp_path, format, items({"epoch": b"K\x03", "model": net(format), "ema": net(format)}))
+    assert_same(found.tensors, {"w": VALUES[1:3]})
+    assert found.notes[1:] == ["read the tensors under 'model'; ignored 'epoch', 'ema'"]
+    assert "models.Net" in refused(tmp_path, format, items({"epoch": b"K\x03", "generator": net(format)}))
+
+
+@pytest.mark.parametrize("format", ["torch", "torch_legacy"])
+def test_buffers_that_do_not_persist_are_left_out(tmp_path: Path, format: str) -> None:
+    buffers = items({"kept": tensor(format, 3), "passing": tensor(format, 4), "none": b"N"})
+    passing = b"c__builtin__\nset\n](" + text("passing") + text("gone") + b"e\x85R"
+    program = net(format, None, None, {"_non_persistent_buffers_set": passing})
+    program = program.replace(text("_buffers") + b"}", text("_buffers") + buffers)
+    assert_same(read(tmp_path, format, program).tensors, {"w": VALUES[1:3], "kept": VALUES[3:5]})
+
+
+def test_a_module_that_stands_twice_is_there_once_in_megengine_and_twice_in_torch(tmp_path: Path) -> None:
+    for format, names in (("torch", ["a.w", "b.w"]), ("megengine", ["a.w"])):
+        shared = net(format) + b"q\x09"
+        found = read(tmp_path, format, net(format, {}, {"a": shared, "b": b"h\x09"}))
+        assert list(found.tensors) == names
+
+
+def test_norms_of_megengine_have_one_axis(tmp_path: Path) -> None:
+    def norm(name: bytes, others: dict[str, bytes]) -> File:
+        ndarray = array(shape=b"(K\x01K\x02K\x01K\x01t", data=b"C\x08" + VALUES[1:3].tobytes())
+        value = b"cmegengine.tensor\nTensor\n(" + ndarray + b"N" + text("xpux:0") + b"t\x81}b"
+        return read(tmp_path, "megengine", net("megengine", {"weight": value}, None, others, name))
+
+    own = {"num_features": b"K\x02", "track_running_stats": b"\x88", "running_mean": b"N", "running_var": b"N"}
+    for name, others, shape in [
+        (b"cmegengine.module.batchnorm\nBatchNorm2d\n", {}, (2,)),
+        (b"cmodels\nMyNorm\n", own, (2,)),
+        (NET, {}, (1, 2, 1, 1)),
+    ]:
+        assert norm(name, others).tensors["weight"].shape == shape
+    plain = {
+        "plain": array(),
+        "listed": b"](" + tensor("megengine", 1) + b"e",
+        "odd": b"}(K\x01" + tensor("megengine", 2) + b"u",
+    }
+    found = read(tmp_path, "megengine", net("megengine", {}, None, plain))
+    assert list(found.tensors) == ["listed.0", "odd.1"]  # an array of NumPy's own is no state
+
+
+ATTRIBUTES = {
+    "a class that is called": NET + b")R",
+    "a class that is called with arguments": NET + b"K\x01\x85R",
+    "an instance with arguments": NET + b"K\x01\x85\x81",
+    "an instance with a list of arguments": NET + b"]\x81",
+    "an instance of no name": text("models.Net") + b")\x81",
+    "an instance by keywords": NET + b")}\x92",
+    "INST": b"(imodels\nNet\n",
+    "OBJ": b"(" + NET + b"o",
+    "BUILD on a class": NET + items({"x": b"K\x01"}) + b"b",
+    "BUILD with slots": instance(b"N" + items({"x": b"K\x01"}) + b"\x86"),
+    "BUILD with attributes and slots": instance(b"}" + items({"x": b"K\x01"}) + b"\x86"),
+    "BUILD with a list": instance(b"]"),
+    "BUILD with a name": instance(NET),
+    "BUILD twice": instance(b"}") + b"}b",
+    "__setstate__": instance(items({"__setstate__": b"ctorch.hub\nload\n"})) + text("x") + b"b",
+    "__class__": instance(items({"__class__": b"cmodels\nOther\n"})),
+    "items of an instance": NET + b")\x81" + text("x") + b"K\x01s",
+    "a value appended to an instance": NET + b")\x81K\x01a",
+    "an instance called": instance(b"}") + b")R",
+    "an instance as a class": instance(b"}") + b")\x81",
+    "a name for __reduce__": b"ccopyreg\n__newobj__\n" + NET + b"\x85R",
+    "a dotted name": text("models") + text("Net.__init__") + b"\x93",
+    "a dotted name of a module": text("torch.hub") + text("os.system") + b"\x93",
+    "no name": text("models") + text("") + b"\x93",
+    "no module": text("") + text("system") + b"\x93",
+    "a name with a space": text("models") + text("a b") + b"\x93",
+    "a persistent id": text("x") + b"Q",
+    "EXT": b"\x82\x01",
+    "an instance as a key": b"}" + instance(b"}") + b"K\x01s",
+}
+# fmt: off
+PYTHONS = (
+    "os system", "posix system", "nt system", "sys exit", "subprocess Popen", "builtins getattr", "builtins eval",
+    "builtins exec", "__builtin__ apply", "shutil rmtree", "socket socket", "importlib import_module", "runpy run_path",
+    "ctypes CDLL", "pickle loads", "_pickle loads", "cPickle loads", "copyreg _reconstructor", "copy_reg _reconstructor",
+    "os.path join", "functools partial", "operator attrgetter", "types CodeType", "code interact", "asyncio run",
+    "webbrowser open", "antigravity x", "commands getoutput", "pty spawn", "builtins type", "builtins object",
+    "marshal loads",
+)
+# fmt: on
+
+
+@pytest.mark.parametrize("format", FORMATS)
+@pytest.mark.parametrize("case", ATTRIBUTES)
+def test_nothing_but_an_inert_instance_is_made_of_an_unknown_class(tmp_path: Path, format: str, case: str) -> None:
+    # A persistent id and a key are refused as the strict reading refuses everything else: at the first unknown name.
+    message = refused(tmp_path, format, net(format, None, None, {"x": ATTRIBUTES[case]}))
+    assert "models.Net" in message
+    assert "nothing was run" in message
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_what_is_pythons_own_is_not_even_mentioned(tmp_path: Path, format: str) -> None:
+    for name in PYTHONS:
+        mention = b"c" + name.replace(" ", "\n").encode() + b"\n"
+        refused(tmp_path, format, net(format, None, None, {"x": mention}))
+        refused(tmp_path, format, net(format, name=mention))
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_no_payload_is_run_inside_of_a_module(tmp_path: Path, format: str) -> None:
+    sentinel = tmp_path / "sentinel"
+    for table in payloads(f"touch {sentinel}").values():
+        for name, payload in table.items():
+            body = payload[2:-1] if payload[:1] == b"\x80" else payload[:-1]
+            refused(tmp_path, format, net(format, None, None, {"x": body}))
+            assert not sentinel.exists(), name
+
+
+@pytest.mark.parametrize("format", FORMATS)
+@pytest.mark.parametrize(
+    "program",
+    [
+        instance(b"}"),
+        NET,
+        NET + b")\x81",
+        b"](" + instance(b"}") + b"e",
+        items({"model": instance(b"}")}),
+        items({"args": instance(b"}"), "state_dict": b"}"}),
+        items({"model": items({"model": instance(b"}")})}),
+    ],
+)
+def test_instances_that_are_no_modules_do_not_count(tmp_path: Path, format: str, program: bytes) -> None:
+    assert "models.Net" in refused(tmp_path, format, program)
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_a_module_beside_the_state_lets_nothing_else_through(tmp_path: Path, format: str) -> None:
+    refused(tmp_path, format, items({"args": net(format), "state_dict": items({"w": tensor(format, 1)})}))
+    refused(tmp_path, format, b"](" + net(format) + b"e")
+
+
+def cycle(format: str) -> bytes:
+    """A module in a module in the first one; MegEngine leaves out what a module says of itself."""
+    state = net(format, None, {"a": net(format, None, {"b": b"h\x09"})})[len(NET) + 2 :]
+    return NET + b")\x81q\x09" + state
+
+
+def deep(format: str, levels: int) -> bytes:
+    """Modules each in the next, made from the inside so that no opcode nests."""
+    head = net(format, {}, {"m": b"@"}).partition(b"@")
+    begin = head[0][len(NET) + 2 :]
+    made = net(format) + b"q\x090"
+    step = NET + b")\x81" + begin + b"h\x09" + head[2] + b"q\x090"
+    return made + step * levels + b"h\x09"
+
+
+def doubled(format: str, levels: int) -> bytes:
+    """Modules with the same two modules in each, so that there are 2 ** levels ways down."""
+    leaf = net(format) + b"q\x080" + net(format) + b"q\x090"
+    twins = net(format, {}, {"m": b"h\x08", "n": b"h\x09"})
+    return leaf + (twins + b"q\x07" + b"0" + twins + b"q\x090" + b"h\x07q\x080") * levels + b"h\x09"
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_modules_that_have_no_end_are_refused_in_little_time(tmp_path: Path, format: str) -> None:
+    began = time.perf_counter()
+    assert "contain themselves" in refused(tmp_path, format, cycle(format), "corrupt")
+    assert "nested more than 64" in refused(tmp_path, format, deep(format, 10_000), "corrupt")
+    assert list(read(tmp_path, format, deep(format, 64)).tensors) == ["m." * 64 + "w"]
+    assert "again and again" in refused(tmp_path, format, doubled(format, 40), "corrupt")
+    assert time.perf_counter() - began < 20
+
+
+def test_attributes_of_megengine_have_an_end(tmp_path: Path) -> None:
+    lists = b"]q\x090" + b"](h\x09eq\x090" * 100
+    refused(tmp_path, "megengine", net("megengine", None, {"a": lists + b"h\x09"}), "corrupt")
+    itself = b"]q\x09h\x09a"
+    assert list(read(tmp_path, "megengine", net("megengine", None, {"a": itself})).tensors) == ["w"]
+    clash = {"a": items({"b": tensor("megengine", 1)}), "a.b": tensor("megengine", 2)}
+    assert "'a.b'" in refused(tmp_path, "megengine", net("megengine", clash), "corrupt")
+
+
+@pytest.mark.parametrize("format", ["torch", "torch_legacy"])
+def test_a_broken_module_is_refused(tmp_path: Path, format: str) -> None:
+    good = tensor(format, 1)
+    beside = {"x": good}  # no state, and yet the file's one storage is in use
+    for tensors, modules, others, kind in [
+        ({"w": b"K\x01"}, {}, {}, "unsupported"),
+        ({"w": items({"w": good})}, {}, {}, "unsupported"),
+        ({}, {"a": good}, {}, "corrupt"),
+        ({}, {"a": b"]"}, {}, "corrupt"),
+        ({}, {"a": instance(b"}")}, {}, "unsupported"),
+        ({}, {"a": NET + b")\x81"}, {}, "unsupported"),
+        ({}, {}, {"_non_persistent_buffers_set": text("w")}, "corrupt"),
+        ({}, {}, {"_non_persistent_buffers_set": b"](]e"}, "corrupt"),
+        ({"a.w": good}, {"a": net(format)}, {}, "corrupt"),
+        ({}, {}, {}, "unsupported"),
+    ]:
+        refused(tmp_path, format, net(format, tensors, modules, beside | others), kind)
+    refused(tmp_path, format, net(format).replace(text("w"), b"K\x07"), "corrupt")
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_the_limit_of_names_holds(tmp_path: Path, format: str) -> None:
+    read(tmp_path, format, net(format))
+    with pytest.raises(CheckpointError, match="again and again"):
+        module(format).read(tmp_path / "a", Limits(module_names=1))
+
+
+def test_a_state_dict_is_read_as_strictly_as_ever(tmp_path: Path) -> None:
+    found = read(tmp_path, "megengine", items({"w": tensor("megengine", 1)}))
+    assert (list(found.tensors), found.notes) == (["w"], [])
+    assert np.array_equal(found.tensors["w"], VALUES[1:3])
