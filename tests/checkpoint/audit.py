@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from hostile_orbax import good, ocdbt, zarr2, zarr3
 
 from acon_core.checkpoint.formats import Format, formats
 from acon_core.errors import CheckpointError
@@ -26,6 +27,8 @@ MEMORY = 1 << 30  # beyond what the interpreter has when the first file is read
 HANG = 120  # seconds; far above what a loaded machine needs
 # What Python does to map a file and to read its name. All else is told, but for opening the reader's own file.
 HARMLESS = {"mmap.__new__", "builtins.id", "object.__getattr__", "object.__setattr__", "sys._getframe", "array.__new__"}
+# Good ones of the formats that are only ever read.
+READ_ONLY = {"orbax": [zarr2(), zarr3(), ocdbt(good()), ocdbt(good(packed=True), framing={"packed": True})]}
 OPENING = {"open", "os.listdir", "os.scandir"}
 
 
@@ -59,14 +62,14 @@ def warm(known: dict[str, Format]) -> None:
     """Have every reader read a good file, so that what Python imports by itself for the first one is imported."""
     tensors = {"w": np.ones((2, 3), np.float32), "n": np.ones(2, np.int32)}
     "".encode("raw-unicode-escape")
-    for format in known.values():
-        with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder) / "a"
-            try:
-                format.files.write(path, tensors, {})
-            except CheckpointError as error:  # those that are only ever read
-                path.write_bytes(str(error).encode())
-            refusal(format, path)
+    for name, format in known.items():
+        for write in READ_ONLY.get(name, [lambda path, format=format: format.files.write(path, tensors, {})]):
+            with tempfile.TemporaryDirectory() as folder:
+                path = Path(folder) / "a"
+                if format.files.FOLDER:
+                    path.mkdir()
+                write(path)
+                assert refusal(format, path) is None, name
 
 
 def refusal(format: Format, path: Path) -> CheckpointError | None:
@@ -113,7 +116,7 @@ def main() -> None:
         faulthandler.dump_traceback_later(HANG, exit=True)
         forget_peak()
         memory, began = peak(), time.process_time()
-        told = {"path": path, "kind": None, "message": None}
+        told = {"path": path, "allowed": allowed, "kind": None, "message": None}
         watch.begin(Path(allowed))
         try:
             error = refusal(known[name], Path(path))

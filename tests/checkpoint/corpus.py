@@ -18,14 +18,19 @@ from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 
+import hostile_orbax
 import hostile_pickles as pickles
+import hostile_sharded
+from hostile_legacy import STREAMS, legacy
 from hostile_msgpack import TREES
+from hostile_npz import ARCHIVES as ARCHIVES_OF_NUMPY
 from hostile_pickles import Kind, Table
 from hostile_safetensors import HEADERS
 from hostile_torch import ARCHIVES, LIES, archive, tensor
 
+Spoiled = dict[tuple[int, Kind], dict[str, Callable[[Path], object]]]
 POINTS = range(1, 44)
-FORMATS = ("megengine", "paddle", "torch", "jax", "safetensors")
+FORMATS = ("megengine", "paddle", "torch", "torch_legacy", "jax", "safetensors", "safetensors_sharded", "npz", "orbax")
 
 
 @dataclass(frozen=True)
@@ -57,6 +62,21 @@ def _cases(format: str, *tables: Table, wrap: Callable[[bytes], bytes] = bytes) 
                 yield Case(point, format, name, (kind,), _written(wrap(content)))
 
 
+def _folders(format: str, cases: Spoiled, entry: str) -> Iterator[Case]:
+    def made(spoil: Callable[[Path], object]) -> Callable[[Path], Path]:
+        def make(folder: Path) -> Path:
+            path = folder / "folder"
+            path.mkdir()
+            spoil(path)
+            return path / entry
+
+        return make
+
+    for (point, kind), spoils in cases.items():
+        for name, spoil in spoils.items():
+            yield Case(point, format, name, (kind,), made(spoil))
+
+
 def _others(format: str) -> Iterator[Case]:
     """Files that are no checkpoint of any kind."""
     yield Case(16, format, "an empty file", ("corrupt",), _written(b""))
@@ -84,6 +104,10 @@ def _of_torch(programs: Table) -> Table:
     return kept
 
 
+def _without(point: int, table: Table) -> Table:
+    return {place: contents for place, contents in table.items() if place[0] != point}
+
+
 PAYLOADS = pickles.payloads("exit 1")
 PROGRAMS: tuple[Table, ...] = (PAYLOADS, pickles.PROGRAMS, pickles.BOMBS)
 CASES: list[Case] = [
@@ -92,25 +116,40 @@ CASES: list[Case] = [
     *chain.from_iterable(_cases("torch", _of_torch(table), wrap=archive) for table in PROGRAMS),
     *_cases("torch", ARCHIVES),
     *_cases("torch", {place: {name: archive(tensor(**lie)) for name, lie in lies.items()} for place, lies in LIES.items()}),
+    # Behind the state comes another pickle anyway.
+    *chain.from_iterable(_cases("torch_legacy", _of_torch(_without(17, table)), wrap=legacy) for table in PROGRAMS),
+    *_cases("torch_legacy", STREAMS),
     *_cases("jax", TREES),
+    *_cases("npz", ARCHIVES_OF_NUMPY),
+    *_folders("safetensors_sharded", hostile_sharded.CASES, hostile_sharded.INDEX),
+    *_folders("orbax", hostile_orbax.CASES, ""),
     *_cases("safetensors", HEADERS),
     Case(32, "safetensors", "a header of 30 MB", ("unsupported",), _large_header),
-    *chain.from_iterable(_others(format) for format in FORMATS),
+    *chain.from_iterable(_others(format) for format in FORMATS if format != "orbax"),
 ]
 
-_PICKLED = ("megengine", "paddle", "torch")
+_PICKLES, _TORCH = ("megengine", "paddle"), ("torch", "torch_legacy")
+_TENSORS, _JSON = ("safetensors", "safetensors_sharded", "npz", "jax", "orbax"), ("safetensors", "safetensors_sharded", "orbax")
+_NOT_ORBAX = tuple(name for name in FORMATS if name != "orbax")
 # Where a point says nothing of a format: formats, points, and why.
 WITHOUT: list[tuple[tuple[str, ...], tuple[int, ...], str]] = [
-    (FORMATS, (39, 40, 41, 42, 43), "a matter of writing: test_atomic_write, test_round_trip"),
-    (("jax", "safetensors"), (*range(1, 14), 15, 17, 19, 22), "no pickle is in it"),
-    (("safetensors",), (14,), "its only nesting is JSON's, point 32"),
-    (("megengine", "paddle"), (24, 26, 27), "its arrays have no strides, no storages and no metadata"),
-    (("jax", "safetensors"), (24, 25, 26, 27), "its arrays have no strides, no storages and no metadata, and share no bytes"),
-    (("megengine", "paddle", "jax", "safetensors"), (28, 29, 30, 31), "it is not a zip"),
-    (("megengine", "paddle", "torch", "jax"), (32, 33), "of safetensors alone"),
-    (("megengine", "paddle", "torch", "safetensors"), (34,), "of msgpack alone"),
-    (FORMATS, (35, 36), "of Orbax alone"),
-    (("megengine", "torch", "jax", "safetensors"), (37,), "of Paddle alone"),
+    (FORMATS, (39, 40, 42, 43), "a matter of writing: test_atomic_write, test_round_trip"),
+    (_NOT_ORBAX, (41,), "a matter of writing: test_round_trip"),
+    (("jax", *_JSON), (1, 2), "no pickle is in it, and no expression"),
+    (_TENSORS, (*range(3, 14), 17, 19, 22), "no pickle is in it"),
+    (("jax", *_JSON), (15,), "its lengths are points 32 to 34"),
+    (_JSON, (14,), "its only nesting is JSON's, point 32"),
+    ((*_PICKLES, *_TENSORS), (24, 26, 27), "its arrays have no strides, no storages and no metadata"),
+    (_TENSORS, (25,), "its arrays share no bytes"),
+    ((*_PICKLES, "torch_legacy", "jax", "safetensors", "safetensors_sharded"), (28,), "nothing in it is compressed"),
+    ((*_PICKLES, "torch_legacy", "jax", *_JSON), (29,), "it is not a zip"),
+    ((*_PICKLES, "torch_legacy", "jax", "safetensors"), (30,), "it names no files"),
+    ((*_PICKLES, "jax", "safetensors"), (31,), "an array's bytes are where it is described"),
+    ((*_PICKLES, *_TORCH, "jax", "npz"), (32, 33), "it has no header in JSON"),
+    ((*_PICKLES, *_TORCH, *_JSON, "npz"), (34,), "of msgpack alone"),
+    (_NOT_ORBAX, (35, 36), "of Orbax alone"),
+    (("orbax",), (16, 18, 20, 21, 23, 30, 31, 33), "its trees are point 32, its files 35, its arrays 36"),
+    (("megengine", *_TORCH, *_TENSORS), (37,), "of Paddle alone"),
 ]
 
 

@@ -20,11 +20,12 @@ import zipfile
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import ml_dtypes
 import numpy as np
-from audit import HANG, Watch, forget_peak, limit_memory, peak, warm
+from audit import HANG, READ_ONLY, Watch, forget_peak, limit_memory, peak, warm
 from hostile_pickles import PADDLE, PROGRAMS, array, dense, named, state
 
 from acon_core.checkpoint.formats import Format, formats
@@ -75,11 +76,17 @@ def samples(known: dict[str, Format]) -> list[Sample]:
     wide = {"w": np.arange(6, dtype=np.float64).reshape(2, 3), "b": np.ones(5, ml_dtypes.bfloat16), "c": np.ones(2, np.int64)}
     found = [Sample("paddle", "a", {"a": dense("data", "data")}), Sample("megengine", "a", {"a": state(array())})]
     for name, format in known.items():
-        for each in (tensors, wide):
+        writes = [
+            partial(format.files.write, tensors=each, metadata={"network": "x", "input": "{}"}) for each in (tensors, wide)
+        ]
+        for write in READ_ONLY.get(name, writes):
             with tempfile.TemporaryDirectory() as folder:
+                path = Path(folder) / "a"
+                if format.files.FOLDER:
+                    path.mkdir()
                 try:
-                    format.files.write(Path(folder) / "a", each, {"network": "x", "input": "{}"})
-                except CheckpointError:  # it has not every dtype, or is only ever read
+                    write(path)
+                except CheckpointError:  # it has not every dtype
                     continue
                 files = {str(p.relative_to(folder)): p.read_bytes() for p in sorted(Path(folder).rglob("*")) if p.is_file()}
             found.append(Sample(name, "a", files))

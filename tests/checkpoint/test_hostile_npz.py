@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import io
-import struct
-import time
 import zipfile
 import zlib
 from collections.abc import Callable
@@ -14,27 +12,12 @@ import ml_dtypes
 import numpy as np
 import pytest
 from checkpoint_samples import assert_same, bits, module, state
+from hostile_npz import ARRAYS, DESCR, WEIGHT, archive, deflated, npy
+from hostile_pickles import named
 
 from acon_core.checkpoint.file import Limits, map_file
 from acon_core.checkpoint.zip_archive import Zip, ZipWriter
 from acon_core.errors import CheckpointError
-
-WEIGHT = np.arange(1, 7, dtype=np.float32).reshape(2, 3)
-DESCR = "{'descr': '<f4', 'fortran_order': False, 'shape': (2, 3), }"
-
-
-def npy(text: str | bytes = DESCR, data: bytes = WEIGHT.tobytes(), version: int = 1, length: int | None = None) -> bytes:
-    encoded = text.encode() if isinstance(text, str) else text
-    size = struct.pack("<H" if version == 1 else "<I", len(encoded) if length is None else length)
-    return b"\x93NUMPY" + bytes([version, 0]) + size + encoded + data
-
-
-def archive(members: dict[str, bytes], method: int = zipfile.ZIP_STORED) -> bytes:
-    target = io.BytesIO()
-    with zipfile.ZipFile(target, "w", method) as opened:
-        for name, content in members.items():
-            opened.writestr(name, content)
-    return target.getvalue()
 
 
 def loaded(path: Path, content: bytes, limits: Limits | None = None) -> dict[str, np.ndarray]:
@@ -124,58 +107,14 @@ def test_arrays_lie_at_multiples_of_64_and_are_not_copied(tmp_path: Path) -> Non
     assert first.ctypes.data == again.ctypes.data
 
 
-BAD_ARRAYS = {
-    "no magic": b"NUMPY" + npy()[5:],
-    "empty": b"",
-    "cut in the magic": npy()[:9],
-    "cut in the header": npy()[:40],
-    "version 0": b"\x93NUMPY\0" + npy()[7:],
-    "version 4": npy(version=4),
-    "minor version": b"\x93NUMPY\1\1" + npy()[8:],
-    "header longer than the file": npy(length=9_000),
-    "not text": npy(b"{'descr': '\xff'}", version=3),
-    "no dict": npy("[1]"),
-    "two dicts": npy(DESCR + DESCR),
-    "a call": npy("{'descr': str('<f4'), 'fortran_order': False, 'shape': (2, 3)}"),
-    "an expression": npy("{'descr': '<f4', 'fortran_order': False, 'shape': (2, 1+2)}"),
-    "a power": npy("{'descr': '<f4', 'fortran_order': False, 'shape': (9**99,)}"),
-    "deep": npy("{" * 4000 + "}" * 4000),
-    "key missing": npy("{'descr': '<f4', 'shape': (2, 3)}"),
-    "key twice": npy("{'descr': '<f4', 'fortran_order': False, 'shape': (2, 3), 'shape': (2, 3)}"),
-    "key more": npy("{'descr': '<f4', 'fortran_order': False, 'shape': (2, 3), 'more': (1,)}"),
-    "value of another": npy("{'descr': True, 'fortran_order': '<f4', 'shape': (2, 3)}"),
-    "number as order": npy("{'descr': '<f4', 'fortran_order': 0, 'shape': (2, 3)}"),
-    "number as shape": npy("{'descr': '<f4', 'fortran_order': False, 'shape': (6)}"),
-    "list as shape": npy("{'descr': '<f4', 'fortran_order': False, 'shape': [2, 3]}"),
-    "hole in the shape": npy("{'descr': '<f4', 'fortran_order': False, 'shape': (2,, 3)}"),
-    "comma as shape": npy("{'descr': '<f4', 'fortran_order': False, 'shape': (,)}", WEIGHT.tobytes()[:4]),
-    "negative shape": npy("{'descr': '<f4', 'fortran_order': False, 'shape': (-2, -3)}"),
-    "float shape": npy("{'descr': '<f4', 'fortran_order': False, 'shape': (2., 3)}"),
-    "bool shape": npy("{'descr': '<f4', 'fortran_order': False, 'shape': (True, 6)}"),
-    "digits of other scripts": npy("{'descr': '<f4', 'fortran_order': False, 'shape': (٢, 3)}", version=3),
-    "many digits": npy("{'descr': '<f4', 'fortran_order': False, 'shape': (" + "9" * 5000 + ",)}"),
-    "huge shape": npy("{'descr': '<f4', 'fortran_order': False, 'shape': (4611686018427387904,)}"),
-    "wrapping shape": npy("{'descr': '<f4', 'fortran_order': False, 'shape': (4294967296, 4294967296)}", b""),
-    "empty and huge": npy("{'descr': '<f4', 'fortran_order': False, 'shape': (0, 2305843009213693952)}", b""),
-    "many dimensions": npy("{'descr': '<f4', 'fortran_order': False, 'shape': (2, 3" + ", 1" * 31 + ")}"),
-    "bytes missing": npy(data=WEIGHT.tobytes()[:-1]),
-    "bytes behind": npy(data=WEIGHT.tobytes() + b"\0"),
-    "second array behind": npy() + npy(),
-    "bool of 2": npy("{'descr': '|b1', 'fortran_order': False, 'shape': (3,)}", b"\0\1\2"),
-}
-
-
-@pytest.mark.parametrize("method", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])
-@pytest.mark.parametrize("case", BAD_ARRAYS)
-def test_a_bad_array_is_corrupt(tmp_path: Path, case: str, method: int) -> None:
-    began = time.perf_counter()
-    content = archive({"v.npy": npy(), "w.npy": BAD_ARRAYS[case]}, method)
+@pytest.mark.parametrize("case", named(ARRAYS))
+def test_a_bad_array_is_corrupt_when_it_was_deflated_too(tmp_path: Path, case: str) -> None:
+    content = archive({"v.npy": npy(), "w.npy": named(ARRAYS)[case]}, zipfile.ZIP_DEFLATED)
     message = refused(tmp_path / "a", content)
     if case != "bool of 2":  # for which the array must be looked at
         with pytest.raises(CheckpointError):
             module("npz").read(tmp_path / "a")
     assert message.startswith(f"{tmp_path / 'a'}: w: ")
-    assert time.perf_counter() - began < 5
 
 
 @pytest.mark.parametrize("descr", ["|V2", "<V2", "<M8[s]", "<m8[ns]", "<U3", "|S4", "<f16", "<f1", "float32", "", "<i3", "f4"])
@@ -221,17 +160,6 @@ def test_what_is_not_an_array_is_told_and_left(tmp_path: Path) -> None:
 @pytest.mark.parametrize("method", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
 def test_other_compressions_are_refused(tmp_path: Path, method: int) -> None:
     assert f"method {method}" in refused(tmp_path / "a", archive({"w.npy": npy()}, method), "unsupported")
-
-
-def deflated(content: bytes, size: int, crc: int | None = None, stream: bytes | None = None, extra: bytes = b"") -> bytes:
-    """An archive of one deflated member whose directory says `size`, whatever its stream holds."""
-    packer = zlib.compressobj(9, zlib.DEFLATED, -15)
-    packed = (packer.compress(content) + packer.flush() if stream is None else stream) + extra
-    name = b"w.npy"
-    common = struct.pack("<3H2H3L", 20, 0, 8, 0, 0x21, zlib.crc32(content) if crc is None else crc, len(packed), size)
-    local = b"PK\3\4" + common + struct.pack("<2H", len(name), 0) + name + packed
-    central = b"PK\1\2" + struct.pack("<H", 20) + common + struct.pack("<5H2L", len(name), 0, 0, 0, 0, 0, 0) + name
-    return local + central + b"PK\5\6" + struct.pack("<4H2LH", 0, 0, 1, 1, len(central), len(local), 0)
 
 
 def test_an_inflated_member_is_what_the_directory_says(tmp_path: Path) -> None:
