@@ -176,6 +176,15 @@ def golden(session: nox.Session) -> None:
 
 
 @nox.session(python="3.11")
+def fuzz(session: nox.Session) -> None:
+    """50,000 changed checkpoint files, and 2,000 random networks through every format; `-- --seed 7` changes the files."""
+    install(session, "core", *TEST_TOOLS)
+    session.run("python", "tests/checkpoint/fuzz.py", "--count", "50000", *session.posargs, env=THREADS)
+    networks = THREADS | {"ACON_RANDOM_NETWORKS": "2000"}
+    session.run("pytest", "-q", "tests/checkpoint/test_random_networks.py", "--backend", "numpy", env=networks)
+
+
+@nox.session(python="3.11")
 def mutants(session: nox.Session) -> None:
     """Break the code on purpose, one breakage at a time: each must turn the suite red."""
     install(session, "core", *TEST_TOOLS)
