@@ -6,7 +6,7 @@ from acon_core.checkpoint.dialects.dialect import Dialect
 
 paddleclas = Dialect(
     "paddleclas",
-    "PaddleClas's ResNet, from 2.1 on",
+    "PaddleClas's ResNet",
     places={
         "conv1": "stem.0.conv",
         "bn1": "stem.0.bn",

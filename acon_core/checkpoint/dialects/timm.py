@@ -6,7 +6,7 @@ from acon_core.checkpoint.dialects.dialect import Dialect
 
 timm = Dialect(
     "timm",
-    "timm's Swin, from 0.9 on",
+    "timm's Swin",
     places={
         "layers.0.downsample": "layers.1.downsample",
         "layers.1.downsample": "layers.2.downsample",

@@ -1,0 +1,219 @@
+"""Files of torchvision, timm and PaddleClas: their names, told from all others or asked for, and their outputs.
+
+What those packages say is in published.json, which pin_published.py makes with them.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from published_networks import CLASSES, PINNED, RUN, WHOLE, digest, filled, image
+
+from acon_core import spec
+from acon_core.checkpoint import convert, formats, read_file, read_network
+from acon_core.checkpoint.convert import Checkpoint
+from acon_core.checkpoint.dialects import DIALECTS
+from acon_core.checkpoint.formats import Format, format_named
+from acon_core.errors import AconError, CheckpointError
+from acon_core.networks import NETWORKS, create, has_choice
+from acon_core.reference import forward
+
+STORED = json.loads(PINNED.read_text())
+RESNET, SWIN = "paddleclas/resnet18", "timm/swin_tiny_patch4_window7_224"
+SMALL_SWIN = {"depths": (1, 2, 1, 2)}
+
+
+def entry(name: str) -> str:
+    """Which network of the registry it is: PaddleClas's deeper ResNets are torchvision's."""
+    return name if name in NETWORKS else name.replace("paddleclas", "torchvision")
+
+
+def spoken(name: str, format: str = "") -> Format:
+    """The package's own format and names, or those names in another format."""
+    package = name.partition("/")[0]
+    dialect = "" if package == "timm" and "swin" not in name else package
+    given = format_named(format or ("paddle" if package == "paddleclas" else "torch"))
+    return Format(given.name, given.files, given.backend, DIALECTS.get(dialect))
+
+
+def written(folder: Path, name: str, prefix: str = "", drawn: bool = False, **options: object) -> Path:
+    """A file as the package would save it, of the network that has those options; with values of its own where they matter."""
+    format = spoken(name)
+    shapes = format.layout.native_shapes(create(entry(name), num_classes=CLASSES, **options).graph)
+    values = filled(shapes) if drawn else {key: np.full(shape, 0.5, np.float16) for key, shape in shapes.items()}
+    values |= {key: np.array(5) for key in shapes if key.endswith("num_batches_tracked")}
+    path = folder / f"{format.name}-{name.rpartition('/')[2]}"
+    format.files.write(path, {prefix + key: value for key, value in values.items()}, {})
+    return path
+
+
+@pytest.mark.parametrize("name", WHOLE)
+def test_names_and_shapes_are_the_package_s(name: str) -> None:
+    assert digest(spoken(name).layout.native_shapes(create(entry(name)).graph)) == STORED[name]["whole"]
+
+
+@pytest.mark.parametrize("name", RUN)
+def test_a_file_is_the_package_s_function(tmp_path: Path, name: str) -> None:
+    """Values of every tensor by its name there, the image, and what the package's own module made of it in float64."""
+    options, size = RUN[name]
+    shapes = spoken(name).layout.native_shapes(create(entry(name), num_classes=CLASSES, **options).graph)
+    assert digest(shapes) == STORED[name]["run"]
+    found = read_network(written(tmp_path, name, drawn=True, **options), entry(name), **options)
+    assert (found.network.name, found.network.num_classes) == (entry(name), CLASSES)
+    outputs = forward(found.network.graph, found.state, [image(size)]).values[0].ravel()
+    expected = np.array(STORED[name]["outputs"])
+    # PaddleClas's norm keeps its eps as a float32.
+    bound = 1e-11 if "paddle" in name else 1e-13
+    np.testing.assert_allclose(outputs, expected, rtol=0, atol=bound * np.abs(expected).max())
+    assert np.abs(expected).min() > 1e-3 * np.abs(expected).max()
+
+
+def test_what_is_like_no_other_is_recognised_by_itself(tmp_path: Path) -> None:
+    for name in (
+        "torchvision/resnet18",
+        "torchvision/shufflenet_v2_x1_5",
+        "timm/swin_tiny_patch4_window7_224",
+    ):
+        found = read_network(written(tmp_path, name))
+        assert (found.network.name, found.network.num_classes) == (name, CLASSES)
+        dialect = DIALECTS["timm"] if "swin" in name else None
+        assert found.format.dialect == dialect
+        notes = ["the names are those of timm's Swin: dialect timm, which no other fits"] if dialect else []
+        assert list(found.notes) == notes
+    for name in ("paddleclas/resnet34", "paddleclas/resnet50"):
+        found = read_network(written(tmp_path, name))
+        assert (found.network.name, found.network.num_classes) == (entry(name), CLASSES)
+        assert found.notes[0] == "the names are those of PaddleClas's ResNet: dialect paddleclas, which no other fits"
+
+
+@pytest.mark.parametrize(
+    ("name", "others"),
+    [
+        ("torchvision/mobilenet_v3_small", "repact/mobilenet_v3_small with identity or relu or .*"),
+        ("torchvision/shufflenet_v2_x1_0", "repact/shufflenet_v2_x1_0 with identity or relu or .*"),
+        ("timm/vit_base_patch16_224", "repact/vit_base_patch16_224 with identity or relu or .*"),
+    ],
+)
+def test_what_has_another_network_s_tensors_is_asked_for(tmp_path: Path, name: str, others: str) -> None:
+    options = {"depth": 1} if "vit" in name else {}
+    path = written(tmp_path, name, **options)
+    if not options:
+        message = f"cannot tell which: {others}; {name} as published; pass --network, and --act where there is a choice"
+        with pytest.raises(AconError, match=message):
+            read_network(path)
+    assert read_network(path, name, **options).network.name == name
+    # With an activation it is the one that takes one, of the same tensors.
+    assert (
+        read_network(path, name.replace(name.partition("/")[0], "repact"), "gelu", **options).network.activation == spec.GELU()
+    )
+
+
+def test_with_an_activation_networks_without_a_choice_are_none(tmp_path: Path) -> None:
+    path = written(tmp_path, "torchvision/mobilenet_v3_large")
+    assert read_network(path, act="relu").network.name == "repact/mobilenet_v3_large"
+    with pytest.raises(CheckpointError, match=r"no network fits .* 'conv1\.bias' is missing"):
+        read_network(written(tmp_path, "torchvision/resnet18"), act="relu")
+
+
+def test_torchvision_s_resnet_takes_another_activation_under_its_names() -> None:
+    """So that its weights can be a beginning: the options of `acon/resnet50` that make it torchvision's graph."""
+    ours = create("acon/resnet50", "relu", bias=False, stride_on=3).graph
+    assert spec.named_params(ours) == spec.named_params(create("torchvision/resnet50").graph)
+    state = spec.initial_state(create("torchvision/resnet18", num_classes=3).graph, 2, "float64")
+    x = image((48, 64))
+    theirs, same = create("torchvision/resnet18", num_classes=3), create("acon/resnet18", "relu", 3, bias=False)
+    left, right = (forward(each.graph, state, [x]).values[0] for each in (theirs, same))
+    np.testing.assert_array_equal(left, right)
+
+
+@pytest.mark.parametrize("prefix", ["_orig_mod.", "module._orig_mod.", "_orig_mod.module."])
+def test_wrappers_names_are_taken_off_in_any_order(tmp_path: Path, prefix: str) -> None:
+    found = read_network(written(tmp_path, RESNET, prefix))
+    assert found.network.name == RESNET
+    wrappers = {"module.": "DataParallel", "_orig_mod.": "torch.compile"}
+    for each in prefix.rstrip(".").split("."):
+        assert f"'{each}.' ({wrappers[each + '.']}) was taken off every name" in found.notes
+    inside = written(tmp_path, RESNET, "model.module.")
+    with pytest.raises(CheckpointError, match="no network fits"):
+        read_network(inside)
+
+
+@pytest.mark.parametrize("format", formats())
+@pytest.mark.parametrize(("name", "options"), [(RESNET, {}), ("torchvision/resnet50", {}), (SWIN, SMALL_SWIN)])
+def test_places_are_renamed_in_every_format_and_none_twice(format: str, name: str, options: dict[str, object]) -> None:
+    graph = create(name, num_classes=3, **options).graph
+    plain = format_named(format).layout
+    layout = spoken(name.replace("torchvision", "paddleclas"), format).layout
+    kept = [native for path, _, native, _ in plain.table(graph) if native and not path.endswith("position_index")]
+    shapes = layout.native_shapes(graph)
+    assert len(shapes) == len(kept)
+    assert sorted(shapes.values()) == sorted(shape for path, shape in plain.native_shapes(graph).items() if path in kept)
+    whole = next(native for path, native, _ in layout.places(graph) if path == ("head" if "swin" in name else "layer2.1.conv2"))
+    assert whole == ("head.fc" if "swin" in name else f"blocks.{3 if '18' in name else 4}.conv1.conv")
+
+
+def the_same(one: Checkpoint, other: Checkpoint) -> None:
+    for path, array in one.state.items():
+        assert path.endswith("num_batches_tracked") or array.tobytes() == other.state[path].tobytes(), path
+
+
+def test_there_and_back_gives_the_file_again(tmp_path: Path) -> None:
+    path = written(tmp_path, "paddleclas/resnet50", drawn=True)
+    convert(path, tmp_path / "a.pth")
+    assert list(read_file(tmp_path / "a.pth")[1].tensors)[:2] == ["conv1.weight", "bn1.weight"]
+    the_same(read_network(path), read_network(tmp_path / "a.pth"))
+    convert(tmp_path / "a.pth", tmp_path / "b.pdparams", to_dialect="paddleclas")
+    before, after = (read_file(each)[1].tensors for each in (path, tmp_path / "b.pdparams"))
+    assert list(before) == list(after)
+    assert all(before[name].tobytes() == after[name].tobytes() for name in before)
+
+
+def test_a_dialect_in_a_network_that_it_has_not_is_refused(tmp_path: Path) -> None:
+    path = written(tmp_path, "torchvision/resnet18")
+    message = (
+        r"dialect paddleclas: PaddleClas's ResNet has paddleclas/resnet\*, .*, and not torchvision/resnet18; pass --network"
+    )
+    with pytest.raises(AconError, match=message):
+        convert(path, tmp_path / "b.pdparams", to_dialect="paddleclas")
+    assert not (tmp_path / "b.pdparams").exists()
+    with pytest.raises(AconError, match=r"dialect timm: .*, and not repact/swin_tiny_patch4_window7_224; pass --network"):
+        read_network(written(tmp_path, SWIN), "repact/swin_tiny_patch4_window7_224", "gelu", "timm")
+
+
+def test_nearest_is_told_where_nothing_fits(tmp_path: Path) -> None:
+    path = written(tmp_path, SWIN)
+    with pytest.raises(CheckpointError, match=r"nearest is torchvision/resnet18, .*'conv1\.weight' is missing"):
+        read_network(path, "torchvision/resnet18")
+
+
+def test_the_command_line_says_network_and_dialect(tmp_path: Path) -> None:
+    path = written(tmp_path, RESNET)
+    command = [sys.executable, "-m", "acon_core.cli", "inspect", str(path)]
+    told = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    assert f"network: {RESNET}, {CLASSES} classes" in told
+    assert "notes: the names are those of PaddleClas's ResNet: dialect paddleclas" in told
+    assert "input: RGB, 0 to 1, mean (0.485, 0.456, 0.406)" in told
+
+
+@pytest.mark.parametrize("act", ["meta_acon(reduction=16, norm=none, generator=first)", "meta_acon(reduction=16, norm=none)"])
+def test_the_older_meta_acons_are_recognised(tmp_path: Path, act: str) -> None:
+    """The code's first commit and YOLOv5, whose names are the spec's; at widths that tell one hidden width from another."""
+    names = {"acon/resnet50": "acon/resnet50", "acon/shufflenet_v2_x1_0": "acon/shufflenet_v2_x1_0"}
+    for name in names:
+        made = create(name, act, 3)
+        state = {path: np.zeros(param.shape, np.float16) for path, param in spec.named_params(made.graph).items()}
+        state |= {path: np.array(5) for path in state if path.endswith("tracked")}
+        format_named("torch").files.write(tmp_path / "a.pth", state, {})
+        found = read_network(tmp_path / "a.pth").network
+        assert (found.name, found.activation) == (name, spec.parse_activation(act))
+
+
+def test_only_networks_for_others_weights_have_no_choice() -> None:
+    families = {name.partition("/")[0] for name in NETWORKS if not has_choice(name)}
+    assert families == {"torchvision", "timm", "paddleclas"}
+    assert all(create(name).activation is None for name in NETWORKS if not has_choice(name))
