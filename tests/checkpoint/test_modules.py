@@ -9,9 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 from checkpoint_samples import assert_same, module
+from hostile_legacy import whole
 from hostile_pickles import Kind, array, payloads, text
+from hostile_torch import WEIGHT as VALUES
 from hostile_torch import archive
-from legacy_samples import VALUES, legacy
 
 from acon_core.checkpoint.file import File, Limits
 from acon_core.errors import CheckpointError
@@ -59,7 +60,7 @@ def wrapped(format: str, program: bytes) -> bytes:
     program = b"\x80\x02" + program + b"."
     if format == "torch":
         return archive(program)
-    return legacy(program) if format == "torch_legacy" else program
+    return whole(program) if format == "torch_legacy" else program
 
 
 def read(tmp_path: Path, format: str, program: bytes) -> File:
@@ -258,6 +259,7 @@ def test_modules_that_have_no_end_are_refused_in_little_time(tmp_path: Path, for
     began = time.perf_counter()
     assert "contain themselves" in refused(tmp_path, format, cycle(format), "corrupt")
     assert "nested more than 64" in refused(tmp_path, format, deep(format, 10_000), "corrupt")
+    assert "nested more than 64" in refused(tmp_path, format, deep(format, 65), "corrupt")
     assert list(read(tmp_path, format, deep(format, 64)).tensors) == ["m." * 64 + "w"]
     assert "again and again" in refused(tmp_path, format, doubled(format, 40), "corrupt")
     assert time.perf_counter() - began < 20
