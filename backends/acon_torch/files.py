@@ -21,6 +21,7 @@ from acon_torch.state import read_state
 FRAMEWORK = "torch"
 SUFFIXES = (".pth", ".pth.tar", ".pt")
 FOLDER = False
+HELD = NAMES
 MORE = {"torch_legacy": legacy}
 
 _METADATA = "acon_metadata.json"
@@ -33,6 +34,7 @@ _TAR = (
     "a tar, as PyTorch wrote before 0.1.2; in PyTorch, if you trust the file: "
     "torch.save(torch.load(..., weights_only=False), 'new.pth')"
 )
+_OTHER = f"not one of torch.save, whose files begin with PK and hold a data.pkl; in PyTorch: {_SAVE.format('model')}"
 
 
 def sniff(path: Path) -> bool:
@@ -53,18 +55,13 @@ def read(path: Path, limits: Limits = LIMITS) -> File:
     path = Path(path)
     data = map_file(path, limits)
     if bytes(data[:4]) != b"PK\3\4":
-        kind = (
-            _TAR
-            if bytes(data[257:262]) == b"ustar"
-            else f"not a file of torch.save, which begins with PK; {_SAVE.format('model')}"
-        )
-        raise CheckpointError("unsupported", f"{path}: {kind}")
+        raise CheckpointError("unsupported", f"{path}: {_TAR if bytes(data[257:262]) == b'ustar' else _OTHER}")
     archive = Zip(data, path, limits)
     for name, kind in _KINDS.items():
         if name in archive:
             raise CheckpointError("unsupported", f"{path}: {kind}")
     if "data.pkl" not in archive:
-        raise CheckpointError("unsupported", f"{path}: a zip, and not one of torch.save; in PyTorch: {_SAVE.format('model')}")
+        raise CheckpointError("unsupported", f"{path}: {_OTHER}")
     order = bytes(archive.read("byteorder")) if "byteorder" in archive else b"little"
     if order not in (b"little", b"big"):
         archive.corrupt(f"byteorder is {order[:20]!r}, expected little or big")
@@ -95,7 +92,7 @@ def write(path: Path, tensors: Mapping[str, np.ndarray], metadata: Mapping[str, 
     Every tensor gets a storage of its own. Equal arguments give equal bytes. `metadata` is one more member of the zip, which
     PyTorch does not look at. Raises CheckpointError for a dtype that PyTorch does not have.
     """
-    check_writable(tensors, path, NAMES, "PyTorch")
+    check_writable(tensors, path, HELD, "PyTorch")
     with atomic_write(path) as file:
         archive = ZipWriter(file)
         lazies = described(tensors)

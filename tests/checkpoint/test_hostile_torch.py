@@ -123,7 +123,7 @@ def spoiled(spoil: Callable[[ZipWriter], None], *, when: int) -> bytes:
 
 
 @pytest.mark.parametrize(
-    ("when", "words"), [(0, "begins with PK"), (1, "between them"), (2, "between them"), (3, "belong to no member")]
+    ("when", "words"), [(0, "begin with PK"), (1, "between them"), (2, "between them"), (3, "belong to no member")]
 )
 def test_bytes_hidden_between_members_are_refused(tmp_path: Path, when: int, words: str) -> None:
     content = spoiled(lambda writer: writer._write(b"hidden"), when=when)
