@@ -57,6 +57,7 @@ LAYOUT = "tests/core/test_convert.py -k layout or caught or one_file"
 REPACT = "tests/core/test_repact_networks.py"
 REPACT_VALUES = "tests/core/test_repact_values.py"
 DIALECT = "tests/core/test_dialects.py"
+OTHERS = "tests/core/test_published_networks.py"
 
 EAGER = "tests/backends/test_conformance.py -k eager"
 
@@ -140,6 +141,18 @@ MUTANTS = [
     Mutant("swin: every block dropped alike", "acon_core/networks/swin.py", "DROP_PATH * place / max(sum(depths) - 1, 1)", "DROP_PATH", "core", REPACT),
     Mutant("vit: as many patches are as good", "acon_core/spec/tokens.py", "len(x) == 4 and x[2:] == (self.height, self.width)", "len(x) == 4", "core", REPACT),
     Mutant("acon_c shared: one for each channel", ACON, "size = 1 if self.shared else self.width", "size = self.width", "core", REPACT),
+    Mutant("others: windows shifted where one covers all", "acon_core/networks/swin.py", "shift = 0 if covered else", "shift = 1 if covered else", "core", f"{OTHERS} -k function"),
+    Mutant("others: HardSwish a block early", "acon_core/networks/torchvision.py", '"small": 3', '"small": 2', "core", f"{OTHERS} -k function"),
+    Mutant("others: torchvision's stride on the first 1x1", "acon_core/networks/torchvision.py", "stride_on=3)", "stride_on=1)", "core", f"{OTHERS} -k function"),
+    Mutant("others: PaddleClas's first block without its projection", "acon_core/networks/paddleclas.py", "project_first=True", "project_first=False", "core", f"{OTHERS} -k names"),
+    Mutant("others: all blocks of one number", "acon_core/checkpoint/dialects/dialect.py", "seen[row] += 1", "seen[row] += 0", "core", f"{OTHERS} -k names"),
+    Mutant("others: timm's index expected", "acon_core/checkpoint/dialects/timm.py", 'absent=("layers', 'absent=("nowhere', "core", f"{OTHERS} -k names"),
+    Mutant("others: any network in any dialect", "acon_core/checkpoint/dialects/dialect.py", "return not self.networks or any(", "return True or any(", "core", f"{OTHERS} -k refused"),
+    Mutant("others: torch.compile's prefix stays", "acon_core/checkpoint/dialects/__init__.py", '"_orig_mod.": "torch.compile"', '"_mod.": "torch.compile"', "core", f"{OTHERS} -k wrappers"),
+    Mutant("others: an activation for networks without a choice", "acon_core/checkpoint/recognise.py", "if act is None or has_choice(name)]", "]", "core", f"{OTHERS} -k choice"),
+    Mutant("dialect: of several, the last is taken", "acon_core/checkpoint/recognise.py", "if len(spoken) > 1:", "if len(spoken) > 9:", "core", DIALECT),
+    Mutant("meta-acon: the first generator with biases", ACON, 'released = self.generator == "released"', "released = True", "core", f"{OTHERS} -k older"),
+    Mutant("meta-acon: the first generator as wide as the released", ACON, "self.reduction if released else 1", "self.reduction", "core", f"{OTHERS} -k older"),
     Mutant("dialect: RepAct's branches in our order", "acon_core/checkpoint/dialects/repact.py", '"weights": (0, 1, 3, 2)', '"weights": (0, 1, 2, 3)', "core", DIALECT),
     Mutant("dialect: an order for its inverse", "acon_core/checkpoint/dialects/dialect.py", "_taken(tuple(np.argsort(order).tolist()))", "_taken(order)", "core", DIALECT),
     Mutant("convert: another index is let in", CONVERT, 'if param.kind == "derived" and', "if False and", "core", DIALECT),

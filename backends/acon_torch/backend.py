@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from os import PathLike
 from pathlib import Path
@@ -24,6 +25,9 @@ from acon_torch.surgery import param_groups
 
 DTYPES = {"float32": torch.float32, "float64": torch.float64, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
+# What DataParallel and torch.compile put before every name.
+WRAPPED = re.compile(r"^(module\.|_orig_mod\.)+")
+
 
 class TorchModel:
     """A PyTorch module under the verbs of `acon_core.backends.Model`."""
@@ -42,7 +46,7 @@ class TorchModel:
     def load_file(self, path: Path) -> None:
         loaded = torch.load(path, map_location="cpu", weights_only=True)
         tensors = loaded.get("state_dict", loaded)
-        self.native.load_state_dict({name.removeprefix("module."): tensor for name, tensor in tensors.items()})
+        self.native.load_state_dict({WRAPPED.sub("", name): tensor for name, tensor in tensors.items()})
 
     def state(self) -> dict[str, NDArray]:
         return {path: to_array(tensor) for path, tensor in self.native.state_dict().items()}
