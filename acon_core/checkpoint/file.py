@@ -6,6 +6,7 @@ A copy, where one of these needs it, is made when the tensor is asked for, and k
 
 from __future__ import annotations
 
+import errno
 import math
 import mmap
 import os
@@ -35,7 +36,7 @@ class Limits:
     integer_bytes: int = 32
     header_bytes: int = 25_000_000  # safetensors' JSON, about 250,000 tensors
     members: int = 1_000_000  # of a zip
-    module_names: int = 1 << 24  # characters in the names of a pickled module's tensors, with all that is looked at for them
+    module_names: int = 1 << 23  # characters in the names of a pickled module's tensors, with all that is looked at for them
     ndim: int = 32  # NumPy 1's own limit
     expansion: int = 16  # bytes of tensors for each byte of file, which only overlapping views can bring above 1
     expansion_floor: int = 1 << 26
@@ -58,6 +59,12 @@ class File:
     globals_seen: tuple[str, ...] = ()
 
 
+class _Mapped(mmap.mmap):
+    """A mapped file that knows its name."""
+
+    path: Path
+
+
 def map_file(path: Path, limits: Limits = LIMITS) -> memoryview:
     """The bytes of a file, mapped and not read: a page is loaded when it is touched."""
     path = Path(path)
@@ -70,9 +77,22 @@ def map_file(path: Path, limits: Limits = LIMITS) -> memoryview:
         if size == 0:
             raise CheckpointError("corrupt", f"{path}: the file is empty; copy or download it again")
         with path.open("rb") as file:
-            return memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
+            mapped = _Mapped(file.fileno(), 0, access=mmap.ACCESS_READ)
+            mapped.path = path
+            return memoryview(mapped)
     except OSError as error:
         raise AconError(f"{path}: cannot be read: {error.strerror}; check the path and its permissions") from error
+
+
+def check_still_there(mapped: object) -> None:
+    """Raise CheckpointError where a mapped file was cut short since: to touch what it lost would end the process.
+
+    `mapped`: what a buffer belongs to. What is lost between this and the copy of the bytes cannot be caught.
+    """
+    if isinstance(mapped, _Mapped) and mapped.size() < len(mapped):
+        raise CheckpointError(
+            "corrupt", f"{mapped.path}: {len(mapped)} bytes have become {mapped.size()} while it was read; copy it again"
+        )
 
 
 def contains(data: memoryview, mark: bytes) -> bool:
@@ -162,7 +182,15 @@ def lazily(array: np.ndarray) -> Lazy:
     """
     if array.dtype.kind == "b" and array.size and array.view(np.uint8).max() > 1:
         raise CheckpointError("corrupt", "a bool array holds bytes other than 0 and 1")
-    return Lazy(array.shape, array.dtype.newbyteorder("="), lambda: settled(array))
+    owner: object = array
+    while isinstance(owner, np.ndarray):
+        owner = owner.base
+
+    def load() -> np.ndarray:
+        check_still_there(owner)
+        return settled(array)
+
+    return Lazy(array.shape, array.dtype.newbyteorder("="), load)
 
 
 def joined(pieces: Sequence[Lazy], shape: Sequence[int]) -> Lazy:
@@ -255,7 +283,8 @@ def atomic_write(path: Path) -> Iterator[BinaryIO]:
 
 
 def _unwritable(path: Path, error: OSError) -> AconError:
-    hint = "check that the folder exists, may be written to, and has space"
+    full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+    hint = "the disk is full: make room" if full else "check that the folder exists and may be written to"
     return AconError(f"{path}: cannot be written: {error.strerror or error}; {hint}; nothing was changed")
 
 

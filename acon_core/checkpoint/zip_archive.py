@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, NamedTuple, NoReturn
 
-from acon_core.checkpoint.file import LIMITS, Limits
+from acon_core.checkpoint.file import LIMITS, Limits, check_still_there
 from acon_core.errors import CheckpointError
 
 _ALIGNMENT = 64
@@ -94,6 +94,7 @@ class Zip:
             raise CheckpointError(
                 "unsupported", f"{self.path}: {member.name} is packed by method {member.method}, expected deflate or none"
             )
+        check_still_there(member.data.obj)
         if member.method == 0:
             return member.data[:first] if first is not None else self._checked(member, member.data)
         stream = zlib.decompressobj(-15)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import stat
 import subprocess
@@ -10,12 +11,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from checkpoint_samples import FORMATS, module
 
+from acon_core.checkpoint.convert import convert
 from acon_core.checkpoint.file import atomic_write
+from acon_core.checkpoint.formats import format_named, formats
 from acon_core.errors import AconError
 
-ALL = sorted(FORMATS)
+ALL = sorted(name for name, format in formats().items() if not format.files.FOLDER)
+ENVIRONMENT = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path), "PYTHONDONTWRITEBYTECODE": "1", "OMP_NUM_THREADS": "1"}
 
 
 @pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt, SystemExit])
@@ -68,7 +71,7 @@ def test_a_target_that_cannot_be_is_one_clear_error(tmp_path: Path, name: str, c
     (tmp_path / "folder").mkdir()
     target = tmp_path / {"folder": "folder", "missing folder": "no/a", "file as folder": "file/a", "long name": "x" * 300}[case]
     with pytest.raises(AconError, match=str(target)) as caught:
-        module(name).write(target, {"w": np.zeros(3, np.float32)})
+        format_named(name).files.write(target, {"w": np.zeros(3, np.float32)})
     assert "\n" not in str(caught.value)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "folder"]
     assert list((tmp_path / "folder").iterdir()) == []
@@ -82,42 +85,185 @@ def test_a_link_to_a_folder_is_a_folder(tmp_path: Path) -> None:
     assert (tmp_path / "a").is_symlink()
 
 
-FULL_DISK = """
-import resource, sys
-from importlib import import_module
+@pytest.mark.parametrize("name", ALL)
+def test_every_format_replaces_a_link_and_gives_the_usual_mode(tmp_path: Path, name: str) -> None:
+    (tmp_path / "victim").write_bytes(b"precious")
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    (folder / "a").symlink_to(tmp_path / "victim")
+    before = os.umask(0o027)
+    try:
+        format_named(name).files.write(folder / "a", {"w": np.ones(3, np.float32)})
+    finally:
+        os.umask(before)
+    assert (tmp_path / "victim").read_bytes() == b"precious"
+    assert {stat.S_IMODE(path.lstat().st_mode) for path in folder.iterdir()} == {0o640}
+    assert not any(path.is_symlink() for path in folder.iterdir())
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="only Linux has a device that is always full")
+@pytest.mark.parametrize("name", ALL)
+def test_a_full_disk_is_told_in_so_many_words(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str) -> None:
+    """Every new file of this process is written to a device on which there is no space."""
+    usual = os.open
+
+    def full(path: str, flags: int, mode: int = 0o777) -> int:
+        descriptor = usual(path, flags, mode)
+        if flags & os.O_CREAT:
+            device = usual("/dev/full", os.O_WRONLY)
+            os.dup2(device, descriptor)
+            os.close(device)
+        return descriptor
+
+    (tmp_path / "a").write_bytes(b"old")
+    monkeypatch.setattr(os, "open", full)
+    with pytest.raises(AconError, match="No space left on device; the disk is full: make room; nothing was changed") as caught:
+        format_named(name).files.write(tmp_path / "a", {"w": np.zeros(100_000, np.float32)})
+    monkeypatch.undo()
+    assert str(tmp_path / "a") in str(caught.value)
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir() if path.name == "a"} == {"a": b"old"}
+
+
+CONVERTER = """
+import os, random, signal, sys, time
 from pathlib import Path
-import numpy as np
-from acon_core.errors import AconError
-write = import_module(sys.argv[1]).write
-resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[3]), resource.RLIM_INFINITY))
-try:
-    write(Path(sys.argv[2]), {"w": np.zeros(100_000, np.float32)})
-except AconError as error:
-    print(error)
+from acon_core.checkpoint.convert import convert
+from acon_core.networks import create
+from acon_core.checkpoint.formats import format_named
+from acon_core.spec import initial_state
+
+folder, name, rounds = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])
+target, sources = folder / "target", [folder / "source0", folder / "source1"]
+graph = create("acon/shufflenet_v2_x0_5", num_classes=2).graph
+for seed, source in enumerate(sources):
+    format_named("safetensors").files.write(source, initial_state(graph, seed), {"network": "acon/shufflenet_v2_x0_5"})
+
+def work(source):
+    convert(source, target, name, shard_bytes=300_000 if name == "safetensors_sharded" else None)
+
+def told():
+    found = format_named(name).files.read(target)
+    return hash(tuple((key, found.tensors[key].tobytes()) for key in found.tensors))
+
+hashes = []
+for source in sources:
+    began = time.perf_counter()
+    work(source)
+    took = time.perf_counter() - began
+    hashes.append(told())
+assert len(set(hashes)) == 2
+chosen = random.Random(0)
+killed, ends = 0, [0, 0]
+for index in range(rounds):
+    child = os.fork()
+    if child == 0:
+        work(sources[index % 2])
+        os._exit(0)
+    time.sleep(chosen.uniform(0, took))
+    os.kill(child, signal.SIGKILL)
+    killed += os.waitpid(child, 0)[1] == signal.SIGKILL
+    ends[hashes.index(told())] += 1
+others = [path.name for path in folder.iterdir() if not path.name.startswith((".acon-", "source", "target"))]
+print(killed, others)
 """
 
 
-@pytest.mark.parametrize("limit", [0, 100, 200_000])
-@pytest.mark.parametrize("name", ALL)
-def test_a_full_disk_leaves_the_old_file_and_no_other(tmp_path: Path, name: str, limit: int) -> None:
-    target = tmp_path / "a"
-    target.write_bytes(b"old")
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path), "PYTHONDONTWRITEBYTECODE": "1"}
-    command = [sys.executable, "-c", FULL_DISK, FORMATS[name], str(target), str(limit)]
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=True)
-    assert str(target) in done.stdout
-    assert "File too large" in done.stdout
-    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == {"a": b"old"}
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="kills a copy of a process")
+@pytest.mark.parametrize("name", ["torch", "safetensors_sharded"])
+def test_a_kill_at_any_moment_leaves_the_old_checkpoint_or_the_new_one(tmp_path: Path, name: str) -> None:
+    command = [sys.executable, "-c", CONVERTER, str(tmp_path), name, "10"]
+    done = subprocess.run(command, capture_output=True, text=True, env=ENVIRONMENT, check=False)
+    assert done.returncode == 0, done.stderr
+    killed, _, others = done.stdout.partition(" ")
+    assert int(killed) > 2  # or nothing was interrupted
+    assert others == "[]\n"
+
+
+@pytest.mark.parametrize("way", ["itself", "a hard link", "a link", "a link at the source"])
+def test_a_conversion_never_writes_over_what_it_reads(tmp_path: Path, way: str) -> None:
+    source, target = tmp_path / "a.safetensors", tmp_path / "b.pth"
+    source.write_bytes(b"precious")
+    if way == "itself":
+        target = source
+    elif way == "a hard link":
+        target.hardlink_to(source)
+    elif way == "a link":
+        target.symlink_to(source)
+    else:
+        source.rename(target)
+        source.symlink_to(target)
+    with pytest.raises(AconError, match=f"{target}: is the file that is read; give another target"):
+        convert(source, target, "torch")
+    assert source.read_bytes() == target.read_bytes() == b"precious"
+
+
+CUT = """
+import os, sys
+from pathlib import Path
+import numpy as np
+from acon_core.checkpoint.formats import formats
+from acon_core.errors import CheckpointError
+for name, format in formats().items():
+    if format.files.FOLDER:
+        continue
+    folder = Path(sys.argv[1]) / name
+    folder.mkdir()
+    format.files.write(folder / "a", {key: np.full(50_000, index, np.float32) for index, key in enumerate("xyz")})
+    tensors = format.files.read(folder / "a").tensors
+    held = max(folder.iterdir(), key=lambda path: path.stat().st_size)
+    os.truncate(held, 8192)
+    try:
+        tensors["z"].sum()
+    except CheckpointError as error:
+        print(name, error.kind, f"{held}: " in str(error), "have become 8192 while it was read" in str(error))
+"""
+
+
+def test_a_file_that_is_cut_while_it_is_read_is_an_error_and_not_a_crash(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", CUT, str(tmp_path)], capture_output=True, text=True, env=ENVIRONMENT, check=False
+    )
+    assert done.returncode == 0, done.stderr  # else it was killed for touching what is not there
+    assert sorted(done.stdout.splitlines()) == [f"{name} corrupt True True" for name in ALL]
+
+
+FULL_DISK = """
+import json, resource, sys
+from pathlib import Path
+import numpy as np
+from acon_core.checkpoint.formats import format_named
+from acon_core.errors import AconError
+for name in sys.argv[2:]:
+    for limit in (0, 100, 200_000):
+        folder = Path(sys.argv[1]) / f"{name}-{limit}"
+        folder.mkdir()
+        (folder / "a").write_bytes(b"old")
+        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY))
+        try:
+            format_named(name).files.write(folder / "a", {"w": np.zeros(100_000, np.float32)})
+        except AconError as error:
+            told = str(error)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+        files = {path.name: path.read_text() for path in folder.iterdir()}
+        print(json.dumps([name, limit, f"{folder / 'a'}: " in told and "File too large" in told, files]))
+"""
+
+
+def test_a_file_that_grows_too_large_leaves_the_old_one_and_no_other(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", FULL_DISK, str(tmp_path), *ALL]
+    done = subprocess.run(command, capture_output=True, text=True, env=ENVIRONMENT, check=True)
+    expected = [[name, limit, True, {"a": "old"}] for name in ALL for limit in (0, 100, 200_000)]
+    assert [json.loads(line) for line in done.stdout.splitlines()] == expected
 
 
 @pytest.mark.parametrize("name", ALL)
 def test_a_file_can_be_written_over_the_one_its_arrays_come_from(tmp_path: Path, name: str) -> None:
     expected = np.arange(100_000, dtype=np.float32)
-    module(name).write(tmp_path / "a", {"first": expected, "second": expected + 1})
-    tensors = module(name).read(tmp_path / "a").tensors
-    module(name).write(tmp_path / "a", {"second": tensors["second"]})
+    format_named(name).files.write(tmp_path / "a", {"first": expected, "second": expected + 1})
+    tensors = format_named(name).files.read(tmp_path / "a").tensors
+    format_named(name).files.write(tmp_path / "a", {"second": tensors["second"]})
     assert np.array_equal(tensors["first"], expected)
-    assert np.array_equal(module(name).read(tmp_path / "a").tensors["second"], expected + 1)
+    assert np.array_equal(format_named(name).files.read(tmp_path / "a").tensors["second"], expected + 1)
 
 
 @pytest.mark.parametrize("name", ALL)
@@ -131,6 +277,6 @@ def test_what_cannot_be_read_is_one_clear_error(tmp_path: Path, name: str, case:
         target.write_bytes(b"")
     elif case == "pipe":
         os.mkfifo(target)
-    for action in (module(name).read, module(name).sniff):
+    for action in (format_named(name).files.read, format_named(name).files.sniff):
         with pytest.raises(AconError, match=f"{target}.*{words[case]}"):
             action(target)

@@ -1,0 +1,48 @@
+"""`python benchmarks/hostile.py`: what the hostile files of the tests cost to refuse, by format, as a Markdown table.
+
+Seconds are of CPU, megabytes what the process grew by at its most while it read one file. The files are those of
+`tests/checkpoint/corpus.py`, read in one process under an audit hook, as in the tests.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+TESTS = Path(__file__).parent.parent / "tests" / "checkpoint"
+sys.path.insert(0, str(TESTS))
+
+from corpus import CASES, FORMATS  # noqa: E402  (found after the line before)
+
+
+def main() -> None:
+    """Print the table, and which file cost the most."""
+    with tempfile.TemporaryDirectory() as root:
+        rows = []
+        for index, case in enumerate(CASES):
+            folder = Path(root) / str(index)
+            folder.mkdir()
+            path = case.make(folder)
+            rows.append((case.format, str(path), str(folder)))
+        (Path(root) / "list").write_text(json.dumps(rows))
+        command = [sys.executable, str(TESTS / "audit.py"), str(Path(root) / "list")]
+        done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+    told = [json.loads(line) for line in done.stdout.splitlines()]
+    print("| format | files | refused | audit events | most seconds | most MB |")
+    print("|---|--:|--:|--:|--:|--:|")
+    for format in (*FORMATS, "all"):
+        mine = [each for case, each in zip(CASES, told, strict=True) if format in (case.format, "all")]
+        refused = sum(each["kind"] in ("unsafe", "corrupt", "unsupported") for each in mine)
+        events = sum(len(each["events"]) for each in mine)
+        seconds, megabytes = (max(each[name] for each in mine) for name in ("seconds", "megabytes"))
+        print(f"| {format} | {len(mine)} | {refused} | {events} | {seconds:.2f} | {megabytes:.0f} |")
+    for name in ("seconds", "megabytes"):
+        case, each = max(zip(CASES, told, strict=True), key=lambda pair: pair[1][name])
+        print(f"\nThe most {name}: {case}, {each[name]:.2f}.")
+
+
+if __name__ == "__main__":
+    main()
