@@ -254,7 +254,7 @@ def doubled(format: str, levels: int) -> bytes:
     return leaf + (twins + b"q\x07" + b"0" + twins + b"q\x090" + b"h\x07q\x080") * levels + b"h\x09"
 
 
-@pytest.mark.parametrize("format", FORMATS)
+@pytest.mark.parametrize("format", ["torch", "megengine"])
 def test_modules_that_have_no_end_are_refused_in_little_time(tmp_path: Path, format: str) -> None:
     began = time.perf_counter()
     assert "contain themselves" in refused(tmp_path, format, cycle(format), "corrupt")
