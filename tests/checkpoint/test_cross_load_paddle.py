@@ -89,7 +89,8 @@ def test_dense_tensors_of_paddle_are_read_without_eval(tmp_path: Path) -> None:
     assert_same(module("paddle").read(tmp_path / "a.pdparams").tensors, {"w": np.ones((2, 3), np.float32)})
 
 
-def test_arrays_that_paddle_cuts_up_are_joined(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("protocol", [2, 3])
+def test_arrays_that_paddle_cuts_up_are_joined(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, protocol: int) -> None:
     import paddle
     from paddle.framework import io_utils
 
@@ -101,7 +102,7 @@ def test_arrays_that_paddle_cuts_up_are_joined(tmp_path: Path, monkeypatch: pyte
     exec(source, scope)
     monkeypatch.setattr(paddle.framework.io, "_unpack_saved_dict", scope["_unpack_saved_dict"])
     layer = net()
-    paddle.save(layer.state_dict(), str(tmp_path / "a.pdparams"), protocol=2)
+    paddle.save(layer.state_dict(), str(tmp_path / "a.pdparams"), protocol=protocol)
     assert b"UnpackBigParamInfor@@" in (tmp_path / "a.pdparams").read_bytes()
     assert_same(module("paddle").read(tmp_path / "a.pdparams").tensors, numpy_state(layer), order=False)
 
