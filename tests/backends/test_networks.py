@@ -14,6 +14,7 @@ from acon_core.networks import create
 # Each, its own size, and others: as many patches, what a patch would be cut from, what is not square.
 SIZES: dict[str, tuple[dict[str, Any], int, list[tuple[int, int]]]] = {
     "repact/vit_base_patch16_224": ({"depth": 1, "num_classes": 3}, 224, [(448, 112), (112, 448), (225, 224), (224, 240)]),
+    "timm/swin_tiny_patch4_window7_224": ({"depths": (1, 1, 1, 2), "num_classes": 3}, 224, [(448, 112), (224, 256)]),
     "acon/dcn": ({"num_classes": 3}, 32, [(33, 32), (32, 34), (64, 16)]),
 }
 

@@ -206,8 +206,11 @@ def test_the_older_meta_acons_are_recognised(tmp_path: Path, act: str) -> None:
     names = {"acon/resnet50": "acon/resnet50", "acon/shufflenet_v2_x1_0": "acon/shufflenet_v2_x1_0"}
     for name in names:
         made = create(name, act, 3)
-        state = {path: np.zeros(param.shape, np.float16) for path, param in spec.named_params(made.graph).items()}
+        state = {path: np.full(param.shape, 0.5, np.float16) for path, param in spec.named_params(made.graph).items()}
         state |= {path: np.array(5) for path in state if path.endswith("tracked")}
+        if "shufflenet" in name:
+            assert state["first_conv.2.fc1.weight"].shape == (1 if "first" in act else 16, 24, 1, 1)
+            assert ("first_conv.2.fc1.bias" in state) == ("first" not in act)
         format_named("torch").files.write(tmp_path / "a.pth", state, {})
         found = read_network(tmp_path / "a.pth").network
         assert (found.name, found.activation) == (name, spec.parse_activation(act))
