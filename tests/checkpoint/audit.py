@@ -14,13 +14,14 @@ import resource
 import sys
 import tempfile
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from hostile_orbax import good, ocdbt, zarr2, zarr3
 
-from acon_core.checkpoint.formats import Format, formats
+from acon_core.checkpoint.formats import Format, formats, sniff
 from acon_core.errors import CheckpointError
 
 MEMORY = 1 << 30  # beyond what the interpreter has when the first file is read
@@ -69,6 +70,7 @@ def warm(known: dict[str, Format]) -> None:
                 if format.files.FOLDER:
                     path.mkdir()
                 write(path)
+                sniff(path)
                 assert refusal(format, path) is None, name
 
 
@@ -106,7 +108,7 @@ def limit_memory() -> None:
 
 
 def main() -> None:
-    """Read every file of the list."""
+    """Read every file of the list, after every format was asked whether it is one of its own."""
     known = formats()
     rows = json.loads(Path(sys.argv[1]).read_text())
     warm(known)
@@ -119,6 +121,8 @@ def main() -> None:
         told = {"path": path, "allowed": allowed, "kind": None, "message": None}
         watch.begin(Path(allowed))
         try:
+            with suppress(CheckpointError):  # whose kind is the reader's to tell
+                sniff(Path(path))
             error = refusal(known[name], Path(path))
             told |= {"kind": error and error.kind, "message": error and str(error)}
         except BaseException as error:
