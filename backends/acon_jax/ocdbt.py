@@ -178,6 +178,8 @@ class _Cursor:
         data, position, found = self.data, self.position, []
         if count > len(data) - position:
             _corrupt(f"{self.where}: a node ends early: {count} numbers wanted, {len(data) - position} bytes left")
+        if data[position : position + count].isascii():  # most often each is one byte
+            return list(self.take(count))
         for _ in range(count):
             value = shift = 0
             while True:

@@ -54,6 +54,8 @@ def array(name: str, values: Mapping[str, Value], folder: Folder, budget: Budget
     for part, described in ((".zarray", _version_2), ("zarr.json", _version_3)):
         if f"{name}/{part}" in values:
             text = folder.fetch(values[f"{name}/{part}"])
+            if len(text) > folder.limits.line:  # very many names may lead to one large text
+                raise CheckpointError("unsupported", f"{part} takes {len(text)} bytes, more than {folder.limits.line}")
             grid = described(parse(text, part, folder.limits), whole, folder.limits)
             break
     else:

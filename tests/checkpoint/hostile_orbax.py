@@ -38,8 +38,8 @@ from orbax_folders import (
 )
 
 Table = dict[tuple[int, Kind], dict[str, Case]]
-BOMB = zstandard.compress(bytes(1 << 28))
-UNSIZED = zstandard.ZstdCompressor(write_content_size=False).compress(bytes(1 << 28))
+BOMB = zstandard.compress(bytes(1 << 26))
+UNSIZED = zstandard.ZstdCompressor(write_content_size=False).compress(bytes(1 << 26))
 NODE_BOMB = bytes([0]) + b"\0" + varint(1 << 24) + bytes(1 << 26)
 
 
@@ -48,6 +48,24 @@ def deep(depth: int) -> list[Any]:
     for _ in range(depth):
         found = [found]
     return found
+
+
+# What the refusal must say, where something else would refuse it too.
+SAID = {
+    **{"chunk bomb": "says that it holds", "node bomb": "says that it holds", "a circle": "again and again"},
+    **{"fan-out": "again and again", "the same node again": "again and again", "root of another height": "another height"},
+    **{"a child of another height": "another height", "height of 255": "255 high", "keys out of order": "not in order"},
+    **{"a key twice": "stand twice", "a value far away": "are wanted", "a node within a node": "begins no node of 30"},
+    **{"shares more than there is": "shares 5 with one of 1", "a number of 65 bits": "more than 64 bits"},
+    **{
+        "10^8 chunks": "makes 100000000 chunks",
+        "a chunk of 10^12": "fill the memory",
+        "a piece far away": "a piece of a shard",
+    },
+    **{"pieces that do not fit": "do not fit", "another data file's number": "data file 1", "a shape that wraps": "memory"},
+    **{"data file above": "../outside: is missing", "a piece past the end": "a piece of a shard", "filters": "filters"},
+    **{"10^7 chunks left out": "fill the memory", "many entries": "entries", "bytes after a node": "after the end"},
+}
 
 
 CIRCLE = framed(NODE, interior(1, files(b"d"), [(b"a", 0, 33)]))
@@ -193,6 +211,7 @@ CASES: Table = {
         "another separator": zarr2(dimension_separator="../"),
         "zarr 4": zarr2(zarr_format=4),
         "an entry of no version": zarr2(storage="x"),
+        "a long description": zarr3(attributes={"a": "x" * 5000}),
         "no dtype": zarr3(data_type=None),
         "a group": zarr3(node_type="group"),
         "an irregular grid": zarr3(chunk_grid={"name": "rectilinear"}),
@@ -215,6 +234,7 @@ CASES: Table = {
         "a description is a link": linked("w/.zarray", "moved"),
         "the tree is a link": linked("_METADATA", "moved"),
         "the tree is a link to nothing": linked("_METADATA", "nowhere"),
+        "a chunk that may be left out is a link": linked("w/0.0", "moved", like=zarr2(whole=False)),
         "a chunk is a pipe": pipe("w/0.0"),
         "the tree is a pipe": pipe("_METADATA"),
         "a data file is a link": linked("d", "moved", like=ocdbt(good())),

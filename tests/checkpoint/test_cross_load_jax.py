@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 from checkpoint_samples import assert_same, module, state
 
+from acon_core.errors import CheckpointError
+
 pytestmark = pytest.mark.backend("jax")
 
 
@@ -135,3 +137,54 @@ def test_large_arrays_go_in_chunks_both_ways(tmp_path: Path, monkeypatch: pytest
     (tmp_path / "b.msgpack").write_bytes(serialization.msgpack_serialize(dict(tree)))
     assert_same(module("jax").read(tmp_path / "b.msgpack").tensors, tree)
     assert_same(module("jax").read(tmp_path / "a.msgpack").tensors, expected, order=False)
+
+
+def test_leaves_are_those_of_flax(tmp_path: Path) -> None:
+    from flax import serialization
+
+    tree = {
+        "scalar": np.float32(1.5),
+        "word": np.int16(-3),
+        "flag": np.bool_(True),
+        "complex": np.array([1 + 2j, 3 - 4j], np.complex64),
+        "empty": np.zeros((0, 3), np.float16),
+        "layers": {0: {"w": np.arange(3)}, 1: {"w": np.arange(4)}, 10: {"w": np.arange(5)}},
+        "python": {"int": 3, "complex": 1 - 2j, "none": None, "text": "x", "bytes": b"x"},
+    }
+    (tmp_path / "a.msgpack").write_bytes(serialization.msgpack_serialize(tree))
+    found = module("jax").read(tmp_path / "a.msgpack")
+    restored = flat(serialization.msgpack_restore((tmp_path / "a.msgpack").read_bytes()))
+    expected = {name: leaf for name, leaf in restored.items() if not name.startswith("python.")}
+    assert_same(found.tensors, expected)
+    assert found.tensors["layers.10.w"].tolist() == [0, 1, 2, 3, 4]
+    names = ", ".join(repr(f"python.{name}") for name in sorted(tree["python"]))
+    assert found.notes == [f"ignored what is not an array: {names}"]
+
+
+def test_a_train_state_gives_its_variables(tmp_path: Path) -> None:
+    import jax
+    import optax
+    from flax import serialization
+    from flax.training.train_state import TrainState
+
+    model = linen_net()
+    variables = model.init(jax.random.key(0), np.ones((1, 2), np.float32))
+
+    class State(TrainState):
+        batch_stats: object
+
+    state = State.create(apply_fn=model.apply, tx=optax.adam(1e-3), **variables)
+    (tmp_path / "a.msgpack").write_bytes(serialization.to_bytes(state))
+    found = module("jax").read(tmp_path / "a.msgpack")
+    assert_same(found.tensors, flat(variables["params"]) | flat(variables["batch_stats"]), order=False)
+    assert found.notes == ["merged params and batch_stats; ignored 'step', 'opt_state'"]
+
+
+def test_half_bytes_are_refused_by_name(tmp_path: Path) -> None:
+    import ml_dtypes
+    from flax import serialization
+
+    (tmp_path / "a.msgpack").write_bytes(serialization.msgpack_serialize({"w": np.arange(3).astype(ml_dtypes.int4)}))
+    with pytest.raises(CheckpointError, match="'int4'") as caught:
+        module("jax").read(tmp_path / "a.msgpack")
+    assert caught.value.kind == "unsupported"

@@ -14,7 +14,10 @@ import numpy as np
 import pytest
 from acon_jax import orbax
 from acon_jax.codecs import crc32c
+from acon_jax.folder import Folder
+from acon_jax.ocdbt import entries
 from checkpoint_samples import assert_same
+from orbax_folders import END, GOOD, ZERO, files, good, ocdbt
 from orbax_trees import STORED, arrays, unpacked
 
 from acon_core.checkpoint import read_file
@@ -51,11 +54,11 @@ def test_every_layout_gives_the_arrays_that_were_saved(tmp_path: Path, name: str
 
 
 def test_the_samples_are_what_their_names_say(tmp_path: Path) -> None:
-    files = {name: sorted(p.name for p in unpacked(name, tmp_path).rglob("*") if p.is_file()) for name in STORED}
+    names = {name: sorted(p.name for p in unpacked(name, tmp_path).rglob("*") if p.is_file()) for name in STORED}
     for name in ("ocdbt_zarr2", "ocdbt_zarr3", "tall"):
-        assert "manifest.ocdbt" in files[name]
-    assert files["files_zarr2"].count(".zarray") == files["files_zarr3"].count("zarr.json") == len(arrays()) + 1
-    assert {"0.0", "0.1", "1.0", "1.1"} <= set(files["files_zarr2"])  # of an array in several chunks
+        assert "manifest.ocdbt" in names[name]
+    assert names["files_zarr2"].count(".zarray") == names["files_zarr3"].count("zarr.json") == len(arrays()) + 1
+    assert {"0.0", "0.1", "1.0", "1.1"} <= set(names["files_zarr2"])  # of an array in several chunks
     assert "sharding_indexed" in (tmp_path / "files_zarr3/cut/zarr.json").read_text()
 
 
@@ -179,9 +182,32 @@ def test_long_bytes_have_the_checksum_that_short_ones_add_up_to() -> None:
     assert crc32c(memoryview(data)) == crc32c(data) != crc32c(data[:-1])
 
 
-def test_limits_hold(tmp_path: Path) -> None:
-    path = unpacked("ocdbt_zarr2", tmp_path)
-    for limits in (Limits(members=3), Limits(depth=1), Limits(header_bytes=100), Limits(ndim=3), Limits(line=10)):
-        refused(path, "unsupported" if limits.header_bytes == 100 else "corrupt", limits)
-    refused(path, "unsupported", Limits(file_bytes=5000))
-    refused(path, "corrupt", Limits(expansion=0, expansion_floor=900))
+@pytest.mark.parametrize(
+    ("limits", "kind", "said"),
+    [
+        (Limits(members=3), "corrupt", "more than 3 files"),
+        (Limits(depth=1), "corrupt", "nested too deep"),
+        (Limits(header_bytes=100), "unsupported", "more than 100"),
+        (Limits(ndim=3), "corrupt", "up to 3 whole numbers"),
+        (Limits(line=10), "corrupt", "a name of"),
+        (Limits(expansion=0), "corrupt", "entries"),
+        (Limits(file_bytes=5000), "unsupported", "more than 5000"),
+    ],
+)
+def test_limits_hold(tmp_path: Path, limits: Limits, kind: str, said: str) -> None:
+    assert said in refused(unpacked("ocdbt_zarr2", tmp_path), kind, limits)
+
+
+def test_a_store_may_have_nothing_in_it(tmp_path: Path) -> None:
+    ocdbt(good(), offset=END, length=END)(tmp_path)
+    assert entries(Folder(tmp_path)) == {}
+
+
+def test_a_nodes_files_are_named_after_its_own(tmp_path: Path) -> None:
+    value = GOOD[b"w/.zarray"]
+    node = good({b"w/.zarray": (0, 0, len(value)), b"w/0.0": ZERO}, files(b"values"))
+    ocdbt(node, name=b"process/d", base=len("process/"))(tmp_path)
+    (tmp_path / "process").mkdir()
+    (tmp_path / "d").rename(tmp_path / "process/d")
+    (tmp_path / "process/values").write_bytes(value)
+    assert_same(orbax.read(tmp_path).tensors, {"w": np.zeros((2, 3), np.float32)})
