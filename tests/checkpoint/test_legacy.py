@@ -64,6 +64,8 @@ def test_a_part_of_a_storage_lies_within_it(tmp_path: Path) -> None:
     for offset, length in [(b"K\x04", b"K\x03"), (b"K\x04", b"K\x01"), (b"J\xff\xff\xff\xff", b"K\x02"), (b"K\x00", b"\x88")]:
         refused(tmp_path / "a", whole(part(offset, length)))
     refused(tmp_path / "a", whole(part(big(1 << 62), big(1 << 62))))
+    refused(tmp_path / "a", whole(part(b"J\xfe\xff\xff\xff", b"K\x02")))  # the last two, if it were believed
+    refused(tmp_path / "a", whole(part(text("4"), b"K\x02")))
     refused(tmp_path / "a", whole(tensor(metadata=b"K\x00")))
 
 
