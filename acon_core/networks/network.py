@@ -40,6 +40,10 @@ class InputContract:
         if not all(type(v) is int and 0 < v <= 1 << 16 for v in (self.size, self.resize)) or self.resize < self.size:
             raise SpecError(f"input: size {self.size!r:.20} and resize {self.resize!r:.20} must be pixels, resize no smaller")
 
+    def at(self, size: int) -> InputContract:
+        """The same for images of another size, which are the same part of what they are cut from."""
+        return replace(self, size=size, resize=round(self.resize * size / self.size))
+
     @property
     def bounds(self) -> tuple[float, float]:
         """The least and the largest value that an image can have where the network takes it."""

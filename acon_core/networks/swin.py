@@ -27,8 +27,8 @@ from acon_core.spec.tokens import (
 PATCH = 4
 WINDOW = 7
 WIDTH = 96
-# In each of whose stages a window fits.
-SMALLEST = PATCH * 8 * WINDOW
+# In images of this size and its multiples, windows fit in every stage. Where they do not, codes differ in what they pad when.
+FITTING = PATCH * 8 * WINDOW
 DEPTHS = (2, 2, 6, 2)
 HEADS = (3, 6, 12, 24)
 DROP_PATH = 0.1
@@ -46,9 +46,9 @@ def swin_tiny(
 
     `act`: an activation spec, or its name, between the two layers of each block's MLP, at its hidden width: 12 places.
     `depths`: blocks in each of the four stages. Stochastic depth rises evenly from 0 at the first block to 0.1 at the last.
-    `image_size`: height and width in pixels of the only images that it then takes, a multiple of 32 from 224 on. What they are
-    seen through is the paper's: no shift where one window covers all there is, as in the last stage at 224. Without it the
-    windows are shifted there too, and the mask parts what the shift brought together, as in the RepAct code.
+    `image_size`: height and width in pixels of the only images that it then takes, a multiple of 224, so that windows fit in
+    every stage. It is then the paper's network: no shift where one window covers all there is, as in the last stage at 224.
+    Without it the windows are shifted there too, and the mask parts what the shift brought together, as in the RepAct code.
     An image whose height or width 4 does not divide gets zeros below and to the right up to the next multiple; the published
     code adds a whole patch along an axis that 4 divides when it does not divide the other one, which is not copied.
     (N, 3, H, W) -> (N, num_classes). Raises SpecError for depths or an image_size that cannot be, and for images of another.
@@ -56,8 +56,8 @@ def swin_tiny(
     """
     if len(depths) != len(HEADS) or min(depths) < 1:
         raise SpecError(f"swin_tiny: expected {len(HEADS)} depths of at least one block, found {tuple(depths)}")
-    if image_size is not None and (image_size < SMALLEST or image_size % (PATCH * 8)):
-        raise SpecError(f"swin_tiny: expected an image_size that {PATCH * 8} divides, from {SMALLEST} on, found {image_size}")
+    if image_size is not None and (image_size < FITTING or image_size % FITTING):
+        raise SpecError(f"swin_tiny: expected an image_size that is a multiple of {FITTING}, found {image_size}")
     act = chosen("swin_tiny", act, num_classes)
     stages = []
     for index, (depth, heads) in enumerate(zip(depths, HEADS, strict=True)):
@@ -87,7 +87,7 @@ def swin_tiny(
         graph=replace(network, init_rules=INIT_RULES),
         stages={"stem": "patch_embed", **{f"stage{index + 1}": f"layers.{index}.blocks" for index in range(len(stages))}},
         head="head",
-        input=replace(INPUT, size=image_size) if image_size else INPUT,
+        input=INPUT.at(image_size) if image_size else INPUT,
         source=f"Liu et al. 2021 (Swin), {SOURCE}",
     )
 

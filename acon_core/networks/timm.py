@@ -27,7 +27,7 @@ def timm_swin_tiny(num_classes: int = 1000, depths: Sequence[int] = DEPTHS, imag
         made,
         name="timm/swin_tiny_patch4_window7_224",
         activation=None,
-        input=replace(SWIN_INPUT, size=image_size),
+        input=SWIN_INPUT.at(image_size),
         source=f"Liu et al. 2021 (Swin); {SOURCE}",
     )
 
@@ -42,6 +42,6 @@ def timm_vit_base(num_classes: int = 1000, image_size: int = 224, depth: int = D
         made,
         name="timm/vit_base_patch16_224",
         activation=None,
-        input=replace(VIT_INPUT, size=image_size),
+        input=VIT_INPUT.at(image_size),
         source=f"Dosovitskiy et al. 2021 (ViT); {SOURCE}",
     )

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from acon_core.errors import SpecError
 from acon_core.networks.network import Network, chosen
 from acon_core.networks.repact import INPUT, SOURCE
@@ -81,7 +79,7 @@ def vit_base(act: Node | str = RepAct(), num_classes: int = 1000, image_size: in
         graph=graph("x", program, "head", children, params, INIT_RULES),
         stages={f"stage{stage}": f"blocks.{-(-depth * stage // stages) - 1}" for stage in range(1, stages + 1)},
         head="head",
-        input=replace(INPUT, size=image_size),
+        input=INPUT.at(image_size),
         source=f"Dosovitskiy et al. 2021 (ViT), {SOURCE}",
     )
 

@@ -19,7 +19,7 @@ from acon_core.checkpoint import convert, formats, read_file, read_network
 from acon_core.checkpoint.convert import Checkpoint
 from acon_core.checkpoint.dialects import DIALECTS
 from acon_core.checkpoint.formats import Format, format_named
-from acon_core.errors import AconError, CheckpointError
+from acon_core.errors import AconError, CheckpointError, SpecError
 from acon_core.networks import NETWORKS, create, has_choice
 from acon_core.reference import forward
 
@@ -220,3 +220,25 @@ def test_only_networks_for_others_weights_have_no_choice() -> None:
     families = {name.partition("/")[0] for name in NETWORKS if not has_choice(name)}
     assert families == {"torchvision", "timm", "paddleclas"}
     assert all(create(name).activation is None for name in NETWORKS if not has_choice(name))
+
+
+@pytest.mark.parametrize(
+    ("name", "size", "resize"),
+    [
+        ("timm/swin_tiny_patch4_window7_224", 448, 496),
+        ("repact/swin_tiny_patch4_window7_224", 448, 512),
+        ("timm/vit_base_patch16_224", 384, 425),
+        ("repact/vit_base_patch16_224", 32, 37),
+    ],
+)
+def test_another_size_is_cut_from_as_much_of_an_image(name: str, size: int, resize: int) -> None:
+    contract = create(name, image_size=size).input
+    assert contract is not None
+    assert (contract.size, contract.resize) == (size, resize)
+
+
+@pytest.mark.parametrize("size", [32, 256, 280, 0])
+def test_swin_of_a_size_that_windows_do_not_fit_in_is_refused(size: int) -> None:
+    """There timm pads after the shift and the RepAct code before it: other functions of the same weights."""
+    with pytest.raises(SpecError, match=f"expected an image_size that is a multiple of 224, found {size}"):
+        create(SWIN, image_size=size)
