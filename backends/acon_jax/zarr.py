@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from acon_core.checkpoint.contract import parse
-from acon_core.checkpoint.file import Budget, Limits, settled, view
+from acon_core.checkpoint.file import Budget, Limits, settled, shown, view
 from acon_core.errors import CheckpointError
 from acon_core.tensors import Lazy
 from acon_jax.codecs import crc32c, unzstd
@@ -162,13 +162,13 @@ def _codecs(codecs: object, dtype: np.dtype, chunk: Shape, whole: bool, limits: 
             _unsupported("is big-endian")
         return _plain(dtype, chunk, len(names) == 2, limits)
     if names != ["sharding_indexed"]:
-        _unsupported(f"goes through {', '.join(names)[:80]}, expected bytes and zstd, or shards of these")
+        _unsupported(f"goes through {shown(', '.join(names)[:80])}, expected bytes and zstd, or shards of these")
     told = _configured(codecs[0], "sharding_indexed")
     inner = _dims(told.get("chunk_shape"), "chunk_shape", limits, len(chunk))
     index_names = _names(told.get("index_codecs"))
     at_start = told.get("index_location", "end") == "start"
     if index_names not in (["bytes"], ["bytes", "crc32c"]) or told.get("index_location", "end") not in ("start", "end"):
-        _unsupported(f"has an index of shards that goes through {', '.join(index_names)[:80]}")
+        _unsupported(f"has an index of shards that goes through {shown(', '.join(index_names)[:80])}")
     if any(size % step for size, step in zip(chunk, inner, strict=True)):
         _corrupt(f"shards of {chunk} are cut into pieces of {inner}, which do not fit")
     if _names(told.get("codecs")) == names:

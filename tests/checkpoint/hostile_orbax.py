@@ -64,7 +64,11 @@ SAID = {
     },
     **{"pieces that do not fit": "do not fit", "another data file's number": "data file 1", "a shape that wraps": "memory"},
     **{"data file above": "../outside: is missing", "a piece past the end": "a piece of a shard", "filters": "filters"},
-    **{"10^7 chunks left out": "fill the memory", "many entries": "entries", "bytes after a node": "after the end"},
+    **{
+        "10^7 chunks left out": "fill the memory",
+        "chunks of padding": "fill the memory",
+        "bytes after a node": "after the end",
+    },
 }
 
 
@@ -165,6 +169,7 @@ CASES: Table = {
         "10^8 chunks": zarr2(shape=[10**4, 10**4], chunks=[1, 1], dtype="|b1"),
         "10^7 chunks left out": zarr2(whole=False, shape=[10**4, 10**3], chunks=[1, 1], dtype="|b1"),
         "a chunk of 10^12": zarr2(chunks=[10**6, 10**6]),
+        "chunks of padding": zarr2(whole=False, shape=[1, 10**4], chunks=[10**5, 1]),
         "a chunk of 0": zarr2(chunks=[0, 3]),
         "a negative chunk": zarr2(chunks=[-1, 3]),
         "a negative shape": zarr2(shape=[-2, 3]),
@@ -224,6 +229,8 @@ CASES: Table = {
         "shards in shards": inner(codecs=[SHARDS]),
         "many shards in shards": inner(codecs=[nested_shards(200)]),
         "a packed index": inner(index_codecs=PLAIN),
+        "an index of half a letter": inner(index_codecs=[{"name": "bytes"}, {"name": "\ud800"}]),
+        "codecs of several lines": zarr3(codecs=[{"name": "a\nb"}]),
         "an index in the middle": inner(index_location="middle"),
         "storage transformers": zarr3(storage_transformers=[{"name": "x"}]),
     },
