@@ -15,6 +15,7 @@ from acon_core.backends import Model
 from acon_core.checkpoint import Checkpoint, read_network
 from acon_core.checkpoint.file import atomic_write
 from acon_core.errors import AconError
+from acon_core.networks import InputContract
 
 BATCH = 4
 
@@ -34,6 +35,24 @@ def read_images(path: Path) -> NDArray:
     if images.ndim != 4 or not (images.dtype == np.uint8 or images.dtype.kind == "f"):
         raise AconError(f"{path}: {name}: expected uint8 or float (N, C, H, W), found {images.dtype} {images.shape}")
     return images
+
+
+def check_images(contract: InputContract | None, images: NDArray, path: Path) -> list[str]:
+    """A warning where the images look scaled to another range than the network's; nothing can see their channels' order.
+
+    Raises AconError for values outside of that range: the network would run and give a wrong answer.
+    """
+    if contract is None or not images.size:
+        return []
+    (least, most), (low, high) = contract.bounds, (float(images.min()), float(images.max()))
+    slack = 1e-3 * (most - least)
+    if not (least - slack <= low and high <= most + slack):
+        raise AconError(
+            f"{path}: values from {low:.4g} to {high:.4g}, expected {least:.4g} to {most:.4g}: the input must be {contract}"
+        )
+    if high - low <= (most - least) / 100:
+        return [f"{path}: values from {low:.4g} to {high:.4g} only, of {least:.4g} to {most:.4g}: the input must be {contract}"]
+    return []
 
 
 def model_of(checkpoint: Checkpoint, backend: str) -> tuple[Model, str]:
@@ -67,10 +86,16 @@ def run_checkpoint(
     dialect: str | None,
     options: Mapping[str, Any],
     tell: Callable[[int, int], None],
-) -> NDArray:
-    """Run `file` on the images of `input` and write `logits` to `output`: float64 from numpy, else float32."""
+) -> tuple[NDArray, list[str]]:
+    """Run `file` on the images of `input` and write `logits` to `output`: float64 from numpy, else float32.
+
+    Returns the logits, and what is worth telling about the images. Raises AconError for images that the network was not
+    trained for.
+    """
     images = read_images(input)
-    model, dtype = model_of(read_network(file, network, act, dialect, **options), backend)
+    checkpoint = read_network(file, network, act, dialect, **options)
+    told = [*checkpoint.warnings, *check_images(checkpoint.network.input, images, input)]
+    model, dtype = model_of(checkpoint, backend)
     parts = []
     for part in run_in_batches(model, images, dtype):
         parts.append(part)
@@ -78,4 +103,4 @@ def run_checkpoint(
     logits = np.concatenate(parts).astype(dtype)
     with atomic_write(output) as target:
         np.savez(target, logits=logits)
-    return logits
+    return logits, told

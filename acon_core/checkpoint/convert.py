@@ -15,12 +15,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from acon_core.checkpoint import sharded
+from acon_core.checkpoint.cast import cast as cast_state
 from acon_core.checkpoint.dialects import dialect_named
 from acon_core.checkpoint.file import raw
 from acon_core.checkpoint.formats import Format, format_for, format_named
 from acon_core.checkpoint.metadata import metadata
 from acon_core.checkpoint.reading import Checkpoint, read_network
 from acon_core.errors import AconError, CheckpointError, SpecError, StateError
+from acon_core.networks import InputContract
 from acon_core.spec import ChannelwiseActivation, Graph, Node, bind, count, initial_state, named_params
 
 
@@ -72,6 +75,9 @@ def convert(
     dialect: str | None = None,
     to_dialect: str | None = None,
     options: Mapping[str, Any] = MappingProxyType({}),
+    contract: InputContract | None = None,
+    shard_bytes: int | None = None,
+    cast: bool = False,
     change: Callable[[Checkpoint], Checkpoint] = lambda checkpoint: checkpoint,
     step: Step = lambda text: None,
     verify: Callable[[Checkpoint, Path, Format], list[str]] | None = None,
@@ -79,10 +85,13 @@ def convert(
     """Write `source` as a checkpoint of another framework, and prove that it holds the same.
 
     `to`: the format, else the one of the target's ending. `dialect`, `to_dialect`: whose names the tensors of each have, where
-    they are not the spec's. `options`: the network's own, as for `read_network`. The new file is written beside the target,
-    read again, compared with the source bit for bit, shown to `verify`, and only then takes the target's name: whatever fails
-    before leaves the target as it was. `change` makes another network and state of what was read (`simplified`). `step` is
-    told what happens. Raises AconError and its kinds.
+    they are not the spec's. `options`: the network's own, as for `read_network`. `contract`: what the input must be, where the
+    source does not say it or says it wrongly. `shard_bytes`: the size of a shard of `safetensors_sharded`. `cast`: whether a
+    dtype that the format cannot hold may become one that it can (`cast.INSTEAD`). `change` makes another network and state of
+    what was read (`simplified`). `step` is told what happens. Raises AconError and its kinds.
+
+    The new file is written beside the target, read again, compared with the source bit for bit, shown to `verify`, and only
+    then takes the target's name: whatever fails before leaves the target as it was.
     """
     source, target = Path(source), Path(target)
     format = replace(format_named(to) if to else format_for(target), dialect=dialect_named(to_dialect))
@@ -92,18 +101,34 @@ def convert(
         raise AconError(f"{target}: is the file that is read; give another target")
     step("reading")
     checkpoint = change(read_network(source, network, act, dialect, **options))
+    if contract is not None:
+        checkpoint = replace(checkpoint, network=replace(checkpoint.network, input=contract), warnings=())
     if format.dialect is not None:
         format.dialect.check(checkpoint.network.name)
+    if cast:
+        checkpoint = cast_state(checkpoint, format.files.HELD, format.name)
     step("writing")
     native = format.layout.to_native(checkpoint.network.graph, checkpoint.state)
     with staging(target) as draft:
-        format.files.write(draft, native, metadata(checkpoint.network, format.dialect))
+        write(format, draft, native, metadata(checkpoint.network, format.dialect), shard_bytes)
         step("comparing")
         told = compare(checkpoint, native, format, draft)
         if verify is not None:
             step("running")
             told += verify(checkpoint, draft, format)
     return Conversion(checkpoint, format, len(native), (*checkpoint.notes, *told))
+
+
+def write(
+    format: Format, path: Path, native: Mapping[str, NDArray], entries: Mapping[str, str], shard_bytes: int | None
+) -> None:
+    """Write native tensors, in shards of a size where one is given. Raises AconError where the format has no shards."""
+    if shard_bytes is None:
+        format.files.write(path, native, entries)
+    elif format.files is sharded:
+        sharded.write(path, native, entries, shard_bytes=shard_bytes)
+    else:
+        raise AconError(f"{path}: a {format.name} file has no shards; end the target's name in {sharded.SUFFIXES[0]}")
 
 
 @contextmanager

@@ -297,7 +297,7 @@ def check_writable(tensors: Mapping[str, np.ndarray], path: Path, dtypes: Mappin
             raise CheckpointError(
                 "unsupported",
                 f"{path}: {shown(key)}: {framework} cannot hold {array.dtype.name}; "
-                f"convert it to one of {', '.join(sorted(dtypes))}",
+                f"convert it to one of {', '.join(sorted(dtypes))}, or let `acon convert --cast` do it",
             )
 
 

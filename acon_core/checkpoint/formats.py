@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -35,6 +35,10 @@ class Files(Protocol):
     @property
     def FOLDER(self) -> bool:  # noqa: N802
         """Whether it is a folder of files."""
+
+    @property
+    def HELD(self) -> Collection[str]:  # noqa: N802
+        """The NumPy dtypes that `write` takes, by name."""
 
     def sniff(self, path: Path) -> bool:
         """Whether the content of a file or a folder looks like this format; its name is not asked."""

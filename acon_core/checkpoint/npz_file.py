@@ -45,7 +45,7 @@ _HEADER_BYTES = 10_000  # NumPy's own limit
 _ALIGNMENT = 64
 
 # NumPy has these itself; a bfloat16 or float8 comes back from its files as bytes without a meaning.
-_DTYPES = {
+HELD = {
     name: np.dtype(name).newbyteorder("<").str
     for name in (
         *("float16", "float32", "float64", "int8", "int16", "int32", "int64", "bool"),
@@ -118,7 +118,7 @@ def write(path: Path, tensors: Mapping[str, np.ndarray], metadata: Mapping[str, 
     equal bytes. Raises CheckpointError for a dtype that would not come back, and for a name that is not the same as the path
     of a file everywhere, or that NumPy would take for another.
     """
-    check_writable(tensors, path, _DTYPES, "NumPy's archive")
+    check_writable(tensors, path, HELD, "NumPy's archive")
     for key in tensors:
         if not is_plain(key) or len(key.encode()) > 60_000 or key == METADATA:
             raise CheckpointError("unsupported", f"{path}: {shown(key)}: cannot be the name of a file in an archive; rename it")
@@ -135,7 +135,7 @@ def write(path: Path, tensors: Mapping[str, np.ndarray], metadata: Mapping[str, 
 
 def _described(tensor: Lazy) -> bytes:
     """The header of an array, as NumPy writes it, filled up so that the bytes behind it are aligned."""
-    entries = f"{{'descr': '{_DTYPES[tensor.dtype.name]}', 'fortran_order': False, 'shape': {tensor.shape}, }}"
+    entries = f"{{'descr': '{HELD[tensor.dtype.name]}', 'fortran_order': False, 'shape': {tensor.shape}, }}"
     filled = entries + " " * (-(len(_MAGIC) + 4 + len(entries) + 1) % _ALIGNMENT) + "\n"
     return _MAGIC + b"\1\0" + struct.pack("<H", len(filled)) + filled.encode("ascii")
 

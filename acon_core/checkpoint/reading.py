@@ -22,7 +22,7 @@ from acon_core.random import Stream
 from acon_core.spec import named_params
 from acon_core.tensors import Tensors, described
 
-FLOATS = ("float16", "bfloat16", "float32", "float64")
+FLOATS = ("float8_e5m2", "float8_e4m3fn", "float16", "bfloat16", "float32", "float64")
 
 
 @dataclass(frozen=True)

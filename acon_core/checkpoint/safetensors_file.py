@@ -46,7 +46,7 @@ DTYPES: dict[str, np.dtype] = {
         "F8_E8M0": ml_dtypes.float8_e8m0fnu,
     }.items()
 }
-_NAMES = {dtype.name: name for name, dtype in DTYPES.items()}
+HELD = {dtype.name: name for name, dtype in DTYPES.items()}
 
 
 def sniff(path: Path) -> bool:
@@ -94,7 +94,7 @@ def write(path: Path, tensors: Mapping[str, np.ndarray], metadata: Mapping[str, 
 
 def check(tensors: Mapping[str, np.ndarray], path: Path) -> None:
     """Raise CheckpointError for a name or a dtype that the format does not have."""
-    check_writable(tensors, path, _NAMES, "safetensors")
+    check_writable(tensors, path, HELD, "safetensors")
     if "__metadata__" in tensors:
         raise CheckpointError("unsupported", f"{path}: __metadata__: the format keeps this name for itself; rename it")
 
@@ -110,7 +110,7 @@ def put(out: Callable[[bytes | memoryview], object], tensors: Mapping[str, np.nd
         end += lazies[key].nbytes
     header: dict[str, object] = {"__metadata__": dict(metadata)} if metadata else {}
     for key, tensor in lazies.items():
-        header[key] = {"dtype": _NAMES[tensor.dtype.name], "shape": list(tensor.shape), "data_offsets": spans[key]}
+        header[key] = {"dtype": HELD[tensor.dtype.name], "shape": list(tensor.shape), "data_offsets": spans[key]}
     encoded = json.dumps(header, ensure_ascii=False, separators=(",", ":")).encode("utf-8")
     encoded += b" " * (-len(encoded) % 8)
     out(struct.pack("<Q", len(encoded)) + encoded)

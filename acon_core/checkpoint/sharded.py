@@ -24,6 +24,7 @@ from acon_core.tensors import Lazy, Tensors, described
 FRAMEWORK = ""
 SUFFIXES = (".safetensors.index.json",)
 FOLDER = False
+HELD = safetensors_file.HELD
 
 SHARD_BYTES = 5_000_000_000
 _TOTAL = "total_size"

@@ -35,7 +35,9 @@ class InputContract:
                 raise SpecError(f"input: {name} must be {count} numbers, found {values!r:.60}")
         if self.order not in ("BGR", "RGB"):
             raise SpecError(f"input: order must be BGR or RGB, found {self.order!r:.20}")
-        if not (self.range[0] < self.range[1] < math.inf and min(self.std) > 0 and max(map(abs, self.mean)) < math.inf):
+        if not all(map(math.isfinite, (*self.range, *self.mean, *self.std))):
+            raise SpecError("input: range, mean and std must be finite")
+        if not (self.range[0] < self.range[1] and min(self.std) > 0):
             raise SpecError(f"input: range {self.range} must go up, and std {self.std} be above 0")
         if not all(type(v) is int and 0 < v <= 1 << 16 for v in (self.size, self.resize)) or self.resize < self.size:
             raise SpecError(f"input: size {self.size!r:.20} and resize {self.resize!r:.20} must be pixels, resize no smaller")

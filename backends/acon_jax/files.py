@@ -17,6 +17,7 @@ from acon_jax.tree import named
 FRAMEWORK = "jax"
 SUFFIXES = (".msgpack",)
 FOLDER = False
+HELD = DTYPES
 # Orbax saves the same trees as a folder.
 MORE = {"orbax": orbax}
 
@@ -42,7 +43,7 @@ def write(path: Path, tensors: Mapping[str, np.ndarray], metadata: Mapping[str, 
     alike come to lie together. Equal tensors give equal bytes. The format has no place for `metadata`. Raises
     CheckpointError where one name is the beginning of another.
     """
-    check_writable(tensors, path, DTYPES, "Flax")
+    check_writable(tensors, path, HELD, "Flax")
     tree: dict[str, object] = {}
     for key, tensor in described(tensors).items():
         *steps, last = key.split(".")

@@ -23,6 +23,7 @@ from acon_jax.tree import named
 FRAMEWORK = "jax"
 SUFFIXES: tuple[str, ...] = ()
 FOLDER = True
+HELD = ()
 
 _TREE = "_METADATA"
 _UNFINISHED = ".orbax-checkpoint-tmp"

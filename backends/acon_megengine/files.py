@@ -21,7 +21,7 @@ SUFFIXES = (".pkl",)
 FOLDER = False
 
 # MegEngine raises "Unable to cast Python instance" for others; float64 and int64 among them.
-_DTYPES = dict.fromkeys(("float32", "float16", "int32", "int16", "int8", "uint8", "uint16", "bool"))
+HELD = dict.fromkeys(("float32", "float16", "int32", "int16", "int8", "uint8", "uint16", "bool"))
 
 # A pickle says nothing of who wrote it; these are in Paddle's and PyTorch's and never in MegEngine's.
 _FOREIGN = (
@@ -83,7 +83,7 @@ def write(path: Path, tensors: Mapping[str, np.ndarray], metadata: Mapping[str, 
     Equal arguments give equal bytes. MegEngine sees nothing of `metadata`. Raises CheckpointError for a dtype that
     MegEngine cannot load, such as float64 and int64; it is for the caller to decide how to convert those.
     """
-    check_writable(tensors, path, _DTYPES, "MegEngine")
+    check_writable(tensors, path, HELD, "MegEngine")
     with atomic_write(path) as file:
         write_pickle(file, described(tensors), metadata or {}, ordered=True)
 
@@ -133,5 +133,5 @@ _TABLE: Table = {
     ("megengine.core.tensor_nn", "Parameter"): Constructor(_old_tensor, _old_tensor_state),
     ("megengine.core.tensor_nn", "Buffer"): Constructor(_old_tensor, _old_tensor_state),
     ("megengine._internal.mgb", "CompNode"): OPAQUE,
-    **{("numpy", name): MENTION for name in _DTYPES},
+    **{("numpy", name): MENTION for name in HELD},
 }

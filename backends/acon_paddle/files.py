@@ -45,7 +45,7 @@ _MARKS = (_NAMES.encode(), _SLICES.encode(), *_CALLS)
 _BFLOAT16 = np.dtype(ml_dtypes.bfloat16)
 
 # uint16 is not here: Paddle has no such dtype and takes its bytes for bfloat16. It returns float8 as int8.
-_DTYPES = dict.fromkeys(
+HELD = dict.fromkeys(
     ("float16", "bfloat16", "float32", "float64", "int8", "uint8", "int16", "int32", "int64", "bool", "complex64", "complex128")
 )
 
@@ -100,7 +100,7 @@ def write(path: Path, tensors: Mapping[str, np.ndarray], metadata: Mapping[str, 
     bfloat16 is stored as uint16, which is how Paddle knows it. Paddle sees nothing of `metadata`. Equal arguments give
     equal bytes. Raises CheckpointError for a dtype that Paddle would give back as another.
     """
-    check_writable(tensors, path, _DTYPES, "Paddle")
+    check_writable(tensors, path, HELD, "Paddle")
     for key in (_NAMES, _SLICES):
         if key in tensors:
             raise CheckpointError("unsupported", f"{path}: {shown(key)}: Paddle keeps this name for itself; rename it")

@@ -20,6 +20,7 @@ from acon_torch.state import read_state
 FRAMEWORK = "torch"
 SUFFIXES: tuple[str, ...] = ()  # the same as the zip's, which is what PyTorch writes today
 FOLDER = False
+HELD = TYPED_NAMES
 
 _MAGIC = 0x1950A86A20F9469CFC6C
 _VERSION = 1001
@@ -71,7 +72,7 @@ def write(path: Path, tensors: Mapping[str, np.ndarray], metadata: Mapping[str, 
     Every tensor gets a storage of its own. Equal tensors give equal bytes. The format has no place for `metadata`. Raises
     CheckpointError for a dtype that PyTorch does not have, or could not read back from this format.
     """
-    check_writable(tensors, path, TYPED_NAMES, "PyTorch's format before 1.6")
+    check_writable(tensors, path, HELD, "PyTorch's format before 1.6")
     lazies = described(tensors)
     with atomic_write(path) as file:
         file.write(_HEADER + state_pickle(lazies, b"N"))

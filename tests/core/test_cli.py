@@ -53,11 +53,11 @@ def test_inspect_names_network_contract_and_tensors() -> None:
     done = acon("inspect", CHECKPOINT)
     assert done.returncode == 0, done.stderr
     assert "network: acon/shufflenet_v2_x0_5 with acon_c, 1000 classes" in done.stdout
-    assert "input: BGR, 0 to 255, not normalised, 224x224" in done.stdout
+    assert "input: BGR, 0 to 255, not normalised, the middle 224x224 of a shorter side of 256" in done.stdout
     assert "first_conv.2.p1  float32  (1, 24, 1, 1)" in done.stdout
     facts = json.loads(acon("inspect", CHECKPOINT, "--json").stdout)
     assert len(facts["tensors"]) == 505
-    assert facts["tensors"]["classifier.0.weight"] == {"shape": [1000, 1024], "dtype": "float32"}
+    assert facts["tensors"]["classifier.0.weight"] == {"shape": [1000, 1024], "dtype": "float32", "bytes": 4_096_000}
 
 
 def test_summary_has_the_published_counts() -> None:

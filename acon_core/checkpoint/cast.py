@@ -1,0 +1,59 @@
+"""`acon convert --cast`: weights in a dtype that a format can hold, where it cannot hold their own."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Collection
+from dataclasses import replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from acon_core.checkpoint.reading import Checkpoint
+from acon_core.errors import CheckpointError
+from acon_core.tensors import Lazy, Tensors, described
+
+# What each becomes: the first that a format holds. What loses nothing stands first.
+INSTEAD = {
+    "float8_e4m3fn": ("float16", "bfloat16", "float32"),
+    "float8_e5m2": ("float16", "bfloat16", "float32"),
+    "float16": ("float32", "float64"),
+    "bfloat16": ("float32", "float64"),
+    "float64": ("float32", "float16"),
+    "int64": ("int32", "int16"),
+}
+
+
+def cast(checkpoint: Checkpoint, held: Collection[str], format: str) -> Checkpoint:
+    """The checkpoint with every tensor in a dtype of `held`, and a note on each kind of change.
+
+    Nearest values, ties to even; a float that becomes infinite or an integer that does not fit is an error when it is met,
+    never another number. Raises CheckpointError for a dtype that has no other.
+    """
+    changes: Counter[tuple[str, str]] = Counter()
+    tensors: dict[str, Lazy] = {}
+    for path, tensor in described(checkpoint.state).items():
+        name = tensor.dtype.name
+        if name in held:
+            tensors[path] = tensor
+            continue
+        other = next((each for each in INSTEAD.get(name, ()) if each in held), None)
+        if other is None:
+            raise CheckpointError("unsupported", f"{path}: {format} cannot hold {name}, nor what it could be cast to")
+        tensors[path] = _cast(path, tensor, np.dtype(other))
+        changes[name, other] += 1
+    notes = [f"{count} tensors of {old} were cast to {new}" for (old, new), count in changes.items()]
+    return replace(checkpoint, state=Tensors(tensors), notes=(*checkpoint.notes, *notes))
+
+
+def _cast(path: str, tensor: Lazy, dtype: np.dtype) -> Lazy:
+    def load() -> NDArray:
+        array = tensor.load()
+        with np.errstate(over="ignore"):
+            found: NDArray = array.astype(dtype)
+        lost = found != array if dtype.kind == "i" else np.isinf(found) & ~np.isinf(array)
+        if lost.any():
+            raise CheckpointError("unsupported", f"{path}: {array[lost].flat[0]} does not fit into {dtype}, so it is not cast")
+        return found
+
+    return Lazy(tensor.shape, dtype, load)

@@ -1,0 +1,5 @@
+"""`python -m acon_core.cli`."""
+
+from acon_core.cli import main
+
+main()

@@ -1,0 +1,53 @@
+"""What the commands of `acon` share: the application, its two outputs, its usual options."""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+from acon_core.checkpoint.dialects import DIALECTS
+from acon_core.errors import AconError
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="One network, four frameworks: checkpoints read, converted, run and compared.",
+)
+out = Console(soft_wrap=True, highlight=False)
+err = Console(stderr=True, soft_wrap=True, highlight=False)
+
+NetworkOption = Annotated[str | None, typer.Option(help="A registry name, or package.module:function of your own.")]
+ActOption = Annotated[str | None, typer.Option(help="An activation, such as acon_c or 'meta_acon(reduction=8)'.")]
+DialectOption = Annotated[str | None, typer.Option(help=f"Whose names the tensors have: {', '.join(DIALECTS)}.")]
+ToDialectOption = Annotated[str | None, typer.Option(help="Whose names the tensors of TARGET get.")]
+OptionOption = Annotated[
+    list[str] | None, typer.Option(help="An option of the network's as NAME=JSON, such as depths=[1,1,2,1]; repeat for more.")
+]
+ToOption = Annotated[
+    str | None, typer.Option(help="torch, megengine, paddle, jax, safetensors, npz, ...; else by TARGET's ending.")
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="The same as JSON.")]
+
+
+def options_of(given: list[str] | None) -> dict[str, Any]:
+    """What `--option` says, lists as tuples. Raises AconError for what is not NAME=JSON."""
+    options = {}
+    for text in given or []:
+        name, _, value = text.partition("=")
+        try:
+            read = json.loads(value)
+        except json.JSONDecodeError as error:
+            raise AconError(f"--option {text}: expected NAME=JSON, such as depths=[1,1,2,1]: {error}") from error
+        options[name] = tuple(read) if isinstance(read, list) else read
+    return options
+
+
+def progress() -> Progress:
+    """A progress bar on standard error, silent when that is not a terminal."""
+    columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
+    return Progress(*columns, console=err, transient=True, disable=not err.is_terminal)
