@@ -87,6 +87,7 @@ def test_no_pickle_of_the_five_runs_anything(tmp_path: Path, where: str) -> None
         {"version": b"\x80\x02]."},
         {"keys": b"\x80\x02" + text("0") + b"\x85."},
         {"keys": KEYS.replace(text("0"), text("1"))},
+        {"keys": KEYS[:-2] + b"K\x00e."},
         {"storages": STORAGE[:8].replace(b"\6", b"\7") + STORAGE[8:]},
         {"storages": STORAGE * 2},
     ],
