@@ -97,7 +97,7 @@ def convert(
     format = replace(format_named(to) if to else format_for(target), dialect=dialect_named(to_dialect))
     if target.is_dir():
         raise AconError(f"{target}: is a folder; give the name of a file")
-    if target.exists() and source.exists() and source.samefile(target):
+    if target.exists() and source.exists() and (source.samefile(target) or _is_part(target, source)):
         raise AconError(f"{target}: is the file that is read; give another target")
     step("reading")
     checkpoint = change(read_network(source, network, act, dialect, **options))
@@ -117,6 +117,13 @@ def convert(
             step("running")
             told += verify(checkpoint, draft, format)
     return Conversion(checkpoint, format, len(native), (*checkpoint.notes, *told))
+
+
+def _is_part(target: Path, source: Path) -> bool:
+    """Whether a file is one of those that a source is made of: a shard of an index, or anything in a folder."""
+    if source.is_dir():
+        return source.resolve() in target.resolve().parents
+    return sharded.sniff(source) and any(shard.exists() and shard.samefile(target) for shard in sharded.shards(source))
 
 
 def write(

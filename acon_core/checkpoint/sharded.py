@@ -68,6 +68,14 @@ def read(path: Path, limits: Limits = LIMITS) -> File:
     return File(Tensors(tensors), metadata, notes)
 
 
+def shards(path: Path) -> set[Path]:
+    """The files beside an index that it names. Raises CheckpointError where it is no index."""
+    places = parse(map_file(path), f"{path}: the index").get("weight_map")
+    if type(places) is not dict:
+        raise CheckpointError("corrupt", f"{path}: expected an object as weight_map")
+    return {path.with_name(_shard_name(path, key, name)) for key, name in places.items()}
+
+
 def write(
     path: Path,
     tensors: Mapping[str, np.ndarray],

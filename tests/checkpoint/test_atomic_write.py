@@ -197,6 +197,22 @@ def test_a_conversion_never_writes_over_what_it_reads(tmp_path: Path, way: str) 
     assert source.read_bytes() == target.read_bytes() == b"precious"
 
 
+@pytest.mark.parametrize("way", ["a shard", "a link to a shard", "in a folder"])
+def test_a_conversion_never_writes_over_a_part_of_what_it_reads(tmp_path: Path, way: str) -> None:
+    source = tmp_path / "model.safetensors.index.json"
+    format_named("safetensors_sharded").files.write(source, {"w": np.ones(3, np.float32)})
+    target = next(tmp_path.glob("*.safetensors"))
+    if way == "a link to a shard":
+        (tmp_path / "link").symlink_to(target)
+        target = tmp_path / "link"
+    elif way == "in a folder":
+        source = tmp_path
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    with pytest.raises(AconError, match=f"{target}: is the file that is read; give another target"):
+        convert(source, target, "safetensors")
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
 CUT = """
 import os, sys
 from pathlib import Path
