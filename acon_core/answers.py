@@ -1,6 +1,6 @@
 """What one framework makes of a checkpoint: `python -m acon_core.answers BACKEND FOLDER`, in an environment that has it.
 
-The folder holds `request.json` and `x.npy`, and gets `answers.safetensors`.
+The folder holds `request.json` and `inputs.safetensors`, and gets `answers.safetensors`.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 from numpy.typing import NDArray
 
 from acon_core.checkpoint import Checkpoint, read_network, safetensors_file
@@ -35,9 +34,9 @@ def weighted_layers(node: Node, path: str = "") -> Iterator[str]:
             yield from (join(path, output) for output in step.outputs)
 
 
-def answers(checkpoint: Checkpoint, probe: Checkpoint, backend: str, x: NDArray) -> dict[str, NDArray]:
-    """A backend's outputs in evaluation and in one training step, the running statistics after it, and every layer's output
-    with the weights of `probe`. Nothing is random: dropout and stochastic depth are at rate 0."""
+def answers(checkpoint: Checkpoint, probe: Checkpoint, backend: str, x: NDArray, probe_x: NDArray) -> dict[str, NDArray]:
+    """A backend's outputs for `x` in evaluation and in one training step, the running statistics after it, and every layer's
+    output with the weights of `probe` for `probe_x`. Nothing is random: dropout and stochastic depth are at rate 0."""
     network = checkpoint.network
     model, dtype = model_of(checkpoint, backend)
     found = {OUTPUT: model(x.astype(dtype)).y}
@@ -49,20 +48,25 @@ def answers(checkpoint: Checkpoint, probe: Checkpoint, backend: str, x: NDArray)
     found |= {STATISTIC + path: state[path] for path, param in named_params(graph).items() if param.kind == "statistic"}
     model, dtype = model_of(probe, backend)
     taps = list(weighted_layers(network.graph))
-    layers = model(x.astype(dtype), taps=taps).taps
+    layers = model(probe_x.astype(dtype), taps=taps).taps
     return found | {LAYER + tap: layers[tap] for tap in taps}
 
 
 def request(
-    folder: Path, files: Mapping[str, Path], network: Network, act: str | None, dialect: str | None, x: NDArray
+    folder: Path,
+    files: Mapping[str, Path],
+    network: Network,
+    act: str | None,
+    dialect: str | None,
+    inputs: Mapping[str, NDArray],
 ) -> None:
-    """Write what `main` reads: the two files, and what their tensors do not tell."""
+    """Write what `main` reads: the two files, what their tensors do not tell, and what goes in."""
     asked = {
         **{name: str(path) for name, path in files.items()},
         **{"network": network.name, "act": act, "dialect": dialect, "options": dict(network.options)},
     }
     (folder / "request.json").write_text(json.dumps(asked), encoding="utf-8")
-    np.save(folder / "x.npy", x)
+    safetensors_file.write(folder / "inputs.safetensors", inputs)
 
 
 def main(backend: str, folder: Path) -> None:
@@ -75,7 +79,8 @@ def main(backend: str, folder: Path) -> None:
             read_network(asked[which], asked["network"], asked["act"], asked["dialect"], **options)
             for which in ("file", "probe")
         )
-        found = answers(checkpoint, probe, backend, np.load(folder / "x.npy"))
+        inputs = safetensors_file.read(folder / "inputs.safetensors").tensors
+        found = answers(checkpoint, probe, backend, **inputs)
     except AconError as error:
         print(" ".join(str(error).split()), file=sys.stderr)
         sys.exit(2)

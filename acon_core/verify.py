@@ -65,16 +65,19 @@ def verify(checkpoint: Checkpoint, written: Path, format: Format) -> list[str]:
     """
     network = checkpoint.network
     low, high = network.input.range if network.input else (-1.0, 1.0)
-    x = Stream("verify", network.name).uniform(input_shape(network), low, high).astype(np.float32)
+    shape, random = input_shape(network), Stream("verify", network.name)
+    # The probe's weights expect nothing of an image, so it gets values that it does not blow up.
+    ranges = {"x": (low, high), "probe_x": (-2.0, 2.0)}
+    inputs = {name: random.uniform(shape, *ends).astype(np.float32) for name, ends in ranges.items()}
     # A function of the user's own takes no arguments, so its activation is not one of them.
     act = activation_name(network.activation) if network.activation and ":" not in network.name else None
     dialect = format.dialect.name if format.dialect else None
     with tempfile.TemporaryDirectory() as folder:
         probe = _probe(checkpoint, Path(folder), written.name, format)
-        request(Path(folder), {"file": written, "probe": probe.path}, network, act, dialect, x)
-        expected = answers(checkpoint, probe, "numpy", x)
+        request(Path(folder), {"file": written, "probe": probe.path}, network, act, dialect, inputs)
+        expected = answers(checkpoint, probe, "numpy", **inputs)
         again = read_network(written, network.name, act, dialect, **network.options)
-        for name, array in answers(again, probe, "numpy", x).items():
+        for name, array in answers(again, probe, "numpy", **inputs).items():
             if not np.array_equal(array, expected[name], equal_nan=True):
                 raise StateError(f"{written}: the reference gives another {name} from the new file than from the old one")
         told = ["verified: the reference gives the same from both files, in evaluation and after a training step, bit for bit"]

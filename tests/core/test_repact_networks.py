@@ -257,8 +257,8 @@ def test_vit_refuses_another_size_even_where_the_patches_are_as_many(size: tuple
         graph.out_shapes((1, 3, *size))
     assert graph.out_shapes((2, 3, 224, 224)) == ((2, 1000),)
     assert vit_base("relu", 10, image_size=32).graph.out_shapes((2, 3, 32, 32)) == ((2, 10),)
-    assert input_shape(vit_base("relu", 10, image_size=32)) == (2, 3, 32, 32)
-    assert input_shape(create("acon/shufflenet_v2_x0_5")) == (2, 3, 64, 96)
+    assert input_shape(vit_base("relu", 10, image_size=32)) == (5, 3, 32, 32)
+    assert input_shape(create("acon/shufflenet_v2_x0_5")) == (5, 3, 64, 96)
 
 
 def test_vit_s_stages_are_after_different_blocks() -> None:

@@ -1,0 +1,112 @@
+"""`acon convert --verify` with the framework of this environment: it says what it ran, and cannot be fooled."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from acon_core import spec
+from acon_core.backends import Backend
+from acon_core.checkpoint import convert, formats, metadata
+from acon_core.errors import StateError
+from acon_core.layout import Slot
+from acon_core.networks import create
+from acon_core.verify import verify
+
+NETWORK = "test_verify:square"
+
+
+def square() -> spec.Graph:
+    """A network with a square weight of each kind, which no shape betrays."""
+    return spec.sequential(
+        conv=spec.Conv2d(3, 5, 3, 2, 1),
+        norm=spec.BatchNorm(5),
+        act=spec.AconC(5),
+        point=spec.Conv2d(5, 5, 1),
+        norm2=spec.BatchNorm(5),
+        pool=spec.GlobalAvgPool(),
+        flatten=spec.Flatten(),
+        fc=spec.Linear(5, 5),
+    )
+
+
+@pytest.fixture
+def source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, backend: Backend) -> Path:
+    """The network as a file, whose function the other process finds in its working directory; one framework is at hand."""
+    monkeypatch.chdir(Path(__file__).parent)
+    monkeypatch.syspath_prepend(str(Path(__file__).parent))
+    monkeypatch.setattr("acon_core.verify.ENVIRONMENTS", tmp_path / "none")
+    for name in formats():
+        monkeypatch.delenv(f"ACON_PYTHON_{name.upper()}", raising=False)
+    path = tmp_path / "a.safetensors"
+    formats()["safetensors"].files.write(path, spec.initial_state(square(), 3))
+    return path
+
+
+def test_it_runs_the_framework_in_evaluation_in_training_and_layer_by_layer(source: Path, backend: Backend) -> None:
+    for to in (backend.name, "npz"):
+        done = convert(source, source.parent / to, to, NETWORK, verify=verify)
+        (told,) = (note for note in done.notes if f"verified: {backend.name} within" in note)
+        for what in ("outputs", "outputs in training", "running means", "running variances", "layers of a probe", "(6 layers)"):
+            assert what in told
+        assert any("not at hand" in note and backend.name not in note for note in done.notes)
+
+
+def test_a_published_network_in_its_own_format(backend: Backend, source: Path) -> None:
+    network = create("acon/shufflenet_v2_x0_5", "meta_acon", 3, repeats=(1, 1, 1))
+    path = source.parent / "b.safetensors"
+    formats()["safetensors"].files.write(path, spec.initial_state(network.graph, 7), metadata(network))
+    done = convert(path, source.parent / "c", backend.name, verify=verify)
+    assert any(f"verified: {backend.name} within" in note for note in done.notes)
+
+
+def turned(slot: Slot, axes: tuple[int, ...]) -> Slot:
+    """The same slot with two axes swapped on the way there and on the way back: a round trip shows nothing."""
+    swap: Callable[[NDArray], NDArray] = lambda array: array.transpose(axes)  # noqa: E731
+    return Slot(slot.name, lambda array: swap(slot.to_native(array)), lambda array: slot.to_canonical(swap(array)))
+
+
+@pytest.mark.parametrize(("kind", "layer"), [(spec.Linear, "fc"), (spec.Conv2d, "point")])
+def test_a_weight_that_is_left_untransposed_both_ways_is_found_by_name(
+    source: Path, backend: Backend, monkeypatch: pytest.MonkeyPatch, kind: type[spec.Node], layer: str
+) -> None:
+    """The state is symmetric, so that the network's own outputs are right, and the probe alone can tell."""
+    graph = square()
+    state = spec.initial_state(graph, 3)
+    for path in ("fc.weight", "point.weight"):
+        matrix = state[path].reshape(5, 5)
+        state[path] = ((matrix + matrix.T) / 2).reshape(state[path].shape)
+    formats()["safetensors"].files.write(source, state)
+    layout = formats()[backend.name].layout
+    honest = layout.slots
+
+    def slots(node: spec.Node) -> dict[str, Slot | None]:
+        found = dict(honest(node))
+        if type(node) is kind and node == graph.children[layer]:
+            slot = found["weight"]
+            assert slot is not None
+            shape = slot.to_native(np.broadcast_to(np.int8(0), node.params["weight"].shape)).shape
+            first, second = [axis for axis, size in enumerate(shape) if size == 5]
+            axes = list(range(len(shape)))
+            axes[first], axes[second] = second, first
+            found["weight"] = turned(slot, tuple(axes))
+        return found
+
+    monkeypatch.setattr(layout, "slots", slots)
+    convert(source, source.parent / "unproven", backend.name, NETWORK)
+    with pytest.raises(StateError, match=rf"{backend.name} gives another layer/{layer}: "):
+        convert(source, source.parent / "b", backend.name, NETWORK, verify=verify)
+    assert not (source.parent / "b").exists()
+
+
+def test_a_framework_that_cannot_run_it_is_an_error(source: Path, backend: Backend, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(f"ACON_PYTHON_{backend.name.upper()}", sys.executable)
+    monkeypatch.chdir(source.parent)  # where the user's own function is not found
+    with pytest.raises(Exception, match=r"could not run it: .*test_verify"):
+        convert(source, source.parent / "b", backend.name, NETWORK, verify=verify)
+    assert not (source.parent / "b").exists()
