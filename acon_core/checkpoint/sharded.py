@@ -39,8 +39,9 @@ def sniff(path: Path) -> bool:
 def read(path: Path, limits: Limits = LIMITS) -> File:
     """Read an index and its shards; names come in the index's order.
 
-    A shard is named by a plain name in the index's own folder and is no link; it holds the tensors that the index says, and
-    no other. Metadata are the index's, as far as they are text. Raises CheckpointError.
+    A shard is named by a plain name in the index's own folder. It is no link, or, as in Hugging Face's cache, index and shards
+    are all links into one other folder. It holds the tensors that the index says, and no other. Metadata are the index's, as far
+    as they are text. Raises CheckpointError.
     """
     path = Path(path)
     index = parse(map_file(path, limits), f"{path}: the index", limits)
@@ -162,7 +163,8 @@ def _shard_name(path: Path, key: str, name: object) -> str:
 
 def _shard(path: Path, name: str, limits: Limits) -> dict[str, Lazy]:
     shard = path.with_name(name)
-    if shard.is_symlink():
+    beside = path.is_symlink() and shard.resolve().parent == path.resolve().parent
+    if shard.is_symlink() and not beside:
         raise CheckpointError(
             "unsafe", f"{path}: its shard {name} is a link, which may lead anywhere; put the file itself there"
         )

@@ -16,7 +16,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("pairs")
 
 
-@pytest.mark.parametrize(("source", "target"), permutations(NAMES, 2))
+@pytest.mark.parametrize(("source", "target"), list(permutations(NAMES, 2)))
 def test_every_bit_comes_through(folder: Path, source: str, target: str) -> None:
     """The lazy tensors of one file go into the other as they come: views, copies, joined, inflated."""
     common = set(DTYPES[source]) & set(DTYPES[target])

@@ -184,6 +184,24 @@ def test_a_shard_is_named_by_a_plain_name(tmp_path: Path, name: object) -> None:
     assert "layer.5: its shard is" in refused(tmp_path, "unsafe")
 
 
+def test_a_cache_of_links_is_read_where_all_lead_to_one_folder(tmp_path: Path) -> None:
+    """Hugging Face's cache: a snapshot's files are links to blobs named by their hash."""
+    blobs, snapshot = tmp_path / "blobs", tmp_path / "snapshots" / "1f0a"
+    blobs.mkdir()
+    snapshot.mkdir(parents=True)
+    sharded.write(blobs / INDEX, TENSORS, shard_bytes=84)
+    names = parts(blobs)
+    for number, name in enumerate([INDEX, *names]):
+        (blobs / name).rename(blobs / f"blob{number}")
+        (snapshot / name).symlink_to(Path("..", "..", "blobs", f"blob{number}"))
+    assert_same(sharded.read(snapshot / INDEX).tensors, TENSORS)
+    (blobs / "blob2").rename(tmp_path / "elsewhere")
+    (blobs / "blob2").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(CheckpointError, match=f"{names[1]} is a link") as caught:
+        sharded.read(snapshot / INDEX)
+    assert caught.value.kind == "unsafe"
+
+
 def test_a_shard_that_is_a_link_is_refused(tmp_path: Path) -> None:
     sharded.write(tmp_path / INDEX, TENSORS)
     shard = tmp_path / parts(tmp_path)[0]
