@@ -39,9 +39,9 @@ def sniff(path: Path) -> bool:
 def read(path: Path, limits: Limits = LIMITS) -> File:
     """Read an index and its shards; names come in the index's order.
 
-    A shard is named by a plain name in the index's own folder. It is no link, or, as in Hugging Face's cache, index and shards
-    are all links into one other folder. It holds the tensors that the index says, and no other. Metadata are the index's, as far
-    as they are text. Raises CheckpointError.
+    A shard is named by a plain name in the index's own folder. It is no link, or, as in Hugging Face's cache, index and
+    shards are all links into one other folder. It holds the tensors that the index says, and no other. Metadata are the
+    index's, as far as they are text. Raises CheckpointError.
     """
     path = Path(path)
     index = parse(map_file(path, limits), f"{path}: the index", limits)
