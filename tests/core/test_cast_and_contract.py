@@ -166,6 +166,13 @@ def test_check_says_of_each_file_whether_it_is_safe(tmp_path: Path) -> None:
     (tmp_path / "evil.pkl").write_bytes(b"cos\nsystem\n(X\x04\x00\x00\x00truetR.")
     (tmp_path / "cut.pkl").write_bytes((tmp_path / "a.pkl").read_bytes()[:5000])
     (tmp_path / "page.pth").write_bytes(b"<!DOCTYPE html>")
+    np.savez_compressed(tmp_path / "late.npz", w=np.arange(4000.0))
+    content = bytearray((tmp_path / "late.npz").read_bytes())
+    content[len(content) // 2] ^= 0xFF
+    (tmp_path / "late.npz").write_bytes(content)
+    late = acon("check", tmp_path / "late.npz")
+    assert (late.returncode, late.stdout[:7]) == (1, "corrupt")
+    assert "late.npz: w" in late.stdout
     good = acon("check", tmp_path / "a.pkl")
     assert (good.returncode, good.stderr) == (0, "")
     assert "a.pkl: safe, megengine" in good.stdout
