@@ -25,8 +25,8 @@ TEST_TOOLS = [
     "safetensors>=0.4",
     "zstandard>=0.22",
 ]
-# What frameworks write exports with, and what runs them without us.
-EXPORT_TOOLS = {
+# What a framework's own tests need: what it writes exports with and what runs them without us; Orbax, whose folders are read.
+OWN_TOOLS = {
     "torch": ["onnx>=1.18", "onnxscript>=0.5", "onnxruntime>=1.22"],
     "jax": ["flatbuffers>=25", "orbax-checkpoint>=0.11"],
 }
@@ -53,7 +53,7 @@ def install(session: nox.Session, backend: str, *tools: str) -> None:
 )
 def tests(session: nox.Session, backend: str) -> None:
     """The tests, one environment a backend; `core` has NumPy and no framework."""
-    install(session, backend, *TEST_TOOLS, *EXPORT_TOOLS.get(backend, []))
+    install(session, backend, *TEST_TOOLS, *OWN_TOOLS.get(backend, []))
     if backend == "core":
         if session.python == "3.10":
             session.install("numpy==1.26.4")  # the other NumPy that the core supports
