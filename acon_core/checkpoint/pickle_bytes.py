@@ -19,16 +19,29 @@ class PickleBytes:
 
     def take(self, count: int) -> memoryview:
         """The next `count` bytes, which are a slice and no copy."""
-        end = self.position + count
-        if end > len(self.data):
-            corrupt(f"the file ends early: {count} bytes wanted, {len(self.data) - self.position} left")
-        taken = self.data[self.position : end]
-        self.position = end
-        return taken
+        at = self._past(count)
+        return self.data[at : at + count]
+
+    def _past(self, count: int) -> int:
+        """Go past the next `count` bytes; returns where they begin."""
+        at = self.position
+        if at + count > len(self.data):
+            corrupt(f"the file ends early: {count} bytes wanted, {len(self.data) - at} left")
+        self.position = at + count
+        return at
+
+    def byte(self) -> int:
+        """The next byte."""
+        at = self.position
+        if at >= len(self.data):
+            self._past(1)
+        self.position = at + 1
+        return self.data[at]
 
     def number(self, layout: str) -> Any:
         """A number in a layout of `struct`."""
-        return struct.unpack(layout, self.take(struct.calcsize(layout)))[0]
+        at = self._past(struct.calcsize(layout))
+        return struct.unpack_from(layout, self.data, at)[0]
 
     def counted(self, layout: str) -> memoryview:
         """As many bytes as the number before them says."""

@@ -125,7 +125,7 @@ class _Machine(PickleBytes):
     def run(self) -> object:
         for _ in range(self.limits.opcodes):
             self.opcode_at = self.position
-            opcode = self.take(1)[0]
+            opcode = self.byte()
             if opcode == _STOP:
                 value = self.pop()
                 if self.stack or self.below:
@@ -167,7 +167,11 @@ class _Machine(PickleBytes):
         return values
 
     def last(self, count: int) -> list[Any]:
-        return [self.pop() for _ in range(count)][::-1]
+        if len(self.stack) < count:
+            corrupt(f"{count} values are wanted of the stack, which has {len(self.stack)}")
+        values = self.stack[-count:]
+        del self.stack[-count:]
+        return values
 
     # Opcodes that need more than a line.
 
@@ -182,9 +186,9 @@ class _Machine(PickleBytes):
         self.stack += [value, value]
 
     def put(self, index: int) -> None:
-        value = self.pop()
-        self.push(value)
-        self.memo[index] = value
+        if not self.stack:
+            self.pop()
+        self.memo[index] = self.stack[-1]
 
     def get(self, index: int) -> None:
         if index not in self.memo:
@@ -208,7 +212,7 @@ class _Machine(PickleBytes):
             corrupt("a frame is longer than the file")
 
     def protocol(self) -> None:
-        version = self.number("<B")
+        version = self.byte()
         if version > 5:
             raise CheckpointError("unsupported", f"pickle protocol {version}; save with protocol 4")
 
@@ -334,27 +338,27 @@ _ACTIONS: dict[int, Callable[[_Machine], None]] = {
         "S": lambda m: m.push(m.quoted_line()),
         "V": lambda m: m.push(m.unicode_line()),
         "J": lambda m: m.push(m.number("<i")),
-        "K": lambda m: m.push(m.number("<B")),
+        "K": lambda m: m.push(m.byte()),
         "M": lambda m: m.push(m.number("<H")),
-        "\x8a": lambda m: m.integer(m.counted("<B")),
+        "\x8a": lambda m: m.integer(m.take(m.byte())),
         "\x8b": lambda m: m.integer(m.counted("<I")),
         "G": lambda m: m.push(m.number(">d")),
         "X": lambda m: m.push(decoded(m.counted("<I"))),
-        "\x8c": lambda m: m.push(decoded(m.counted("<B"))),
+        "\x8c": lambda m: m.push(decoded(m.take(m.byte()))),
         "\x8d": lambda m: m.push(decoded(m.counted("<Q"))),
         # Python 2's str is text in a key and bytes in an array; latin-1 loses neither.
-        "U": lambda m: m.push(decoded(m.counted("<B"), "latin-1")),
+        "U": lambda m: m.push(decoded(m.take(m.byte()), "latin-1")),
         "T": lambda m: m.push(decoded(m.counted("<I"), "latin-1")),
-        "C": lambda m: m.push(m.counted("<B")),
+        "C": lambda m: m.push(m.take(m.byte())),
         "B": lambda m: m.push(m.counted("<I")),
         "\x8e\x96": lambda m: m.push(m.counted("<Q")),
         "\x98": lambda m: None,  # READONLY_BUFFER: every buffer here is read-only.
         "p": lambda m: m.put(m.decimal(m.short_line())),
-        "q": lambda m: m.put(m.number("<B")),
+        "q": lambda m: m.put(m.byte()),
         "r": lambda m: m.put(m.number("<I")),
         "\x94": lambda m: m.put(len(m.memo)),
         "g": lambda m: m.get(m.decimal(m.short_line())),
-        "h": lambda m: m.get(m.number("<B")),
+        "h": lambda m: m.get(m.byte()),
         "j": lambda m: m.get(m.number("<I")),
         ")": lambda m: m.push(()),
         "t\x91": lambda m: m.push(tuple(m.to_mark())),

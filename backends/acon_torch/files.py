@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from functools import cache
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +14,7 @@ from acon_core.checkpoint.zip_archive import Zip, ZipWriter
 from acon_core.errors import CheckpointError
 from acon_core.tensors import described
 from acon_torch import legacy
-from acon_torch.pickled import NAMES, TABLE, Storage, persistent, state_pickle
+from acon_torch.pickled import NAMES, TABLE, persistent, state_pickle
 from acon_torch.state import read_state
 
 FRAMEWORK = "torch"
@@ -73,14 +72,11 @@ def read(path: Path, limits: Limits = LIMITS) -> File:
             archive.corrupt("data.pkl goes on after the pickle's end")
         return found
 
-    @cache
-    def member(key: str) -> memoryview:
-        return archive.read(f"data/{key}")
+    def contents(keys: Iterable[str]) -> Mapping[str, memoryview]:
+        found = archive.read_all(f"data/{key}" for key in keys)
+        return {name.removeprefix("data/"): data for name, data in found.items()}
 
-    def storage(wanted: Storage) -> memoryview:
-        return member(wanted.key)
-
-    file = read_state(pickled, storage, path, len(data), order == b"big", limits)
+    file = read_state(pickled, contents, path, len(data), order == b"big", limits)
     if _METADATA in archive:
         file.metadata = contract.decode(archive.read(_METADATA), f"{path}: {_METADATA}", limits)
     return file

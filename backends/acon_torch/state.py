@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 from acon_core.checkpoint.file import Budget, File, Limits, find_state, shown
@@ -10,25 +10,31 @@ from acon_core.checkpoint.modules import Parts, Steps, load_state
 from acon_core.checkpoint.unpickler import Instance, Pickled
 from acon_core.errors import CheckpointError
 from acon_core.tensors import Tensors
-from acon_torch.pickled import Storage, Tensor
+from acon_torch.pickled import Tensor
 
 
 def read_state(
-    load: Callable[[bool], Pickled], storage: Callable[[Storage], memoryview], path: Path, size: int, big: bool, limits: Limits
+    load: Callable[[bool], Pickled],
+    contents: Callable[[Iterable[str]], Mapping[str, memoryview]],
+    path: Path,
+    size: int,
+    big: bool,
+    limits: Limits,
 ) -> File:
-    """The tensors of the state dict in what `load` reads, as views of what `storage` gives; a whole module is one too.
+    """The tensors of the state dict in what `load` reads, as views of their storages; a whole module is one too.
 
-    `load` is `modules.load_state`'s; `size`: of the file, in bytes. Raises CheckpointError, naming file and tensor.
+    `load` is `modules.load_state`'s; `contents` gives the bytes of storages by their keys; `size`: of the file, in bytes.
+    Raises CheckpointError, naming file and tensor.
     """
     pickled, notes = load_state(load, _parts, path, limits)
     values, more = find_state(pickled.value, lambda value: type(value) is Tensor, path)
     budget = Budget(size, limits)
+    found = {key: tensor for key, tensor in values.items() if isinstance(tensor, Tensor)}  # which all are
+    storages = contents(dict.fromkeys(tensor.storage.key for tensor in found.values()))
     tensors = {}
-    for key, tensor in values.items():
-        assert isinstance(tensor, Tensor)
-        data = storage(tensor.storage)
+    for key, tensor in found.items():
         try:
-            tensors[key] = tensor.lazy(data, big, budget, limits)
+            tensors[key] = tensor.lazy(storages[tensor.storage.key], big, budget, limits)
         except CheckpointError as error:
             raise CheckpointError(error.kind, f"{path}: {shown(key)}: {error}") from None
     return File(Tensors(tensors), notes=[*notes, *more], globals_seen=pickled.globals_seen)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from checkpoint_samples import assert_same, module
+from checkpoint_samples import assert_same, bits, module
 from hostile_pickles import text
 from hostile_torch import WEIGHT, archive, tensor
 from hostile_zips import END, END64, LOCATOR, edited, rezipped
@@ -229,3 +229,13 @@ def test_pythons_zip_finds_nothing_wrong(tmp_path: Path) -> None:
         assert opened.testzip() is None
         for info in opened.infolist():
             assert zlib.crc32(opened.read(info)) == info.CRC
+
+
+def test_a_flipped_bit_is_found_in_whichever_storage_it_is(tmp_path: Path) -> None:
+    tensors = {f"t{index}": bits("float32", (index + 3,), index) for index in range(9)}
+    module("torch").write(tmp_path / "good", tensors)
+    content = (tmp_path / "good").read_bytes()
+    for index, array in enumerate(tensors.values()):
+        spoiled = bytearray(content)
+        spoiled[content.index(array.tobytes()) + 5] ^= 16
+        assert f"data/{index}: its checksum" in refused(tmp_path / "a", bytes(spoiled))
