@@ -1,0 +1,249 @@
+"""What checkpoints cost to read and to convert, each against another program on the same files in the same run.
+
+`python benchmarks/checkpoints.py read --backend torch` (megengine, paddle, jax, numpy; in an environment with it): files of
+100 MB that the framework's own writer made, read here and by the framework's own loader in turns, until every tensor has
+memory of its own. `python benchmarks/checkpoints.py convert`: PyTorch's file of 1 GB to other formats, against `cp` of it.
+Markdown tables; times are medians, with the least in brackets. Files are in the page cache.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from acon_core.checkpoint.convert import convert
+from acon_core.checkpoint.formats import format_named
+from acon_core.networks import create
+from acon_core.spec import Graph, Linear, initial_state, sequential
+from acon_core.tensors import Lazy, Tensors
+
+NETWORK = "acon/resnet50"  # 103 MB in 421 tensors
+ROUNDS = 9
+WIDE, HIGH, LAYERS = 3200, 2560, 30  # 33 MB a layer
+TARGETS = ("safetensors", "megengine", "jax", "paddle", "npz", "torch")
+CONVERSIONS = 5
+
+State = dict[str, NDArray]
+Save = Callable[[State, Path], object]
+Load = Callable[[Path], object]
+
+
+def private(array: NDArray) -> NDArray:
+    """The array, copied where its bytes are those of a mapped file."""
+    owner: object = array
+    while isinstance(owner, np.ndarray | memoryview):
+        owner = owner.base if isinstance(owner, np.ndarray) else owner.obj
+    return array if owner is None or isinstance(owner, bytes) else array.copy()
+
+
+def ours(format: str) -> Load:
+    """The reader of that format."""
+    files = format_named(format).files
+    return lambda path: {name: private(array) for name, array in files.read(path).tensors.items()}
+
+
+def of_torch() -> dict[str, tuple[Save, Load]]:
+    """PyTorch's own writer and loader, by format; the loader gives every tensor memory of its own."""
+    import torch
+
+    def save(state: State, path: Path, zipped: bool) -> None:
+        tensors = {name: torch.from_numpy(array) for name, array in state.items()}
+        torch.save(tensors, path, _use_new_zipfile_serialization=zipped)
+
+    def load(path: Path) -> object:
+        return torch.load(path, weights_only=True)
+
+    return {
+        "torch": (lambda state, path: save(state, path, True), load),
+        "torch_legacy": (lambda state, path: save(state, path, False), load),
+    }
+
+
+def of_megengine() -> dict[str, tuple[Save, Load]]:
+    """MegEngine's: a state dict is of arrays there, and unpickling gives each its own bytes."""
+    import megengine
+
+    return {"megengine": (lambda state, path: megengine.save(state, str(path)), lambda path: megengine.load(str(path)))}
+
+
+def of_paddle() -> dict[str, tuple[Save, Load]]:
+    """Paddle's: tensors."""
+    import paddle
+
+    def save(state: State, path: Path) -> None:
+        paddle.save({name: paddle.to_tensor(array) for name, array in state.items()}, str(path))
+
+    return {"paddle": (save, lambda path: paddle.load(str(path)))}
+
+
+def of_jax() -> dict[str, tuple[Save, Load]]:
+    """Flax's and Orbax's: arrays of NumPy."""
+    import orbax.checkpoint as ocp
+    from flax import serialization, traverse_util
+
+    def tree(state: State) -> Any:
+        return traverse_util.unflatten_dict(state, sep=".")
+
+    return {
+        "jax": (
+            lambda state, path: path.write_bytes(serialization.msgpack_serialize(tree(state))),
+            lambda path: serialization.msgpack_restore(path.read_bytes()),
+        ),
+        "orbax": (
+            lambda state, path: ocp.PyTreeCheckpointer().save(path, tree(state)),
+            lambda path: ocp.PyTreeCheckpointer().restore(path),
+        ),
+    }
+
+
+def of_numpy() -> dict[str, tuple[Save, Load]]:
+    """NumPy's: an archive gives its arrays when they are asked for."""
+
+    def load(path: Path) -> object:
+        with np.load(path) as archive:
+            return dict(archive)
+
+    return {"npz": (lambda state, path: np.savez(path, **state), load)}
+
+
+LOADERS = {"torch": of_torch, "megengine": of_megengine, "paddle": of_paddle, "jax": of_jax, "numpy": of_numpy}
+
+
+def seconds(action: Callable[[], object]) -> float:
+    """How long it takes; what it gives is freed outside of the time."""
+    gc.collect()
+    start = time.perf_counter()
+    made = action()
+    took = time.perf_counter() - start
+    del made
+    return took
+
+
+def told(times: list[float]) -> str:
+    """Milliseconds: the median and the least."""
+    return f"{statistics.median(times) * 1e3:.0f} ({min(times) * 1e3:.0f})"
+
+
+def read(backend: str, folder: Path) -> None:
+    """Print the table of one framework's formats."""
+    graph = create(NETWORK).graph
+    state = initial_state(graph)
+    print("| format | framework's own, ms | ours, ms | ratio of medians | of the least |\n|---|--:|--:|--:|--:|", flush=True)
+    for format, (save, load) in LOADERS[backend]().items():
+        path = folder / f"{format}.npz"  # NumPy would put the ending behind any other
+        save(dict(format_named(format).layout.to_native(graph, state)), path)
+        readers = (load, ours(format))
+        times = [[seconds(partial(reader, path)) for reader in readers] for _ in range(ROUNDS + 1)][1:]
+        theirs, mine = ([each[side] for each in times] for side in (0, 1))
+        ratios = f"{statistics.median(mine) / statistics.median(theirs):.2f} | {min(mine) / min(theirs):.2f}"
+        print(f"| `{format}` | {told(theirs)} | {told(mine)} | {ratios} |", flush=True)
+
+
+def large() -> Graph:
+    """A network of 1 GB, in tensors of 33 MB."""
+    return sequential(**{f"layer{i}": Linear(*((WIDE, HIGH) if i % 2 else (HIGH, WIDE))) for i in range(LAYERS)})
+
+
+@contextmanager
+def most_memory() -> Iterator[list[int]]:
+    """A list whose last item is the most memory, in kB, that the process had of its own, and not of files that it maps."""
+    found, done = [0], threading.Event()
+
+    def sample() -> None:
+        while not done.wait(0.002):
+            status = Path("/proc/self/status").read_text()
+            found.append(max(found[-1], int(status.partition("RssAnon:")[2].split()[0])))
+
+    thread = threading.Thread(target=sample)
+    thread.start()
+    try:
+        yield found
+    finally:
+        done.set()
+        thread.join()
+
+
+def converted(source: str, target: str, to: str) -> None:
+    """Convert once, in this process, and print what it took as JSON."""
+    with most_memory() as memory:
+        start = time.perf_counter()
+        convert(source, target, to, "checkpoints:large")
+        took = time.perf_counter() - start
+    print(json.dumps([took, memory[-1]]))
+
+
+def copied(source: Path, target: Path) -> tuple[float, float]:
+    """Seconds of `cp`, and of it until the bytes are on the disk."""
+    start = time.perf_counter()
+    subprocess.run(["cp", str(source), str(target)], check=True)
+    took = time.perf_counter() - start
+    with target.open("rb") as file:
+        os.fsync(file.fileno())
+    return took, time.perf_counter() - start
+
+
+def convert_all(folder: Path) -> None:
+    """Print the table of conversions."""
+    draw = np.random.default_rng(0)
+
+    def lazy(shape: tuple[int, ...]) -> Lazy:
+        return Lazy(shape, np.dtype(np.float32), lambda: draw.standard_normal(shape, np.float32))
+
+    source, target = folder / "source.pth", folder / "target"
+    shapes = format_named("torch").layout.native_shapes(large())
+    format_named("torch").files.write(source, Tensors({name: lazy(shape) for name, shape in shapes.items()}))
+    print(f"{source.stat().st_size / 1e6:.0f} MB of PyTorch's\n")
+    print("| to | `cp`, s | `cp` and fsync, s | `acon convert`, s | speed of `cp` | of `cp` and fsync | memory, MB |")
+    print("|---|--:|--:|--:|--:|--:|--:|", flush=True)
+    for to in TARGETS:
+        rows = []
+        for _ in range(CONVERSIONS + 1):
+            cp, cp_sync = copied(source, folder / "copy")
+            (folder / "copy").unlink()
+            command = [sys.executable, __file__, "converted", str(source), str(target), to]
+            done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+            target.unlink()
+            rows.append((cp, cp_sync, *json.loads(done.stdout)))
+        cp, cp_sync, mine, memory = map(statistics.median, zip(*rows[1:], strict=True))
+        print(f"| {to} | {cp:.2f} | {cp_sync:.2f} | {mine:.2f} | {cp / mine:.2f} | {cp_sync / mine:.2f} | {memory / 1e3:.0f} |")
+
+
+def main() -> None:
+    """Print the tables that the arguments ask for."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    commands = parser.add_subparsers(dest="command", required=True)
+    reading = commands.add_parser("read")
+    reading.add_argument("--backend", choices=LOADERS, required=True)
+    commands.add_parser("convert")
+    once = commands.add_parser("converted")
+    for name in ("source", "target", "to"):
+        once.add_argument(name)
+    args = parser.parse_args()
+    if args.command == "converted":
+        converted(args.source, args.target, args.to)
+        return
+    with tempfile.TemporaryDirectory(dir=".") as folder:
+        if args.command == "read":
+            read(args.backend, Path(folder).resolve())
+        else:
+            convert_all(Path(folder).resolve())
+
+
+if __name__ == "__main__":
+    main()
