@@ -15,6 +15,7 @@ from acon_core.spec.param import Param, Shape
 from acon_core.tensors import Lazy, Tensors, described, there
 
 Change = Callable[[NDArray], NDArray]
+_BLOCK = 128
 
 
 def same(array: NDArray) -> NDArray:
@@ -23,8 +24,16 @@ def same(array: NDArray) -> NDArray:
 
 
 def contiguous(array: NDArray) -> NDArray:
-    """The same values in C order: sums over a transposed view round otherwise. (`ascontiguousarray` would make 0-d 1-d.)"""
-    return np.ascontiguousarray(array).reshape(array.shape)
+    """The same values in C order: sums over a transposed view round otherwise.
+
+    In blocks, which stay in the processor's cache: `ascontiguousarray` takes up to twice as long for a transposed matrix.
+    """
+    if array.flags.c_contiguous:
+        return array
+    made: NDArray = np.empty(array.shape, array.dtype)
+    for begin in range(0, array.shape[-1], _BLOCK):
+        made[..., begin : begin + _BLOCK] = array[..., begin : begin + _BLOCK]
+    return made
 
 
 @dataclass(frozen=True)

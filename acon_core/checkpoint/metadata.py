@@ -7,6 +7,7 @@ from dataclasses import asdict
 from typing import Any
 
 from acon_core.checkpoint.dialects import Dialect
+from acon_core.checkpoint.file import shown
 from acon_core.errors import CheckpointError, SpecError
 from acon_core.networks import InputContract, Network
 from acon_core.spec import activation_name
@@ -30,7 +31,7 @@ def stated_options(text: str) -> dict[str, Any]:
     )
     if not fine:
         raise CheckpointError(
-            "corrupt", f"its options are {text[:80]!r}, expected whole numbers or lists of them by name, none above {LARGEST}"
+            "corrupt", f"its options are {shown(text[:80])}, expected whole numbers or lists of them by name, none above {LARGEST}"
         )
     return {name: tuple(value) if isinstance(value, list) else value for name, value in options.items()}
 
@@ -59,4 +60,4 @@ def stated_input(text: str) -> InputContract:
         fields: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in given.items()}
         return InputContract(**fields)
     except (ValueError, TypeError, RecursionError) as error:
-        raise CheckpointError("corrupt", f"its input is {text[:80]!r}: {str(error)[:120]}") from None
+        raise CheckpointError("corrupt", f"its input is {shown(text[:80])}: {shown(str(error)[:120])}") from None

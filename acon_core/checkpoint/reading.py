@@ -164,7 +164,7 @@ def with_stated_input(network: Network, metadata: Mapping[str, str]) -> tuple[Ne
     """
     classes = metadata.get("num_classes")
     if classes and classes != str(network.num_classes):
-        raise CheckpointError("corrupt", f"says that it has {classes[:20]} classes, its tensors have {network.num_classes}")
+        raise CheckpointError("corrupt", f"says that it has {shown(classes[:20])} classes, its tensors have {network.num_classes}")
     stated = stated_input(metadata["input"]) if "input" in metadata else None
     if stated is None or stated == network.input:
         return network, ()

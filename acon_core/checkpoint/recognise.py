@@ -223,7 +223,7 @@ def _refuse(format: Format, shapes: Shapes, network: str | None, act: str | None
 def difference(found: Shapes, expected: Shapes) -> list[str]:
     """What keeps a set of named shapes from being another, a phrase each."""
     lines = [f"{name!r} is missing" for name in expected if name not in found]
-    lines += [f"{name!r} is left over" for name in found if name not in expected]
+    lines += [f"{name!r:.200} is left over" for name in found if name not in expected]
     lines += [
         f"{name!r} has shape {tuple(found[name])}, expected {shape}"
         for name, shape in expected.items()

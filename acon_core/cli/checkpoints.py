@@ -65,17 +65,17 @@ def inspect(
         facts["dialect"] = checkpoint.format.dialect.name if checkpoint.format.dialect else "none"
         facts["input"] = str(checkpoint.network.input or "not stated")
         notes = [*checkpoint.notes, *checkpoint.warnings]
-    facts |= {"metadata": found.metadata, "notes": notes, "globals": list(found.globals_seen)}
+    facts |= {"metadata": found.metadata, "notes": notes, "globals": [*map(shown, found.globals_seen)]}
     if as_json:
         tensors = {name: {"shape": t.shape, "dtype": t.dtype.name, "bytes": t.nbytes} for name, t in lazies.items()}
-        out.print_json(json.dumps(facts | {"tensors": tensors}))
+        out.print_json(json.dumps(facts | {"tensors": tensors}), ensure_ascii=True)
         return
     for name, value in facts.items():
-        lines = [f"{key} = {text}" for key, text in value.items()] if isinstance(value, dict) else value
+        lines = [f"{shown(key)} = {shown(text)}" for key, text in value.items()] if isinstance(value, dict) else value
         for line in lines if isinstance(lines, list) else [lines]:
             out.print(f"{name}: {line}", markup=False)
     for name, tensor in lazies.items():
-        out.print(f"  {name}  {tensor.dtype.name}  {tensor.shape}  {tensor.nbytes} bytes", markup=False)
+        out.print(f"  {shown(name)}  {tensor.dtype.name}  {tensor.shape}  {tensor.nbytes} bytes", markup=False)
 
 
 @app.command()
@@ -93,7 +93,7 @@ def check(files: list[Path], as_json: JsonOption = False) -> None:
             verdict |= {"verdict": error.kind, "why": str(error)}
         verdicts.append(verdict)
     if as_json:
-        out.print_json(json.dumps(verdicts))
+        out.print_json(json.dumps(verdicts), ensure_ascii=True)
     for verdict in verdicts if not as_json else ():
         if verdict["verdict"] == "safe":
             names = f"; names in its pickle: {', '.join(verdict['globals'])}" if verdict["globals"] else ""
@@ -120,7 +120,7 @@ def diff(
         bar.add_task(f"{a.name} and {b.name}", total=None)
         found = compare(a, b, network, act, (dialect, to_dialect or dialect), options_of(option))
     if as_json:
-        out.print_json(json.dumps(asdict(found)))
+        out.print_json(json.dumps(asdict(found)), ensure_ascii=True)
     else:
         for line in (*found.differences, *(f"note: {note}" for note in found.notes)):
             out.print(str(line), markup=False)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 
 import ml_dtypes
@@ -203,6 +204,21 @@ def test_a_writer_that_changes_a_value_is_caught(tmp_path: Path, monkeypatch: py
     with pytest.raises(StateError, match=r"first_conv\.0\.weight: what was written and what was read again differ"):
         convert(CHECKPOINT, tmp_path / "a.pkl")
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("place", [0, 300_000, -1])
+def test_one_changed_value_is_caught_wherever_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: int) -> None:
+    files = format_named("safetensors").files
+    honest = files.write
+
+    def lossy(path: Path, tensors: Mapping[str, np.ndarray], more: dict[str, str]) -> None:
+        changed = {name: array.copy() for name, array in tensors.items()}
+        changed["classifier.0.weight"].reshape(-1)[place] *= -1
+        honest(path, changed, more)
+
+    monkeypatch.setattr(files, "write", lossy)
+    with pytest.raises(StateError, match=r"classifier\.0\.weight: what was written and what was read again differ"):
+        convert(CHECKPOINT, tmp_path / "a.safetensors")
 
 
 def own_network() -> spec.Graph:

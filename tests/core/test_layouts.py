@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from random import Random
+
 import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -10,6 +12,7 @@ from acon_core import spec
 from acon_core.checkpoint import formats
 from acon_core.checkpoint.formats import format_named
 from acon_core.conformance.cases import NODE_TYPES
+from acon_core.layout import contiguous
 
 COUNTERS = "num_batches_tracked"
 
@@ -88,3 +91,13 @@ def test_every_type_with_parameters_has_a_layout_in_every_format() -> None:
     for format in formats().values():
         for node in examples.values():
             assert set(format.layout.slots(node)) == set(node.params), (format.name, node)
+
+
+@given(shape=st.lists(st.integers(0, 7), max_size=3), length=st.integers(0, 300), turn=st.randoms(use_true_random=False))
+def test_c_order_is_the_same_array_however_large(shape: list[int], length: int, turn: Random) -> None:
+    shape = [*shape, length]
+    axes = turn.sample(range(len(shape)), len(shape))
+    array = np.random.default_rng(length).integers(0, 1 << 32, shape, np.uint32).view(np.float32).transpose(axes)[..., ::-1]
+    found = contiguous(array)
+    assert found.flags.c_contiguous
+    assert same_bits(found, array)

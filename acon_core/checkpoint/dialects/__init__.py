@@ -8,6 +8,7 @@ from acon_core.checkpoint.dialects.dialect import Dialect, Names
 from acon_core.checkpoint.dialects.paddleclas import paddleclas
 from acon_core.checkpoint.dialects.repact import repact, repact_reconstruct
 from acon_core.checkpoint.dialects.timm import timm
+from acon_core.checkpoint.file import shown
 from acon_core.errors import AconError
 
 DIALECTS = {dialect.name: dialect for dialect in (repact, repact_reconstruct, timm, paddleclas)}
@@ -20,7 +21,7 @@ def dialect_named(name: str | None) -> Dialect | None:
     """The dialect of that name; None, the spec's own names, for None. Raises AconError for one that does not exist."""
     if name is not None and name not in DIALECTS:
         known = "; ".join(f"{each.name}, {each.about}" for each in DIALECTS.values())
-        raise AconError(f"--dialect {name}: no such dialect; known: {known}")
+        raise AconError(f"--dialect {shown(name)}: no such dialect; known: {known}")
     return DIALECTS[name] if name else None
 
 
@@ -29,7 +30,7 @@ def heard(names: Iterable[str]) -> str | None:
     for name in names:
         speakers = [each for each in DIALECTS.values() if any(name.endswith(f".{mark}") for mark in each.marks)]
         if speakers:
-            return f"{name!r} is no name of the spec's; {choice(speakers)}"
+            return f"{name!r:.200} is no name of the spec's; {choice(speakers)}"
     return None
 
 
