@@ -92,6 +92,9 @@ def run_checkpoint(
     Returns the logits, and what is worth telling about the images. Raises AconError for images that the network was not
     trained for.
     """
+    for read in (file, input):
+        if output.exists() and read.exists() and output.samefile(read):
+            raise AconError(f"{output}: is a file that is read; give another output")
     images = read_images(input)
     checkpoint = read_network(file, network, act, dialect, **options)
     told = [*checkpoint.warnings, *check_images(checkpoint.network.input, images, input)]

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection
 from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
 
+from acon_core.checkpoint.formats import Format
 from acon_core.checkpoint.reading import Checkpoint
 from acon_core.errors import CheckpointError
 from acon_core.tensors import Lazy, Tensors, described
@@ -24,22 +24,24 @@ INSTEAD = {
 }
 
 
-def cast(checkpoint: Checkpoint, held: Collection[str], format: str) -> Checkpoint:
-    """The checkpoint with every tensor in a dtype of `held`, and a note on each kind of change.
+def cast(checkpoint: Checkpoint, format: Format) -> Checkpoint:
+    """The checkpoint with every tensor that the format keeps in a dtype that it can hold, and a note on each kind of change.
 
     Nearest values, ties to even; a float that becomes infinite or an integer that does not fit is an error when it is met,
     never another number. Raises CheckpointError for a dtype that has no other.
     """
+    held = format.files.HELD
+    kept = {path for path, _, native, _ in format.layout.table(checkpoint.network.graph) if native is not None}
     changes: Counter[tuple[str, str]] = Counter()
     tensors: dict[str, Lazy] = {}
     for path, tensor in described(checkpoint.state).items():
         name = tensor.dtype.name
-        if name in held:
+        if name in held or path not in kept:
             tensors[path] = tensor
             continue
         other = next((each for each in INSTEAD.get(name, ()) if each in held), None)
         if other is None:
-            raise CheckpointError("unsupported", f"{path}: {format} cannot hold {name}, nor what it could be cast to")
+            raise CheckpointError("unsupported", f"{path}: {format.name} cannot hold {name}, nor what it could be cast to")
         tensors[path] = _cast(path, tensor, np.dtype(other))
         changes[name, other] += 1
     notes = [f"{count} tensors of {old} were cast to {new}" for (old, new), count in changes.items()]
@@ -49,7 +51,7 @@ def cast(checkpoint: Checkpoint, held: Collection[str], format: str) -> Checkpoi
 def _cast(path: str, tensor: Lazy, dtype: np.dtype) -> Lazy:
     def load() -> NDArray:
         array = tensor.load()
-        with np.errstate(over="ignore"):
+        with np.errstate(over="ignore", invalid="ignore"):  # invalid: a signalling NaN, which becomes a quiet one
             found: NDArray = array.astype(dtype)
         lost = found != array if dtype.kind == "i" else np.isinf(found) & ~np.isinf(array)
         if lost.any():

@@ -21,7 +21,7 @@ from acon_core.checkpoint.dialects import dialect_named
 from acon_core.checkpoint.file import raw
 from acon_core.checkpoint.formats import Format, format_for, format_named
 from acon_core.checkpoint.metadata import metadata
-from acon_core.checkpoint.reading import Checkpoint, read_network
+from acon_core.checkpoint.reading import Checkpoint, check_size, read_network
 from acon_core.errors import AconError, CheckpointError, SpecError, StateError
 from acon_core.networks import InputContract
 from acon_core.spec import ChannelwiseActivation, Graph, Node, bind, count, initial_state, named_params
@@ -104,11 +104,12 @@ def convert(
     step("reading")
     checkpoint = change(read_network(source, network, act, dialect, **options))
     if contract is not None:
+        check_size(checkpoint.network, contract)
         checkpoint = replace(checkpoint, network=replace(checkpoint.network, input=contract), warnings=())
     if format.dialect is not None:
         format.dialect.check(checkpoint.network.name)
     if cast:
-        checkpoint = cast_state(checkpoint, format.files.HELD, format.name)
+        checkpoint = cast_state(checkpoint, format)
     step("writing")
     native = format.layout.to_native(checkpoint.network.graph, checkpoint.state)
     with staging(target) as draft:
@@ -156,7 +157,10 @@ def staging(target: Path) -> Iterator[Path]:
         draft = folder / target.name
         yield draft
         for part in sorted(folder.iterdir(), key=lambda each: each == draft):
-            part.replace(target.parent / part.name)
+            try:
+                part.replace(target.parent / part.name)
+            except OSError as error:
+                raise AconError(f"{target.parent / part.name}: cannot be replaced: {error.strerror}; move it away") from error
     except AconError as error:
         message = str(error).replace(str(folder), str(target.parent))
         raise CheckpointError(error.kind, message) if isinstance(error, CheckpointError) else type(error)(message) from error
@@ -181,9 +185,12 @@ def compare(checkpoint: Checkpoint, native: Mapping[str, NDArray], format: Forma
     lost = [path for path in made if table[path].kind == "counter" and checkpoint.state[path].any()]
     if lost:
         notes.append(f"{len(lost)} counters (first: {lost[0]}) have no place in a {format.name} file; they come back as 0")
-    if checkpoint.network.options and "options" not in again.metadata:
-        told = ", ".join(f"{name}={value}" for name, value in checkpoint.network.options.items())
-        notes.append(f"options have no place in a {format.name} file; whoever reads it must pass {told}")
+    if not again.metadata:
+        told = {name: f"{name}={value}" for name, value in checkpoint.network.options.items()}
+        told |= {"dialect": f"--dialect {format.dialect.name}"} if format.dialect else {}
+        told |= {"input": f"that the input must be {checkpoint.network.input}"} if checkpoint.network.input else {}
+        if told:
+            notes.append(f"a {format.name} file has no place for what its reader must know or pass: {', '.join(told.values())}")
     return notes
 
 

@@ -29,13 +29,13 @@ class Limits:
     """How much a file may ask for before it is refused; every number is far above what a real checkpoint needs."""
 
     file_bytes: int = 1 << 40
-    opcodes: int = 5_000_000  # of one pickle; a tensor takes about forty
-    nodes: int = 5_000_000  # values in one msgpack file
+    opcodes: int = 2_000_000  # of one pickle; a tensor takes about forty
+    nodes: int = 500_000  # values in one msgpack file; a tensor takes three
     depth: int = 64  # of nested marks or maps
     line: int = 4096  # characters in a text opcode's line, except those that hold strings
     integer_bytes: int = 32
-    header_bytes: int = 25_000_000  # safetensors' JSON, about 250,000 tensors
-    members: int = 1_000_000  # of a zip
+    header_bytes: int = 10_000_000  # of JSON or of names; safetensors' is about 100 a tensor
+    members: int = 100_000  # of a zip or a folder
     module_names: int = 1 << 23  # characters in the names of a pickled module's tensors, with all that is looked at for them
     ndim: int = 32  # NumPy 1's own limit
     expansion: int = 16  # bytes of tensors for each byte of file, which only overlapping views can bring above 1
@@ -51,12 +51,14 @@ class File:
 
     `metadata` is empty for the formats that have no place for it. `notes` says, a sentence each, what was left out or
     resolved while reading. `globals_seen` lists the names that a pickle mentions; none of them was looked up or called.
+    `foreign`: those among them that are classes of a whole module, which any other loader would import.
     """
 
     tensors: Tensors
     metadata: dict[str, str] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     globals_seen: tuple[str, ...] = ()
+    foreign: tuple[str, ...] = ()
 
 
 class _Mapped(mmap.mmap):
@@ -96,8 +98,9 @@ def check_still_there(mapped: object) -> None:
 
 
 def contains(data: memoryview, mark: bytes) -> bool:
-    """Whether the bytes of a mapped file have `mark` in them, found without copying them."""
-    return cast("mmap.mmap", data.obj).find(mark) >= 0
+    """Whether the first or the last MiB of a mapped file has `mark` in it: what tells of a format stands at an end."""
+    file = cast("mmap.mmap", data.obj)
+    return file.find(mark, 0, 1 << 20) >= 0 or file.find(mark, max(len(data) - (1 << 20), 0)) >= 0
 
 
 class Budget:

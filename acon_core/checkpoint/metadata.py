@@ -12,26 +12,28 @@ from acon_core.errors import CheckpointError, SpecError
 from acon_core.networks import InputContract, Network
 from acon_core.spec import activation_name
 
-# What a file says of its network costs no more than this to try: pixels of an image's side, or blocks of a stage.
+# What a file says of its network costs no more than this to try: pixels of an image's side; blocks of a stage and the like.
 LARGEST = 4096
+MOST = 64
 
 
 def stated_options(text: str) -> dict[str, Any]:
     """The options that a file's metadata holds, lists as tuples. Raises CheckpointError for what no network here can have."""
 
-    def small(value: object) -> bool:
-        return isinstance(value, int) and abs(value) <= LARGEST
+    def small(name: str, value: object) -> bool:
+        return isinstance(value, int) and abs(value) <= (LARGEST if name == "image_size" else MOST)
 
     try:
         options = json.loads(text)
     except (ValueError, RecursionError):
         options = None
     fine = isinstance(options, dict) and all(
-        small(value) or (isinstance(value, list) and len(value) <= 8 and all(map(small, value))) for value in options.values()
+        small(name, value) or (isinstance(value, list) and len(value) <= 8 and all(small(name, each) for each in value))
+        for name, value in options.items()
     )
     if not fine:
         raise CheckpointError(
-            "corrupt", f"its options are {shown(text[:80])}, expected whole numbers or lists of them by name, none above {LARGEST}"
+            "corrupt", f"its options are {shown(text[:80])}, expected whole numbers or lists of them by name, none above {MOST}"
         )
     return {name: tuple(value) if isinstance(value, list) else value for name, value in options.items()}
 

@@ -4,24 +4,25 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from numpy.typing import NDArray
 
 from acon_core.checkpoint.dialects import PREFIXES, dialect_named
-from acon_core.checkpoint.file import File
+from acon_core.checkpoint.file import File, shown
 from acon_core.checkpoint.formats import Format, sniff
 from acon_core.checkpoint.metadata import stated_input, stated_options
 from acon_core.checkpoint.recognise import recognise
 from acon_core.errors import AconError, CheckpointError, SpecError, StateError
-from acon_core.networks import NETWORKS, Network
+from acon_core.networks import NETWORKS, InputContract, Network, create
 from acon_core.random import Stream
 from acon_core.spec import named_params
 from acon_core.tensors import Tensors, described
 
+Said = TypeVar("Said")
 FLOATS = ("float8_e5m2", "float8_e4m3fn", "float16", "bfloat16", "float32", "float64")
 
 
@@ -65,8 +66,10 @@ class Checkpoint:
 def read_file(path: str | os.PathLike[str]) -> tuple[Format, File]:
     """A file by its content, whatever its name. Where two formats share an encoding, the first that can be read."""
     path = Path(path)
-    if not path.exists():
-        raise AconError(f"{path}: no such file")
+    try:
+        path.stat()
+    except (OSError, ValueError) as error:  # a name with a NUL in it is a ValueError
+        raise AconError(f"{shown(str(path))}: no such file, or one that cannot be reached: {error}") from error
     format = sniff(path)[0]
     return format, strip_prefix(format.files.read(path))
 
@@ -130,12 +133,13 @@ def as_checkpoint(
 ) -> Checkpoint:
     """Recognise what was read. What the file's own metadata says counts where the caller says nothing."""
     if format.dialect is None:
-        format = replace(format, dialect=dialect_named(file.metadata.get("dialect")))
+        format = replace(format, dialect=believed(lambda: dialect_named(file.metadata.get("dialect"))))
     stated = file.metadata.get("network")
     # A registry's name alone: package.module:function would be run, and nothing that a file says is.
     if stated in NETWORKS and network in (None, stated):
-        network, act = stated, act or file.metadata.get("activation")
-        options = {**stated_options(file.metadata.get("options", "{}")), **options}
+        said, activation = stated_options(file.metadata.get("options", "{}")), file.metadata.get("activation")
+        believed(lambda: create(stated, activation, **said))
+        network, act, options = stated, act or activation, {**said, **options}
     shapes = {name: tensor.shape for name, tensor in file.tensors.lazies.items()}
     asked = format.dialect
     format, found = recognise(format, shapes, network, act, options)
@@ -157,6 +161,16 @@ def as_checkpoint(
     return Checkpoint(path, format, found, state, tuple(notes), tuple(made), told)
 
 
+def believed(what: Callable[[], Said]) -> Said:
+    """What a file says of itself, as a CheckpointError where that cannot be."""
+    try:
+        return what()
+    except CheckpointError:
+        raise
+    except AconError as error:
+        raise CheckpointError("corrupt", f"what it says of itself cannot be: {shown(str(error))}") from None
+
+
 def with_stated_input(network: Network, metadata: Mapping[str, str]) -> tuple[Network, tuple[str, ...]]:
     """The network with the input that the file says its weights were trained for, and a warning where that is news.
 
@@ -164,9 +178,19 @@ def with_stated_input(network: Network, metadata: Mapping[str, str]) -> tuple[Ne
     """
     classes = metadata.get("num_classes")
     if classes and classes != str(network.num_classes):
-        raise CheckpointError("corrupt", f"says that it has {shown(classes[:20])} classes, its tensors have {network.num_classes}")
+        told = f"says that it has {shown(classes[:20])} classes, its tensors have {network.num_classes}"
+        raise CheckpointError("corrupt", told)
     stated = stated_input(metadata["input"]) if "input" in metadata else None
     if stated is None or stated == network.input:
         return network, ()
+    check_size(network, stated)
     published = f"; {network.name} was published with {network.input}" if network.input else ""
     return replace(network, input=stated), (f"its input must be {stated}{published}",)
+
+
+def check_size(network: Network, contract: InputContract) -> None:
+    """Raise CheckpointError for an input that the network does not take."""
+    try:
+        network.graph.out_shapes((1, 3, contract.size, contract.size))
+    except SpecError as error:
+        raise CheckpointError("corrupt", f"its input is {contract.size} pixels wide, which it does not take: {error}") from None

@@ -58,11 +58,12 @@ OPAQUE = Constructor(lambda args: Opaque(), lambda value, state: None)
 
 
 class Pickled(NamedTuple):
-    """What one pickle holds, the index after its last byte, and the globals that it mentions."""
+    """What one pickle holds, the index after its last byte, and the globals that it mentions, `foreign`: not in the table."""
 
     value: object
     end: int
     globals_seen: tuple[str, ...]
+    foreign: tuple[str, ...] = ()
 
 
 def load(
@@ -89,7 +90,7 @@ def load(
     except CheckpointError as error:
         at = f"byte {machine.opcode_at}, opcode {bytes(data[machine.opcode_at : machine.opcode_at + 1])!r}"
         raise CheckpointError(error.kind, f"{where}: {at}: {error}") from None
-    return Pickled(value, machine.position, tuple(machine.globals_seen))
+    return Pickled(value, machine.position, tuple(machine.globals_seen), tuple(machine.foreign))
 
 
 def looks_like_pickle(data: memoryview) -> bool:
@@ -119,6 +120,7 @@ class _Machine(PickleBytes):
         self.below: list[list[Any]] = []  # the stacks under each open mark
         self.memo: dict[int, Any] = {}
         self.globals_seen: dict[str, None] = {}
+        self.foreign: dict[str, None] = {}
         # Keeps each value beside its constructor, so that no other value can come to have its id.
         self.made: dict[int, tuple[object, Constructor]] = {}
 
@@ -236,8 +238,10 @@ class _Machine(PickleBytes):
         if type(module) is not str or type(name) is not str:
             _unsafe("a global whose name is not text")
         found = Name(module, name)
-        if (module, name) not in self.table and not (self.instances and _is_foreign(module, name)):
-            _unsafe(f"the global {str(found)!r} is none that a file of this format needs")
+        if (module, name) not in self.table:
+            if not (self.instances and _is_foreign(module, name)):
+                _unsafe(f"the global {str(found)!r} is none that a file of this format needs")
+            self.foreign[str(found)] = None
         self.globals_seen[str(found)] = None
         self.push(found)
 
@@ -284,6 +288,9 @@ def set_item(target: dict[Any, Any], key: object, value: object) -> None:
     # Hashing anything else may run deep into a nested tuple, and no checkpoint needs it.
     if type(key) is not str and type(key) is not int:
         corrupt(f"a dict's key is a {type(key).__name__}, expected a name or an integer")
+    # Large integers can all be given one hash, and a dict of such keys takes a time that grows with their square.
+    if type(key) is int and not 0 <= key < 1 << 31:
+        corrupt(f"a dict's key is the number {key:.6g}, expected a name or a small integer")
     if key in target:
         corrupt(f"the key {key!r:.80} stands twice in a dict")
     target[key] = value

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from pathlib import Path
 
 from typer.exceptions import TyperException
 
@@ -16,7 +15,6 @@ __all__ = ["app", "checkpoints", "main", "networks", "running"]
 
 def main() -> None:
     """Run `acon`: whatever the user can act on is one line and status 2; --debug shows where it came from."""
-    sys.path.insert(0, str(Path.cwd()))
     arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
     try:
         sys.exit(app(args=arguments, prog_name="acon", standalone_mode=False))

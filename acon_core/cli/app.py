@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import sys
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
+from acon_core import backends
 from acon_core.checkpoint.dialects import DIALECTS
 from acon_core.errors import AconError
 
@@ -21,7 +24,20 @@ app = typer.Typer(
 out = Console(soft_wrap=True, highlight=False, emoji=False)
 err = Console(stderr=True, soft_wrap=True, highlight=False, emoji=False)
 
-NetworkOption = Annotated[str | None, typer.Option(help="A registry name, or package.module:function of your own.")]
+
+def own_function(network: str | None) -> str | None:
+    """Where the user names a function of their own, it is looked for in the current folder too; else nothing there is run.
+
+    After everything else, and after backends were looked up: a folder may hold anything, such as somebody's `numpy.py`.
+    """
+    if network is not None and ":" in network:
+        backends.packages()
+        sys.path.append(str(Path.cwd()))
+    return network
+
+
+NETWORK_HELP = "A registry name, or package.module:function of your own."
+NetworkOption = Annotated[str | None, typer.Option(help=NETWORK_HELP, callback=own_function)]
 ActOption = Annotated[str | None, typer.Option(help="An activation, such as acon_c or 'meta_acon(reduction=8)'.")]
 DialectOption = Annotated[str | None, typer.Option(help=f"Whose names the tensors have: {', '.join(DIALECTS)}.")]
 ToDialectOption = Annotated[str | None, typer.Option(help="Whose names the tensors of TARGET get.")]

@@ -16,6 +16,7 @@ from acon_core.checkpoint import read_file
 from acon_core.checkpoint.convert import Operation, simplified
 from acon_core.checkpoint.dialects import dialect_named
 from acon_core.checkpoint.diff import diff as compare
+from acon_core.checkpoint.file import shown
 from acon_core.checkpoint.metadata import stated_input
 from acon_core.checkpoint.reading import as_checkpoint
 from acon_core.checkpoint.recognise import describe
@@ -65,11 +66,12 @@ def inspect(
         facts["dialect"] = checkpoint.format.dialect.name if checkpoint.format.dialect else "none"
         facts["input"] = str(checkpoint.network.input or "not stated")
         notes = [*checkpoint.notes, *checkpoint.warnings]
-    facts |= {"metadata": found.metadata, "notes": notes, "globals": [*map(shown, found.globals_seen)]}
+    facts |= {"metadata": found.metadata, "notes": notes, "globals": list(found.globals_seen)}
     if as_json:
         tensors = {name: {"shape": t.shape, "dtype": t.dtype.name, "bytes": t.nbytes} for name, t in lazies.items()}
         out.print_json(json.dumps(facts | {"tensors": tensors}), ensure_ascii=True)
         return
+    facts["globals"] = [*map(shown, found.globals_seen)]
     for name, value in facts.items():
         lines = [f"{shown(key)} = {shown(text)}" for key, text in value.items()] if isinstance(value, dict) else value
         for line in lines if isinstance(lines, list) else [lines]:
@@ -80,7 +82,10 @@ def inspect(
 
 @app.command()
 def check(files: list[Path], as_json: JsonOption = False) -> None:
-    """Say of each file whether it is safe: every byte of it was read, and nothing in it run. Exit status 1 when one is not."""
+    """Say of each file whether any loader may have it: all of its tensors are made, nothing is run. Exit status 1 when not.
+
+    A whole module is unsafe: it can be read here, and its own framework would import the classes that it names.
+    """
     verdicts = []
     for file in files:
         verdict: dict[str, Any] = {"file": str(file), "verdict": "safe"}
@@ -89,8 +94,12 @@ def check(files: list[Path], as_json: JsonOption = False) -> None:
             for name in found.tensors:
                 found.tensors[name]  # what is only seen when a tensor is made
             verdict |= {"format": format.name, "tensors": len(found.tensors), "globals": list(found.globals_seen)}
-        except CheckpointError as error:
-            verdict |= {"verdict": error.kind, "why": str(error)}
+            if found.foreign:
+                names = shown(", ".join(found.foreign))
+                verdict |= {"verdict": "unsafe", "why": f"{file}: a whole module; other loaders would import {names}"}
+        except AconError as error:
+            kind = error.kind if isinstance(error, CheckpointError) else "unreadable"
+            verdict |= {"verdict": kind, "why": str(error)}
         verdicts.append(verdict)
     if as_json:
         out.print_json(json.dumps(verdicts), ensure_ascii=True)

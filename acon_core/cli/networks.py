@@ -10,7 +10,7 @@ from rich.table import Table
 
 from acon_core import backends, networks
 from acon_core.checkpoint.recognise import describe
-from acon_core.cli.app import ActOption, OptionOption, app, options_of, out
+from acon_core.cli.app import NETWORK_HELP, ActOption, OptionOption, app, options_of, out, own_function
 from acon_core.errors import AconError
 from acon_core.spec import ACTIVATIONS, count, named_params, summarise
 
@@ -31,7 +31,7 @@ def list_(what: Annotated[str, typer.Argument(help="networks, activations or bac
 
 @app.command()
 def summary(
-    network: Annotated[str, typer.Argument(help="A registry name, or package.module:function.")],
+    network: Annotated[str, typer.Argument(help=NETWORK_HELP, callback=own_function)],
     act: ActOption = None,
     classes: Annotated[int | None, typer.Option(help="Number of classes, if not the published.")] = None,
     option: OptionOption = None,

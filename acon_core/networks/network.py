@@ -39,7 +39,7 @@ class InputContract:
             raise SpecError("input: range, mean and std must be finite")
         if not (self.range[0] < self.range[1] and min(self.std) > 0):
             raise SpecError(f"input: range {self.range} must go up, and std {self.std} be above 0")
-        if not all(type(v) is int and 0 < v <= 1 << 16 for v in (self.size, self.resize)) or self.resize < self.size:
+        if not all(type(v) is int and 0 < v <= 4096 for v in (self.size, self.resize)) or self.resize < self.size:
             raise SpecError(f"input: size {self.size!r:.20} and resize {self.resize!r:.20} must be pixels, resize no smaller")
 
     def at(self, size: int) -> InputContract:

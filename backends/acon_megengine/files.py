@@ -73,7 +73,7 @@ def read(path: Path, limits: Limits = LIMITS) -> File:
     if flattened:
         more.append(f"gave {len(flattened)} tensors of BatchNorms the one axis that they have since 1.1: {listed(flattened)}")
     return File(
-        Tensors(found | flattened), read_metadata(data, str(path), limits), [*notes, *more], globals_seen=whole.globals_seen
+        Tensors(found | flattened), read_metadata(data, str(path), limits), [*notes, *more], whole.globals_seen, whole.foreign
     )
 
 

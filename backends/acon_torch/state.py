@@ -37,7 +37,7 @@ def read_state(
             tensors[key] = tensor.lazy(storages[tensor.storage.key], big, budget, limits)
         except CheckpointError as error:
             raise CheckpointError(error.kind, f"{path}: {shown(key)}: {error}") from None
-    return File(Tensors(tensors), notes=[*notes, *more], globals_seen=pickled.globals_seen)
+    return File(Tensors(tensors), notes=[*notes, *more], globals_seen=pickled.globals_seen, foreign=pickled.foreign)
 
 
 def _parts(module: Instance, steps: Steps) -> Parts | None:

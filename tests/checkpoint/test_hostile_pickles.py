@@ -89,9 +89,10 @@ def test_one_pickle_is_read_and_its_end_told() -> None:
         ("numpy", "ndarray"): Constructor(),
         ("numpy", "dtype"): Constructor(lambda args: {"code": args[0]}, lambda *_: None),
     }
-    value, end, seen = load(data, table, "x")
+    value, end, seen, foreign = load(data, table, "x")
     assert end == len(data) - 4
     assert seen == ("numpy.core.multiarray._reconstruct", "numpy.ndarray", "numpy.dtype")
+    assert foreign == ()
     assert isinstance(value, dict)
     assert value["w"][1][:4] == (1, (2,), {"code": "f4"}, False)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -305,3 +307,15 @@ def test_a_state_dict_is_read_as_strictly_as_ever(tmp_path: Path) -> None:
     found = read(tmp_path, "megengine", items({"w": tensor("megengine", 1)}))
     assert (list(found.tensors), found.notes) == (["w"], [])
     assert np.array_equal(found.tensors["w"], VALUES[1:3])
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_a_module_is_read_here_and_is_not_safe_for_everyone(tmp_path: Path, format: str) -> None:
+    """`acon check` is for those who will load the file with something else."""
+    assert read(tmp_path, format, net(format)).foreign == ("models.Net",)
+    command = [sys.executable, "-m", "acon_core.cli", "check", str(tmp_path / "a"), str(tmp_path / "none")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert "unsafe: " in done.stdout
+    assert "other loaders would import models.Net" in done.stdout
+    assert "unreadable: " in done.stdout
