@@ -53,7 +53,7 @@ def _cast(path: str, tensor: Lazy, dtype: np.dtype) -> Lazy:
         array = tensor.load()
         with np.errstate(over="ignore", invalid="ignore"):  # invalid: a signalling NaN, which becomes a quiet one
             found: NDArray = array.astype(dtype)
-        lost = found != array if dtype.kind == "i" else np.isinf(found) & ~np.isinf(array)
+            lost = found != array if dtype.kind == "i" else np.isinf(found) & ~np.isinf(array)
         if lost.any():
             raise CheckpointError("unsupported", f"{path}: {array[lost].flat[0]} does not fit into {dtype}, so it is not cast")
         return found

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
+import ml_dtypes
 import numpy as np
 from numpy.typing import NDArray
 
-from acon_core.checkpoint.file import raw
+from acon_core.checkpoint.file import raw, shown
 from acon_core.checkpoint.reading import read_file, read_network
 from acon_core.errors import AconError
-from acon_core.tensors import Tensors, described
+from acon_core.tensors import Lazy, Tensors, described
 
 ABSENT = "absent"
 
@@ -22,24 +24,27 @@ ABSENT = "absent"
 class Difference:
     """One tensor that is not the same in both: how each has it (dtype and shape, or absent), and how the values differ.
 
-    `count`: elements whose bits differ, `largest`: the largest |a - b|, `ulp`: the largest distance in units of the last place
-    of the dtype (of the narrower one where they have two); None where shapes differ or a value is no number.
+    `count`: elements whose bits differ (whose values do where the dtypes are two), `largest`: the largest |a - b|, exact where
+    both are integers, `ulp`: the largest distance in units of the last place of the dtype, or of the one whose values are all
+    in the other. None where there is no such number: shapes differ, complex numbers stand against integers, a value is no
+    number or too large for the dtype that counts, or neither dtype is in the other.
     """
 
     name: str
     a: str
     b: str
     count: int | None = None
-    largest: float | None = None
+    largest: int | float | None = None
     ulp: int | None = None
 
     def __str__(self) -> str:
         if self.count is None:
-            return f"{self.name}: {self.a} against {self.b}"
+            return f"{shown(self.name)}: {self.a} against {self.b}"
         kinds = self.a if self.a == self.b else f"{self.a} against {self.b}"
-        size = "among them values that are no numbers" if self.largest is None else f"by up to {self.largest:.3g}"
+        far = self.largest if isinstance(self.largest, int) else f"{self.largest or 0:.3g}"
+        size = "among them values that are no numbers" if self.largest is None else f"by up to {far}"
         ulp = "" if self.ulp is None else f", {self.ulp} ulp"
-        return f"{self.name}: {kinds}: {self.count} values differ, {size}{ulp}"
+        return f"{shown(self.name)}: {kinds}: {self.count} values differ, {size}{ulp}"
 
 
 @dataclass(frozen=True)
@@ -83,7 +88,7 @@ def differences(a: Mapping[str, NDArray], b: Mapping[str, NDArray]) -> Iterator[
     kinds = [{name: f"{t.dtype.name} {t.shape}" for name, t in each.items()} for each in (described_a, described_b)]
     for name in dict.fromkeys([*described_a, *described_b]):
         kind_a, kind_b = (each.get(name, ABSENT) for each in kinds)
-        if ABSENT in (kind_a, kind_b) or described_a[name].shape != described_b[name].shape:
+        if ABSENT in (kind_a, kind_b) or not _comparable(described_a[name], described_b[name]):
             yield Difference(name, kind_a, kind_b)
         else:
             count, largest, ulp = _values(a[name], b[name])
@@ -91,24 +96,87 @@ def differences(a: Mapping[str, NDArray], b: Mapping[str, NDArray]) -> Iterator[
                 yield Difference(name, kind_a, kind_b, count, largest, ulp)
 
 
-def _values(a: NDArray, b: NDArray) -> tuple[int, float | None, int | None]:
+def _comparable(a: Lazy, b: Lazy) -> bool:
+    """Whether the values of both can be set against each other, which complex numbers and integers are not."""
+    kinds = a.dtype.kind + b.dtype.kind
+    return a.shape == b.shape and not ("c" in kinds and any(kind in "iu" for kind in kinds))
+
+
+def _values(a: NDArray, b: NDArray) -> tuple[int, int | float | None, int | None]:
+    """How many elements differ, by how much, and by how many units of the last place: see Difference."""
     if a.dtype == b.dtype and np.array_equal(np.frombuffer(raw(a), np.uint8), np.frombuffer(raw(b), np.uint8)):
         return 0, 0.0, 0
-    narrow = min(a.dtype, b.dtype, key=lambda dtype: dtype.itemsize)
-    wide_a, wide_b = (array.astype(np.complex128 if array.dtype.kind == "c" else np.float64) for array in (a, b))
-    odd = ~(np.isfinite(wide_a) & np.isfinite(wide_b))
-    other = _bits(a) != _bits(b) if a.dtype == b.dtype else (wide_a != wide_b) & ~(np.isnan(wide_a) & np.isnan(wide_b))
-    count = int(other.sum())
-    if (odd & other).any():
-        return count, None, None
+    # Invalid: what a signalling NaN is when it is widened. Over: what a number is that a narrower dtype has no place for.
     with np.errstate(over="ignore", invalid="ignore"):
+        wide_a, wide_b = (array.astype(np.complex128 if array.dtype.kind == "c" else np.float64) for array in (a, b))
+        odd = ~(np.isfinite(wide_a) & np.isfinite(wide_b))
+        if a.dtype == b.dtype:
+            other = _bits(a) != _bits(b)
+        else:
+            other = (wide_a != wide_b) & ~(np.isnan(wide_a) & np.isnan(wide_b))
+            other |= _same_when_rounded(a, b, wide_a, other)
+        count = int(other.sum())
+        if (odd & other).any():
+            return count, None, None
+        if any(_long(array.dtype) for array in (a, b)):
+            return count, _farthest(a[other], b[other]), None
         largest = float(np.abs(np.where(other, wide_a - wide_b, 0)).max(initial=0.0))
-    if narrow.kind in "biuc":
-        return count, largest, None
-    rank_a, rank_b = (_rank(array.astype(narrow))[other] for array in (a, b))
-    # Without a sign, since two float64 may be further apart than int64 reaches.
+        return count, int(largest) if _whole(a, b) else largest, _ulp(a[other], b[other])
+
+
+def _whole(*arrays: NDArray) -> bool:
+    return all(array.dtype.kind in "biu" for array in arrays)
+
+
+def _long(dtype: np.dtype) -> bool:
+    """Whether float64 does not have all of its values."""
+    return dtype.kind in "iu" and dtype.itemsize == 8
+
+
+def _same_when_rounded(a: NDArray, b: NDArray, wide: NDArray, other: NDArray) -> NDArray[np.bool_]:
+    """Which elements differ although they are the same as float64, as only long integers can: as Python's numbers."""
+    found = np.zeros(a.shape, bool)
+    if any(_long(array.dtype) for array in (a, b)):
+        unsure = ~other & (np.abs(wide) >= 2.0**53)
+        found[unsure] = [x != y for x, y in _numbers(a[unsure], b[unsure])]
+    return found
+
+
+def _numbers(a: NDArray, b: NDArray) -> Iterator[tuple[int | float, int | float]]:
+    """The elements in pairs, as Python's numbers, which compare exactly whatever their types."""
+    numbers = (array.tolist() if _long(array.dtype) else array.astype(np.float64).tolist() for array in (a, b))
+    return zip(*numbers, strict=True)
+
+
+def _farthest(a: NDArray, b: NDArray) -> int | float:
+    """The largest |a - b| where one is a long integer: exact between integers, else the float nearest to what is exact."""
+    if a.dtype == b.dtype:
+        # Without a sign, since two int64 may be further apart than int64 reaches.
+        return int((np.maximum(a, b).astype(np.uint64) - np.minimum(a, b).astype(np.uint64)).max(initial=0))
+    apart = max((abs(Fraction(x) - Fraction(y)) for x, y in _numbers(a, b)), default=Fraction(0))
+    return int(apart) if _whole(a, b) else float(apart)
+
+
+def _ulp(a: NDArray, b: NDArray) -> int | None:
+    """The largest distance in units of the last place of the dtype whose values are all in the other, or None."""
+    dtype = next((one.dtype for one, two in ((a, b), (b, a)) if _within(one.dtype, two.dtype)), None)
+    if dtype is None:
+        return None
+    narrow_a, narrow_b = a.astype(dtype), b.astype(dtype)
+    if not (np.isfinite(narrow_a) & np.isfinite(narrow_b)).all():
+        return None
+    rank_a, rank_b = _rank(narrow_a), _rank(narrow_b)
     apart = np.maximum(rank_a, rank_b).astype(np.uint64) - np.minimum(rank_a, rank_b).astype(np.uint64)
-    return count, largest, int(apart.max(initial=0))
+    return int(apart.max(initial=0))
+
+
+def _within(one: np.dtype, two: np.dtype) -> bool:
+    """Whether both are kinds of float and every number of the first is one of the second."""
+    if not all(dtype.name.startswith(("float", "bfloat")) for dtype in (one, two)):
+        return False
+    a, b = ml_dtypes.finfo(one), ml_dtypes.finfo(two)  # type: ignore[no-untyped-call]
+    pairs = ((b.min, a.min), (a.max, b.max), (b.smallest_subnormal, a.smallest_subnormal))
+    return a.nmant <= b.nmant and all(float(low) <= float(high) for low, high in pairs)
 
 
 def _bits(array: NDArray) -> NDArray:
@@ -116,7 +184,11 @@ def _bits(array: NDArray) -> NDArray:
 
 
 def _rank(array: NDArray) -> NDArray[np.int64]:
-    """The place of each value among all of its dtype in order, both zeros at 0: neighbours are 1 apart."""
-    bits = array.dtype.itemsize * 8
-    pattern = np.frombuffer(raw(array), f"<i{array.dtype.itemsize}").astype(np.int64).reshape(array.shape)
-    return np.where(pattern < 0, -(pattern + (1 << (bits - 1)) if bits < 64 else pattern - np.iinfo(np.int64).min), pattern)
+    """The place of each number among all of its dtype in order, both zeros at 0: neighbours are 1 apart."""
+    about = ml_dtypes.finfo(array.dtype)  # type: ignore[no-untyped-call]
+    pattern = np.frombuffer(raw(array), f"<u{array.dtype.itemsize}").astype(np.uint64)
+    if float(about.min) > 0:  # float8_e8m0fnu: all of it is the exponent, none of it a sign
+        return pattern.astype(np.int64)
+    sign = np.uint64(1 << (about.bits - 1))
+    size = (pattern & (sign - np.uint64(1))).astype(np.int64)
+    return np.where(pattern & sign, -size, size)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 
 import ml_dtypes
@@ -11,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from acon_core import spec
-from acon_core.checkpoint import convert, formats, metadata
+from acon_core.checkpoint import convert, formats, metadata, read_network
 from acon_core.checkpoint.diff import ABSENT, diff, differences
 from acon_core.errors import AconError
 from acon_core.networks import create
@@ -51,6 +52,119 @@ def test_ulp_are_neighbours(name: str, start: float, steps: int, up: bool) -> No
 def test_ulp_across_zero_and_dtypes(a: np.ndarray, b: np.ndarray, ulp: int) -> None:
     (found,) = differences({"w": a}, {"w": b})
     assert (found.count, found.ulp) == (1, ulp)
+
+
+KINDS_OF_FLOAT = [
+    *("float16", "bfloat16", "float8_e4m3", "float8_e4m3fn", "float8_e5m2", "float8_e3m4", "float4_e2m1fn", "float6_e2m3fn"),
+    *("float8_e8m0fnu", "float8_e4m3fnuz", "float8_e5m2fnuz", "float8_e4m3b11fnuz"),
+]
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("name", KINDS_OF_FLOAT)
+def test_ulp_count_the_numbers_between(name: str) -> None:
+    """Every number that a dtype has, in order, found from its bits: the distance is how many stand between, without -0."""
+    dtype = np.dtype(getattr(ml_dtypes, name, name))
+    bits = ml_dtypes.finfo(dtype).bits
+    with np.errstate(invalid="ignore"):
+        values = np.arange(1 << bits, dtype=f"u{dtype.itemsize}").view(dtype).astype(np.float64)
+    numbers = np.unique(values[np.isfinite(values)])
+    places = np.random.default_rng(3).integers(0, len(numbers), (2, 60))
+    for one, two in [*places.T, (0, len(numbers) - 1)]:
+        if one != two:
+            a, b = (numbers[[place]] for place in (one, two))
+            apart = abs(int(two) - int(one))
+            (found,) = differences({"w": a.astype(dtype)}, {"w": b.astype(dtype)})
+            assert (found.ulp, found.largest) == (apart, float(abs(a[0] - b[0])))
+            for left, right in ((a.astype(dtype), b), (b, a.astype(dtype))):
+                (found,) = differences({"w": left}, {"w": right})
+                assert found.ulp == apart
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize(
+    ("a", "b", "largest", "ulp"),
+    [
+        (np.float16([1.5, 2]), np.array([1.5078125, 2], ml_dtypes.bfloat16), 0.0078125, None),  # neither is in the other
+        (np.array([1.5], ml_dtypes.float8_e4m3fn), np.array([1.25], ml_dtypes.float8_e5m2), 0.25, None),
+        (np.array([2], ml_dtypes.float8_e8m0fnu), np.array([1.5], ml_dtypes.float8_e4m3fn), 0.5, None),
+        (np.float64([1e300, 2]), np.float32([1e30, 2]), 1e300 - float(np.float32(1e30)), None),  # float32 has no such number
+        (np.float32([-3]), np.array([4], ml_dtypes.float8_e8m0fnu), 7.0, None),
+        (np.float32([1e5]), np.array([3], ml_dtypes.float8_e5m2fnuz), 99997.0, None),
+        (np.float64([1.0000000001]), np.float32([1]), 1.0000000001 - 1, 0),
+    ],
+)
+def test_two_dtypes_are_compared_either_way(a: np.ndarray, b: np.ndarray, largest: float, ulp: int | None) -> None:
+    for one, two in ((a, b), (b, a)):
+        (found,) = differences({"w": one}, {"w": two})
+        assert (found.count, found.largest, found.ulp) == (1, largest, ulp)
+
+
+def test_what_is_no_number_in_a_narrow_dtype_has_no_distance() -> None:
+    """0x80, -0 elsewhere, is the one NaN of the kinds without it; a signalling NaN is no warning."""
+    for name in ("float8_e4m3fnuz", "float8_e5m2fnuz"):
+        a, b = (np.array([word, 3], np.uint8).view(getattr(ml_dtypes, name)) for word in (0x80, 0x00))
+        (found,) = differences({"w": a}, {"w": b})
+        assert (found.count, found.largest, found.ulp) == (1, None, None)
+    loud = np.array([0x7F81, 0x3F80], np.uint16).view(ml_dtypes.bfloat16)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        (found,) = differences({"w": loud}, {"w": np.float32([2, 1])})
+    assert (found.count, found.largest, found.ulp) == (1, None, None)
+
+
+BIG = 2**53
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize(
+    ("a", "b", "largest"),
+    [
+        (np.int64([BIG + 1, 3]), np.int64([BIG, 3]), 1),
+        (np.uint64([2**64 - 1, 3]), np.uint64([2**64 - 2, 3]), 1),
+        (np.int64([2**63 - 1, 3]), np.int64([-(2**63), 3]), 2**64 - 1),
+        (np.uint64([2**63 + 1, 3]), np.int64([2**63 - 1, 3]), 2),
+        (np.int64([-5, 3]), np.uint64([2**64 - 1, 3]), 2**64 + 4),
+        (np.int64([BIG + 1, 3]), np.float64([BIG, 3]), 1.0),
+        (np.int64([BIG + 1, 3]), np.array([BIG, 3], ml_dtypes.bfloat16), 1.0),
+        (np.int64([BIG + 1, 3]), np.int32([7, 3]), BIG - 6),
+        (np.int64([4, 3]), np.float32([4.25, 3]), 0.25),
+        (np.uint8([255, 3]), np.uint8([1, 3]), 254),
+        (np.int32([2**31 - 1, 3]), np.int32([-(2**31), 3]), 2**32 - 1),
+        (np.array([True, False]), np.array([False, False]), 1),
+    ],
+)
+def test_integers_are_compared_exactly(a: np.ndarray, b: np.ndarray, largest: int | float) -> None:
+    for one, two in ((a, b), (b, a)):
+        (found,) = differences({"w": one}, {"w": two})
+        assert (found.count, found.largest, found.ulp) == (1, largest, None)
+        assert type(found.largest) is type(largest)
+    assert str(found).endswith(f"by up to {largest}" if isinstance(largest, int) else f"by up to {largest:g}")
+
+
+def test_a_signalling_nan_is_cast_without_a_warning(tmp_path: Path) -> None:
+    network = create("acon/shufflenet_v2_x0_5", "acon_c", 3, repeats=(1, 1, 1))
+    state = spec.initial_state(network.graph, 5)
+    narrow = {path: array.astype(ml_dtypes.bfloat16) if array.dtype.kind == "f" else array for path, array in state.items()}
+    narrow["classifier.0.weight"].view(np.uint16)[1, 2] = 0x7F81
+    known = formats()
+    layout = known["safetensors"].layout
+    known["safetensors"].files.write(tmp_path / "a", layout.to_native(network.graph, narrow), metadata(network))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        convert(tmp_path / "a", tmp_path / "b", "npz", cast=True)
+    found = read_network(tmp_path / "b", network.name, "acon_c", repeats=(1, 1, 1)).state["classifier.0.weight"]
+    assert found.dtype == np.float32
+    assert np.argwhere(np.isnan(found)).tolist() == [[1, 2]]
+
+
+def test_integers_that_are_the_same_in_another_dtype() -> None:
+    (found,) = differences({"w": np.int64([2**53 + 2, -7])}, {"w": np.float64([2**53 + 2, -7])})
+    assert (found.count, str(found)) == (0, "w: int64 (2,) against float64 (2,): 0 values differ, by up to 0")
+    (found,) = differences({"w": np.int64([2, 3])}, {"w": np.complex64([2, 3])})
+    assert str(found) == "w: int64 (2,) against complex64 (2,)"
+    (found,) = differences({"w": np.float64([2, 3])}, {"w": np.complex64([2 + 1j, 3])})
+    assert (found.count, found.largest, found.ulp) == (1, 1.0, None)
 
 
 def test_each_kind_of_difference_is_one_line() -> None:
