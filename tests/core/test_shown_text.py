@@ -45,12 +45,12 @@ def hostile(path: Path, value: float, text: str = "".join(TEXTS[:-1])) -> Path:
     return path
 
 
-def trained(path: Path, changed: dict[str, str]) -> Path:
-    """A file of a network, with metadata of its own and something else in it."""
+def trained(path: Path, changed: dict[str, str], *more: str) -> Path:
+    """A file of a network, with something else in its metadata, and with tensors of these names that it does not have."""
     network = create(NETWORK, "acon_c", 3, **OPTIONS)
     known = formats()["safetensors"]
     native = known.layout.to_native(network.graph, spec.initial_state(network.graph, 5))
-    known.files.write(path, native, metadata(network) | changed)
+    known.files.write(path, {**native, **{name: np.float32([2, 3]) for name in more}}, metadata(network) | changed)
     return path
 
 
@@ -94,6 +94,17 @@ def test_what_a_file_says_of_itself(acon: Callable[..., str], tmp_path: Path, en
     assert told.startswith("acon: ")
     assert told.count("\n") == 1
     assert not (tmp_path / "b.npz").exists()
+
+
+@pytest.mark.parametrize("text", ["".join(TEXTS[:-1]), TEXTS[-1][:90_000]], ids=["controls", "long"])
+def test_what_is_left_over(acon: Callable[..., str], tmp_path: Path, text: str) -> None:
+    for name, ending in ((text, "left over"), (f"{text}.ActorAtn", "no name of the spec")):
+        assert ending in acon("convert", trained(tmp_path / "a", {}, name), tmp_path / "b.npz", status=2)
+
+
+def test_options_that_are_no_object(acon: Callable[..., str], tmp_path: Path) -> None:
+    path = trained(tmp_path / "a", {"options": "".join(TEXTS)})
+    assert "its options are " in acon("convert", path, tmp_path / "b.npz", status=2)
 
 
 def test_the_input_that_a_file_says_has_other_fields(acon: Callable[..., str], tmp_path: Path) -> None:
