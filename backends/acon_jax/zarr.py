@@ -89,13 +89,13 @@ def _chunks(
             found.append((index, values[key]))
         elif whole or folder.is_linked(key):
             raise folder.missing(key)
-    if len(found) < count and grid.fill not in _ZEROS:
+    if len(found) < count and str(grid.fill) not in _ZEROS:  # as text, in which -0.0 is another
         raise CheckpointError("unsupported", f"chunks are left out, and stand for {_told(grid.fill)}")
     return found
 
 
 _LOOK = 64
-_ZEROS: tuple[object, ...] = (None, 0, [0, 0])
+_ZEROS = ("None", "0", "0.0", "[0, 0]", "[0.0, 0.0]", "False")
 
 
 def _assembled(grid: _Grid, chunks: Sequence[tuple[tuple[int, ...], Value]], folder: Folder) -> NDArray:
