@@ -1,6 +1,6 @@
-"""What one framework makes of a checkpoint: `python -m acon_core.answers BACKEND FOLDER`, in an environment that has it.
+"""What one framework makes of a checkpoint: `main`, called by `acon_core.verify` in an environment that has the framework.
 
-The folder holds `request.json` and `inputs.safetensors`, and gets `answers.safetensors`.
+Its folder holds `request.json` and `inputs.safetensors`, and gets `answers.safetensors`.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from pathlib import Path
 
 from numpy.typing import NDArray
 
+from acon_core import backends
 from acon_core.checkpoint import Checkpoint, read_network, safetensors_file
 from acon_core.errors import AconError
 from acon_core.networks import Network
@@ -60,32 +61,32 @@ def request(
     dialect: str | None,
     inputs: Mapping[str, NDArray],
 ) -> None:
-    """Write what `main` reads: the two files, what their tensors do not tell, and what goes in."""
+    """Write what `main` reads, wherever it runs: the two files, what their tensors do not tell, and what goes in."""
     asked = {
-        **{name: str(path) for name, path in files.items()},
+        **{name: str(path.absolute()) for name, path in files.items()},
         **{"network": network.name, "act": act, "dialect": dialect, "options": dict(network.options)},
     }
     (folder / "request.json").write_text(json.dumps(asked), encoding="utf-8")
     safetensors_file.write(folder / "inputs.safetensors", inputs)
 
 
-def main(backend: str, folder: Path) -> None:
-    """Answer the request in `folder`. An error is one line and status 2."""
-    sys.path.insert(0, str(Path.cwd()))  # where a function of the user's own lies
-    asked = json.loads((folder / "request.json").read_text(encoding="utf-8"))
+def main(backend: str, folder: str, own: str | None = None) -> None:
+    """Answer the request in `folder`. `own`: where a function of the user's own lies. An error is one line and status 2."""
+    if own is not None:
+        # After everything else and after backends were looked up, so that nothing there takes an installed module's place.
+        backends.packages()
+        sys.path.append(own)
+    place = Path(folder)
+    asked = json.loads((place / "request.json").read_text(encoding="utf-8"))
     options = {name: tuple(value) if isinstance(value, list) else value for name, value in asked["options"].items()}
     try:
         checkpoint, probe = (
             read_network(asked[which], asked["network"], asked["act"], asked["dialect"], **options)
             for which in ("file", "probe")
         )
-        inputs = safetensors_file.read(folder / "inputs.safetensors").tensors
+        inputs = safetensors_file.read(place / "inputs.safetensors").tensors
         found = answers(checkpoint, probe, backend, **inputs)
     except AconError as error:
         print(" ".join(str(error).split()), file=sys.stderr)
         sys.exit(2)
-    safetensors_file.write(folder / "answers.safetensors", found)
-
-
-if __name__ == "__main__":
-    main(sys.argv[1], Path(sys.argv[2]))
+    safetensors_file.write(place / "answers.safetensors", found)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -10,12 +11,12 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from acon_core import spec
+from acon_core import backends, spec
 from acon_core.backends import Backend
 from acon_core.checkpoint import convert, formats, metadata
 from acon_core.errors import StateError
 from acon_core.layout import Slot
-from acon_core.networks import create
+from acon_core.networks import InputContract, create
 from acon_core.verify import verify
 
 NETWORK = "test_verify:square"
@@ -57,12 +58,59 @@ def test_it_runs_the_framework_in_evaluation_in_training_and_layer_by_layer(sour
         assert any("not at hand" in note and backend.name not in note for note in done.notes)
 
 
-def test_a_published_network_in_its_own_format(backend: Backend, source: Path) -> None:
-    network = create("acon/shufflenet_v2_x0_5", "meta_acon", 3, repeats=(1, 1, 1))
+@pytest.mark.parametrize(
+    ("name", "act", "options"),
+    [
+        ("acon/shufflenet_v2_x0_5", "meta_acon", {"repeats": (1, 1, 1)}),
+        # Of all the networks its layers amplify a probe's rounding most.
+        ("repact/mobilenet_v3_small", None, {}),
+    ],
+)
+def test_a_published_network_in_its_own_format(
+    backend: Backend, source: Path, name: str, act: str | None, options: dict[str, tuple[int, ...]]
+) -> None:
+    network = create(name, act, 3, **options)
     path = source.parent / "b.safetensors"
     formats()["safetensors"].files.write(path, spec.initial_state(network.graph, 7), metadata(network))
     done = convert(path, source.parent / "c", backend.name, verify=verify)
     assert any(f"verified: {backend.name} within" in note for note in done.notes)
+
+
+def test_images_are_as_the_network_takes_them_whatever_range_they_come_from(source: Path, backend: Backend) -> None:
+    contract = InputContract("RGB", (0.0, 1e30), (4e29, 5e29, 6e29), (2e29, 3e29, 4e29), 64, 72)
+    done = convert(source, source.parent / "b", backend.name, NETWORK, contract=contract, verify=verify)
+    assert any(f"verified: {backend.name} within" in note for note in done.notes)
+
+
+MINE = """
+from acon_core import spec
+
+def network():
+    conv, fc = spec.Conv2d(3, 5, 3), spec.Linear(5, 7)
+    return spec.sequential(conv=conv, pool=spec.GlobalAvgPool(), flatten=spec.Flatten(), fc=fc)
+"""
+
+
+@pytest.mark.parametrize("name", ["acon/dcn", "mine:network"])
+def test_nothing_that_lies_in_the_current_folder_is_run_but_the_users_own_function(
+    source: Path, backend: Backend, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """A folder that somebody else filled; all paths are relative to it, and what is installed goes before what lies there."""
+    folder = source.parent / "downloaded"
+    package = folder / backends.packages()[backend.name]
+    package.mkdir(parents=True)
+    ran = folder / "ran"
+    for module in (folder / "numpy.py", folder / "json.py", package / "__init__.py"):
+        module.write_text(f"open({str(ran)!r}, 'w').close()\nraise SystemExit('run from the current folder')\n")
+    (folder / "mine.py").write_text(MINE)
+    monkeypatch.chdir(folder)
+    monkeypatch.setattr(sys, "path", [*sys.path, str(folder)])
+    monkeypatch.setenv(f"ACON_PYTHON_{backend.name.upper()}", os.path.relpath(sys.executable, folder))
+    graph = create(name).graph
+    formats()["safetensors"].files.write(Path("a.safetensors"), spec.initial_state(graph, 3))
+    done = convert("a.safetensors", "b", backend.name, name, verify=verify)
+    assert any(f"verified: {backend.name} within" in note for note in done.notes)
+    assert not ran.exists()
 
 
 def turned(slot: Slot, axes: tuple[int, ...]) -> Slot:
