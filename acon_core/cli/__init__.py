@@ -22,5 +22,7 @@ def main() -> None:
         if len(arguments) != len(sys.argv[1:]):
             raise
         message = error.format_message() if isinstance(error, TyperException) else str(error)
-        err.print(f"acon: {' '.join(message.split())}", markup=False)
+        line = " ".join(message.split())
+        # Names in files and of files can hold what a terminal would obey.
+        err.print(f"acon: {''.join(each if each.isprintable() else ascii(each)[1:-1] for each in line)}", markup=False)
         sys.exit(2)
