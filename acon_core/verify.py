@@ -118,7 +118,10 @@ def _asked(python: str, backend: str, file: Path, folder: Path, network: Network
     """What another process answers, which runs in `folder`, so that it finds no module in the current one."""
     own = [str(Path.cwd())] if ":" in network.name else []
     command = [python, "-c", CHILD, backend, str(folder), *own]
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+    try:
+        done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+    except OSError as error:
+        raise AconError(f"ACON_PYTHON_{backend.upper()}: {python} cannot be started: {error.strerror}") from error
     if done.returncode:
         said = done.stderr.strip().splitlines()[-1:] or [f"exit status {done.returncode}"]
         raise AconError(f"{file}: {backend} could not run it: {said[0]}")

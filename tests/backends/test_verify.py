@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from acon_core import backends, spec
 from acon_core.backends import Backend
 from acon_core.checkpoint import convert, formats, metadata
-from acon_core.errors import StateError
+from acon_core.errors import AconError, StateError
 from acon_core.layout import Slot
 from acon_core.networks import InputContract, create
 from acon_core.verify import verify
@@ -150,6 +150,12 @@ def test_a_weight_that_is_left_untransposed_both_ways_is_found_by_name(
     with pytest.raises(StateError, match=rf"{backend.name} gives another layer/{layer}: "):
         convert(source, source.parent / "b", backend.name, NETWORK, verify=verify)
     assert not (source.parent / "b").exists()
+
+
+def test_a_python_that_is_not_there_is_an_error(source: Path, backend: Backend, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(f"ACON_PYTHON_{backend.name.upper()}", "/no/such/python")
+    with pytest.raises(AconError, match="/no/such/python cannot be started"):
+        convert(source, source.parent / "b", backend.name, NETWORK, verify=verify)
 
 
 def test_a_framework_that_cannot_run_it_is_an_error(source: Path, backend: Backend, monkeypatch: pytest.MonkeyPatch) -> None:
