@@ -9,6 +9,7 @@ from pathlib import Path
 import ml_dtypes
 import numpy as np
 import pytest
+from own_networks import small as small_of_one_s_own
 
 from acon_core import backends, spec
 from acon_core.checkpoint import convert, formats, metadata, read_file, read_network
@@ -221,27 +222,20 @@ def test_one_changed_value_is_caught_wherever_it_is(tmp_path: Path, monkeypatch:
         convert(CHECKPOINT, tmp_path / "a.safetensors")
 
 
-def own_network() -> spec.Graph:
-    return spec.sequential(stem=spec.sequential(spec.Conv2d(3, 4, (1, 3), groups=1), spec.BatchNorm(4), spec.AconC(4)))
-
-
-def not_a_network() -> int:
-    return 3
-
-
 def test_a_user_s_own_network_converts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.syspath_prepend(str(Path(__file__).parent))
-    state = spec.initial_state(own_network(), 1)
+    monkeypatch.chdir(Path(__file__).parent)  # where another process looks for it
+    state = spec.initial_state(small_of_one_s_own(), 1)
     format_named("torch").files.write(tmp_path / "a.pth", state, {})
-    for target in ("b.msgpack", "b.pdparams", "b.pkl"):
-        done = convert(tmp_path / "a.pth", tmp_path / target, network="test_convert:own_network", verify=verify)
-        assert any(note.startswith("verified: the reference gives the same from both files") for note in done.notes)
-    back = read_network(tmp_path / "b.msgpack", "test_convert:own_network")
+    for target in ("b.msgpack", "b.pdparams"):
+        convert(tmp_path / "a.pth", tmp_path / target, network="own_networks:small")
+    done = convert(tmp_path / "a.pth", tmp_path / "b.pkl", network="own_networks:small", verify=verify)
+    assert any(note.startswith("verified: the reference gives the same from both files") for note in done.notes)
+    back = read_network(tmp_path / "b.msgpack", "own_networks:small")
     assert all(same_bits(back.state[path], array) for path, array in state.items())
     for name, message in (
         ("nowhere:f", "No module named"),
-        ("test_convert:g", "no attribute"),
-        ("test_convert:not_a_network", "found int"),
+        ("own_networks:g", "no attribute"),
+        ("own_networks:not_a_network", "found int"),
     ):
         with pytest.raises(SpecError, match=message):
             read_network(tmp_path / "a.pth", name)
@@ -330,7 +324,7 @@ def test_nothing_that_a_file_s_metadata_names_is_run(tmp_path: Path, monkeypatch
     """A function of the user's own is called where the user names it; the name in a file is anybody's."""
     monkeypatch.syspath_prepend(str(tmp_path))
     (tmp_path / "evil.py").write_text("raise SystemExit('the file was believed')")
-    format_named("safetensors").files.write(tmp_path / "a", spec.initial_state(own_network()), {"network": "evil:f"})
+    format_named("safetensors").files.write(tmp_path / "a", spec.initial_state(small_of_one_s_own()), {"network": "evil:f"})
     with pytest.raises(CheckpointError, match="no network fits"):
         read_network(tmp_path / "a")
 
@@ -341,7 +335,7 @@ def test_a_user_s_own_function_is_given_nothing(
 ) -> None:
     monkeypatch.syspath_prepend(str(Path(__file__).parent))
     with pytest.raises(SpecError, match=f"{next(iter(given))} was given, and it takes no arguments; build them into"):
-        create("test_convert:own_network", **given)  # type: ignore[arg-type]
-    format_named("torch").files.write(tmp_path / "a", spec.initial_state(own_network()), {})
+        create("own_networks:small", **given)  # type: ignore[arg-type]
+    format_named("torch").files.write(tmp_path / "a", spec.initial_state(small_of_one_s_own()), {})
     with pytest.raises(SpecError, match=r"a: .*no arguments; build|a: num_classes is no option"):
-        read_network(tmp_path / "a", "test_convert:own_network", **given)  # type: ignore[arg-type]
+        read_network(tmp_path / "a", "own_networks:small", **given)  # type: ignore[arg-type]

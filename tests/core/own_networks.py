@@ -1,0 +1,13 @@
+"""A user's own network, as `--network own_networks:small` finds it: what it needs is `acon_core` alone."""
+
+from __future__ import annotations
+
+from acon_core import spec
+
+
+def small() -> spec.Graph:
+    return spec.sequential(stem=spec.sequential(spec.Conv2d(3, 4, (1, 3), groups=1), spec.BatchNorm(4), spec.AconC(4)))
+
+
+def not_a_network() -> int:
+    return 3
