@@ -14,7 +14,6 @@ from typing import NamedTuple
 
 import numpy as np
 
-from acon_core.checkpoint.contract import decode, encode
 from acon_core.checkpoint.file import (
     LIMITS,
     Budget,
@@ -30,6 +29,7 @@ from acon_core.checkpoint.file import (
     shown,
     view,
 )
+from acon_core.checkpoint.strict_json import decode, encode
 from acon_core.checkpoint.zip_archive import Member, Zip, ZipWriter, is_plain
 from acon_core.errors import CheckpointError
 from acon_core.tensors import Lazy, Tensors, described

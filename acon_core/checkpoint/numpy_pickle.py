@@ -11,8 +11,8 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from acon_core.checkpoint.contract import decode, encode
 from acon_core.checkpoint.file import LIMITS, Budget, Limits, lazily, raw, shown, view
+from acon_core.checkpoint.strict_json import decode, encode
 from acon_core.checkpoint.unpickler import MENTION, Constructor, Name, Table, set_item
 from acon_core.errors import CheckpointError
 from acon_core.tensors import Lazy

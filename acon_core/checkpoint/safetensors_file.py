@@ -14,8 +14,8 @@ from typing import Any, NoReturn
 import ml_dtypes
 import numpy as np
 
-from acon_core.checkpoint.contract import is_text, parse
 from acon_core.checkpoint.file import LIMITS, File, Limits, atomic_write, check_writable, lazily, map_file, raw, shown, view
+from acon_core.checkpoint.strict_json import is_text, parse
 from acon_core.errors import CheckpointError
 from acon_core.tensors import Lazy, Tensors, described
 

@@ -15,8 +15,8 @@ from pathlib import Path
 import numpy as np
 
 from acon_core.checkpoint import safetensors_file
-from acon_core.checkpoint.contract import is_text, parse
 from acon_core.checkpoint.file import LIMITS, File, Limits, atomic_write, contains, map_file, shown
+from acon_core.checkpoint.strict_json import is_text, parse
 from acon_core.checkpoint.zip_archive import is_plain
 from acon_core.errors import CheckpointError
 from acon_core.tensors import Lazy, Tensors, described

@@ -12,8 +12,8 @@ from typing import Any, NoReturn
 
 from numpy.typing import NDArray
 
-from acon_core.checkpoint.contract import parse
 from acon_core.checkpoint.file import LIMITS, Budget, File, Limits, listed, shown
+from acon_core.checkpoint.strict_json import parse
 from acon_core.errors import AconError, CheckpointError
 from acon_core.tensors import Lazy
 from acon_jax import ocdbt, zarr

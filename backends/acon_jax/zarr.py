@@ -11,8 +11,8 @@ from typing import Any, NoReturn
 import numpy as np
 from numpy.typing import NDArray
 
-from acon_core.checkpoint.contract import parse
 from acon_core.checkpoint.file import Budget, Limits, settled, shown, view
+from acon_core.checkpoint.strict_json import parse
 from acon_core.errors import CheckpointError
 from acon_core.tensors import Lazy
 from acon_jax.codecs import crc32c, unzstd

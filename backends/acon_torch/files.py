@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from acon_core.checkpoint import contract
+from acon_core.checkpoint import strict_json
 from acon_core.checkpoint.file import LIMITS, File, Limits, atomic_write, check_writable, contains, map_file, raw
 from acon_core.checkpoint.unpickler import Pickled, load
 from acon_core.checkpoint.zip_archive import Zip, ZipWriter
@@ -78,7 +78,7 @@ def read(path: Path, limits: Limits = LIMITS) -> File:
 
     file = read_state(pickled, contents, path, len(data), order == b"big", limits)
     if _METADATA in archive:
-        file.metadata = contract.decode(archive.read(_METADATA), f"{path}: {_METADATA}", limits)
+        file.metadata = strict_json.decode(archive.read(_METADATA), f"{path}: {_METADATA}", limits)
     return file
 
 
@@ -98,5 +98,5 @@ def write(path: Path, tensors: Mapping[str, np.ndarray], metadata: Mapping[str, 
             archive.add(f"data/{index}", raw(tensor.load()))
         archive.add("version", b"3\n")
         if metadata:
-            archive.add(_METADATA, contract.encode(metadata))
+            archive.add(_METADATA, strict_json.encode(metadata))
         archive.close()
