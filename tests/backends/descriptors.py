@@ -50,10 +50,11 @@ DESCRIPTORS = {
     ),
     "meta_acon": Descriptor(
         "MetaAconC",
-        "(channels, reduction=16, norm='batch', init='published', level='channel', reduce='sum')",
+        "(channels, reduction=16, norm='batch', init='published', level='channel', reduce='sum', generator='released')",
         (
             {"reduction": 4},
             {"reduction": 4, "norm": "none"},
+            {"norm": "none", "generator": "first"},
             {"reduction": 4, "norm": "layer", "init": "paper"},
             {"level": "layer", "reduce": "mean"},
             {"level": "pixel"},
