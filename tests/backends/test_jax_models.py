@@ -25,7 +25,7 @@ def test_public_classes_have_the_spec_s_signature_and_axis() -> None:
     def positional(kind):  # type: ignore[no-untyped-def]
         return [p.name for p in inspect.signature(kind).parameters.values() if p.kind is not p.KEYWORD_ONLY]
 
-    assert positional(acon_jax.MetaAconC) == ["channels", "reduction", "norm", "init", "level", "reduce"]
+    assert positional(acon_jax.MetaAconC) == ["channels", "reduction", "norm", "init", "level", "reduce", "generator"]
     assert positional(acon_jax.RepAct) == ["variant"]
     assert inspect.signature(acon_jax.PReLU).parameters["channels"].default is None
     assert inspect.signature(acon_jax.AconC).parameters["channel_axis"].default == -1
