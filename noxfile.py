@@ -69,7 +69,7 @@ def tests(session: nox.Session, backend: str) -> None:
 def quick(session: nox.Session) -> None:
     """What a developer runs while working: the core tests without the slow ones."""
     install(session, "core", *TEST_TOOLS)
-    session.run(*PYTEST, "tests/core", "--backend", "numpy", "-m", "not slow", "-x", *session.posargs)
+    session.run(*PYTEST, "tests/core", "--backend", "numpy", "-m", "not slow", "-x", *session.posargs, env=THREADS)
 
 
 @nox.session(python="3.11")

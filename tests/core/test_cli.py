@@ -71,6 +71,7 @@ def test_summary_has_the_published_counts() -> None:
     assert "features.3.branch_main.0" in wide
 
 
+@pytest.mark.slow
 def test_convert_verify_and_run(tmp_path: Path) -> None:
     done = acon("convert", CHECKPOINT, tmp_path / "a.safetensors", "--verify")
     assert done.returncode == 0, done.stderr

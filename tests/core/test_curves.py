@@ -21,6 +21,7 @@ def leaves(run: curves.Run, losses: np.ndarray) -> bool:
 DCN = [run for run in curves.RUNS if run.network == "acon/dcn"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("run", curves.RUNS, ids=lambda run: run.name)
 def test_the_stored_losses_are_the_reference_s(run: curves.Run) -> None:
     np.testing.assert_allclose(curves.stored()[run.name], curves.reference(run), rtol=0, atol=1e-9)
@@ -55,6 +56,7 @@ def test_a_slow_run_takes_its_steps() -> None:
         assert leaves(run, fit(run.node(), run.state(), curves.batches(), replace(run.recipe, **change))), change
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("run", DCN, ids=lambda run: run.name)
 def test_decay_of_everything_leaves_the_bounds(run: curves.Run, monkeypatch: pytest.MonkeyPatch) -> None:
     def decayed(node: Node) -> dict[str, Param]:

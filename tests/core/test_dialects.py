@@ -229,6 +229,7 @@ def test_candidates_that_are_tried_together_have_the_same_tensors_at_every_width
             assert one != same or others == more, (first, second)
 
 
+@pytest.mark.slow
 def test_the_command_line_asks_and_reads(tmp_path: Path) -> None:
     path = write(tmp_path / "a.pth", theirs(a_state(SMALL, "repact_2"), False))
 

@@ -100,7 +100,7 @@ def test_an_input_of_a_size_that_the_network_does_not_take_is_refused(tmp_path: 
 
 @pytest.mark.parametrize("name", ["megengine", "paddle"])
 def test_keys_that_would_all_have_one_hash_are_refused(tmp_path: Path, name: str) -> None:
-    keys = {k * ((1 << 61) - 1): None for k in range(1, 40_000)}
+    keys = {k * ((1 << 61) - 1): None for k in range(1, 3_000)}
     (tmp_path / "a").write_bytes(pickle.dumps({"state_dict": {"w": np.float32([1])}, "more": keys}, 4))
     with pytest.raises(CheckpointError, match="expected a name or a small integer"):
         formats()[name].files.read(tmp_path / "a")
