@@ -13,11 +13,10 @@ from pathlib import Path
 
 from numpy.typing import NDArray
 
-from acon_core import backends
 from acon_core.checkpoint import Checkpoint, read_network, safetensors_file
 from acon_core.errors import AconError
 from acon_core.networks import Network
-from acon_core.running import model_of
+from acon_core.running import find_functions_in, model_of
 from acon_core.spec import Graph, Node, deterministic, join, named_params
 
 OUTPUT, TRAINED, STATISTIC, LAYER = "output", "trained", "statistic/", "layer/"
@@ -73,9 +72,7 @@ def request(
 def main(backend: str, folder: str, own: str | None = None) -> None:
     """Answer the request in `folder`. `own`: where a function of the user's own lies. An error is one line and status 2."""
     if own is not None:
-        # After everything else and after backends were looked up, so that nothing there takes an installed module's place.
-        backends.packages()
-        sys.path.append(own)
+        find_functions_in(Path(own))
     place = Path(folder)
     asked = json.loads((place / "request.json").read_text(encoding="utf-8"))
     options = {name: tuple(value) if isinstance(value, list) else value for name, value in asked["options"].items()}

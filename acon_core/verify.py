@@ -128,14 +128,14 @@ def _asked(python: str, backend: str, file: Path, folder: Path, network: Network
     return dict(safetensors_file.read(folder / "answers.safetensors").tensors)
 
 
-def _held(file: Path, backend: str, found: Answers, expected: Answers, bound: float = BOUND) -> str:
+def _held(file: Path, backend: str, found: Answers, expected: Answers) -> str:
     """One line on how closely a framework's answers agree. Raises StateError for the one that does not."""
     worst: dict[str, float] = {}
     for name, array in expected.items():
         what, scale = _measure(name, expected)
         error = error_of(found[name], array, scale)
-        if not error <= bound:
-            raise StateError(f"{file}: {backend} gives another {name}: {error:.1e} of its scale, allowed {bound:.0e}")
+        if not error <= BOUND:
+            raise StateError(f"{file}: {backend} gives another {name}: {error:.1e} of its scale, allowed {BOUND:.0e}")
         worst[what] = max(error, worst.get(what, 0.0))
     parts = [f"{what} {error:.1e}" for what, error in worst.items()]
     layers = sum(name.startswith(LAYER) for name in expected)

@@ -186,11 +186,11 @@ def compare(checkpoint: Checkpoint, native: Mapping[str, NDArray], format: Forma
     if lost:
         notes.append(f"{len(lost)} counters (first: {lost[0]}) have no place in a {format.name} file; they come back as 0")
     if not again.metadata:
-        told = {name: f"{name}={value}" for name, value in checkpoint.network.options.items()}
-        told |= {"dialect": f"--dialect {format.dialect.name}"} if format.dialect else {}
-        told |= {"input": f"that the input must be {checkpoint.network.input}"} if checkpoint.network.input else {}
+        told = [f"{name}={value}" for name, value in checkpoint.network.options.items()]
+        told += [f"--dialect {format.dialect.name}"] if format.dialect else []
+        told += [f"that the input must be {checkpoint.network.input}"] if checkpoint.network.input else []
         if told:
-            notes.append(f"a {format.name} file has no place for what its reader must know or pass: {', '.join(told.values())}")
+            notes.append(f"a {format.name} file has no place for what its reader must know or pass: {', '.join(told)}")
     return notes
 
 

@@ -75,7 +75,7 @@ def read_file(path: str | os.PathLike[str]) -> tuple[Format, File]:
 
 
 def strip_prefix(file: File) -> File:
-    """The tensors without what DataParallel and torch.compile put before every name, each once, whichever came first."""
+    """The tensors without what DataParallel and torch.compile put before every name, one within the other or twice."""
     for _ in PREFIXES:
         for prefix, wrapper in PREFIXES.items():
             if file.tensors and all(name.startswith(prefix) for name in file.tensors):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -11,9 +10,9 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-from acon_core import backends
 from acon_core.checkpoint.dialects import DIALECTS
 from acon_core.errors import AconError
+from acon_core.running import find_functions_in
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -26,13 +25,9 @@ err = Console(stderr=True, soft_wrap=True, highlight=False, emoji=False)
 
 
 def own_function(network: str | None) -> str | None:
-    """Where the user names a function of their own, it is looked for in the current folder too; else nothing there is run.
-
-    After everything else, and after backends were looked up: a folder may hold anything, such as somebody's `numpy.py`.
-    """
+    """Where the user names a function of their own, it is looked for in the current folder too; else nothing there is run."""
     if network is not None and ":" in network:
-        backends.packages()
-        sys.path.append(str(Path.cwd()))
+        find_functions_in(Path.cwd())
     return network
 
 

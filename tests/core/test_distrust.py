@@ -15,6 +15,8 @@ import pytest
 
 from acon_core import spec
 from acon_core.checkpoint import convert, formats, metadata, read_file, read_network
+from acon_core.checkpoint.convert import staging
+from acon_core.checkpoint.file import contains, map_file
 from acon_core.conformance.cases import DATA
 from acon_core.errors import AconError, CheckpointError
 from acon_core.networks import create
@@ -36,7 +38,7 @@ def trap(folder: Path) -> Path:
     """A folder as somebody else's repository may be, in which whatever is imported or found by name leaves a mark."""
     mark = folder / "mark"
     code = f"open({str(mark)!r}, 'a').write(__name__)\n"
-    for name in ("numpy", "acon_torch", "acon_core", "evil"):
+    for name in ("numpy", "torch", "acon_torch", "acon_core", "evil"):
         (folder / name).mkdir()
         (folder / name / "__init__.py").write_text(code)
     (folder / "evil-1.0.dist-info").mkdir()
@@ -52,6 +54,36 @@ def test_nothing_in_the_current_folder_is_run(tmp_path: Path, command: list[str]
     done = subprocess.run([ACON, *command], cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert not mark.exists()
+
+
+def test_a_framework_that_is_not_installed_is_not_found_there(tmp_path: Path) -> None:
+    mark = trap(tmp_path)
+    written(tmp_path / "a")
+    np.savez(tmp_path / "x.npz", x=np.zeros((1, 3, 32, 32), np.uint8))
+    command = [ACON, "run", "a", "--input", "x.npz", "--output", "y.npz", "--backend", "torch"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert (done.returncode, mark.exists()) == (2, False)
+    assert "'torch' cannot be used here" in done.stderr
+
+
+def test_a_target_whose_place_is_a_folder_by_now_is_one_error(tmp_path: Path) -> None:
+    def write() -> None:
+        with staging(tmp_path / "b") as draft:
+            draft.write_bytes(b"new")
+            (tmp_path / "b").mkdir()
+
+    with pytest.raises(AconError, match=r"b: cannot be replaced: .*; move it away"):
+        write()
+    assert [path.name for path in tmp_path.iterdir()] == ["b"]
+
+
+def test_only_the_ends_of_a_large_file_are_searched_for_what_tells_its_format(tmp_path: Path) -> None:
+    mib = 1 << 20
+    for name, at, seen in (("first", 5, True), ("last", 3 * mib - 9, True), ("middle", mib + mib // 2, False)):
+        content = bytearray(3 * mib)
+        content[at : at + 4] = b"mark"
+        (tmp_path / name).write_bytes(content)
+        assert contains(map_file(tmp_path / name), b"mark") is seen, name
 
 
 def test_a_function_that_the_user_names_is_found_there_after_everything_else(tmp_path: Path) -> None:
