@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -72,11 +72,7 @@ def read(path: Path, limits: Limits = LIMITS) -> File:
             archive.corrupt("data.pkl goes on after the pickle's end")
         return found
 
-    def contents(keys: Iterable[str]) -> Mapping[str, memoryview]:
-        found = archive.read_all(f"data/{key}" for key in keys)
-        return {name.removeprefix("data/"): data for name, data in found.items()}
-
-    file = read_state(pickled, contents, path, len(data), order == b"big", limits)
+    file = read_state(pickled, lambda key: archive.read(f"data/{key}"), path, len(data), order == b"big", limits)
     if _METADATA in archive:
         file.metadata = strict_json.decode(archive.read(_METADATA), f"{path}: {_METADATA}", limits)
     return file

@@ -63,7 +63,7 @@ def read(path: Path, limits: Limits = LIMITS) -> File:
         contents.update(stream.contents(storages))
         return found
 
-    return read_state(pickled, lambda keys: contents, path, len(data), False, limits)
+    return read_state(pickled, contents.__getitem__, path, len(data), False, limits)
 
 
 def write(path: Path, tensors: Mapping[str, np.ndarray], metadata: Mapping[str, str] | None = None) -> None:

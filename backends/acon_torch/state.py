@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 
 from acon_core.checkpoint.file import Budget, File, Limits, find_state, shown
@@ -15,7 +15,7 @@ from acon_torch.pickled import Tensor
 
 def read_state(
     load: Callable[[bool], Pickled],
-    contents: Callable[[Iterable[str]], Mapping[str, memoryview]],
+    contents: Callable[[str], memoryview],
     path: Path,
     size: int,
     big: bool,
@@ -23,14 +23,14 @@ def read_state(
 ) -> File:
     """The tensors of the state dict in what `load` reads, as views of their storages; a whole module is one too.
 
-    `load` is `modules.load_state`'s; `contents` gives the bytes of storages by their keys; `size`: of the file, in bytes.
+    `load` is `modules.load_state`'s; `contents` gives the bytes of a storage by its key; `size`: of the file, in bytes.
     Raises CheckpointError, naming file and tensor.
     """
     pickled, notes = load_state(load, _parts, path, limits)
     values, more = find_state(pickled.value, lambda value: type(value) is Tensor, path)
     budget = Budget(size, limits)
     found = {key: tensor for key, tensor in values.items() if isinstance(tensor, Tensor)}  # which all are
-    storages = contents(dict.fromkeys(tensor.storage.key for tensor in found.values()))
+    storages = {key: contents(key) for key in dict.fromkeys(tensor.storage.key for tensor in found.values())}
     tensors = {}
     for key, tensor in found.items():
         try:
