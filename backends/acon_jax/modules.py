@@ -134,9 +134,14 @@ class Linear(nnx.Linear):
 
 
 def _promoted(layer: nnx.Conv | nnx.Linear, x: Array) -> tuple[Array, Array, Array | None]:
-    """The input, kernel and bias in the one dtype that Flax computes in."""
-    bias = None if layer.bias is None else layer.bias[...]
-    return layer.promote_dtype((x, layer.kernel[...], bias), dtype=layer.dtype)
+    """The input, kernel and bias in the one dtype that Flax computes in.
+
+    Flax converts them also where all have it already, which eagerly is a program for each shape.
+    """
+    arrays = x, layer.kernel[...], None if layer.bias is None else layer.bias[...]
+    if all(array is None or array.dtype == (layer.dtype or x.dtype) for array in arrays):
+        return arrays
+    return layer.promote_dtype(arrays, dtype=layer.dtype)
 
 
 class DropPath(nnx.Dropout):
