@@ -160,8 +160,9 @@ def test_older_files_leave_out_chunks_of_zeros(tmp_path: Path) -> None:
     expected = arrays()["cut"].copy()
     expected[:rows, columns:] = 0
     assert_same({"cut": orbax.read(path).tensors["cut"]}, {"cut": expected})
-    edit(path / "cut/.zarray", lambda found: found.update(fill_value=1.5))
-    assert "chunks are left out, and stand for 1.5" in refused(path, "unsupported")
+    for fill in (1.5, -0.0):
+        edit(path / "cut/.zarray", lambda found, fill=fill: found.update(fill_value=fill))
+        assert f"chunks are left out, and stand for {fill}" in refused(path, "unsupported")
 
 
 def test_the_checksum_is_that_of_the_castagnoli_polynomial() -> None:
