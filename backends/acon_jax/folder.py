@@ -44,7 +44,9 @@ class Folder:
         try:
             self._list(root, "", 0)
         except OSError as error:
-            raise AconError(f"{root}: cannot be read: {error.strerror}; check the path and its permissions") from error
+            raise AconError(
+                f"{error.filename or root}: cannot be read: {error.strerror}; check the path and its permissions"
+            ) from error
         if self.size > limits.file_bytes:
             raise CheckpointError("unsupported", f"{root}: {self.size} bytes, more than {limits.file_bytes}")
 

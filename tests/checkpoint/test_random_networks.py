@@ -26,6 +26,7 @@ READ_ONLY = {"orbax"}
 WITHOUT = {"megengine": ("bfloat16", "float64"), "npz": ("bfloat16",)}
 
 
+@pytest.mark.slow
 @settings(max_examples=EXAMPLES, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
 @given(random=st.randoms(use_true_random=False), seed=st.integers(0, 1 << 32))
 def test_every_bit_survives_every_format(tmp_path: Path, random: Random, seed: int) -> None:
