@@ -154,6 +154,7 @@ MUTANTS = [
     Mutant("verify: the user's folder first", "acon_core/running.py", "sys.path.append(str(folder))", "sys.path.insert(0, str(folder))", "torch", "tests/backends/test_verify.py"),
     Mutant("cli: the current folder is looked in", "acon_core/cli/app.py", 'if network is not None and ":" in network:', "if True:", "core", "tests/core/test_distrust.py"),
     Mutant("metadata: as many blocks as it says", "acon_core/checkpoint/metadata.py", "MOST = 64", "MOST = 5000", "core", "tests/core/test_distrust.py"),
+    Mutant("jax: nothing is converted to a layer's dtype", JAX, "if all(array is None or array.dtype == (layer.dtype or x.dtype) for array in arrays):", "if True:", "jax", "tests/backends/test_jax_models.py"),
     Mutant("zip: no checksum is verified", "acon_core/checkpoint/zip_archive.py", "if crc32(content) != member.crc:", "if False:", "core", "tests/checkpoint/test_hostile_torch.py"),
     Mutant("zarr: what is left out is zero of either sign", "backends/acon_jax/zarr.py", "str(grid.fill) not in _ZEROS", "grid.fill not in (None, 0)", "core", "tests/checkpoint/test_orbax.py"),
     Mutant("unpickler: keys of any size", UNPICKLER, "not 0 <= key < 1 << 31", "False", "core", "tests/core/test_distrust.py"),
