@@ -72,7 +72,7 @@ def model_of(checkpoint: Checkpoint, backend: str) -> tuple[Model, str]:
     the framework; any other, or one in a dialect, goes through the canonical state.
     """
     dtype = "float64" if backend == "numpy" else "float32"
-    model = backends.get(backend).build(checkpoint.network.graph, dtype=dtype)
+    model = backends.get(backend).build(checkpoint.network.graph, dtype=dtype, seed=None)
     if checkpoint.format.name == backend and checkpoint.format.dialect is None and checkpoint.dtype == dtype:
         model.load_file(checkpoint.path)
     else:

@@ -46,13 +46,17 @@ class MegEngineModel:
 
     def load(self, state: Mapping[str, NDArray]) -> None:
         check_state(self.node, state, *DTYPES)
-        self.native.load_state_dict(dict(layout.to_native(self.node, state)))
+        native = layout.to_native(self.node, state)
+        # load_state_dict and state_dict reshape every statistic once a module: seconds, where there are hundreds.
+        for name, tensor in self.native.named_tensors():
+            tensor._reset(Tensor(native[name].reshape(tensor.shape), no_cache=True))
 
     def load_file(self, path: Path) -> None:
         self.native.load_state_dict(mge.load(str(path)), strict=True)
 
     def state(self) -> dict[str, NDArray]:
-        native = {name: array.copy() for name, array in self.native.state_dict().items()}
+        shapes = layout.native_shapes(self.node)
+        native = {name: to_array(tensor).reshape(shapes[name]) for name, tensor in self.native.named_tensors()}
         return dict(layout.to_canonical(self.node, native)[0])
 
     def __call__(self, x: NDArray, *, train: bool = False, taps: Sequence[str] = ()) -> Outputs:
