@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 from acon_core.errors import SpecError
@@ -31,11 +32,14 @@ INIT_RULES = (
 INPUT = InputContract(order="BGR", range=(0.0, 255.0), mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0), size=224, resize=256)
 
 
-def tfnet(width: float = 0.5, act: Node | str = AconFReLU(), num_classes: int = 1000) -> Network:
+def tfnet(
+    width: float = 0.5, act: Node | str = AconFReLU(), num_classes: int = 1000, repeats: Sequence[int] = REPEATS
+) -> Network:
     """TFNet at `width` 0.5, 1.0, 1.5 or 2.0, for input of any size; dropout 0.2 above 0.5. The stem keeps ReLU.
 
     `act`: published is ACON-FReLU, whose depthwise convolutions are all that sees beyond a pixel after the stem. Another one
     is put in the 29 places that keep the image's size; the four that halve it keep ACON-FReLU, since nothing else there can.
+    `repeats`: blocks a stage.
     (N, 3, H, W) -> (N, num_classes). Raises SpecError for another width.
     Source: Ma et al. 2021; nmaac/acon TFNet.
     """
@@ -44,7 +48,7 @@ def tfnet(width: float = 0.5, act: Node | str = AconFReLU(), num_classes: int = 
     act = chosen("tfnet", act, num_classes)
     stem = channels = int(16 * width)
     blocks: list[Node] = []
-    for count in REPEATS:
+    for count in repeats:
         blocks.append(downsampling_block(channels, act))
         channels *= 2
         blocks += [block(channels, act) for _ in range(count - 1)]
@@ -58,7 +62,7 @@ def tfnet(width: float = 0.5, act: Node | str = AconFReLU(), num_classes: int = 
         flatten=Flatten(),
         classifier=sequential(Linear(LAST, num_classes)),
     )
-    ends = [sum(REPEATS[: index + 1]) - 1 for index in range(len(REPEATS))]
+    ends = [sum(repeats[: index + 1]) - 1 for index in range(len(repeats))]
     return Network(
         name=f"acon/tfnet_{width:.1f}".replace(".", "_"),
         activation=act,

@@ -11,7 +11,7 @@ from acon_core import spec
 NETWORKS: list[tuple[str, str, dict[str, Any]]] = [
     ("acon/shufflenet_v2_x0_5", "acon_c", {"repeats": (2, 1, 1)}),
     ("acon/resnet18", "meta_acon", {}),
-    ("acon/tfnet_0_5", "acon_frelu", {}),
+    ("acon/tfnet_0_5", "acon_frelu", {"repeats": (2, 1, 1, 1)}),
     ("acon/dcn", "meta_acon", {}),
 ]
 FUSED: list[tuple[str, int, dict[str, Any]]] = [

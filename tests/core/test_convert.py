@@ -264,6 +264,7 @@ def leaves(network: Network) -> list[tuple[str, spec.Node]]:
     [
         ("acon/resnet50", DILATED),
         ("acon/shufflenet_v2_x0_5", {"repeats": (2, 1, 3)}),
+        ("acon/tfnet_0_5", {"repeats": (1, 2, 1, 3)}),
         ("repact/swin_tiny_patch4_window7_224", {"depths": (1, 2, 1, 1)}),
         ("repact/vit_base_patch16_224", {"image_size": 48, "depth": 2}),
     ],
