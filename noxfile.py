@@ -36,7 +36,8 @@ THREADS = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
 # fused loops, in half the time. What users run is held to the same bounds by the session `conformance`. At level 0, sums are
 # no longer split, and lose digits.
 XLA = "--xla_backend_optimization_level=1 --xla_llvm_disable_expensive_passes=true --xla_cpu_use_fusion_emitters=false"
-ENVIRONMENT = {"jax": {"XLA_FLAGS": XLA}}
+# PyTorch would try its C++ compiler on every vector extension first, in every process.
+ENVIRONMENT = {"jax": {"XLA_FLAGS": XLA}, "torch": {"TORCHINDUCTOR_VEC_ISA_OK": "1"}}
 PYTEST = ["pytest", "-n", "2", "--dist", "worksteal"]
 
 

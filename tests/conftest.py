@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 
 from acon_core import backends
@@ -10,6 +12,16 @@ from acon_core.backends import Backend
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--backend", choices=list(backends.packages()), help="the backend that this environment has")
+
+
+def pytest_configure() -> None:
+    """Where there are as many workers of pytest-xdist as cores, each keeps to its own: the pools of threads that frameworks and
+    compilers start would take turns on all of them, which costs a tenth of the time."""
+    worker, workers = os.environ.get("PYTEST_XDIST_WORKER"), int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "0"))
+    if worker and hasattr(os, "sched_setaffinity"):
+        cores = sorted(os.sched_getaffinity(0))
+        if workers >= len(cores):
+            os.sched_setaffinity(0, {cores[int(worker.removeprefix("gw")) % len(cores)]})
 
 
 @pytest.fixture(scope="session")

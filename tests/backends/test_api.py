@@ -118,7 +118,7 @@ def test_load_takes_the_options_that_a_file_cannot_tell(backend: Backend, tmp_pa
     load = package(backend).load  # type: ignore[attr-defined]
     x = np.random.default_rng(3).uniform(-1, 1, (2, 3, 64, 96)).astype(np.float32)
     features = replace(network.features(["stage4"]).graph, bare=True)  # one value, and no tuple of one
-    model = backend.build(features)
+    model = backend.build(features, seed=None)
     model.load({name: state[name] for name in spec.named_params(features)})
     expected = model(x).y
     assert expected.shape == (2, 2048, 4, 6)

@@ -52,8 +52,7 @@ def test_another_recipe_leaves_the_bounds(run: curves.Run, change: str) -> None:
 @pytest.mark.slow
 def test_a_slow_run_takes_its_steps() -> None:
     (run,) = (run for run in curves.RUNS if run not in DCN)
-    for change in ({"momentum": 0.0}, {"rate": 0.0}, {"label_smoothing": 0.0}):
-        assert leaves(run, fit(run.node(), run.state(), curves.batches(), replace(run.recipe, **change))), change
+    assert leaves(run, fit(run.node(), run.state(), curves.batches(), replace(run.recipe, momentum=0.0)))
 
 
 @pytest.mark.slow

@@ -57,6 +57,7 @@ def test_names_and_shapes_are_the_package_s(name: str) -> None:
     assert digest(spoken(name).layout.native_shapes(create(entry(name)).graph)) == STORED[name]["whole"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", RUN)
 def test_a_file_is_the_package_s_function(tmp_path: Path, name: str) -> None:
     """Values of every tensor by its name there, the image, and what the package's own module made of it in float64."""

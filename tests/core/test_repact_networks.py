@@ -219,6 +219,7 @@ def _stage_shapes(graph: spec.Node, stages: Mapping[str, str]) -> dict[str, tupl
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("act", spec.ACTIVATIONS)
 @pytest.mark.parametrize("name", [SWIN, VIT])
 def test_every_activation_runs_on_tokens_or_is_refused_with_a_reason(name: str, act: str, base: dict[str, State]) -> None:
