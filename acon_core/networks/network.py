@@ -76,6 +76,12 @@ def counted(network: str, num_classes: int) -> None:
         raise SpecError(f"{network}: expected at least one class, found {num_classes}")
 
 
+def staged(network: str, option: str, blocks: Sequence[int], stages: int) -> None:
+    """Raise SpecError for blocks a stage that are too few or too many, or none in one; `option`: what they are called."""
+    if len(blocks) != stages or min(blocks) < 1:
+        raise SpecError(f"{network}: expected {stages} {option} of at least one block, found {tuple(blocks)}")
+
+
 @dataclass(frozen=True, eq=False)
 class Network:
     """A graph with what the registry knows of it; a user's own network needs the first two alone.

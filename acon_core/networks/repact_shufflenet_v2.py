@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from acon_core.errors import SpecError
-from acon_core.networks.network import Network, chosen
+from acon_core.networks.network import Network, chosen, staged
 from acon_core.networks.repact import INPUT, SOURCE
 from acon_core.spec.activation_base import bind
 from acon_core.spec.graph import Graph, graph, sequential
@@ -41,7 +41,7 @@ def repact_shufflenet_v2(
     """ShuffleNetV2 at `width` 0.5 or 1.0, for input of any size from 32x32 on. `act` in all 37 places of ReLU.
 
     `act`: an activation spec, or its name. `repeats`: blocks a stage. Torchvision's graph and names. Initial values: those of
-    the layers themselves. (N, 3, H, W) -> (N, num_classes). Raises SpecError for another width.
+    the layers themselves. (N, 3, H, W) -> (N, num_classes). Raises SpecError for another width, or repeats that cannot be.
     Source: Ma et al. 2018; RepAct's shufflenetV2.py.
     """
     if width not in PUBLISHED:
@@ -53,6 +53,7 @@ def repact_shufflenet_v2(
 def shufflenet(family: str, width: float, act: Node, num_classes: int, repeats: Sequence[int], source: str) -> Network:
     """The network of a family that has it: a width of `CHANNELS`, the activation, the classes, the blocks a stage."""
     *widths, last = CHANNELS[width]
+    staged(f"{family}/shufflenet_v2", "repeats", repeats, len(widths))
     stages: dict[str, Node] = {}
     channels = STEM
     for index, (count, outputs) in enumerate(zip(repeats, widths, strict=True)):

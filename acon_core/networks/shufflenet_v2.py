@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from acon_core.errors import SpecError
-from acon_core.networks.network import InputContract, Network, chosen
+from acon_core.networks.network import InputContract, Network, chosen, staged
 from acon_core.spec.acon import AconC
 from acon_core.spec.activation_base import bind
 from acon_core.spec.graph import Graph, InitRule, graph, sequential
@@ -52,10 +52,12 @@ def shufflenet_v2(
 
     `act`: an activation spec, or its name; `meta_acon` by name has the published reduction, 8 at 0.5x and 16 elsewhere.
     (N, 3, H, W) -> (N, num_classes). Not torchvision's graph: the projection keeps its input's channels.
-    Raises SpecError for another width. Source: Ma et al. 2018; nmaac/acon ShuffleNetV2_ACON and ShuffleNet_MetaACON.
+    Raises SpecError for another width, or repeats that cannot be.
+    Source: Ma et al. 2018; nmaac/acon ShuffleNetV2_ACON and ShuffleNet_MetaACON.
     """
     if width not in CHANNELS:
         raise SpecError(f"shufflenet_v2: expected a width in {sorted(CHANNELS)}, found {width}")
+    staged("shufflenet_v2", "repeats", repeats, len(REPEATS))
     act = chosen("shufflenet_v2", act, num_classes, reduction=8 if width == 0.5 else 16)
     *stages, last = CHANNELS[width]
     blocks: list[Node] = []

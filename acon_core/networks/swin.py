@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from acon_core.errors import SpecError
-from acon_core.networks.network import Network, chosen
+from acon_core.networks.network import Network, chosen, staged
 from acon_core.networks.repact import INPUT, SOURCE
 from acon_core.spec.activation_base import bind
 from acon_core.spec.graph import Graph, InitRule, graph, sequential
@@ -54,8 +54,7 @@ def swin_tiny(
     (N, 3, H, W) -> (N, num_classes). Raises SpecError for depths or an image_size that cannot be, and for images of another.
     Source: Liu et al. 2021; RepAct's swinTransformer.py.
     """
-    if len(depths) != len(HEADS) or min(depths) < 1:
-        raise SpecError(f"swin_tiny: expected {len(HEADS)} depths of at least one block, found {tuple(depths)}")
+    staged("swin_tiny", "depths", depths, len(HEADS))
     if image_size is not None and (image_size < FITTING or image_size % FITTING):
         raise SpecError(f"swin_tiny: expected an image_size that is a multiple of {FITTING}, found {image_size}")
     act = chosen("swin_tiny", act, num_classes)

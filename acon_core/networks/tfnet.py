@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from acon_core.errors import SpecError
-from acon_core.networks.network import InputContract, Network, chosen
+from acon_core.networks.network import InputContract, Network, chosen, staged
 from acon_core.spec.acon import AconFReLU
 from acon_core.spec.activation_base import bind
 from acon_core.spec.graph import Graph, InitRule, graph, sequential
@@ -39,12 +39,12 @@ def tfnet(
 
     `act`: published is ACON-FReLU, whose depthwise convolutions are all that sees beyond a pixel after the stem. Another one
     is put in the 29 places that keep the image's size; the four that halve it keep ACON-FReLU, since nothing else there can.
-    `repeats`: blocks a stage.
-    (N, 3, H, W) -> (N, num_classes). Raises SpecError for another width.
+    `repeats`: blocks a stage. (N, 3, H, W) -> (N, num_classes). Raises SpecError for another width, or repeats that cannot be.
     Source: Ma et al. 2021; nmaac/acon TFNet.
     """
     if width not in WIDTHS:
         raise SpecError(f"tfnet: expected a width in {list(WIDTHS)}, found {width}")
+    staged("tfnet", "repeats", repeats, len(REPEATS))
     act = chosen("tfnet", act, num_classes)
     stem = channels = int(16 * width)
     blocks: list[Node] = []
