@@ -35,7 +35,8 @@ def backend(pytestconfig: pytest.Config) -> Backend:
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Tests that name a backend run in its environment alone, and are counted as deselected elsewhere; in a framework's
-    environment the framework-free tests of checkpoints are deselected, since the core environment runs them."""
+    environment the framework-free tests of checkpoints are deselected, since the core environment runs them. Slow tests come
+    first: else one of a minute starts when the other worker has nothing left."""
     chosen = config.getoption("--backend")
     here, elsewhere = [], []
     for item in items:
@@ -45,4 +46,4 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         (elsewhere if (wanted not in (None, chosen)) or (free and chosen != "numpy") else here).append(item)
     if elsewhere:
         config.hook.pytest_deselected(items=elsewhere)
-        items[:] = here
+    items[:] = sorted(here, key=lambda item: item.get_closest_marker("slow") is None)

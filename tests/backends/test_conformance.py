@@ -39,6 +39,7 @@ def test_eager(backend: Backend, goldens: Callable[[Case], Golden], case: Case, 
     hold(backend, case, goldens, dtype, compiled=False)
 
 
-@pytest.mark.parametrize("case", [case for case in CASES if case.compiled], ids=lambda case: case.name)
+@pytest.mark.slow
+@pytest.mark.parametrize("case", [case for case in reversed(CASES) if case.compiled], ids=lambda case: case.name)
 def test_compiled(backend: Backend, goldens: Callable[[Case], Golden], case: Case) -> None:
     hold(backend, case, goldens, "float32", compiled=True)

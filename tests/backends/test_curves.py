@@ -8,6 +8,7 @@ from acon_core.backends import Backend
 from acon_core.conformance import curves
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("run", curves.RUNS, ids=lambda run: run.name)
 def test_the_loss_stays_in_step(backend: Backend, run: curves.Run) -> None:
     exact = curves.stored()[run.name]

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from export_networks import FUSED, NETWORKS, fused, size
 
-pytestmark = pytest.mark.backend("jax")
+pytestmark = [pytest.mark.backend("jax"), pytest.mark.slow]
 
 PAGE = Path(__file__).parents[2] / "docs" / "export.md"
 

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from export_networks import FUSED, NETWORKS, fused, size
 
-pytestmark = pytest.mark.backend("paddle")
+pytestmark = [pytest.mark.backend("paddle"), pytest.mark.slow]
 
 ALONE = """
 import sys

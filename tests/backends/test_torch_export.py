@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from export_networks import FUSED, NETWORKS, fused, size
 
-pytestmark = [pytest.mark.backend("torch"), pytest.mark.filterwarnings("ignore::DeprecationWarning")]
+pytestmark = [pytest.mark.backend("torch"), pytest.mark.slow, pytest.mark.filterwarnings("ignore::DeprecationWarning")]
 
 ALONE = """
 import sys
