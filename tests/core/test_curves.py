@@ -50,9 +50,10 @@ def test_another_recipe_leaves_the_bounds(run: curves.Run, change: str) -> None:
 
 
 @pytest.mark.slow
-def test_a_slow_run_takes_its_steps() -> None:
+@pytest.mark.parametrize("zero", ["momentum", "rate", "label_smoothing"])
+def test_a_slow_run_takes_its_steps(zero: str) -> None:
     (run,) = (run for run in curves.RUNS if run not in DCN)
-    assert leaves(run, fit(run.node(), run.state(), curves.batches(), replace(run.recipe, momentum=0.0)))
+    assert leaves(run, fit(run.node(), run.state(), curves.batches(), replace(run.recipe, **{zero: 0.0})))
 
 
 @pytest.mark.slow
