@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from acon_core.errors import BackendError, StateError
 from acon_core.spec.node import Node, named_params
-from acon_core.tensors import described
+from acon_core.tensors import lazy_items
 from acon_core.training import Batch, Recipe
 
 GROUP = "acon.backends"
@@ -118,7 +118,7 @@ def get(name: str) -> Backend:
 
 def check_state(node: Node, state: Mapping[str, NDArray], dtype: str | None = None) -> None:
     """Raise StateError unless `state` has the node's names and shapes, and counters int64, all else `dtype` (if given)."""
-    table, given = named_params(node), described(state)
+    table, given = named_params(node), lazy_items(state)
     missing = [path for path in table if path not in given]
     extra = [path for path in given if path not in table]
     if missing or extra:

@@ -12,7 +12,7 @@ from acon_core.errors import SpecError, StateError
 from acon_core.random import Stream
 from acon_core.spec.node import Node, Rules, join
 from acon_core.spec.param import Param, Shape
-from acon_core.tensors import Lazy, Tensors, described, there
+from acon_core.tensors import LazyTensor, LazyTensors, eager, lazy_items
 
 Change = Callable[[NDArray], NDArray]
 _BLOCK = 128
@@ -94,10 +94,10 @@ class Layout:
         """Native names and shapes, from the spec alone: what a file of this framework must hold."""
         return dict(self.each_shape(node))
 
-    def to_native(self, node: Node, state: Mapping[str, NDArray]) -> Tensors:
+    def to_native(self, node: Node, state: Mapping[str, NDArray]) -> LazyTensors:
         """A canonical state under native names in native layouts, in the published order; laid out when asked for."""
-        given = described(state)
-        return Tensors(
+        given = lazy_items(state)
+        return LazyTensors(
             {
                 native: _changed(given[path], slot.to_native)
                 for path, _, native, slot in self.table(node)
@@ -105,36 +105,36 @@ class Layout:
             }
         )
 
-    def to_canonical(self, node: Node, native_state: Mapping[str, NDArray]) -> tuple[Tensors, list[str]]:
+    def to_canonical(self, node: Node, native_state: Mapping[str, NDArray]) -> tuple[LazyTensors, list[str]]:
         """A native state as the canonical one, and the paths that the framework does not keep and that are made anew.
 
         Strict: a missing or unexpected name, or a wrong shape, is a StateError that names it. A parameter that the framework
         does not keep is what its init says: a counter 0, an index what follows from the spec.
         """
-        given = described(native_state)
+        given = lazy_items(native_state)
         expected = self.native_shapes(node)
         missing = [name for name in expected if name not in given]
         extra = [name for name in given if name not in expected]
         if missing or extra:
             which = f"{missing[0]!r} is missing" if missing else f"{extra[0]!r} is not the network's"
             raise StateError(f"{which} ({len(missing)} missing, {len(extra)} left over, {len(expected)} expected)")
-        state: dict[str, Lazy] = {}
+        state: dict[str, LazyTensor] = {}
         made = []
         for path, param, native, slot in self.table(node):
             if native is None or slot is None:
                 if param.kind not in ("counter", "derived"):
                     raise SpecError(f"layout of {self.name}: {path} is a {param.kind} and cannot be left out")
-                state[path] = there(param.init.draw(param.shape, Stream("init", path)).astype(np.int64))
+                state[path] = eager(param.init.draw(param.shape, Stream("init", path)).astype(np.int64))
                 made.append(path)
                 continue
             if given[native].shape != expected[native]:
                 raise StateError(f"{native}: expected shape {expected[native]}, found {given[native].shape}")
             state[path] = _changed(given[native], slot.to_canonical)
-        return Tensors(state), made
+        return LazyTensors(state), made
 
 
-def _changed(tensor: Lazy, change: Change) -> Lazy:
-    return Lazy(_shape(change, tensor.shape), tensor.dtype, lambda: contiguous(change(tensor.load())))
+def _changed(tensor: LazyTensor, change: Change) -> LazyTensor:
+    return LazyTensor(_shape(change, tensor.shape), tensor.dtype, lambda: contiguous(change(tensor.load())))
 
 
 def _shape(change: Change, shape: Shape) -> Shape:

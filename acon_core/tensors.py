@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 
 @dataclass(frozen=True, eq=False)
-class Lazy:
+class LazyTensor:
     """A tensor that is described and not there yet; `load` makes it, each time anew."""
 
     shape: tuple[int, ...]
@@ -23,10 +23,10 @@ class Lazy:
         return int(np.prod(self.shape, dtype=np.int64)) * self.dtype.itemsize
 
 
-class Tensors(Mapping[str, NDArray]):
+class LazyTensors(Mapping[str, NDArray]):
     """Arrays by name, in order. Asking for one makes it, and nothing keeps it; `lazies` tells shapes and dtypes for free."""
 
-    def __init__(self, lazies: Mapping[str, Lazy]) -> None:
+    def __init__(self, lazies: Mapping[str, LazyTensor]) -> None:
         self.lazies = dict(lazies)
 
     def __getitem__(self, name: str) -> NDArray:
@@ -39,13 +39,13 @@ class Tensors(Mapping[str, NDArray]):
         return len(self.lazies)
 
 
-def described(tensors: Mapping[str, NDArray]) -> Mapping[str, Lazy]:
+def lazy_items(tensors: Mapping[str, NDArray]) -> Mapping[str, LazyTensor]:
     """Shapes and dtypes of arrays by name, without making those that are not there yet."""
-    if isinstance(tensors, Tensors):
+    if isinstance(tensors, LazyTensors):
         return tensors.lazies
-    return {name: there(array) for name, array in tensors.items()}
+    return {name: eager(array) for name, array in tensors.items()}
 
 
-def there(array: NDArray) -> Lazy:
+def eager(array: NDArray) -> LazyTensor:
     """An array that is there already."""
-    return Lazy(array.shape, array.dtype, lambda: array)
+    return LazyTensor(array.shape, array.dtype, lambda: array)

@@ -31,7 +31,7 @@ from acon_core.checkpoint.convert import convert
 from acon_core.checkpoint.formats import format_named
 from acon_core.networks import create
 from acon_core.spec import Graph, Linear, initial_state, sequential
-from acon_core.tensors import Lazy, Tensors
+from acon_core.tensors import LazyTensor, LazyTensors
 
 NETWORK = "acon/resnet50"  # 103 MB in 421 tensors
 ROUNDS = 9
@@ -54,7 +54,7 @@ def private(array: NDArray) -> NDArray:
 
 def ours(format: str) -> Load:
     """The reader of that format."""
-    files = format_named(format).files
+    files = format_named(format).codec
     return lambda path: {name: private(array) for name, array in files.read(path).tensors.items()}
 
 
@@ -216,12 +216,12 @@ def convert_all(folder: Path) -> None:
     """Print the table of conversions."""
     draw = np.random.default_rng(0)
 
-    def lazy(shape: tuple[int, ...]) -> Lazy:
-        return Lazy(shape, np.dtype(np.float32), lambda: draw.standard_normal(shape, np.float32))
+    def lazy(shape: tuple[int, ...]) -> LazyTensor:
+        return LazyTensor(shape, np.dtype(np.float32), lambda: draw.standard_normal(shape, np.float32))
 
     source, target = folder / "source.pth", folder / "target"
     shapes = format_named("torch").layout.native_shapes(large())
-    format_named("torch").files.write(source, Tensors({name: lazy(shape) for name, shape in shapes.items()}))
+    format_named("torch").codec.write(source, LazyTensors({name: lazy(shape) for name, shape in shapes.items()}))
     print(f"{source.stat().st_size / 1e6:.0f} MB of PyTorch's\n")
     print("| to | `cp`, ms | `cp` and fsync, ms | `acon convert`, ms | speed of `cp` | of `cp` and fsync | memory, MB |")
     print("|---|--:|--:|--:|--:|--:|--:|", flush=True)

@@ -39,14 +39,14 @@ GATED = "acon_core/reference/gated.py"
 POINTWISE = "acon_core/reference/pointwise.py"
 CONVERT = "acon_core/checkpoint/convert.py"
 READING = "acon_core/checkpoint/reading.py"
-UNPICKLER = "acon_core/checkpoint/unpickler.py"
+UNPICKLER = "acon_core/checkpoint/codecs/unpickler.py"
 RUNNER = "acon_core/conformance/runner.py"
 TORCH = "backends/acon_torch/functional.py"
 JAX = "backends/acon_jax/modules.py"
 PADDLE = "backends/acon_paddle/modules.py"
 MGE = "backends/acon_megengine/modules.py"
 MGE_FUNCTIONAL = "backends/acon_megengine/functional.py"
-MGE_LAYOUT = "backends/acon_megengine/layout.py"
+MGE_LAYOUT = "backends/acon_megengine/checkpoint/layout.py"
 
 CORE = "tests/core/test_reference.py"
 SPEC = "tests/core/test_spec.py"
@@ -129,8 +129,8 @@ MUTANTS = [
     Mutant("checks: a gate along the batch", "acon_core/spec/gated.py", "ranked = len(gate) in (4, rank) and len(gate) > 1", "ranked = len(gate) > 1", "core", REPLACE),
     Mutant("bounds: kappa in four digits", "acon_core/surgery/bounds.py", "KAPPA = 1.099839320128866917", "KAPPA = 1.0998", "core", FAMILY),
     # Layouts, codecs, conversion, the runner.
-    Mutant("flax: OIHW taken for HWIO", "backends/acon_jax/layout.py", "transpose(2, 3, 1, 0)", "transpose(2, 3, 0, 1)", "core", LAYOUT),
-    Mutant("paddle: Linear not transposed", "backends/acon_paddle/layout.py", "np.transpose, np.transpose", "", "core", LAYOUT),
+    Mutant("flax: OIHW taken for HWIO", "backends/acon_jax/checkpoint/layout.py", "transpose(2, 3, 1, 0)", "transpose(2, 3, 0, 1)", "core", LAYOUT),
+    Mutant("paddle: Linear not transposed", "backends/acon_paddle/checkpoint/layout.py", "np.transpose, np.transpose", "", "core", LAYOUT),
     Mutant("megengine: bias one-dimensional", MGE_LAYOUT, "bias.reshape(1, -1, 1, 1)", "bias", "core", LAYOUT),
     Mutant("convert: bits are not compared", CONVERT, "        if path not in made:\n            _same_bits", "        if False:\n            _same_bits", "core", LAYOUT),
     Mutant("convert: may overwrite its source", CONVERT, "source.samefile(target)", "False", "core", LAYOUT),
@@ -142,7 +142,7 @@ MUTANTS = [
     Mutant("reading: any number of classes", READING, "if classes and classes != str(network.num_classes):", "if False:", "core", CHANGES),
     Mutant("metadata: the input stays behind", "acon_core/checkpoint/metadata.py", 'json.dumps(asdict(network.input)) if network.input else ""', '""', "core", CHANGES),
     Mutant("input: mean and spread are not taken off", "acon_core/networks/network.py", "(edge - m) / s", "edge", "core", CHANGES),
-    Mutant("run: images of any range", "acon_core/running.py", "if not (least - slack <= low and high <= most + slack):", "if False:", "core", CHANGES),
+    Mutant("run: images of any range", "acon_core/verification/run.py", "if not (least - slack <= low and high <= most + slack):", "if False:", "core", CHANGES),
     Mutant("cast: infinities are let in", "acon_core/checkpoint/cast.py", "        if lost.any():", "        if False:", "core", CHANGES),
     Mutant("cast: float8 becomes what loses its bits", "acon_core/checkpoint/cast.py", '"float8_e4m3fn": ("float16", ', '"float8_e4m3fn": ("int8", ', "core", CHANGES),
     Mutant("convert: shards of any size", CONVERT, "sharded.write(path, native, entries, shard_bytes=shard_bytes)", "sharded.write(path, native, entries)", "core", CHANGES),
@@ -150,17 +150,17 @@ MUTANTS = [
     Mutant("diff: zero is far from itself", "acon_core/checkpoint/diff.py", "np.where(pattern & sign, -size, size)", "np.where(pattern & sign, 1 - size, size)", "core", "tests/core/test_diff.py"),
     Mutant("diff: payloads of NaN are alike", "acon_core/checkpoint/diff.py", "other = _bits(a) != _bits(b)", "other = _bits(a) != _bits(a)", "core", "tests/core/test_diff.py"),
     Mutant("diff: what a format does not keep is compared", "acon_core/checkpoint/diff.py", "if path not in made})", "})", "core", "tests/core/test_diff.py"),
-    Mutant("verify: any difference holds", "acon_core/verify.py", "if not error <= BOUND:", "if False:", "torch", "tests/backends/test_verify.py"),
-    Mutant("verify: the probe is the state", "acon_core/verify.py", 'for path, array in asymmetric_state(graph, "probe").items()', "for path, array in checkpoint.state.items()", "torch", "tests/backends/test_verify.py"),
-    Mutant("verify: run in the user's folder", "acon_core/verify.py", "cwd=folder, ", "", "torch", "tests/backends/test_verify.py"),
-    Mutant("verify: the user's folder first", "acon_core/running.py", "sys.path.append(str(folder))", "sys.path.insert(0, str(folder))", "torch", "tests/backends/test_verify.py"),
+    Mutant("verify: any difference holds", "acon_core/verification/verify.py", "if not error <= BOUND:", "if False:", "torch", "tests/backends/test_verify.py"),
+    Mutant("verify: the probe is the state", "acon_core/verification/verify.py", 'for path, array in asymmetric_state(graph, "probe").items()', "for path, array in checkpoint.state.items()", "torch", "tests/backends/test_verify.py"),
+    Mutant("verify: run in the user's folder", "acon_core/verification/verify.py", "cwd=folder, ", "", "torch", "tests/backends/test_verify.py"),
+    Mutant("verify: the user's folder first", "acon_core/verification/run.py", "sys.path.append(str(folder))", "sys.path.insert(0, str(folder))", "torch", "tests/backends/test_verify.py"),
     Mutant("cli: the current folder is looked in", "acon_core/cli/app.py", 'if network is not None and ":" in network:', "if True:", "core", "tests/core/test_distrust.py"),
     Mutant("metadata: as many blocks as it says", "acon_core/checkpoint/metadata.py", "MOST = 64", "MOST = 5000", "core", "tests/core/test_distrust.py"),
     Mutant("jax: nothing is converted to a layer's dtype", JAX, "if all(array is None or array.dtype == (layer.dtype or x.dtype) for array in arrays):", "if True:", "jax", "tests/backends/test_jax_models.py"),
-    Mutant("zip: no checksum is verified", "acon_core/checkpoint/zip_archive.py", "if crc32(content) != member.crc:", "if False:", "core", "tests/checkpoint/test_hostile_torch.py"),
-    Mutant("zarr: what is left out is zero of either sign", "backends/acon_jax/zarr.py", "str(grid.fill) not in _ZEROS", "grid.fill not in (None, 0)", "core", "tests/checkpoint/test_orbax.py"),
+    Mutant("zip: no checksum is verified", "acon_core/checkpoint/codecs/zip_archive.py", "if crc32(content) != member.crc:", "if False:", "core", "tests/checkpoint/test_hostile_torch.py"),
+    Mutant("zarr: what is left out is zero of either sign", "backends/acon_jax/checkpoint/zarr.py", "str(grid.fill) not in _ZEROS", "grid.fill not in (None, 0)", "core", "tests/checkpoint/test_orbax.py"),
     Mutant("unpickler: keys of any size", UNPICKLER, "not 0 <= key < 1 << 31", "False", "core", "tests/core/test_distrust.py"),
-    Mutant("verify: no layer is asked for", "acon_core/answers.py", "        elif named_params(child):", "        elif False:", "torch", "tests/backends/test_verify.py"),
+    Mutant("verify: no layer is asked for", "acon_core/verification/worker.py", "        elif named_params(child):", "        elif False:", "torch", "tests/backends/test_verify.py"),
     # The RepAct code's networks and names.
     Mutant("repact shufflenet: even and odd for halves", "acon_core/networks/repact_shufflenet_v2.py", "interleaved=False", "interleaved=True", "core", REPACT_VALUES),
     Mutant("mobilenet: a tenth of the squeeze lost", "acon_core/networks/mobilenet_v3.py", "nearest + 8 if nearest < 0.9 * channels else nearest", "nearest", "core", REPACT),
@@ -202,9 +202,9 @@ MUTANTS = [
     Mutant("paddle: biased running variance", PADDLE, "variance * (count / (count - 1))", "variance", "paddle", f"{EAGER} and norm"),
     Mutant("megengine: one value is let through", MGE, "raise OneValuePerChannelError", "OneValuePerChannelError", "megengine", f"{EAGER} and one_value"),
     Mutant("megengine: gradient of beta", MGE_FUNCTIONAL, "slope * (x * (slope * st))", "x * (slope * st)", "megengine", f"{EAGER} and acon_c"),
-    Mutant("recipe: momentum", "acon_core/training.py", "recipe.momentum * velocity[path]", "velocity[path]", "core", "tests/core/test_curves.py"),
+    Mutant("recipe: momentum", "acon_core/reference/training.py", "recipe.momentum * velocity[path]", "velocity[path]", "core", "tests/core/test_curves.py"),
     Mutant("reference: shifted windows are apart", "acon_core/reference/tokens.py", "bias = bias + np.tile", "bias = bias - np.tile", "core", "tests/core/test_runner.py tests/core/test_repact_values.py"),
-    Mutant("stages are a tuple", "acon_core/networks/network.py", "bare=False)", "bare=True)", "torch", "tests/backends/test_features.py"),
+    Mutant("stages are a tuple", "acon_core/networks/network.py", "single_output=False)", "single_output=True)", "torch", "tests/backends/test_features.py"),
     Mutant("torch: the last windows of an image", "backends/acon_torch/tokens.py", "torch.arange(1, count + 1", "torch.arange(0, count", "torch", f"{EAGER} and windows"),
 ]  # fmt: skip
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from acon_core.checkpoint.formats import Format
 from acon_core.checkpoint.reading import Checkpoint
 from acon_core.errors import CheckpointError
-from acon_core.tensors import Lazy, Tensors, described
+from acon_core.tensors import LazyTensor, LazyTensors, lazy_items
 
 # What each becomes: the first that a format holds. What loses nothing stands first.
 INSTEAD = {
@@ -30,11 +30,11 @@ def cast(checkpoint: Checkpoint, format: Format) -> Checkpoint:
     Nearest values, ties to even; a float that becomes infinite or an integer that does not fit is an error when it is met,
     never another number. Raises CheckpointError for a dtype that has no other.
     """
-    held = format.files.HELD
+    held = format.codec.DTYPES
     kept = {path for path, _, native, _ in format.layout.table(checkpoint.network.graph) if native is not None}
     changes: Counter[tuple[str, str]] = Counter()
-    tensors: dict[str, Lazy] = {}
-    for path, tensor in described(checkpoint.state).items():
+    tensors: dict[str, LazyTensor] = {}
+    for path, tensor in lazy_items(checkpoint.state).items():
         name = tensor.dtype.name
         if name in held or path not in kept:
             tensors[path] = tensor
@@ -45,10 +45,10 @@ def cast(checkpoint: Checkpoint, format: Format) -> Checkpoint:
         tensors[path] = _cast(path, tensor, np.dtype(other))
         changes[name, other] += 1
     notes = [f"{count} tensors of {old} were cast to {new}" for (old, new), count in changes.items()]
-    return replace(checkpoint, state=Tensors(tensors), notes=(*checkpoint.notes, *notes))
+    return replace(checkpoint, state=LazyTensors(tensors), notes=(*checkpoint.notes, *notes))
 
 
-def _cast(path: str, tensor: Lazy, dtype: np.dtype) -> Lazy:
+def _cast(path: str, tensor: LazyTensor, dtype: np.dtype) -> LazyTensor:
     def load() -> NDArray:
         array = tensor.load()
         with np.errstate(over="ignore", invalid="ignore"):  # invalid: a signalling NaN, which becomes a quiet one
@@ -58,4 +58,4 @@ def _cast(path: str, tensor: Lazy, dtype: np.dtype) -> Lazy:
             raise CheckpointError("unsupported", f"{path}: {array[lost].flat[0]} does not fit into {dtype}, so it is not cast")
         return found
 
-    return Lazy(tensor.shape, dtype, load)
+    return LazyTensor(tensor.shape, dtype, load)

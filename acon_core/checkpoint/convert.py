@@ -15,15 +15,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from acon_core.checkpoint import sharded
 from acon_core.checkpoint.cast import cast as cast_state
+from acon_core.checkpoint.codecs import sharded
+from acon_core.checkpoint.codecs.arrays import little_endian_bytes
 from acon_core.checkpoint.dialects import dialect_named
-from acon_core.checkpoint.file import raw
 from acon_core.checkpoint.formats import Format, format_for, format_named
 from acon_core.checkpoint.metadata import metadata
 from acon_core.checkpoint.reading import Checkpoint, check_size, read_network
 from acon_core.errors import AconError, CheckpointError, SpecError, StateError
-from acon_core.networks import InputContract
+from acon_core.networks import Preprocessing
 from acon_core.spec import ChannelwiseActivation, Graph, Node, bind, count, initial_state, named_params
 
 _PART = 1 << 20  # bytes
@@ -77,7 +77,7 @@ def convert(
     dialect: str | None = None,
     to_dialect: str | None = None,
     options: Mapping[str, Any] = MappingProxyType({}),
-    contract: InputContract | None = None,
+    contract: Preprocessing | None = None,
     shard_bytes: int | None = None,
     cast: bool = False,
     change: Callable[[Checkpoint], Checkpoint] = lambda checkpoint: checkpoint,
@@ -134,8 +134,8 @@ def write(
 ) -> None:
     """Write native tensors, in shards of a size where one is given. Raises AconError where the format has no shards."""
     if shard_bytes is None:
-        format.files.write(path, native, entries)
-    elif format.files is sharded:
+        format.codec.write(path, native, entries)
+    elif format.codec is sharded:
         sharded.write(path, native, entries, shard_bytes=shard_bytes)
     else:
         raise AconError(f"{path}: a {format.name} file has no shards; end the target's name in {sharded.SUFFIXES[0]}")
@@ -173,7 +173,7 @@ def compare(checkpoint: Checkpoint, native: Mapping[str, NDArray], format: Forma
 
     Returns notes on what the format has no place for. Raises StateError otherwise.
     """
-    again = format.files.read(written)
+    again = format.codec.read(written)
     if sorted(again.tensors) != sorted(native):
         raise StateError(f"{written}: read again, the names differ: {difference_of_names(native, again.tensors)}")
     state, made = format.layout.to_canonical(checkpoint.network.graph, again.tensors)
@@ -203,7 +203,7 @@ def difference_of_names(expected: Mapping[str, object], found: Mapping[str, obje
 def _same_bits(name: str, expected: NDArray, found: NDArray) -> None:
     if expected.dtype != found.dtype or expected.shape != found.shape:
         raise StateError(f"{name}: wrote {expected.dtype} {expected.shape}, read {found.dtype} {found.shape}")
-    first, second = (np.frombuffer(raw(array), np.uint8) for array in (expected, found))
+    first, second = (np.frombuffer(little_endian_bytes(array), np.uint8) for array in (expected, found))
     # Part by part, so that what the comparison makes stays in the cache and never has a tensor's size.
     if not all(np.array_equal(first[at : at + _PART], second[at : at + _PART]) for at in range(0, first.size, _PART)):
         raise StateError(f"{name}: what was written and what was read again differ")

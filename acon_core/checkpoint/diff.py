@@ -12,10 +12,11 @@ import ml_dtypes
 import numpy as np
 from numpy.typing import NDArray
 
-from acon_core.checkpoint.file import raw, shown
+from acon_core.checkpoint.codecs.arrays import little_endian_bytes
+from acon_core.checkpoint.codecs.text import printable
 from acon_core.checkpoint.reading import read_file, read_network
 from acon_core.errors import AconError
-from acon_core.tensors import Lazy, Tensors, described
+from acon_core.tensors import LazyTensor, LazyTensors, lazy_items
 
 ABSENT = "absent"
 
@@ -39,12 +40,12 @@ class Difference:
 
     def __str__(self) -> str:
         if self.count is None:
-            return f"{shown(self.name)}: {self.a} against {self.b}"
+            return f"{printable(self.name)}: {self.a} against {self.b}"
         kinds = self.a if self.a == self.b else f"{self.a} against {self.b}"
         far = self.largest if isinstance(self.largest, int) else f"{self.largest or 0:.3g}"
         size = "among them values that are no numbers" if self.largest is None else f"by up to {far}"
         ulp = "" if self.ulp is None else f", {self.ulp} ulp"
-        return f"{shown(self.name)}: {kinds}: {self.count} values differ, {size}{ulp}"
+        return f"{printable(self.name)}: {kinds}: {self.count} values differ, {size}{ulp}"
 
 
 @dataclass(frozen=True)
@@ -72,7 +73,7 @@ def diff(
             raise
         return _compared("names as they stand in the files", read_file(a)[1].tensors, read_file(b)[1].tensors, [])
     made = {*found[0].made, *found[1].made}
-    kept = [Tensors({path: t for path, t in described(each.state).items() if path not in made}) for each in found]
+    kept = [LazyTensors({path: t for path, t in lazy_items(each.state).items() if path not in made}) for each in found]
     notes = [f"{len(made)} tensors that one of the formats does not keep were not compared"] if made else []
     names = dict.fromkeys(each.network.name for each in found)
     return _compared(" and ".join(names), kept[0], kept[1], notes)
@@ -84,7 +85,7 @@ def _compared(compared_as: str, a: Mapping[str, NDArray], b: Mapping[str, NDArra
 
 def differences(a: Mapping[str, NDArray], b: Mapping[str, NDArray]) -> Iterator[Difference]:
     """Every tensor that is not the same in both, in the order of `a` and then of `b`; a tensor of each in memory at a time."""
-    described_a, described_b = described(a), described(b)
+    described_a, described_b = lazy_items(a), lazy_items(b)
     kinds = [{name: f"{t.dtype.name} {t.shape}" for name, t in each.items()} for each in (described_a, described_b)]
     for name in dict.fromkeys([*described_a, *described_b]):
         kind_a, kind_b = (each.get(name, ABSENT) for each in kinds)
@@ -96,7 +97,7 @@ def differences(a: Mapping[str, NDArray], b: Mapping[str, NDArray]) -> Iterator[
                 yield Difference(name, kind_a, kind_b, count, largest, ulp)
 
 
-def _comparable(a: Lazy, b: Lazy) -> bool:
+def _comparable(a: LazyTensor, b: LazyTensor) -> bool:
     """Whether the values of both can be set against each other, which complex numbers and integers are not."""
     kinds = a.dtype.kind + b.dtype.kind
     return a.shape == b.shape and not ("c" in kinds and any(kind in "iu" for kind in kinds))
@@ -104,7 +105,9 @@ def _comparable(a: Lazy, b: Lazy) -> bool:
 
 def _values(a: NDArray, b: NDArray) -> tuple[int, int | float | None, int | None]:
     """How many elements differ, by how much, and by how many units of the last place: see Difference."""
-    if a.dtype == b.dtype and np.array_equal(np.frombuffer(raw(a), np.uint8), np.frombuffer(raw(b), np.uint8)):
+    if a.dtype == b.dtype and np.array_equal(
+        np.frombuffer(little_endian_bytes(a), np.uint8), np.frombuffer(little_endian_bytes(b), np.uint8)
+    ):
         return 0, 0.0, 0
     # Invalid: what a signalling NaN is when it is widened. Over: what a number is that a narrower dtype has no place for.
     with np.errstate(over="ignore", invalid="ignore"):
@@ -180,13 +183,13 @@ def _within(one: np.dtype, two: np.dtype) -> bool:
 
 
 def _bits(array: NDArray) -> NDArray:
-    return np.frombuffer(raw(array), np.dtype(f"V{array.dtype.itemsize}")).reshape(array.shape)
+    return np.frombuffer(little_endian_bytes(array), np.dtype(f"V{array.dtype.itemsize}")).reshape(array.shape)
 
 
 def _rank(array: NDArray) -> NDArray[np.int64]:
     """The place of each number among all of its dtype in order, both zeros at 0: neighbours are 1 apart."""
     about = ml_dtypes.finfo(array.dtype)  # type: ignore[no-untyped-call]
-    pattern = np.frombuffer(raw(array), f"<u{array.dtype.itemsize}").astype(np.uint64)
+    pattern = np.frombuffer(little_endian_bytes(array), f"<u{array.dtype.itemsize}").astype(np.uint64)
     if float(about.min) > 0:  # float8_e8m0fnu: all of it is the exponent, none of it a sign
         return pattern.astype(np.int64)
     sign = np.uint64(1 << (about.bits - 1))

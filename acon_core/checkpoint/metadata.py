@@ -6,10 +6,10 @@ import json
 from dataclasses import asdict
 from typing import Any
 
+from acon_core.checkpoint.codecs.text import printable
 from acon_core.checkpoint.dialects import Dialect
-from acon_core.checkpoint.file import shown
 from acon_core.errors import CheckpointError, SpecError
-from acon_core.networks import InputContract, Network
+from acon_core.networks import Network, Preprocessing
 from acon_core.spec import activation_name
 
 # What a file says of its network costs no more than this to try: pixels of an image's side; blocks of a stage and the like.
@@ -17,7 +17,7 @@ LARGEST = 4096
 MOST = 64
 
 
-def stated_options(text: str) -> dict[str, Any]:
+def parse_options(text: str) -> dict[str, Any]:
     """The options that a file's metadata holds, lists as tuples. Raises CheckpointError for what no network here can have."""
 
     def small(name: str, value: object) -> bool:
@@ -33,7 +33,8 @@ def stated_options(text: str) -> dict[str, Any]:
     )
     if not fine:
         raise CheckpointError(
-            "corrupt", f"its options are {shown(text[:80])}, expected whole numbers or lists of them by name, none above {MOST}"
+            "corrupt",
+            f"its options are {printable(text[:80])}, expected whole numbers or lists of them by name, none above {MOST}",
         )
     return {name: tuple(value) if isinstance(value, list) else value for name, value in options.items()}
 
@@ -53,13 +54,13 @@ def metadata(network: Network, dialect: Dialect | None = None) -> dict[str, str]
     return told | ({"dialect": dialect.name} if dialect else {}) | {"writer": "acon-ports"}
 
 
-def stated_input(text: str) -> InputContract:
+def parse_input(text: str) -> Preprocessing:
     """The input contract in a file's metadata, or on the command line. Raises CheckpointError for what is none."""
     try:
         given = json.loads(text)
         if type(given) is not dict:
             raise SpecError("expected an object")
         fields: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in given.items()}
-        return InputContract(**fields)
+        return Preprocessing(**fields)
     except (ValueError, TypeError, RecursionError) as error:
-        raise CheckpointError("corrupt", f"its input is {shown(text[:80])}: {shown(str(error)[:120])}") from None
+        raise CheckpointError("corrupt", f"its input is {printable(text[:80])}: {printable(str(error)[:120])}") from None

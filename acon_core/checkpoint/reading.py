@@ -11,16 +11,17 @@ from typing import Any, TypeVar
 
 from numpy.typing import NDArray
 
+from acon_core.checkpoint.codecs.codec import CheckpointFile
+from acon_core.checkpoint.codecs.text import printable
 from acon_core.checkpoint.dialects import PREFIXES, dialect_named
-from acon_core.checkpoint.file import File, shown
 from acon_core.checkpoint.formats import Format, sniff
-from acon_core.checkpoint.metadata import stated_input, stated_options
+from acon_core.checkpoint.metadata import parse_input, parse_options
 from acon_core.checkpoint.recognise import recognise
 from acon_core.errors import AconError, CheckpointError, SpecError, StateError
-from acon_core.networks import NETWORKS, InputContract, Network, create
+from acon_core.networks import NETWORKS, Network, Preprocessing, create
 from acon_core.random import Stream
 from acon_core.spec import named_params
-from acon_core.tensors import Tensors, described
+from acon_core.tensors import LazyTensors, lazy_items
 
 Said = TypeVar("Said")
 FLOATS = ("float8_e5m2", "float8_e4m3fn", "float16", "bfloat16", "float32", "float64")
@@ -47,14 +48,14 @@ class Checkpoint:
         if not names:
             return self
         network = self.network.features(names)
-        state = described(self.state)
-        return replace(self, network=network, state=Tensors({path: state[path] for path in named_params(network.graph)}))
+        state = lazy_items(self.state)
+        return replace(self, network=network, state=LazyTensors({path: state[path] for path in named_params(network.graph)}))
 
     @property
     def dtype(self) -> str:
         """The float dtype that holds every weight: the one that they have, or the widest where they differ."""
         table = named_params(self.network.graph)
-        names = {str(tensor.dtype) for path, tensor in described(self.state).items() if not table[path].integer}
+        names = {str(tensor.dtype) for path, tensor in lazy_items(self.state).items() if not table[path].integer}
         return max(names, key=FLOATS.index, default="float32")
 
     def cast(self, dtype: str) -> dict[str, NDArray]:
@@ -63,25 +64,25 @@ class Checkpoint:
         return {path: array if table[path].integer else array.astype(dtype) for path, array in self.state.items()}
 
 
-def read_file(path: str | os.PathLike[str]) -> tuple[Format, File]:
+def read_file(path: str | os.PathLike[str]) -> tuple[Format, CheckpointFile]:
     """A file by its content, whatever its name. Where two formats share an encoding, the first that can be read."""
     path = Path(path)
     try:
         path.stat()
     except (OSError, ValueError) as error:  # a name with a NUL in it is a ValueError
-        raise AconError(f"{shown(str(path))}: no such file, or one that cannot be reached: {error}") from error
+        raise AconError(f"{printable(str(path))}: no such file, or one that cannot be reached: {error}") from error
     format = sniff(path)[0]
-    return format, strip_prefix(format.files.read(path))
+    return format, strip_prefix(format.codec.read(path))
 
 
-def strip_prefix(file: File) -> File:
+def strip_prefix(file: CheckpointFile) -> CheckpointFile:
     """The tensors without what DataParallel and torch.compile put before every name, one within the other or twice."""
     for _ in PREFIXES:
         for prefix, wrapper in PREFIXES.items():
             if file.tensors and all(name.startswith(prefix) for name in file.tensors):
                 tensors = {name.removeprefix(prefix): tensor for name, tensor in file.tensors.lazies.items()}
                 note = f"{prefix!r} ({wrapper}) was taken off every name"
-                file = replace(file, tensors=Tensors(tensors), notes=[*file.notes, note])
+                file = replace(file, tensors=LazyTensors(tensors), notes=[*file.notes, note])
     return file
 
 
@@ -129,16 +130,16 @@ def load_network(
 
 
 def as_checkpoint(
-    path: Path, format: Format, file: File, network: str | None, act: str | None, options: Mapping[str, Any]
+    path: Path, format: Format, file: CheckpointFile, network: str | None, act: str | None, options: Mapping[str, Any]
 ) -> Checkpoint:
     """Recognise what was read. What the file's own metadata says counts where the caller says nothing."""
     if format.dialect is None:
-        format = replace(format, dialect=believed(lambda: dialect_named(file.metadata.get("dialect"))))
+        format = replace(format, dialect=from_metadata(lambda: dialect_named(file.metadata.get("dialect"))))
     stated = file.metadata.get("network")
     # A registry's name alone: package.module:function would be run, and nothing that a file says is.
     if stated in NETWORKS and network in (None, stated):
-        said, activation = stated_options(file.metadata.get("options", "{}")), file.metadata.get("activation")
-        believed(lambda: create(stated, activation, **said))
+        said, activation = parse_options(file.metadata.get("options", "{}")), file.metadata.get("activation")
+        from_metadata(lambda: create(stated, activation, **said))
         network, act, options = stated, act or activation, {**said, **options}
     shapes = {name: tensor.shape for name, tensor in file.tensors.lazies.items()}
     asked = format.dialect
@@ -157,30 +158,30 @@ def as_checkpoint(
             raise CheckpointError("unsupported", f"{name}: expected {expected}, found {kind}; convert the tensor first")
         if param.kind == "derived" and (state[name] != param.init.draw(param.shape, Stream(name)).astype(kind)).any():
             raise CheckpointError("unsupported", f"{name}: follows from the network, and the file has other values")
-    found, told = with_stated_input(found, file.metadata)
+    found, told = apply_metadata_input(found, file.metadata)
     return Checkpoint(path, format, found, state, tuple(notes), tuple(made), told)
 
 
-def believed(what: Callable[[], Said]) -> Said:
+def from_metadata(what: Callable[[], Said]) -> Said:
     """What a file says of itself, as a CheckpointError where that cannot be."""
     try:
         return what()
     except CheckpointError:
         raise
     except AconError as error:
-        raise CheckpointError("corrupt", f"what it says of itself cannot be: {shown(str(error))}") from None
+        raise CheckpointError("corrupt", f"what it says of itself cannot be: {printable(str(error))}") from None
 
 
-def with_stated_input(network: Network, metadata: Mapping[str, str]) -> tuple[Network, tuple[str, ...]]:
+def apply_metadata_input(network: Network, metadata: Mapping[str, str]) -> tuple[Network, tuple[str, ...]]:
     """The network with the input that the file says its weights were trained for, and a warning where that is news.
 
     Raises CheckpointError where the file says another number of classes than its tensors have.
     """
     classes = metadata.get("num_classes")
     if classes and classes != str(network.num_classes):
-        told = f"says that it has {shown(classes[:20])} classes, its tensors have {network.num_classes}"
+        told = f"says that it has {printable(classes[:20])} classes, its tensors have {network.num_classes}"
         raise CheckpointError("corrupt", told)
-    stated = stated_input(metadata["input"]) if "input" in metadata else None
+    stated = parse_input(metadata["input"]) if "input" in metadata else None
     if stated is None or stated == network.input:
         return network, ()
     check_size(network, stated)
@@ -188,7 +189,7 @@ def with_stated_input(network: Network, metadata: Mapping[str, str]) -> tuple[Ne
     return replace(network, input=stated), (f"its input must be {stated}{published}",)
 
 
-def check_size(network: Network, contract: InputContract) -> None:
+def check_size(network: Network, contract: Preprocessing) -> None:
     """Raise CheckpointError for an input that the network does not take."""
     try:
         network.graph.out_shapes((1, 3, contract.size, contract.size))

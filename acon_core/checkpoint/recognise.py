@@ -9,7 +9,7 @@ from typing import Any, NoReturn
 
 import numpy as np
 
-from acon_core.checkpoint.dialects import DIALECTS, choice, heard
+from acon_core.checkpoint.dialects import DIALECTS, dialect_hint, format_choices
 from acon_core.checkpoint.formats import Format
 from acon_core.errors import AconError, CheckpointError, SpecError
 from acon_core.networks import NETWORKS, Network, create, has_choice
@@ -70,7 +70,7 @@ def recognise(format: Format, shapes: Shapes, network: str | None, act: str | No
             if (fitting := _fitting(replace(format, dialect=dialect), shapes, network, act, options))
         }
         if len(spoken) > 1:
-            raise CheckpointError("unsupported", heard(shapes) or choice(DIALECTS[name] for name in spoken))
+            raise CheckpointError("unsupported", dialect_hint(shapes) or format_choices(DIALECTS[name] for name in spoken))
         for name in spoken:
             format, found = replace(format, dialect=DIALECTS[name]), spoken[name]
     if not found:
@@ -103,7 +103,7 @@ def _names(format: Format, network: str | None, act: str | None) -> list[str]:
     """The networks of the registry that may be a file in this format's dialect: with an activation, those that take one."""
     dialect = format.dialect
     names = [network] if network else [name for name in NETWORKS if act is None or has_choice(name)]
-    return [name for name in names if dialect is None or dialect.spoken_in(name)]
+    return [name for name in names if dialect is None or dialect.applies_to(name)]
 
 
 def _choices(fitting: Sequence[Network]) -> str:
@@ -200,7 +200,7 @@ def _classes(format: Format, shapes: Shapes, network: Network) -> int | None:
 
 def _refuse(format: Format, shapes: Shapes, network: str | None, act: str | None, options: Options) -> NoReturn:
     """Raise the CheckpointError that says what to do, or which network is nearest and how it differs."""
-    advice = heard(shapes) if format.dialect is None else None
+    advice = dialect_hint(shapes) if format.dialect is None else None
     if advice:
         raise CheckpointError("unsupported", advice)
     if network is not None and ":" in network:

@@ -12,7 +12,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from acon_core.checkpoint.dialects import DIALECTS
 from acon_core.errors import AconError
-from acon_core.running import find_functions_in
+from acon_core.verification.run import find_functions_in
 
 app = typer.Typer(
     no_args_is_help=True,

@@ -13,11 +13,11 @@ import typer
 from acon_core import spec
 from acon_core.checkpoint import convert as convert_checkpoint
 from acon_core.checkpoint import read_file
+from acon_core.checkpoint.codecs.text import printable
 from acon_core.checkpoint.convert import Operation, simplified
 from acon_core.checkpoint.dialects import dialect_named
 from acon_core.checkpoint.diff import diff as compare
-from acon_core.checkpoint.file import shown
-from acon_core.checkpoint.metadata import stated_input
+from acon_core.checkpoint.metadata import parse_input
 from acon_core.checkpoint.reading import as_checkpoint
 from acon_core.checkpoint.recognise import describe
 from acon_core.cli.app import (
@@ -34,7 +34,7 @@ from acon_core.cli.app import (
     progress,
 )
 from acon_core.errors import AconError, CheckpointError
-from acon_core.verify import verify as verify_conversion
+from acon_core.verification.verify import verify as verify_conversion
 
 
 @app.command()
@@ -71,13 +71,13 @@ def inspect(
         tensors = {name: {"shape": t.shape, "dtype": t.dtype.name, "bytes": t.nbytes} for name, t in lazies.items()}
         out.print_json(json.dumps(facts | {"tensors": tensors}), ensure_ascii=True)
         return
-    facts["globals"] = [*map(shown, found.globals_seen)]
+    facts["globals"] = [*map(printable, found.globals_seen)]
     for name, value in facts.items():
-        lines = [f"{shown(key)} = {shown(text)}" for key, text in value.items()] if isinstance(value, dict) else value
+        lines = [f"{printable(key)} = {printable(text)}" for key, text in value.items()] if isinstance(value, dict) else value
         for line in lines if isinstance(lines, list) else [lines]:
             out.print(f"{name}: {line}", markup=False)
     for name, tensor in lazies.items():
-        out.print(f"  {shown(name)}  {tensor.dtype.name}  {tensor.shape}  {tensor.nbytes} bytes", markup=False)
+        out.print(f"  {printable(name)}  {tensor.dtype.name}  {tensor.shape}  {tensor.nbytes} bytes", markup=False)
 
 
 @app.command()
@@ -95,7 +95,7 @@ def check(files: list[Path], as_json: JsonOption = False) -> None:
                 found.tensors[name]  # what is only seen when a tensor is made
             verdict |= {"format": format.name, "tensors": len(found.tensors), "globals": list(found.globals_seen)}
             if found.foreign:
-                names = shown(", ".join(found.foreign))
+                names = printable(", ".join(found.foreign))
                 verdict |= {"verdict": "unsafe", "why": f"{file}: a whole module; other loaders would import {names}"}
         except AconError as error:
             kind = error.kind if isinstance(error, CheckpointError) else "unreadable"
@@ -184,7 +184,7 @@ def written(operation: Operation | None) -> Callable[..., None]:
                 dialect=dialect,
                 to_dialect=to_dialect,
                 options=options_of(option),
-                contract=stated_input(input) if input else None,
+                contract=parse_input(input) if input else None,
                 shard_bytes=size_of(shard_size),
                 cast=cast,
                 change=simplified(operation) if operation else lambda checkpoint: checkpoint,

@@ -11,7 +11,7 @@ from rich.progress import Progress
 from acon_core.cli.app import ActOption, DialectOption, NetworkOption, OptionOption, app, err, options_of, out, progress
 from acon_core.conformance import report as reports
 from acon_core.conformance.runner import run_backend
-from acon_core.running import run_checkpoint
+from acon_core.verification.run import run_checkpoint
 
 
 @app.command()

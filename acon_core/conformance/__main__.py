@@ -6,7 +6,7 @@ import json
 import sys
 from pathlib import Path
 
-from acon_core.checkpoint import safetensors_file
+from acon_core.checkpoint.codecs import safetensors_file
 from acon_core.conformance import curves, golden
 from acon_core.conformance.cases import ARRAYS, DATA, SCHEMA, load_cases
 

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import inspect
 import json
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.resources import files
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any, Literal
 
 import ml_dtypes
@@ -19,6 +17,7 @@ from numpy.typing import NDArray
 from acon_core import networks, spec
 from acon_core.conformance.tolerances import Scope
 from acon_core.errors import SpecError
+from acon_core.numerics import asymmetric_state
 from acon_core.random import Stream
 from acon_core.spec.primitives import Primitive
 
@@ -105,49 +104,6 @@ class Case:
         """The state that the case starts from: nothing at its initial value, nothing zero, exact in float32."""
         made = asymmetric_state(node, self.name, self.ranges)
         return {path: array if array.dtype == np.int64 else self._exact(array) for path, array in made.items()}
-
-
-RANGES: dict[tuple[type[spec.Node] | None, str], tuple[float, float]] = {
-    (spec.BatchNorm, "weight"): (0.5, 1.5),
-    (spec.BatchNorm, "running_var"): (0.5, 2.0),
-    (spec.Swish, "weight"): (0.5, 1.5),
-    (spec.PReLU, "weight"): (0.1, 0.4),
-    (spec.RepAct, "weights"): (0.1, 0.9),
-    (spec.RepAct, "alpha"): (0.1, 0.4),
-    (spec.AReLU, "alpha"): (0.2, 0.8),
-    (spec.FusedRepAct, "identity"): (0.1, 0.5),
-    (spec.FusedRepAct, "relu"): (0.2, 0.7),
-    (spec.FusedRepAct, "hardswish"): (0.3, 0.9),
-    (None, "p1"): (0.5, 1.75),
-    (None, "p2"): (-0.5, 0.25),
-    (None, "beta"): (-1.0, 3.0),
-}
-
-
-def asymmetric_state(
-    node: spec.Node, key: str, ranges: Mapping[str, Sequence[float]] = MappingProxyType({})
-) -> dict[str, NDArray]:
-    """A state with nothing at its initial value, nothing zero and no two values alike, so that whatever is mislaid shows.
-
-    `key`: what it is drawn by. `ranges`: of parameters by name, where not the usual ones.
-    """
-
-    def values(node: spec.Node, name: str, param: spec.Param, random: Stream) -> NDArray:
-        if param.kind == "derived":
-            return param.init.draw(param.shape, random).astype(np.int64 if param.integer else np.float32)
-        if param.integer:
-            return np.full(param.shape, 3, np.int64)
-        if len(param.shape) > 1 and name == "weight":
-            bound = math.sqrt(3.0 / math.prod(param.shape[1:]))
-            return random.uniform(param.shape, -bound, bound)
-        low, high = ranges.get(name) or RANGES.get((type(node), name)) or RANGES.get((None, name), (-0.5, 0.5))
-        return random.uniform(param.shape, low, high)
-
-    return {
-        spec.join(path, name): values(part, name, param, Stream("state", key, spec.join(path, name)))
-        for path, part in spec.walk(node)
-        for name, param in part.params.items()
-    }
 
 
 def node_from_json(data: Mapping[str, Any]) -> spec.Node:

@@ -22,8 +22,9 @@ from acon_core.backends import Backend
 from acon_core.checkpoint import read_network
 from acon_core.conformance.cases import DATA
 from acon_core.random import Stream
+from acon_core.reference.training import fit
 from acon_core.spec import Node, deterministic, initial_state
-from acon_core.training import Batch, Recipe, fit
+from acon_core.training import Batch, Recipe
 
 DIGITS = DATA / "digits_8x8.npz"
 STORED = DATA / "curves.json"

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from acon_core.checkpoint import safetensors_file
+from acon_core.checkpoint.codecs import safetensors_file
 from acon_core.conformance.cases import ARRAYS, Case, load_cases
 from acon_core.random import Stream
 from acon_core.reference import forward

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from rich.table import Table
 
-from acon_core.checkpoint.file import atomic_write
+from acon_core.checkpoint.codecs.atomic_write import atomic_write
 from acon_core.conformance.runner import BackendResult, CaseResult
 from acon_core.errors import AconError
 

@@ -19,6 +19,7 @@ from acon_core.conformance.cases import Case, load_cases
 from acon_core.conformance.golden import Golden, of_cases, sampled
 from acon_core.conformance.tolerances import TOLERANCES, Quantity
 from acon_core.errors import AconError, BackendError
+from acon_core.numerics import scaled_error
 from acon_core.spec import Node
 
 Status = Literal["pass", "fail", "waived", "unsupported"]
@@ -70,20 +71,6 @@ class BackendResult:
         return asdict(self) | {"counts": dict(self.counts)}
 
 
-def error_of(found: NDArray, golden: NDArray, scale: float) -> float:
-    """The largest |found - golden| as a fraction of `scale`; infinite when shapes differ, or one is finite where the other
-    is not."""
-    if found.shape != golden.shape:
-        return float("inf")
-    found = np.asarray(found, np.float64)
-    same = (found == golden) | (np.isnan(found) & np.isnan(golden))
-    if same.all():
-        return 0.0
-    if not (np.isfinite(found) | same).all() or not (np.isfinite(golden) | same).all():
-        return float("inf")
-    return float(np.abs(np.where(same, 0.0, found - golden)).max() / max(scale, 1e-300))
-
-
 def _peak(golden: Golden, key: str) -> float:
     if f"peak/{key}" in golden:
         return float(golden[f"peak/{key}"])
@@ -95,7 +82,7 @@ def run_steps(case: Case, model: Model, golden: Golden, dtype: str) -> Iterator[
     """Run the batches of a case one after the other, and compare whatever its golden numbers hold."""
 
     def check(quantity: Quantity, key: str, found: NDArray, scale: float) -> Check:
-        return Check(quantity, key, error_of(found, golden[key], scale), TOLERANCES[case.scope, quantity, dtype].bound)
+        return Check(quantity, key, scaled_error(found, golden[key], scale), TOLERANCES[case.scope, quantity, dtype].bound)
 
     for step in range(len(case.batches)):
         x = case.placed(case.x(step).astype(dtype))
@@ -212,7 +199,7 @@ def run_backend(
 def _environment(name: str) -> dict[str, str]:
     """The versions that the numbers were made with: Python's, NumPy's, the framework's."""
     versions = {"python": platform.python_version(), "numpy": np.__version__}
-    framework = formats()[name].files.FRAMEWORK if name in formats() else ""
+    framework = formats()[name].codec.FRAMEWORK if name in formats() else ""
     for distribution in importlib.metadata.packages_distributions().get(framework, [])[:1]:
         versions[name] = importlib.metadata.version(distribution)
     return versions

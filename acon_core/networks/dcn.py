@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from acon_core.networks.network import Network, chosen
+from acon_core.networks.network import Network, resolve_activation
 from acon_core.spec.acon import AconC
 from acon_core.spec.activation_base import bind
 from acon_core.spec.graph import InitRule, sequential
@@ -31,7 +31,7 @@ def dcn(act: Node | str = AconC(), num_classes: int = 1) -> Network:
     `act`: an activation spec, or its name. With ReLU it is the notebook's `dcn3`, with ACON-C and Meta-ACON its two `dcn2`.
     No norm but that of Meta-ACON's generator. Source: the notebook on ACON in Paddle's AI Studio, with its names of layers.
     """
-    act = chosen("dcn", act, num_classes)
+    act = resolve_activation("dcn", act, num_classes)
     network = sequential(
         image_size=ImageSize(SIZE, SIZE),
         conv1=Conv2d(3, 32, 3, 1, 1),

@@ -6,14 +6,14 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from acon_core.errors import SpecError
-from acon_core.networks.network import Network, chosen
+from acon_core.networks.network import Network, resolve_activation
 from acon_core.networks.repact import INPUT, SOURCE
 from acon_core.spec.activation_base import bind
 from acon_core.spec.graph import Graph, InitRule, graph, sequential
 from acon_core.spec.node import Node
 from acon_core.spec.param import Constant, KaimingNormal, Normal
 from acon_core.spec.pointwise import HardSigmoid, HardSwish, ReLU
-from acon_core.spec.primitives import Add, BatchNorm, Conv2d, Dropout, Flatten, GlobalAvgPool, Linear, Rescale
+from acon_core.spec.primitives import Add, BatchNorm, ChannelScale, Conv2d, Dropout, Flatten, GlobalAvgPool, Linear
 from acon_core.spec.repact import RepAct
 
 STEM = 16
@@ -70,7 +70,7 @@ def mobilenet_v3(size: str = "small", act: Node | str = RepAct(), num_classes: i
     """
     if size not in BLOCKS:
         raise SpecError(f"mobilenet_v3: expected a size in {', '.join(BLOCKS)}, found {size!r}")
-    act = chosen("mobilenet_v3", act, num_classes)
+    act = resolve_activation("mobilenet_v3", act, num_classes)
     made = mobilenet(
         "repact", size, [act] * (len(BLOCKS[size]) + 2), num_classes, f"Howard et al. 2019 (MobileNetV3), {SOURCE}"
     )
@@ -138,7 +138,7 @@ def squeeze_and_excitation(channels: int) -> Graph:
         "mean": GlobalAvgPool(),
         "relu": ReLU(),
         "gate": HardSigmoid(),
-        "rescale": Rescale(),
+        "rescale": ChannelScale(),
     }
     program = ["m = mean(x)", "a = fc1(m)", "r = relu(a)", "b = fc2(r)", "factor = gate(b)", "y = rescale(x, factor)"]
     return graph("x", program, "y", children)

@@ -16,7 +16,7 @@ from acon_core.spec.transforms import select
 
 
 @dataclass(frozen=True)
-class InputContract:
+class Preprocessing:
     """What a trained network expects of an image: channel `order`, the `range` of values, `mean` and `std` that are then taken
     off and divided by, per channel, and the `size` (height and width in pixels) that it was evaluated at: the middle of an
     image whose shorter side was resized to `resize` pixels. Raises SpecError for what no image has."""
@@ -42,7 +42,7 @@ class InputContract:
         if not all(type(v) is int and 0 < v <= 4096 for v in (self.size, self.resize)) or self.resize < self.size:
             raise SpecError(f"input: size {self.size!r:.20} and resize {self.resize!r:.20} must be pixels, resize no smaller")
 
-    def at(self, size: int) -> InputContract:
+    def at(self, size: int) -> Preprocessing:
         """The same for images of another size, which are the same part of what they are cut from."""
         return replace(self, size=size, resize=round(self.resize * size / self.size))
 
@@ -61,22 +61,22 @@ class InputContract:
         return f"{self.order}, {self.range[0]:g} to {self.range[1]:g}, {scaled}, {cut}"
 
 
-def chosen(network: str, act: Node | str, num_classes: int, **defaults: Any) -> Node:
+def resolve_activation(network: str, act: Node | str, num_classes: int, **defaults: Any) -> Node:
     """The activation that was given, as a spec or by name, with the network's own `defaults` for what a name leaves open.
 
     Raises SpecError for one that does not exist, or for no classes.
     """
-    counted(network, num_classes)
+    check_num_classes(network, num_classes)
     return parse_activation(act, **defaults) if isinstance(act, str) else act
 
 
-def counted(network: str, num_classes: int) -> None:
+def check_num_classes(network: str, num_classes: int) -> None:
     """Raise SpecError for no classes."""
     if num_classes < 1:
         raise SpecError(f"{network}: expected at least one class, found {num_classes}")
 
 
-def staged(network: str, option: str, blocks: Sequence[int], stages: int) -> None:
+def check_stage_depths(network: str, option: str, blocks: Sequence[int], stages: int) -> None:
     """Raise SpecError for blocks a stage that are too few or too many, or none in one; `option`: what they are called."""
     if len(blocks) != stages or min(blocks) < 1:
         raise SpecError(f"{network}: expected {stages} {option} of at least one block, found {tuple(blocks)}")
@@ -98,7 +98,7 @@ class Network:
     num_classes: int | None = None
     stages: Mapping[str, str] = field(default_factory=dict)
     head: str | None = None
-    input: InputContract | None = None
+    input: Preprocessing | None = None
     size: int | None = None
     source: str = ""
     options: Mapping[str, Any] = field(default_factory=dict)
@@ -124,5 +124,5 @@ class Network:
         if not names:
             raise SpecError(f"network {self.name!r}: expected one stage or more, found none; {known}")
         stages = {name: self.stages[name] for name in names}
-        graph = replace(select(self.graph, [self.stages[name] for name in names]), bare=False)
+        graph = replace(select(self.graph, [self.stages[name] for name in names]), single_output=False)
         return replace(self, graph=graph, num_classes=None, head=None, stages=stages)

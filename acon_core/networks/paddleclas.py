@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from acon_core.networks.network import InputContract, Network
+from acon_core.networks.network import Network, Preprocessing
 from acon_core.networks.resnet import resnet
 from acon_core.spec.pointwise import ReLU
 
-INPUT = InputContract("RGB", range=(0.0, 1.0), mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225), size=224, resize=256)
+INPUT = Preprocessing("RGB", range=(0.0, 1.0), mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225), size=224, resize=256)
 
 
 def paddleclas_resnet(depth: int = 18, num_classes: int = 1000) -> Network:

@@ -5,20 +5,20 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from acon_core.errors import SpecError
-from acon_core.networks.network import Network, chosen, staged
+from acon_core.networks.network import Network, check_stage_depths, resolve_activation
 from acon_core.networks.repact import INPUT, SOURCE
 from acon_core.spec.activation_base import bind
 from acon_core.spec.graph import Graph, graph, sequential
 from acon_core.spec.node import Node
 from acon_core.spec.primitives import (
     BatchNorm,
+    ChannelShuffle,
     Concat,
     Conv2d,
     Flatten,
     GlobalAvgPool,
     Linear,
     MaxPool2d,
-    Shuffle,
     Split,
 )
 from acon_core.spec.repact import RepAct
@@ -46,14 +46,14 @@ def repact_shufflenet_v2(
     """
     if width not in PUBLISHED:
         raise SpecError(f"repact_shufflenet_v2: expected a width in {list(PUBLISHED)}, found {width}")
-    act = chosen("repact_shufflenet_v2", act, num_classes)
+    act = resolve_activation("repact_shufflenet_v2", act, num_classes)
     return shufflenet("repact", width, act, num_classes, repeats, f"Ma et al. 2018 (ShuffleNetV2), {SOURCE}")
 
 
 def shufflenet(family: str, width: float, act: Node, num_classes: int, repeats: Sequence[int], source: str) -> Network:
     """The network of a family that has it: a width of `CHANNELS`, the activation, the classes, the blocks a stage."""
     *widths, last = CHANNELS[width]
-    staged(f"{family}/shufflenet_v2", "repeats", repeats, len(widths))
+    check_stage_depths(f"{family}/shufflenet_v2", "repeats", repeats, len(widths))
     stages: dict[str, Node] = {}
     channels = STEM
     for index, (count, outputs) in enumerate(zip(repeats, widths, strict=True)):
@@ -101,7 +101,7 @@ def block(channels: int, act: Node) -> Graph:
         "branch2": branch(half, half, 1, act),
         "split": Split(2, interleaved=False),
         "concat": Concat(),
-        "shuffle": Shuffle(2),
+        "shuffle": ChannelShuffle(2),
     }
     program = ["passed, other = split(x)", "made = branch2(other)", "both = concat(passed, made)", "y = shuffle(both)"]
     return graph("x", program, "y", children)
@@ -121,7 +121,7 @@ def downsampling_block(inputs: int, outputs: int, act: Node) -> Graph:
         "branch1": branch1,
         "branch2": branch(inputs, half, 2, act),
         "concat": Concat(),
-        "shuffle": Shuffle(2),
+        "shuffle": ChannelShuffle(2),
     }
     program = ["passed = branch1(x)", "made = branch2(x)", "both = concat(passed, made)", "y = shuffle(both)"]
     return graph("x", program, "y", children)

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from acon_core.errors import SpecError
-from acon_core.networks.network import InputContract, Network, chosen
+from acon_core.networks.network import Network, Preprocessing, resolve_activation
 from acon_core.spec.acon import AconC
 from acon_core.spec.activation_base import bind
 from acon_core.spec.graph import Graph, InitRule, graph, sequential
@@ -23,7 +23,7 @@ EXPANSION = 4
 
 INIT_RULES = (InitRule(Conv2d, "weight", KaimingNormal("out")),)
 
-INPUT = InputContract(order="BGR", range=(0.0, 255.0), mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0), size=224, resize=256)
+INPUT = Preprocessing(order="BGR", range=(0.0, 255.0), mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0), size=224, resize=256)
 
 
 def resnet(
@@ -59,7 +59,7 @@ def resnet(
         raise SpecError(f"resnet: expected stride_on 1 or 3, the size of the convolution that has it, found {stride_on}")
     if depth in BASIC and any(replace_stride_with_dilation):
         raise SpecError(f"resnet: basic blocks cannot be dilated, and depth {depth} has no others; take 50, 101 or 152")
-    act = chosen("resnet", act, num_classes)
+    act = resolve_activation("resnet", act, num_classes)
     stages: dict[str, Node] = {}
     channels, dilation = STEM, 1
     for index, (count, width) in enumerate(zip(REPEATS[depth], WIDTHS, strict=True)):

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from acon_core.errors import SpecError
-from acon_core.networks.network import InputContract, Network, chosen, staged
+from acon_core.networks.network import Network, Preprocessing, check_stage_depths, resolve_activation
 from acon_core.spec.acon import AconC
 from acon_core.spec.activation_base import bind
 from acon_core.spec.graph import Graph, InitRule, graph, sequential
@@ -42,7 +42,7 @@ INIT_RULES = (
     InitRule(Linear, "bias", Constant(0.0)),
 )
 
-INPUT = InputContract(order="BGR", range=(0.0, 255.0), mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0), size=224, resize=256)
+INPUT = Preprocessing(order="BGR", range=(0.0, 255.0), mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0), size=224, resize=256)
 
 
 def shufflenet_v2(
@@ -57,8 +57,8 @@ def shufflenet_v2(
     """
     if width not in CHANNELS:
         raise SpecError(f"shufflenet_v2: expected a width in {sorted(CHANNELS)}, found {width}")
-    staged("shufflenet_v2", "repeats", repeats, len(REPEATS))
-    act = chosen("shufflenet_v2", act, num_classes, reduction=8 if width == 0.5 else 16)
+    check_stage_depths("shufflenet_v2", "repeats", repeats, len(REPEATS))
+    act = resolve_activation("shufflenet_v2", act, num_classes, reduction=8 if width == 0.5 else 16)
     *stages, last = CHANNELS[width]
     blocks: list[Node] = []
     channels = STEM

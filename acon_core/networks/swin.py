@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from acon_core.errors import SpecError
-from acon_core.networks.network import Network, chosen, staged
+from acon_core.networks.network import Network, check_stage_depths, resolve_activation
 from acon_core.networks.repact import INPUT, SOURCE
 from acon_core.spec.activation_base import bind
 from acon_core.spec.graph import Graph, InitRule, graph, sequential
@@ -17,10 +17,10 @@ from acon_core.spec.repact import RepAct
 from acon_core.spec.tokens import (
     ImageSize,
     PadToMultiple,
-    SpaceToChannels,
+    SpaceToDepth,
     WindowAttention,
-    WindowMerge,
     WindowPartition,
+    WindowReverse,
     relative_position_index,
 )
 
@@ -54,10 +54,10 @@ def swin_tiny(
     (N, 3, H, W) -> (N, num_classes). Raises SpecError for depths or an image_size that cannot be, and for images of another.
     Source: Liu et al. 2021; RepAct's swinTransformer.py.
     """
-    staged("swin_tiny", "depths", depths, len(HEADS))
+    check_stage_depths("swin_tiny", "depths", depths, len(HEADS))
     if image_size is not None and (image_size < FITTING or image_size % FITTING):
         raise SpecError(f"swin_tiny: expected an image_size that is a multiple of {FITTING}, found {image_size}")
-    act = chosen("swin_tiny", act, num_classes)
+    act = resolve_activation("swin_tiny", act, num_classes)
     stages = []
     for index, (depth, heads) in enumerate(zip(depths, HEADS, strict=True)):
         before = sum(depths[:index])
@@ -125,7 +125,7 @@ def attention(width: int, heads: int, shift: int) -> Graph:
         "proj": Linear(width, width),
         "partition": WindowPartition(WINDOW, shift),
         "attend": WindowAttention(WINDOW, shift, heads),
-        "merge": WindowMerge(WINDOW, shift),
+        "merge": WindowReverse(WINDOW, shift),
     }
     program = [
         "windows = partition(x)", "t = qkv(windows)", "a = attend(t, relative_position_bias_table, x)", "p = proj(a)",
@@ -139,6 +139,6 @@ def patch_merging(width: int) -> Graph:
     children: dict[str, Node] = {
         "reduction": Linear(4 * width, 2 * width, bias=False),
         "norm": LayerNorm(4 * width),
-        "squares": SpaceToChannels(),
+        "squares": SpaceToDepth(),
     }
     return graph("x", ["s = squares(x)", "n = norm(s)", "y = reduction(n)"], "y", children)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from acon_core.errors import SpecError
-from acon_core.networks.network import InputContract, Network, chosen, staged
+from acon_core.networks.network import Network, Preprocessing, check_stage_depths, resolve_activation
 from acon_core.spec.acon import AconFReLU
 from acon_core.spec.activation_base import bind
 from acon_core.spec.graph import Graph, InitRule, graph, sequential
@@ -29,7 +29,7 @@ INIT_RULES = (
     InitRule(Linear, "bias", Constant(0.0)),
 )
 
-INPUT = InputContract(order="BGR", range=(0.0, 255.0), mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0), size=224, resize=256)
+INPUT = Preprocessing(order="BGR", range=(0.0, 255.0), mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0), size=224, resize=256)
 
 
 def tfnet(
@@ -44,8 +44,8 @@ def tfnet(
     """
     if width not in WIDTHS:
         raise SpecError(f"tfnet: expected a width in {list(WIDTHS)}, found {width}")
-    staged("tfnet", "repeats", repeats, len(REPEATS))
-    act = chosen("tfnet", act, num_classes)
+    check_stage_depths("tfnet", "repeats", repeats, len(REPEATS))
+    act = resolve_activation("tfnet", act, num_classes)
     stem = channels = int(16 * width)
     blocks: list[Node] = []
     for count in repeats:

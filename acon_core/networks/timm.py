@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from acon_core.networks.network import InputContract, Network
+from acon_core.networks.network import Network, Preprocessing
 from acon_core.networks.swin import DEPTHS, swin_tiny
 from acon_core.networks.vit import DEPTH, vit_base
 from acon_core.spec.pointwise import GELU
 
-SWIN_INPUT = InputContract("RGB", range=(0.0, 1.0), mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225), size=224, resize=248)
+SWIN_INPUT = Preprocessing("RGB", range=(0.0, 1.0), mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225), size=224, resize=248)
 # Of the weights that timm takes where none are named; others of its ViTs, such as DeiT's and DINO's, have ImageNet's.
-VIT_INPUT = InputContract("RGB", range=(0.0, 1.0), mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5), size=224, resize=248)
+VIT_INPUT = Preprocessing("RGB", range=(0.0, 1.0), mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5), size=224, resize=248)
 SOURCE = "timm 1.0.31"
 
 

@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from acon_core.networks.mobilenet_v3 import BLOCKS, mobilenet
-from acon_core.networks.network import InputContract, Network, counted
+from acon_core.networks.network import Network, Preprocessing, check_num_classes
 from acon_core.networks.repact_shufflenet_v2 import REPEATS, shufflenet
 from acon_core.networks.resnet import resnet
 from acon_core.spec.pointwise import HardSwish, ReLU
 
-INPUT = InputContract("RGB", range=(0.0, 1.0), mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225), size=224, resize=256)
+INPUT = Preprocessing("RGB", range=(0.0, 1.0), mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225), size=224, resize=256)
 SOURCE = "torchvision 0.28"
 
 # The first block that has HardSwish; those before it have ReLU. Howard et al. 2019, tables 1 and 2.
@@ -37,7 +37,7 @@ def torchvision_shufflenet_v2(width: float = 1.0, num_classes: int = 1000, repea
 
     (N, 3, H, W) -> (N, num_classes). Source: Ma et al. 2018; torchvision.models.shufflenetv2.
     """
-    counted("torchvision_shufflenet_v2", num_classes)
+    check_num_classes("torchvision_shufflenet_v2", num_classes)
     made = shufflenet("torchvision", width, ReLU(), num_classes, repeats, f"Ma et al. 2018 (ShuffleNetV2); {SOURCE}")
     return replace(made, activation=None, input=INPUT)
 
@@ -48,7 +48,7 @@ def torchvision_mobilenet_v3(size: str = "small", num_classes: int = 1000) -> Ne
     HardSwish from the fourth block of small on, from the seventh of large, in the stem and in the last convolution.
     (N, 3, H, W) -> (N, num_classes). Source: Howard et al. 2019; torchvision.models.mobilenetv3.
     """
-    counted("torchvision_mobilenet_v3", num_classes)
+    check_num_classes("torchvision_mobilenet_v3", num_classes)
     first = HARDSWISH_FROM[size]
     later = len(BLOCKS[size]) - first
     acts = [HardSwish(), *[ReLU()] * first, *[HardSwish()] * later, HardSwish()]

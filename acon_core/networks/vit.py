@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from acon_core.errors import SpecError
-from acon_core.networks.network import Network, chosen
+from acon_core.networks.network import Network, resolve_activation
 from acon_core.networks.repact import INPUT, SOURCE
 from acon_core.spec.activation_base import ChannelwiseActivation, bind
 from acon_core.spec.activations import activation_name
@@ -44,7 +44,7 @@ def vit_base(act: Node | str = RepAct(), num_classes: int = 1000, image_size: in
         raise SpecError(f"vit_base: expected an image_size that {PATCH} divides, found {image_size}")
     if depth < 1:
         raise SpecError(f"vit_base: expected at least one block, found depth {depth}")
-    act = chosen("vit_base", act, num_classes)
+    act = resolve_activation("vit_base", act, num_classes)
     if isinstance(act, ChannelwiseActivation) and act.rank not in (None, 3):
         raise SpecError(
             f"vit_base: {activation_name(act)} takes images (N, C, H, W), and tokens (N, C, L) have no space; take another "

@@ -9,8 +9,9 @@ from numpy.typing import NDArray
 
 from acon_core.backends import Outputs, Vjp, Waiver, check_state
 from acon_core.reference import forward
+from acon_core.reference.training import fit
 from acon_core.spec import Node, initial_state, named_params
-from acon_core.training import Batch, Recipe, fit
+from acon_core.training import Batch, Recipe
 
 
 class ReferenceModel:

@@ -83,8 +83,8 @@ def _(node: g.Maximum, context: Context, a: Array, b: Array) -> Values:
     return (np.maximum(a, b),), lambda cotangents: gradients(cotangents[0] * share, cotangents[0] * (1.0 - share))
 
 
-@evaluate.register(g.Slopes)
-def _(node: g.Slopes, context: Context, x: Array, negative: Array) -> Values:
+@evaluate.register(g.PReLUFunction)
+def _(node: g.PReLUFunction, context: Context, x: Array, negative: Array) -> Values:
     slope = np.where(x > 0, 1.0, to_rank(negative, x))
 
     def vjp(cotangents: tuple[Array, ...]) -> Gradients:
@@ -94,8 +94,8 @@ def _(node: g.Slopes, context: Context, x: Array, negative: Array) -> Values:
     return (x * slope,), vjp
 
 
-@evaluate.register(g.AttentionSlopes)
-def _(node: g.AttentionSlopes, context: Context, x: Array, alpha: Array, beta: Array) -> Values:
+@evaluate.register(g.AReLUFunction)
+def _(node: g.AReLUFunction, context: Context, x: Array, alpha: Array, beta: Array) -> Values:
     low, gain = to_rank(np.clip(alpha, 0.01, 0.99), x), to_rank(beta, x)
     slope = np.where(x > 0, 1.0 + sigmoid(gain), low)
     inside = to_rank(((alpha >= 0.01) & (alpha <= 0.99)).astype(np.float64), x)
@@ -109,8 +109,8 @@ def _(node: g.AttentionSlopes, context: Context, x: Array, alpha: Array, beta: A
     return (x * slope,), vjp
 
 
-@evaluate.register(g.CollapseBranches)
-def _(node: g.CollapseBranches, context: Context, weights: Array, alpha: Array) -> Values:
+@evaluate.register(g.RepActCoefficients)
+def _(node: g.RepActCoefficients, context: Context, weights: Array, alpha: Array) -> Values:
     w = weights
     if node.softmax:
         powers = np.exp(weights - weights.max())
@@ -128,8 +128,8 @@ def _(node: g.CollapseBranches, context: Context, weights: Array, alpha: Array) 
     return values, vjp
 
 
-@evaluate.register(g.Branches)
-def _(node: g.Branches, context: Context, x: Array, *gates: Array) -> Values:
+@evaluate.register(g.RepActFunction)
+def _(node: g.RepActFunction, context: Context, x: Array, *gates: Array) -> Values:
     a, b, h, *shift = (to_rank(gate, x) for gate in gates)
     bases = (x, np.maximum(x, 0.0), hardswish(x), *(np.ones(x.shape) for _ in shift))
 

@@ -174,8 +174,8 @@ def _(node: p.Add, context: Context, a: Array, b: Array) -> Values:
     return simple(a + b, np.ones(()), np.ones(()))
 
 
-@evaluate.register(p.Rescale)
-def _(node: p.Rescale, context: Context, x: Array, factor: Array) -> Values:
+@evaluate.register(p.ChannelScale)
+def _(node: p.ChannelScale, context: Context, x: Array, factor: Array) -> Values:
     node.out_shapes(x.shape, factor.shape)
     spread = factor.reshape(*x.shape[:2], *(1,) * (x.ndim - 2))
 
@@ -208,8 +208,8 @@ def _(node: p.Split, context: Context, x: Array) -> Values:
     return tuple(x[:, part] for part in slices), vjp
 
 
-@evaluate.register(p.Shuffle)
-def _(node: p.Shuffle, context: Context, x: Array) -> Values:
+@evaluate.register(p.ChannelShuffle)
+def _(node: p.ChannelShuffle, context: Context, x: Array) -> Values:
     order = np.arange(x.shape[1]).reshape(node.groups, -1).T.reshape(-1)
     return (x[:, order],), lambda cotangents: gradients(cotangents[0][:, np.argsort(order)])
 
@@ -253,11 +253,11 @@ def _(node: p.MoveAxis, context: Context, x: Array) -> Values:
     return (np.moveaxis(x, node.source, node.destination),), back
 
 
-@evaluate.register(p.AsOneChannel)
-def _(node: p.AsOneChannel, context: Context, x: Array) -> Values:
+@evaluate.register(p.FlattenToOneChannel)
+def _(node: p.FlattenToOneChannel, context: Context, x: Array) -> Values:
     return (x.reshape(node.out_shapes(x.shape)[0]),), lambda cotangents: gradients(cotangents[0].reshape(x.shape))
 
 
-@evaluate.register(p.ShapeLike)
-def _(node: p.ShapeLike, context: Context, x: Array, like: Array) -> Values:
+@evaluate.register(p.ReshapeLike)
+def _(node: p.ReshapeLike, context: Context, x: Array, like: Array) -> Values:
     return (x.reshape(like.shape),), lambda cotangents: gradients(cotangents[0].reshape(x.shape), np.zeros(like.shape))

@@ -67,8 +67,8 @@ def _(node: t.SelectToken, context: Context, x: Array) -> Values:
     return (x[:, :, node.index],), vjp
 
 
-@evaluate.register(t.SpaceToChannels)
-def _(node: t.SpaceToChannels, context: Context, x: Array) -> Values:
+@evaluate.register(t.SpaceToDepth)
+def _(node: t.SpaceToDepth, context: Context, x: Array) -> Values:
     n, c, height, width = x.shape
     shape = node.out_shapes(x.shape)[0]
     even = np.zeros((n, c, 2 * shape[2], 2 * shape[3]))
@@ -133,7 +133,7 @@ def _(node: t.WindowAttention, context: Context, qkv: Array, table: Array, image
     node.out_shapes(qkv.shape, table.shape, image.shape)
     index = t.relative_position_index(node.window)
     bias = table[index].transpose(2, 0, 1)[None]
-    apart = t.apart(node, image.shape)
+    apart = t.shifted_window_mask(node, image.shape)
     if apart is not None:
         bias = bias + np.tile(apart[:, None], (image.shape[0], 1, 1, 1))
     values, attend_vjp = _attend(qkv, node.heads, bias)
@@ -180,8 +180,8 @@ def _(node: t.WindowPartition, context: Context, x: Array) -> Values:
     return (_partition(x, node),), lambda cotangents: gradients(_merge(cotangents[0], x.shape, node))
 
 
-@evaluate.register(t.WindowMerge)
-def _(node: t.WindowMerge, context: Context, windows: Array, image: Array) -> Values:
+@evaluate.register(t.WindowReverse)
+def _(node: t.WindowReverse, context: Context, windows: Array, image: Array) -> Values:
     node.out_shapes(windows.shape, image.shape)
     y = _merge(windows, image.shape, node)
     return (y,), lambda cotangents: gradients(_partition(cotangents[0], node), np.zeros(image.shape))

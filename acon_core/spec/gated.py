@@ -96,7 +96,7 @@ class Maximum(Primitive):
 
 
 @dataclass(frozen=True)
-class Slopes(Gated):
+class PReLUFunction(Gated):
     """slopes(x, negative) = x where x > 0, else negative x: PReLU's function. Gradient at 0: `negative`, and 0 for it."""
 
     def out_shapes(self, *shapes: Shape) -> tuple[Shape, ...]:
@@ -104,7 +104,7 @@ class Slopes(Gated):
 
 
 @dataclass(frozen=True)
-class AttentionSlopes(Gated):
+class AReLUFunction(Gated):
     """attention_slopes(x, alpha, beta) = (1 + sigmoid(beta)) x where x > 0, else a x, a = min(max(alpha, 0.01), 0.99).
 
     AReLU's function. Gradient at x = 0: a; for alpha: none outside of 0.01 to 0.99, bounds included within.
@@ -115,7 +115,7 @@ class AttentionSlopes(Gated):
 
 
 @dataclass(frozen=True)
-class CollapseBranches(Primitive):
+class RepActCoefficients(Primitive):
     """What RepAct's four branches add up to: collapse(weights, alpha) -> the factors of x, relu(x) and hardswish(x).
 
     With w = `weights` (4,), or their softmax, for identity, ReLU, PReLU and HardSwish, and PReLU's slope `alpha` (1,):
@@ -130,7 +130,7 @@ class CollapseBranches(Primitive):
 
 
 @dataclass(frozen=True)
-class Branches(Gated):
+class RepActFunction(Gated):
     """branches(x, identity, relu, hardswish) = identity x + relu max(x, 0) + hardswish x min(max(x + 3, 0), 6) / 6.
 
     `shift`: a fourth gate of that name is added. Gradient at 0: relu' is 0; at -3 and 3: hardswish' is 0 and 1. Exact there in

@@ -50,7 +50,7 @@ class Graph(Node):
     members: Mapping[str, Node]
     own_params: Mapping[str, Param] = field(default_factory=dict)
     init_rules: tuple[InitRule, ...] = ()
-    bare: bool = True
+    single_output: bool = True
 
     def __post_init__(self) -> None:
         known = [*self.inputs, *self.own_params]

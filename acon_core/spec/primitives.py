@@ -248,7 +248,7 @@ class Add(Primitive):
 
 
 @dataclass(frozen=True)
-class Rescale(Primitive):
+class ChannelScale(Primitive):
     """x times one factor a channel and sample: what squeeze-and-excitation ends in. (N, C, ...), (N, C, 1, 1) -> as x."""
 
     def out_shapes(self, *shapes: Shape) -> tuple[Shape, ...]:
@@ -285,7 +285,7 @@ class Split(Primitive):
 
 
 @dataclass(frozen=True)
-class Shuffle(Primitive):
+class ChannelShuffle(Primitive):
     """Channel shuffle: y[:, j groups + g] = x[:, g C / groups + j]. (N, C, ...) -> the same. Source: ShuffleNet, 3.1."""
 
     groups: int
@@ -329,8 +329,8 @@ class MoveAxis(Primitive):
 
 
 @dataclass(frozen=True)
-class AsOneChannel(Primitive):
-    """All of a sample in one channel, in any order that `ShapeLike` undoes. (N, C, ...) -> (N, 1, all the rest)."""
+class FlattenToOneChannel(Primitive):
+    """All of a sample in one channel, in any order that `ReshapeLike` undoes. (N, C, ...) -> (N, 1, all the rest)."""
 
     def out_shapes(self, *shapes: Shape) -> tuple[Shape, ...]:
         (x,) = shapes
@@ -339,8 +339,8 @@ class AsOneChannel(Primitive):
 
 
 @dataclass(frozen=True)
-class ShapeLike(Primitive):
-    """The first value, which `AsOneChannel` made, in the shape of the second; the second's values are not looked at."""
+class ReshapeLike(Primitive):
+    """The first value, which `FlattenToOneChannel` made, in the shape of the second; the second's values are not looked at."""
 
     def out_shapes(self, *shapes: Shape) -> tuple[Shape, ...]:
         check(len(shapes) == 2 and math.prod(shapes[0]) == math.prod(shapes[1]), self, "two values of one size", shapes)

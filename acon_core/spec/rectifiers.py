@@ -7,7 +7,7 @@ from typing import ClassVar, Literal
 
 from acon_core.errors import SpecError
 from acon_core.spec.activation_base import Activation, ChannelwiseActivation
-from acon_core.spec.gated import Acon, AttentionSlopes, DynamicMaximum, Slopes
+from acon_core.spec.gated import Acon, AReLUFunction, DynamicMaximum, PReLUFunction
 from acon_core.spec.graph import Graph, graph
 from acon_core.spec.node import Node
 from acon_core.spec.param import Constant, Param, Values
@@ -41,7 +41,9 @@ class PReLU(ChannelwiseActivation):
 
     def make_graph(self) -> Graph:
         size = 1 if self.shared else self.width
-        return graph("x", ["y = slopes(x, weight)"], "y", {"slopes": Slopes()}, {"weight": Param((size,), Constant(0.25))})
+        return graph(
+            "x", ["y = slopes(x, weight)"], "y", {"slopes": PReLUFunction()}, {"weight": Param((size,), Constant(0.25))}
+        )
 
 
 @dataclass(frozen=True)
@@ -54,7 +56,7 @@ class AReLU(Activation):
 
     def make_graph(self) -> Graph:
         params = {"alpha": Param((1,), Constant(0.9)), "beta": Param((1,), Constant(2.0))}
-        return graph("x", ["y = slopes(x, alpha, beta)"], "y", {"slopes": AttentionSlopes()}, params)
+        return graph("x", ["y = slopes(x, alpha, beta)"], "y", {"slopes": AReLUFunction()}, params)
 
 
 @dataclass(frozen=True)

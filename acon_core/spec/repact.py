@@ -7,11 +7,11 @@ from typing import Literal
 
 from acon_core.errors import SpecError
 from acon_core.spec.activation_base import Activation
-from acon_core.spec.gated import Branches, CollapseBranches
+from acon_core.spec.gated import RepActCoefficients, RepActFunction
 from acon_core.spec.graph import Graph, graph
 from acon_core.spec.node import Node
 from acon_core.spec.param import Constant, Param
-from acon_core.spec.primitives import AsOneChannel, BatchNorm, ShapeLike
+from acon_core.spec.primitives import BatchNorm, FlattenToOneChannel, ReshapeLike
 
 
 @dataclass(frozen=True)
@@ -32,11 +32,11 @@ class RepAct(Activation):
         if self.variant not in (1, 2, 3):
             raise SpecError(f"RepAct: expected variant 1, 2 or 3, found {self.variant}")
         params = {"weights": Param((4,), Constant(0.25)), "alpha": Param((1,), Constant(0.25))}
-        children: dict[str, Node] = {"collapse": CollapseBranches(softmax=self.variant == 2), "branches": Branches()}
+        children: dict[str, Node] = {"collapse": RepActCoefficients(softmax=self.variant == 2), "branches": RepActFunction()}
         program = ["a, b, h = collapse(weights, alpha)", "y = branches(x, a, b, h)"]
         if self.variant != 3:
             return graph("x", program, "y", children, params)
-        children |= {"norm": BatchNorm(1), "flat": AsOneChannel(), "like": ShapeLike()}
+        children |= {"norm": BatchNorm(1), "flat": FlattenToOneChannel(), "like": ReshapeLike()}
         return graph("x", [*program, "f = flat(y)", "n = norm(f)", "z = like(n, x)"], "z", children, params)
 
 
@@ -54,4 +54,4 @@ class FusedRepAct(Activation):
     def make_graph(self) -> Graph:
         values = {"identity": 0.3125, "relu": 0.4375, "hardswish": 0.25} | ({"shift": 0.0} if self.shift else {})
         params = {name: Param((1,), Constant(value)) for name, value in values.items()}
-        return graph("x", [f"y = branches(x, {', '.join(params)})"], "y", {"branches": Branches(self.shift)}, params)
+        return graph("x", [f"y = branches(x, {', '.join(params)})"], "y", {"branches": RepActFunction(self.shift)}, params)

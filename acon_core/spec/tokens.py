@@ -13,7 +13,7 @@ from acon_core.spec.param import Shape
 from acon_core.spec.primitives import Pair, Primitive, check
 
 # What a pair of tokens that no window of the image holds together gets added before the softmax, as published.
-APART = -100.0
+MASKED_LOGIT = -100.0
 
 
 @dataclass(frozen=True)
@@ -88,7 +88,7 @@ class SelectToken(Primitive):
 
 
 @dataclass(frozen=True)
-class SpaceToChannels(Primitive):
+class SpaceToDepth(Primitive):
     """Each 2x2 square of pixels as one of four times the channels: the square's left column first, top before bottom.
 
     y[:, (2 j + i) C + c, h, w] = x[:, c, 2 h + i, 2 w + j]; an odd height or width gets a line of zeros.
@@ -166,7 +166,7 @@ class WindowPartition(Windowed):
 
 
 @dataclass(frozen=True)
-class WindowMerge(Windowed):
+class WindowReverse(Windowed):
     """What `WindowPartition` took apart, as the image that it was: moved back, and what was added to the edges cut off.
 
     Windows (N windows, C, window^2), and the image (N, any, H, W), whose values are not looked at -> (N, C, H, W).
@@ -211,7 +211,7 @@ def relative_position_index(window: int) -> NDArray[np.int64]:
     return index
 
 
-def apart(node: Windowed, image: Shape) -> NDArray[np.float32] | None:
+def shifted_window_mask(node: Windowed, image: Shape) -> NDArray[np.float32] | None:
     """(windows, window^2, window^2), -100 where two tokens of a window are no neighbours in the image; None where all are."""
     if node.shift == 0:
         return None
@@ -224,4 +224,4 @@ def apart(node: Windowed, image: Shape) -> NDArray[np.float32] | None:
         places.append(place.reshape(count, node.window))
     regions = 3 * places[0][:, None, :, None] + places[1][None, :, None, :]
     tokens = regions.reshape(-1, node.window**2)
-    return np.where(tokens[:, :, None] == tokens[:, None, :], 0.0, APART).astype(np.float32)
+    return np.where(tokens[:, :, None] == tokens[:, None, :], 0.0, MASKED_LOGIT).astype(np.float32)

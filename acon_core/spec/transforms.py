@@ -151,12 +151,13 @@ def _(node: t.Attention | t.WindowAttention, shapes: tuple[Shape, ...]) -> int:
 
 @macs.register(
     p.BatchNorm, p.LayerNorm, p.MaxPool2d, p.GlobalAvgPool, p.ReduceSample, p.Flatten, p.Dropout, p.DropPath,
-    p.Add, p.Rescale, p.Concat, p.Split, p.Shuffle, p.MoveAxis, p.AsOneChannel, p.ShapeLike,
-    t.ImageSize, t.PadToMultiple, t.FlattenSpace, t.PrependToken, t.AddPosition, t.SelectToken, t.SpaceToChannels,
-    t.WindowPartition, t.WindowMerge,
+    p.Add, p.ChannelScale, p.Concat, p.Split, p.ChannelShuffle, p.MoveAxis, p.FlattenToOneChannel, p.ReshapeLike,
+    t.ImageSize, t.PadToMultiple, t.FlattenSpace, t.PrependToken, t.AddPosition, t.SelectToken, t.SpaceToDepth,
+    t.WindowPartition, t.WindowReverse,
     f.Identity, f.ReLU, f.ReLU6, f.LeakyReLU, f.ELU, f.SELU, f.CELU, f.GELU, f.SiLU, f.Mish, f.Softplus, f.HardSwish,
     f.HardSigmoid, f.Sigmoid,
-    g.Acon, g.SmoothMaximum, g.Maximum, g.Slopes, g.AttentionSlopes, g.CollapseBranches, g.Branches, g.DynamicMaximum,
+    g.Acon, g.SmoothMaximum, g.Maximum, g.PReLUFunction, g.AReLUFunction, g.RepActCoefficients, g.RepActFunction,
+    g.DynamicMaximum,
 )  # fmt: skip
 def _(node: Node, shapes: tuple[Shape, ...]) -> int:
     return 0

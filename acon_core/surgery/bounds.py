@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from acon_core.spec import AconA, AconB, AconC, MetaAconC, Node, join, walk
 from acon_core.surgery.modules import Modules
-from acon_core.surgery.rebuild import tops
+from acon_core.surgery.rebuild import outermost_spec_modules
 
 # The largest slope of z sigmoid(z), where (z - 2) exp(z) = z + 2; Ma et al. 2021 print 1.0998.
 KAPPA = 1.099839320128866917
@@ -57,7 +57,7 @@ def gradient_bounds(modules: Modules, model: Any) -> dict[str, GradientBounds]:
 
 
 def _bounds(modules: Modules, model: Any) -> Iterator[tuple[str, GradientBounds]]:
-    for top, module, node in tops(modules, model):
+    for top, module, node in outermost_spec_modules(modules, model):
         wanted = [(path, part) for path, part in walk(node) if type(part) in (AconA, AconB, AconC, MetaAconC)]
         state = modules.state(module, node) if wanted else {}
         for path, part in wanted:

@@ -6,7 +6,7 @@ from typing import Any
 
 from acon_core.spec import join
 from acon_core.surgery.modules import Modules
-from acon_core.surgery.rebuild import tops
+from acon_core.surgery.rebuild import outermost_spec_modules
 
 
 def decays(modules: Modules, model: Any) -> dict[str, bool]:
@@ -17,7 +17,7 @@ def decays(modules: Modules, model: Any) -> dict[str, bool]:
     """
     known = {
         join(path, native): param.decay
-        for path, _, node in tops(modules, model)
+        for path, _, node in outermost_spec_modules(modules, model)
         for _, param, native, _ in modules.layout.table(node)
         if native is not None
     }

@@ -11,7 +11,7 @@ from acon_core.spec.fusion import Change, change_layers, folded, fused
 from acon_core.surgery.modules import Modules
 
 
-def tops(modules: Modules, model: Any) -> Iterator[tuple[str, Any, Node]]:
+def outermost_spec_modules(modules: Modules, model: Any) -> Iterator[tuple[str, Any, Node]]:
     """The modules whose computation a spec says, with their nodes, none of them inside of another."""
     inside: list[str] = []
     for path, module in modules.sites(model):
@@ -25,7 +25,7 @@ def tops(modules: Modules, model: Any) -> Iterator[tuple[str, Any, Node]]:
 
 def _rebuild(modules: Modules, model: Any, rules: Rules[Change], wanted: str) -> Any:
     made: dict[int, Any] = {}
-    for path, module, node in list(tops(modules, model)):
+    for path, module, node in list(outermost_spec_modules(modules, model)):
         if not isinstance(node, Graph | Layer):
             continue
         if id(module) not in made:

@@ -17,9 +17,9 @@ from jax.typing import DTypeLike
 from acon_core import spec
 from acon_core.errors import SpecError
 from acon_jax.arrays import canonical_shape
-from acon_jax.build import Place, build, make
+from acon_jax.build import BuildContext, build, make
+from acon_jax.checkpoint.layout import layout
 from acon_jax.functional import check_axis
-from acon_jax.layout import layout
 from acon_jax.modules import Graph
 from acon_jax.pointwise import widened
 
@@ -82,7 +82,7 @@ class Activation(Graph):
         # One function alone widens 16 bits itself and keeps x as it is; between several, values would be rounded to 16 bits.
         (x,), outputs = node.graph.inputs, node.graph.outputs
         self._wide = [step.outputs for step in node.graph.steps if x in step.inputs] != [outputs]
-        place = Place(dtype, path)
+        place = BuildContext(dtype, path)
         super().__init__(node, lambda name, child: make(child, place.child(name)), dtype, path)
         if rngs is not None:
             initial = {
@@ -181,7 +181,7 @@ def activation(
     """
     node = spec.activation(name, channels, **options)
     if not isinstance(node, spec.Activation):
-        return make(node, Place(dtype, path))
+        return make(node, BuildContext(dtype, path))
     if rngs is None:
         raise SpecError(f"activation {name!r} has parameters: pass rngs=nnx.Rngs(0) for their initial values")
     place = {"channel_axis": channel_axis} if isinstance(node, spec.ChannelwiseActivation) else {}

@@ -24,8 +24,8 @@ from acon_core.networks import create as create_network
 from acon_core.training import Batch, Recipe
 from acon_jax import activations  # noqa: F401  (registers its rules)
 from acon_jax.arrays import on_device, precision, to_jax, to_numpy
-from acon_jax.build import Place, make
-from acon_jax.layout import layout
+from acon_jax.build import BuildContext, make
+from acon_jax.checkpoint.layout import layout
 from acon_jax.modules import call
 from acon_jax.surgery import param_groups
 
@@ -140,7 +140,7 @@ class JaxBackend:
 
     def build(self, node: spec.Node, *, dtype: str = "float32", seed: int | None = 0, compiled: bool = False) -> JaxModel:
         with precision(dtype):
-            model = JaxModel(node, make(node, Place(DTYPES[dtype])), dtype, compiled, seed or 0)
+            model = JaxModel(node, make(node, BuildContext(DTYPES[dtype])), dtype, compiled, seed or 0)
         model.load(spec.initial_state(node, seed, dtype))
         return model
 

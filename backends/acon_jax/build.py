@@ -32,20 +32,20 @@ ZEROS: dict[str, Any] = {
 
 
 @dataclass(frozen=True)
-class Place:
+class BuildContext:
     """Where a module is built: its path, for errors and taps, and the dtype of its parameters, which start as zeros."""
 
     dtype: DTypeLike
     path: str = ""
 
-    def child(self, name: str) -> Place:
+    def child(self, name: str) -> BuildContext:
         return replace(self, path=spec.join(self.path, name))
 
 
 build: spec.Rules[nnx.Module] = spec.Rules("acon_jax.build")
 
 
-def make(node: spec.Node, place: Place) -> nnx.Module:
+def make(node: spec.Node, place: BuildContext) -> nnx.Module:
     """The module of a node, its parameters not yet set: by its rule if it has one, else its graph line by line."""
     if isinstance(node, spec.Graph | spec.Layer) and type(node) not in build:
         return modules.Graph(node, lambda name, child: make(child, place.child(name)), place.dtype, place.path)
@@ -53,7 +53,7 @@ def make(node: spec.Node, place: Place) -> nnx.Module:
 
 
 @build.register(spec.Conv2d)
-def _(node: spec.Conv2d, place: Place) -> nnx.Module:
+def _(node: spec.Conv2d, place: BuildContext) -> nnx.Module:
     return modules.Conv(
         node.in_channels, node.out_channels, node.kernel, node.stride,
         padding=tuple((size, size) for size in node.padding), kernel_dilation=node.dilation, feature_group_count=node.groups,
@@ -62,12 +62,12 @@ def _(node: spec.Conv2d, place: Place) -> nnx.Module:
 
 
 @build.register(spec.BatchNorm)
-def _(node: spec.BatchNorm, place: Place) -> nnx.Module:
+def _(node: spec.BatchNorm, place: BuildContext) -> nnx.Module:
     return modules.BatchNorm(node.channels, node.eps, node.decay, dtype=place.dtype, path=place.path)
 
 
 @build.register(spec.Linear)
-def _(node: spec.Linear, place: Place) -> nnx.Module:
+def _(node: spec.Linear, place: BuildContext) -> nnx.Module:
     return modules.Linear(
         node.in_features, node.out_features,
         use_bias=node.bias, param_dtype=place.dtype, **ZEROS,
@@ -75,17 +75,17 @@ def _(node: spec.Linear, place: Place) -> nnx.Module:
 
 
 @build.register(spec.LayerNorm)
-def _(node: spec.LayerNorm, place: Place) -> nnx.Module:
+def _(node: spec.LayerNorm, place: BuildContext) -> nnx.Module:
     return modules.LayerNorm(node.channels, node.eps, dtype=place.dtype)
 
 
 @build.register(spec.Dropout)
-def _(node: spec.Dropout, place: Place) -> nnx.Module:
+def _(node: spec.Dropout, place: BuildContext) -> nnx.Module:
     return nnx.Dropout(node.rate)
 
 
 @build.register(spec.DropPath)
-def _(node: spec.DropPath, place: Place) -> nnx.Module:
+def _(node: spec.DropPath, place: BuildContext) -> nnx.Module:
     return modules.DropPath(node.rate)
 
 
@@ -99,38 +99,38 @@ FUNCTIONS: dict[type[spec.Primitive], Callable[..., Any]] = {
     spec.GlobalAvgPool: modules.global_avg_pool,
     spec.Flatten: modules.flatten,
     spec.Add: modules.add,
-    spec.Rescale: modules.rescale,
+    spec.ChannelScale: modules.rescale,
     spec.Concat: modules.concat,
     spec.Split: modules.split,
-    spec.Shuffle: modules.shuffle,
+    spec.ChannelShuffle: modules.shuffle,
     spec.ReduceSample: modules.reduce_sample,
     spec.MoveAxis: modules.move_axis,
-    spec.AsOneChannel: modules.as_one_channel,
-    spec.ShapeLike: modules.shape_like,
+    spec.FlattenToOneChannel: modules.as_one_channel,
+    spec.ReshapeLike: modules.shape_like,
     spec.ImageSize: tokens.image_size,
     spec.PadToMultiple: tokens.pad_to_multiple,
     spec.FlattenSpace: tokens.flatten_space,
     spec.PrependToken: tokens.prepend_token,
     spec.AddPosition: tokens.add_position,
     spec.SelectToken: tokens.select_token,
-    spec.SpaceToChannels: tokens.space_to_channels,
+    spec.SpaceToDepth: tokens.space_to_channels,
     spec.Attention: tokens.attention,
     spec.WindowPartition: tokens.partition,
     spec.WindowAttention: tokens.window_attention,
-    spec.WindowMerge: tokens.merge,
+    spec.WindowReverse: tokens.merge,
     **{kind: getattr(pointwise, name) for name, kind in spec.ACTIVATIONS.items() if issubclass(kind, spec.Elementwise)},
     spec.Acon: _acon,
     spec.SmoothMaximum: F.smooth_maximum,
     spec.Maximum: F.maximum,
-    spec.Slopes: F.slopes,
-    spec.AttentionSlopes: F.attention_slopes,
-    spec.CollapseBranches: F.collapse_branches,
-    spec.Branches: lambda x, *gates, shift: F.branches(x, *gates),
+    spec.PReLUFunction: F.slopes,
+    spec.AReLUFunction: F.attention_slopes,
+    spec.RepActCoefficients: F.collapse_branches,
+    spec.RepActFunction: lambda x, *gates, shift: F.branches(x, *gates),
     spec.DynamicMaximum: F.dynamic_maximum,
 }
 """Primitives without parameters: what is called with their values, and with their fields by name."""
 
 
 @build.register(*FUNCTIONS)
-def _(node: spec.Primitive, place: Place) -> nnx.Module:
+def _(node: spec.Primitive, place: BuildContext) -> nnx.Module:
     return modules.Primitive(node, FUNCTIONS[type(node)])

@@ -23,7 +23,7 @@ from acon_core import spec
 from acon_core.errors import OneValuePerChannelError, SpecError
 from acon_core.random import Stream
 from acon_jax.arrays import canonical_shape, filled, on_device
-from acon_jax.layout import layout
+from acon_jax.checkpoint.layout import layout
 from acon_jax.pointwise import widened
 
 
@@ -175,7 +175,7 @@ def add(x: Array, other: Array) -> Array:
 
 def rescale(x: Array, factor: Array) -> Array:
     """x (N, ..., C) times a factor (N, 1, 1, C)."""
-    spec.Rescale().out_shapes(canonical_shape(x.shape), canonical_shape(factor.shape))
+    spec.ChannelScale().out_shapes(canonical_shape(x.shape), canonical_shape(factor.shape))
     return x * factor.reshape(x.shape[0], *(1,) * (x.ndim - 2), x.shape[-1])
 
 
@@ -253,7 +253,7 @@ class Graph(nnx.Module):
         # An underscore keeps an attribute out of nnx's repr, and its name free for a child.
         self._spec, self._path = node, path
         graph = node.graph if isinstance(node, spec.Layer) else node
-        self._bare = graph.bare and len(graph.outputs) == 1
+        self._bare = graph.single_output and len(graph.outputs) == 1
         # nnx.jit tells two modules apart by their attributes: the program must be one, in parts that compare by value.
         slots = layout.slots(node)
         held = tuple(name for name in graph.params if slots[name] is not None)

@@ -23,8 +23,8 @@ from acon_core.errors import AconError
 from acon_core.surgery import Diagnosis, GradientBounds, Observed, Replacements
 from acon_jax.activations import Activation
 from acon_jax.arrays import precision
-from acon_jax.build import Place, make
-from acon_jax.layout import layout
+from acon_jax.build import BuildContext, make
+from acon_jax.checkpoint.layout import layout
 from acon_jax.modules import Graph, Primitive
 
 # The spec of a plain function, from the keywords that a `functools.partial` of it holds.
@@ -105,7 +105,7 @@ class NnxModules:
                 options = {"channel_axis": axis} if isinstance(node, spec.ChannelwiseActivation) else {}
                 made = Activation.classes[type(node)](node, dtype=dtype, rngs=None, **options)
             else:
-                made = make(node, Place(dtype))
+                made = make(node, BuildContext(dtype))
             arrays = {path: jnp.asarray(array, dtype) for path, array in layout.to_native(node, state).items()}
             nnx.update(made, unflatten_dict(jax.device_put(arrays, like.sharding if bound else None), sep="."))
         if next((flag for each in models for flag in _evaluating(each)), False):

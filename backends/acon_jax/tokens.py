@@ -53,7 +53,7 @@ def select_token(x: Array, index: int) -> Array:
 
 def space_to_channels(x: Array) -> Array:
     """(N, H, W, C) -> (N, H / 2, W / 2, 4 C): each 2x2 square, its left column first, top before bottom."""
-    spec.SpaceToChannels().out_shapes(canonical_shape(x.shape))
+    spec.SpaceToDepth().out_shapes(canonical_shape(x.shape))
     even = _padded(x, 2)
     n, height, width, c = even.shape
     squares = even.reshape(n, height // 2, 2, width // 2, 2, c).transpose(0, 1, 3, 4, 2, 5)
@@ -87,7 +87,7 @@ def window_attention(qkv: Array, table: Array, image: Array, window: int, shift:
     node = spec.WindowAttention(window, shift, heads)
     node.out_shapes(canonical_shape(qkv.shape), table.shape, canonical_shape(image.shape))
     bias = jnp.moveaxis(table[spec.relative_position_index(window)], -1, 0)[None]
-    apart = spec.apart(node, canonical_shape(image.shape))
+    apart = spec.shifted_window_mask(node, canonical_shape(image.shape))
     if apart is not None:
         bias = bias + apart[:, None].astype(bias.dtype)
     return _attend(qkv, heads, bias)
@@ -104,7 +104,7 @@ def partition(x: Array, window: int, shift: int) -> Array:
 
 def merge(windows: Array, image: Array, window: int, shift: int) -> Array:
     """What `partition` took apart, in the height and width of `image` (N, H, W, any)."""
-    node = spec.WindowMerge(window, shift)
+    node = spec.WindowReverse(window, shift)
     node.out_shapes(canonical_shape(windows.shape), canonical_shape(image.shape))
     down, across = node.grid(canonical_shape(image.shape))
     n, height, width, _ = image.shape

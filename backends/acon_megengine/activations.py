@@ -11,8 +11,8 @@ import megengine.module as M
 from megengine import Tensor, random
 
 from acon_core import spec
-from acon_megengine.build import Place, build, make
-from acon_megengine.layout import layout
+from acon_megengine.build import BuildContext, build, make
+from acon_megengine.checkpoint.layout import layout
 from acon_megengine.modules import Graph
 
 _HERE = """
@@ -51,13 +51,13 @@ class Activation(Graph):
         return super().forward(x)
 
     @classmethod
-    def _of(cls, node: spec.Layer, place: Place) -> Activation:
+    def _of(cls, node: spec.Layer, place: BuildContext) -> Activation:
         made = cls.__new__(cls)
         made._assemble(node, place.path)
         return made
 
     def _assemble(self, node: Any, path: str) -> None:
-        super().__init__(node, lambda name, child: make(child, Place(spec.join(path, name))))
+        super().__init__(node, lambda name, child: make(child, BuildContext(spec.join(path, name))))
 
     def start(self) -> None:
         """Set every parameter to an initial value of the spec, drawn anew."""
@@ -111,7 +111,7 @@ def activation(name: str, channels: int | None = None, *, channel_axis: int = 1,
     Returns an instance of the public class with its initial values, or the module of a function without parameters.
     Raises SpecError for a name, an option or a value that does not exist, or where `channels` is needed and not given.
     """
-    made = make(spec.activation(name, channels, channel_axis=channel_axis, **options), Place(path))
+    made = make(spec.activation(name, channels, channel_axis=channel_axis, **options), BuildContext(path))
     if isinstance(made, Activation):
         made.start()
     return made

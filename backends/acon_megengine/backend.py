@@ -27,8 +27,8 @@ from acon_core.networks import create as create_network
 from acon_core.training import Batch, Recipe
 from acon_megengine import activations  # noqa: F401  (registers its rules)
 from acon_megengine.arrays import to_array, to_tensor
-from acon_megengine.build import Place, make
-from acon_megengine.layout import layout
+from acon_megengine.build import BuildContext, make
+from acon_megengine.checkpoint.layout import layout
 from acon_megengine.surgery import param_groups
 
 DTYPES = ("float32",)
@@ -155,7 +155,7 @@ class MegEngineBackend:
     def build(self, node: spec.Node, *, dtype: str = "float32", seed: int | None = 0, compiled: bool = False) -> MegEngineModel:
         if dtype not in DTYPES:
             raise SpecError(f"MegEngine: expected dtype {' or '.join(DTYPES)}, found {dtype!r}; cast the state with .astype")
-        model = MegEngineModel(node, make(node, Place()), compiled)
+        model = MegEngineModel(node, make(node, BuildContext()), compiled)
         model.load(spec.initial_state(node, seed, dtype))
         return model
 

@@ -230,22 +230,22 @@ FUNCTIONS: dict[type[spec.Node], Callable[..., Any]] = {
     spec.GlobalAvgPool: global_avg_pool,
     spec.Flatten: flat,
     spec.Add: add,
-    spec.Rescale: rescale,
+    spec.ChannelScale: rescale,
     spec.Concat: concat,
     spec.Split: split,
-    spec.Shuffle: shuffle,
+    spec.ChannelShuffle: shuffle,
     spec.ReduceSample: reduce_sample,
     spec.MoveAxis: move_axis,
-    spec.AsOneChannel: as_one_channel,
-    spec.ShapeLike: shape_like,
+    spec.FlattenToOneChannel: as_one_channel,
+    spec.ReshapeLike: shape_like,
     **{kind: getattr(pointwise, name) for name, kind in spec.ACTIVATIONS.items() if issubclass(kind, spec.Elementwise)},
     spec.Acon: _acon,
     spec.SmoothMaximum: smooth_maximum,
     spec.Maximum: maximum,
-    spec.Slopes: slopes,
-    spec.AttentionSlopes: attention_slopes,
-    spec.CollapseBranches: collapse_branches,
-    spec.Branches: _branches,
+    spec.PReLUFunction: slopes,
+    spec.AReLUFunction: attention_slopes,
+    spec.RepActCoefficients: collapse_branches,
+    spec.RepActFunction: _branches,
     spec.DynamicMaximum: dynamic_maximum,
     spec.ImageSize: tokens.image_size,
     spec.PadToMultiple: tokens.pad_to_multiple,
@@ -253,11 +253,11 @@ FUNCTIONS: dict[type[spec.Node], Callable[..., Any]] = {
     spec.PrependToken: tokens.prepend_token,
     spec.AddPosition: tokens.add_position,
     spec.SelectToken: tokens.select_token,
-    spec.SpaceToChannels: tokens.space_to_channels,
+    spec.SpaceToDepth: tokens.space_to_channels,
     spec.Attention: tokens.attention,
     spec.WindowPartition: tokens.window_partition,
     spec.WindowAttention: tokens.window_attention,
-    spec.WindowMerge: tokens.window_merge,
+    spec.WindowReverse: tokens.window_merge,
 }
 """What a node without parameters computes: `function(*values, **its fields)`."""
 
@@ -309,7 +309,7 @@ class Graph(M.Module):
             made = getattr(self, step.child)(*(values[name] for name in step.inputs))
             values.update(zip(step.outputs, made if len(step.outputs) > 1 else (made,), strict=True))
         outputs = tuple(values[name] for name in graph.outputs)
-        return outputs[0] if graph.bare and len(outputs) == 1 else outputs
+        return outputs[0] if graph.single_output and len(outputs) == 1 else outputs
 
     def __getitem__(self, index: int) -> M.Module:
         return getattr(self, list(self.graph.children)[index])

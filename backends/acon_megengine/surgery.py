@@ -21,9 +21,9 @@ from acon_core import spec, surgery
 from acon_core.spec import Node, Shape
 from acon_core.surgery import Observed
 from acon_megengine.arrays import to_array
-from acon_megengine.build import Place
+from acon_megengine.build import BuildContext
 from acon_megengine.build import make as build_module
-from acon_megengine.layout import layout as megengine_layout
+from acon_megengine.checkpoint.layout import layout as megengine_layout
 
 NATIVE: dict[type[M.Module], Callable[[Any], Node]] = {
     M.Identity: lambda module: spec.Identity(),
@@ -68,7 +68,7 @@ class MegEngineModules:
         return dict(self.layout.to_canonical(node, native)[0])
 
     def make(self, node: Node, state: Mapping[str, NDArray], old: M.Module, model: M.Module) -> M.Module:
-        made = build_module(node, Place())
+        made = build_module(node, BuildContext())
         narrow = {
             path: state[path] if param.integer else state[path].astype(np.float32)
             for path, param in spec.named_params(node).items()

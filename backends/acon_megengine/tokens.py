@@ -120,7 +120,7 @@ def _index(window: int) -> NDArray[np.int32]:
 
 @lru_cache(maxsize=64)
 def _apart(window: int, shift: int, height: int, width: int) -> NDArray[np.float32] | None:
-    return spec.apart(spec.Windowed(window, shift), (1, 1, height, width))
+    return spec.shifted_window_mask(spec.Windowed(window, shift), (1, 1, height, width))
 
 
 def window_attention(x: Tensor, table: Tensor, image: Tensor, window: int, shift: int, heads: int) -> Tensor:

@@ -10,8 +10,8 @@ import paddle
 from paddle import nn
 
 from acon_core import spec
-from acon_paddle.build import Place, below, build, make
-from acon_paddle.layout import layout
+from acon_paddle.build import BuildContext, below, build, make
+from acon_paddle.checkpoint.layout import layout
 from acon_paddle.modules import Graph
 
 _OWN = (
@@ -42,13 +42,13 @@ class Activation(Graph):
         given = self.__signature__.bind(*args, **options)
         given.apply_defaults()
         values = given.arguments
-        place = Place(values.pop("dtype") or paddle.get_default_dtype(), values.pop("path"))
+        place = BuildContext(values.pop("dtype") or paddle.get_default_dtype(), values.pop("path"))
         node = self.kind(**values)
         super().__init__(node, below(place), place.dtype)
         _start(self, node, place.dtype)
 
     @classmethod
-    def of(cls, node: spec.Activation, place: Place) -> Activation:
+    def of(cls, node: spec.Activation, place: BuildContext) -> Activation:
         """The layer of a spec, as Paddle starts parameters: their values are yet to be set."""
         layer = cls.__new__(cls)
         Graph.__init__(layer, node, below(place), place.dtype)
@@ -131,7 +131,7 @@ def activation(
     Raises SpecError for a name, an option or a value that does not exist, and where `channels` is needed and not given.
     """
     node = spec.activation(name, channels, channel_axis=channel_axis, **options)
-    place = Place(dtype or paddle.get_default_dtype(), path)
+    place = BuildContext(dtype or paddle.get_default_dtype(), path)
     layer = make(node, place)
     _start(layer, node, place.dtype)
     return layer

@@ -20,8 +20,8 @@ from acon_core.errors import StateError
 from acon_core.networks import create as create_network
 from acon_core.training import Batch, Recipe
 from acon_paddle import activations  # noqa: F401  (registers its rules)
-from acon_paddle.build import Place, make
-from acon_paddle.layout import layout
+from acon_paddle.build import BuildContext, make
+from acon_paddle.checkpoint.layout import layout
 from acon_paddle.surgery import param_groups
 
 
@@ -128,7 +128,7 @@ class PaddleBackend:
     waivers: tuple[Waiver, ...] = ()
 
     def build(self, node: spec.Node, *, dtype: str = "float32", seed: int | None = 0, compiled: bool = False) -> PaddleModel:
-        model = PaddleModel(node, make(node, Place(dtype)), dtype, compiled)
+        model = PaddleModel(node, make(node, BuildContext(dtype)), dtype, compiled)
         model.load(spec.initial_state(node, seed, dtype))
         return model
 

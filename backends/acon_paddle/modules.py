@@ -196,7 +196,7 @@ def add(node: spec.Add, x: Tensor, y: Tensor) -> Tensor:
 
 
 @not_to_static
-def rescale(node: spec.Rescale, x: Tensor, factor: Tensor) -> Tensor:
+def rescale(node: spec.ChannelScale, x: Tensor, factor: Tensor) -> Tensor:
     """x times a factor (N, C, 1, 1), of any rank."""
     return x * factor.flatten(2).reshape([*factor.shape[:2], *[1] * (x.ndim - 2)])
 
@@ -233,7 +233,7 @@ class Split(nn.Layer):
         return f"{self.parts}, interleaved={self.interleaved}"
 
 
-class Shuffle(nn.Layer):
+class ChannelShuffle(nn.Layer):
     """Channel shuffle of any rank: channel g C / groups + j goes to j groups + g."""
 
     def __init__(self, groups: int) -> None:
@@ -288,7 +288,7 @@ class Graph(nn.Layer):
             made = self._sub_layers[step.child](*(values[name] for name in step.inputs))
             values.update(_named(step.outputs, made if len(step.outputs) > 1 else (made,)))
         outputs = tuple(values[name] for name in graph.outputs)
-        return outputs[0] if graph.bare and len(outputs) == 1 else outputs
+        return outputs[0] if graph.single_output and len(outputs) == 1 else outputs
 
     def __getitem__(self, index: int) -> nn.Layer:
         return list(self.children())[index]

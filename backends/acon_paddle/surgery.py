@@ -15,9 +15,9 @@ from acon_core import spec, surgery
 from acon_core.spec import Node, Shape
 from acon_core.surgery import Diagnosis, GradientBounds, Observed, Replacements
 from acon_paddle import activations  # noqa: F401  (registers its rules)
-from acon_paddle.build import Place
+from acon_paddle.build import BuildContext
 from acon_paddle.build import make as build_layer
-from acon_paddle.layout import layout
+from acon_paddle.checkpoint.layout import layout
 
 
 def _selu(layer: nn.SELU) -> Node | None:
@@ -109,7 +109,7 @@ class PaddleModules:
     def make(self, node: Node, state: Mapping[str, NDArray], old: nn.Layer, model: nn.Layer) -> nn.Layer:
         floats = [each for each in (*old.parameters(), *model.parameters()) if each.is_floating_point()]
         dtype = str(floats[0].dtype).rpartition(".")[2] if floats else paddle.get_default_dtype()
-        layer = build_layer(node, Place(dtype))
+        layer = build_layer(node, BuildContext(dtype))
         integers = {path for path, param in spec.named_params(node).items() if param.integer}
         cast = {path: array if path in integers else np.asarray(array).astype(dtype) for path, array in state.items()}
         layer.set_state_dict(dict(layout.to_native(node, cast)))

@@ -79,7 +79,7 @@ def select_token(node: spec.SelectToken, x: Tensor) -> Tensor:
 
 
 @not_to_static
-def space_to_channels(node: spec.SpaceToChannels, x: Tensor) -> Tensor:
+def space_to_channels(node: spec.SpaceToDepth, x: Tensor) -> Tensor:
     """Each 2x2 square as one pixel: left column first, top before bottom."""
     _, c, height, width = _image(node, x)
     down, across = (height + 1) // 2, (width + 1) // 2
@@ -110,7 +110,7 @@ def _index(window: int) -> NDArray[np.int64]:
 
 @lru_cache(maxsize=64)
 def _apart(node: spec.WindowAttention, height: int, width: int) -> NDArray[np.float32] | None:
-    return spec.apart(node, (1, 1, height, width))
+    return spec.shifted_window_mask(node, (1, 1, height, width))
 
 
 @not_to_static
@@ -141,7 +141,7 @@ def window_partition(node: spec.WindowPartition, x: Tensor) -> Tensor:
 
 
 @not_to_static
-def window_merge(node: spec.WindowMerge, windows: Tensor, image: Tensor) -> Tensor:
+def window_merge(node: spec.WindowReverse, windows: Tensor, image: Tensor) -> Tensor:
     """What `window_partition` took apart, put together."""
     _, _, height, width = _image(node, image)
     (down, across), m, c = node.grid((1, 1, height, width)), node.window, windows.shape[1]

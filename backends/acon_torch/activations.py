@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from acon_core import spec
 from acon_torch.arrays import to_tensor
-from acon_torch.build import Place, build, make
+from acon_torch.build import BuildContext, build, make
 from acon_torch.gradient import wide
 from acon_torch.modules import Graph
 
@@ -43,10 +43,10 @@ class Activation(Graph):
     def __init__(self, *values: Any, **options: Any) -> None:
         given = self.__signature__.bind(*values, **options).arguments
         dtype, device, path = (given.pop(own.name, None) for own in _OWN)
-        self._take(self.kind(**given), Place(dtype or torch.get_default_dtype(), path or ""))
+        self._take(self.kind(**given), BuildContext(dtype or torch.get_default_dtype(), path or ""))
         initialise(self, device)
 
-    def _take(self, node: spec.Activation, place: Place) -> None:
+    def _take(self, node: spec.Activation, place: BuildContext) -> None:
         super().__init__(node, lambda name, child: make(child, place.child(name)), place.dtype)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -56,7 +56,7 @@ class Activation(Graph):
         return y.to(x.dtype)
 
     @classmethod
-    def _of(cls, node: spec.Activation, place: Place) -> Activation:
+    def _of(cls, node: spec.Activation, place: BuildContext) -> Activation:
         """The module of a spec in a network, whose values come from elsewhere: none are drawn."""
         module = cls.__new__(cls)
         module._take(node, place)
@@ -146,7 +146,7 @@ def activation(
     Raises SpecError for a name, an option or a value that does not exist, or a width that is missing.
     """
     node = spec.activation(name, channels, channel_axis=channel_axis, **options)
-    module = make(node, Place(dtype or torch.get_default_dtype(), path))
+    module = make(node, BuildContext(dtype or torch.get_default_dtype(), path))
     if isinstance(module, Activation):
         initialise(module, device)
     return module

@@ -20,7 +20,7 @@ from acon_core.networks import create as create_network
 from acon_core.training import Batch, Recipe
 from acon_torch import activations  # noqa: F401  (registers its rules)
 from acon_torch.arrays import to_array, to_tensor
-from acon_torch.build import Place, make
+from acon_torch.build import BuildContext, make
 from acon_torch.surgery import param_groups
 
 DTYPES = {"float32": torch.float32, "float64": torch.float64, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -104,7 +104,7 @@ class TorchBackend:
     waivers: tuple[Waiver, ...] = ()
 
     def build(self, node: spec.Node, *, dtype: str = "float32", seed: int | None = 0, compiled: bool = False) -> TorchModel:
-        model = TorchModel(node, make(node, Place(DTYPES[dtype])), dtype, compiled)
+        model = TorchModel(node, make(node, BuildContext(DTYPES[dtype])), dtype, compiled)
         model.load(spec.initial_state(node, seed, dtype))
         return model
 

@@ -177,7 +177,7 @@ class Graph(nn.Module):
             made = self._modules[step.child](*(values[name] for name in step.inputs))  # type: ignore[misc]
             values.update(zip(step.outputs, made if len(step.outputs) > 1 else (made,), strict=True))
         outputs = tuple(values[name] for name in graph.outputs)
-        return outputs[0] if graph.bare and len(outputs) == 1 else outputs
+        return outputs[0] if graph.single_output and len(outputs) == 1 else outputs
 
     def __getitem__(self, index: int) -> nn.Module:
         return list(self.children())[index]

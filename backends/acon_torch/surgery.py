@@ -16,8 +16,8 @@ from acon_core.surgery import Diagnosis, GradientBounds, Replacements
 from acon_core.surgery.modules import Observed
 from acon_torch import activations  # noqa: F401  (registers its rules)
 from acon_torch.arrays import to_array, to_tensor
-from acon_torch.build import Place, make
-from acon_torch.layout import layout
+from acon_torch.build import BuildContext, make
+from acon_torch.checkpoint.layout import layout
 from acon_torch.pointwise import SOFTPLUS_OF_PYTORCH
 
 # PyTorch's own activations as what they are in the spec; of a type exactly, since a subclass may compute anything.
@@ -94,7 +94,7 @@ class TorchModules:
         tensors = (each for part in (old, model) for each in (*part.parameters(), *part.buffers()) if each.is_floating_point())
         example = next(tensors, torch.empty(0))
         frozen = {parameter.requires_grad for parameter in old.parameters()} == {False}
-        module = make(node, Place(example.dtype))
+        module = make(node, BuildContext(example.dtype))
         own = module.state_dict()
         values = layout.to_native(node, state)
         module.load_state_dict({path: to_tensor(array).to(own[path].dtype) for path, array in values.items()})

@@ -109,9 +109,9 @@ class WindowAttention(nn.Module):
         self.spec = node
         self.register_buffer("index", torch.from_numpy(spec.relative_position_index(node.window)), persistent=False)
         # The four windows of an image of two by two: in any image, all but the last of a column or row are like the first.
-        apart = spec.apart(node, (1, 1, 2 * node.window, 2 * node.window))
+        apart = spec.shifted_window_mask(node, (1, 1, 2 * node.window, 2 * node.window))
         kinds = None if apart is None else torch.from_numpy(apart).unflatten(0, (2, 2))
-        self.register_buffer("apart", kinds, persistent=False)
+        self.register_buffer("shifted_window_mask", kinds, persistent=False)
 
     def forward(self, windows: Tensor, table: Tensor, image: Tensor) -> Tensor:
         self.spec.out_shapes(windows.shape, table.shape, image.shape)

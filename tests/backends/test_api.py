@@ -114,10 +114,10 @@ def test_load_takes_the_options_that_a_file_cannot_tell(backend: Backend, tmp_pa
     network = create("acon/resnet50", "acon_c", 3, **options)
     state = spec.initial_state(network.graph, 5)
     path, made = tmp_path / "a", format_named(format)
-    made.files.write(path, made.layout.to_native(network.graph, state), metadata(network))
+    made.codec.write(path, made.layout.to_native(network.graph, state), metadata(network))
     load = package(backend).load  # type: ignore[attr-defined]
     x = np.random.default_rng(3).uniform(-1, 1, (2, 3, 64, 96)).astype(np.float32)
-    features = replace(network.features(["stage4"]).graph, bare=True)  # one value, and no tuple of one
+    features = replace(network.features(["stage4"]).graph, single_output=True)  # one value, and no tuple of one
     model = backend.build(features, seed=None)
     model.load({name: state[name] for name in spec.named_params(features)})
     expected = model(x).y

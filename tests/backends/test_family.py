@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from acon_core import backends, spec
 from acon_core.backends import Backend
 from acon_core.conformance.cases import Case, load_cases
-from acon_core.conformance.runner import error_of
+from acon_core.conformance.runner import scaled_error
 from acon_core.conformance.tolerances import TOLERANCES
 from acon_core.reference import forward
 
@@ -76,7 +76,7 @@ def test_random_shapes_and_parameters_give_what_the_reference_gives(
 
         def within(quantity: str, found: np.ndarray, golden: np.ndarray, scale: np.ndarray) -> None:
             bound = TOLERANCES["layer", quantity, "float32"].bound  # type: ignore[index]
-            error = error_of(found, golden, float(np.abs(scale).max(initial=0.0)))
+            error = scaled_error(found, golden, float(np.abs(scale).max(initial=0.0)))
             assert error <= bound, f"{quantity}: {error:.1e} of scale for {node} on {shape}"
 
         within("y", back.y, exact.values[0], exact.values[0])

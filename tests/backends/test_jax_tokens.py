@@ -13,20 +13,20 @@ from acon_core.errors import SpecError
 
 pytestmark = pytest.mark.backend("jax")
 
-WINDOWS = (spec.WindowPartition(3, 1), spec.WindowAttention(3, 1, heads=2), spec.WindowMerge(3, 1))
+WINDOWS = (spec.WindowPartition(3, 1), spec.WindowAttention(3, 1, heads=2), spec.WindowReverse(3, 1))
 
 # A node, shapes that it takes, and shapes that JAX would broadcast, or cut up, without a word. A graph's own arrays, the token,
 # the positions and the table, are as the spec has them; all else has its channels last.
 SHAPES: list[tuple[spec.Node, list[tuple[int, ...]], list[tuple[int, ...]], tuple[int, ...]]] = [
     (spec.Add(), [(2, 4, 3, 5), (2, 4, 3, 5)], [(2, 4, 3, 5), (2, 1, 1, 5)], (2, 4, 3, 5)),
-    (spec.Rescale(), [(2, 4, 3, 5), (2, 1, 1, 5)], [(2, 4, 3, 5), (1, 1, 1, 5)], (2, 4, 3, 5)),
+    (spec.ChannelScale(), [(2, 4, 3, 5), (2, 1, 1, 5)], [(2, 4, 3, 5), (1, 1, 1, 5)], (2, 4, 3, 5)),
     (spec.ImageSize(4, 6), [(2, 4, 6, 3)], [(2, 6, 4, 3)], (2, 4, 6, 3)),
     (spec.PadToMultiple(4), [(2, 6, 9, 3)], [(2, 6, 3)], (2, 8, 12, 3)),
     (spec.FlattenSpace(), [(2, 3, 4, 5)], [(2, 3, 4, 6, 5)], (2, 12, 5)),
     (spec.PrependToken(), [(3, 4, 5), (1, 1, 5)], [(3, 4, 5), (1, 1, 1)], (3, 5, 5)),
     (spec.AddPosition(), [(3, 4, 5), (1, 4, 5)], [(3, 4, 5), (1, 1, 5)], (3, 4, 5)),
     (spec.SelectToken(1), [(3, 4, 5)], [(3, 1, 5)], (3, 5)),
-    (spec.SpaceToChannels(), [(2, 5, 7, 3)], [(2, 5, 3)], (2, 3, 4, 12)),
+    (spec.SpaceToDepth(), [(2, 5, 7, 3)], [(2, 5, 3)], (2, 3, 4, 12)),
     (spec.Attention(2), [(3, 5, 18)], [(3, 1, 5, 18)], (3, 5, 6)),
     (WINDOWS[0], [(2, 5, 7, 4)], [(2, 5, 4)], (12, 9, 4)),
     (WINDOWS[1], [(12, 9, 18), (25, 2), (2, 5, 7, 4)], [(12, 9, 18), (25, 1), (2, 5, 7, 4)], (12, 9, 6)),
@@ -35,9 +35,9 @@ SHAPES: list[tuple[spec.Node, list[tuple[int, ...]], list[tuple[int, ...]], tupl
 
 
 def built(node: spec.Node) -> Any:
-    from acon_jax.build import Place, make
+    from acon_jax.build import BuildContext, make
 
-    return make(node, Place("float32"))
+    return make(node, BuildContext("float32"))
 
 
 @pytest.mark.parametrize(("node", "right", "wrong", "shape"), SHAPES, ids=lambda each: type(each).__name__)
@@ -60,7 +60,7 @@ def test_tokens_keep_their_dtype_beside_parameters_of_another(node: spec.Node, c
 
 EMPTY = [
     (spec.PadToMultiple(4), (0, 3, 5, 6)), (spec.FlattenSpace(), (0, 3, 5, 6)), (spec.SelectToken(1), (0, 3, 5)),
-    (spec.SpaceToChannels(), (0, 3, 5, 6)), (spec.Attention(2), (0, 12, 5)), (spec.DropPath(0.3), (0, 3, 5)),
+    (spec.SpaceToDepth(), (0, 3, 5, 6)), (spec.Attention(2), (0, 12, 5)), (spec.DropPath(0.3), (0, 3, 5)),
     (spec.Linear(3, 4), (0, 3, 5)), (WINDOWS[0], (0, 3, 5, 7)),
 ]  # fmt: skip
 

@@ -23,7 +23,7 @@ def attending(window: int = 3, heads: int = 2, channels: int = 6) -> spec.Graph:
             "partition": spec.WindowPartition(window, 1),
             "to_qkv": spec.Linear(channels, 3 * channels),
             "attend": spec.WindowAttention(window, 1, heads),
-            "merge": spec.WindowMerge(window, 1),
+            "merge": spec.WindowReverse(window, 1),
         },
         {
             "table": spec.Param(((2 * window - 1) ** 2, heads), spec.Normal(0.5)),
@@ -93,7 +93,7 @@ def test_attention_keeps_its_arguments_alone(backend: Backend, monkeypatch: pyte
 EMPTY = [
     (spec.PadToMultiple(4), (0, 3, 5, 6)), (spec.FlattenSpace(), (0, 3, 5, 6)), (spec.SelectToken(1), (0, 3, 5)),
     (spec.ImageSize(5, 6), (0, 3, 5, 6)),
-    (spec.SpaceToChannels(), (0, 3, 5, 6)), (spec.Attention(2), (0, 12, 5)), (spec.Dropout(0.3), (0, 3, 5)),
+    (spec.SpaceToDepth(), (0, 3, 5, 6)), (spec.Attention(2), (0, 12, 5)), (spec.Dropout(0.3), (0, 3, 5)),
     (spec.DropPath(0.3), (0, 3, 5)), (spec.Linear(3, 4), (0, 3, 5)), (spec.LayerNorm(3), (0, 3, 5)),
     (attending(), (0, 6, 5, 7)),
 ]  # fmt: skip
@@ -111,7 +111,7 @@ def test_an_empty_batch(backend: Backend, node: spec.Node, shape: tuple[int, ...
 
 # Shapes that would broadcast, or come out as other shapes.
 UNFIT = [
-    (spec.Add(), [(2, 3, 4, 5), (1, 3, 1, 1)]), (spec.Rescale(), [(2, 3, 4, 5), (1, 3, 1, 1)]),
+    (spec.Add(), [(2, 3, 4, 5), (1, 3, 1, 1)]), (spec.ChannelScale(), [(2, 3, 4, 5), (1, 3, 1, 1)]),
     (spec.ImageSize(4, 6), [(2, 3, 6, 4)]),
     (spec.PrependToken(), [(2, 3, 4), (2, 1, 3)]), (spec.AddPosition(), [(2, 3, 4), (1, 1, 3)]),
     (spec.Maximum(), [(2, 3, 4), (2, 3, 1)]), (spec.Linear(3, 2), [(3, 4, 3)]),
@@ -121,18 +121,18 @@ UNFIT = [
 @pytest.mark.parametrize(("node", "shapes"), UNFIT, ids=lambda value: type(value).__name__)
 def test_values_that_do_not_fit_are_refused(node: spec.Node, shapes: list[tuple[int, ...]]) -> None:
     import megengine as mge
-    from acon_megengine.build import Place, make
+    from acon_megengine.build import BuildContext, make
 
     with pytest.raises(SpecError, match=f"{type(node).__name__}: expected"):
-        make(node, Place())(*(mge.Tensor(np.ones(shape, np.float32)) for shape in shapes))
+        make(node, BuildContext())(*(mge.Tensor(np.ones(shape, np.float32)) for shape in shapes))
 
 
 def test_a_trace_holds_for_other_batch_sizes() -> None:
     import megengine as mge
-    from acon_megengine.build import Place, make
+    from acon_megengine.build import BuildContext, make
     from megengine.jit import trace
 
-    module = make(attending(), Place())
+    module = make(attending(), BuildContext())
     random = np.random.default_rng(0)
     for parameter in module.parameters():
         parameter._reset(mge.Tensor(random.normal(size=parameter.shape).astype(np.float32)))

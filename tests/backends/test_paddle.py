@@ -144,7 +144,7 @@ CLASSES = [
 @pytest.mark.parametrize("name", CLASSES)
 def test_a_class_has_its_spec_s_signature_and_is_what_the_spec_is_built_as(name: str) -> None:
     import acon_paddle
-    from acon_paddle.build import Place, make
+    from acon_paddle.build import BuildContext, make
 
     made, kind = getattr(acon_paddle, name), getattr(spec, name)
     channelwise = issubclass(kind, spec.ChannelwiseActivation)
@@ -154,7 +154,7 @@ def test_a_class_has_its_spec_s_signature_and_is_what_the_spec_is_built_as(name:
     assert list(parameters)[len(own) :] == (["channel_axis"] if channelwise else []) + ["dtype", "path"]
     assert inspect.getdoc(made).startswith(inspect.getdoc(kind).splitlines()[0])
     node = kind(6) if channelwise else kind()
-    layer = make(node, Place("float64"))
+    layer = make(node, BuildContext("float64"))
     assert type(layer) is made
     assert layer.spec == node
     with pytest.raises(TypeError, match="no_such"):

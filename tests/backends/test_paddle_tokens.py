@@ -15,9 +15,9 @@ pytestmark = pytest.mark.backend("paddle")
 
 
 def built(node: spec.Node) -> Any:
-    from acon_paddle.build import Place, make
+    from acon_paddle.build import BuildContext, make
 
-    layer = make(node, Place("float32"))
+    layer = make(node, BuildContext("float32"))
     layer.eval()
     return layer
 
@@ -29,19 +29,19 @@ def inputs(*shapes: tuple[int, ...]) -> list[Any]:
     return [paddle.to_tensor(random.normal(size=shape).astype("float32")) for shape in shapes]
 
 
-WINDOWS = (spec.WindowPartition(3, 1), spec.WindowAttention(3, 1, heads=2), spec.WindowMerge(3, 1))
+WINDOWS = (spec.WindowPartition(3, 1), spec.WindowAttention(3, 1, heads=2), spec.WindowReverse(3, 1))
 
 # A node, shapes that it takes, and shapes that Paddle would broadcast, or cut up, without a word.
 SHAPES: list[tuple[spec.Node, list[tuple[int, ...]], list[tuple[int, ...]]]] = [
     (spec.Add(), [(2, 5, 4, 3), (2, 5, 4, 3)], [(2, 5, 4, 3), (2, 5, 1, 1)]),
-    (spec.Rescale(), [(2, 5, 4, 3), (2, 5, 1, 1)], [(2, 5, 4, 3), (1, 5, 1, 1)]),
+    (spec.ChannelScale(), [(2, 5, 4, 3), (2, 5, 1, 1)], [(2, 5, 4, 3), (1, 5, 1, 1)]),
     (spec.ImageSize(4, 6), [(2, 3, 4, 6)], [(2, 3, 6, 4)]),
     (spec.PadToMultiple(4), [(2, 3, 6, 9)], [(2, 3, 6)]),
     (spec.FlattenSpace(), [(2, 5, 3, 4)], [(2, 5, 3, 4, 6)]),
     (spec.PrependToken(), [(3, 5, 4), (1, 1, 5)], [(3, 5, 4), (1, 1, 1)]),
     (spec.AddPosition(), [(3, 5, 4), (1, 4, 5)], [(3, 5, 4), (1, 1, 5)]),
     (spec.SelectToken(1), [(3, 5, 4)], [(3, 5, 4, 2)]),
-    (spec.SpaceToChannels(), [(2, 3, 5, 7)], [(2, 3, 5)]),
+    (spec.SpaceToDepth(), [(2, 3, 5, 7)], [(2, 3, 5)]),
     (spec.Attention(2), [(3, 18, 5)], [(3, 18, 5, 1)]),
     (WINDOWS[0], [(2, 4, 5, 7)], [(2, 4, 5)]),
     (WINDOWS[1], [(12, 18, 9), (25, 2), (2, 4, 5, 7)], [(12, 18, 9), (25, 1), (2, 4, 5, 7)]),
@@ -71,7 +71,7 @@ def tokens_of(side: int) -> spec.Graph:
         "y",
         {
             "partition": WINDOWS[0], "to_qkv": spec.Linear(4, 12), "attend": WINDOWS[1], "merge": WINDOWS[2],
-            "fourfold": spec.SpaceToChannels(), "pad": spec.PadToMultiple(3), "flatten": spec.FlattenSpace(),
+            "fourfold": spec.SpaceToDepth(), "pad": spec.PadToMultiple(3), "flatten": spec.FlattenSpace(),
             "prepend": spec.PrependToken(), "add": spec.AddPosition(), "select": spec.SelectToken(0),
         },
         {

@@ -17,9 +17,9 @@ pytestmark = pytest.mark.backend("torch")
 
 def made(node: spec.Node):  # type: ignore[no-untyped-def]
     import torch
-    from acon_torch.build import Place, make
+    from acon_torch.build import BuildContext, make
 
-    return make(node, Place(torch.float32))
+    return make(node, BuildContext(torch.float32))
 
 
 def with_values(leaf: spec.Node, *shape: int) -> spec.Node:
@@ -61,7 +61,7 @@ def test_tokens_keep_their_dtype_beside_parameters_of_another(name: str) -> None
 
 @pytest.mark.parametrize(
     "node",
-    [spec.PadToMultiple(4), spec.SpaceToChannels(), spec.WindowPartition(3, 1), spec.FlattenSpace(), spec.Linear(6, 7)],
+    [spec.PadToMultiple(4), spec.SpaceToDepth(), spec.WindowPartition(3, 1), spec.FlattenSpace(), spec.Linear(6, 7)],
     ids=lambda node: type(node).__name__,
 )
 def test_images_stay_channels_last(node: spec.Node) -> None:
@@ -82,7 +82,7 @@ def test_the_mask_of_shifted_windows_is_the_spec_s_for_any_image() -> None:
         qkv = torch.zeros(count, 3 * tokens, tokens)
         qkv[:, 2 * tokens :] = torch.eye(tokens)
         found = made(node)(qkv, torch.zeros((2 * window - 1) ** 2, 1), image).mT
-        apart = torch.from_numpy(spec.apart(node, (1, 1, height, width)))
+        apart = torch.from_numpy(spec.shifted_window_mask(node, (1, 1, height, width)))
         torch.testing.assert_close(found, apart.softmax(-1).repeat(2, 1, 1))
 
 
@@ -132,7 +132,7 @@ def test_indices_that_follow_from_the_spec_are_int64_in_every_dtype(backend: Bac
     ("node", "shapes"),
     [
         (spec.Add(), ((2, 5, 4), (2, 5, 1))),
-        (spec.Rescale(), ((2, 5, 4, 3), (2, 1, 1, 1))),
+        (spec.ChannelScale(), ((2, 5, 4, 3), (2, 1, 1, 1))),
         (spec.AddPosition(), ((2, 5, 4), (1, 1, 5))),
         (spec.FlattenSpace(), ((2, 5, 4),)),
         (spec.ImageSize(4, 6), ((2, 5, 6, 4),)),

@@ -7,7 +7,7 @@ import pytest
 
 from acon_core import spec, training
 from acon_core.backends import Backend
-from acon_core.conformance.runner import error_of
+from acon_core.conformance.runner import scaled_error
 from acon_core.conformance.tolerances import TOLERANCES
 from acon_core.random import Stream
 
@@ -39,7 +39,7 @@ def test_four_steps_of_the_recipe(backend: Backend, dtype: str) -> None:
     expected_losses = training.fit(NETWORK, expected, batches(), RECIPE)
     losses = model.fit(batches(), RECIPE)
     assert losses.dtype == np.float64
-    assert error_of(losses, expected_losses, np.abs(expected_losses).max()) <= TOLERANCES["training", "y", dtype].bound
+    assert scaled_error(losses, expected_losses, np.abs(expected_losses).max()) <= TOLERANCES["training", "y", dtype].bound
     found = model.state()
     spread = float(np.sqrt(expected["norm.running_var"].max()))
     for path, param in spec.named_params(NETWORK).items():
@@ -47,5 +47,5 @@ def test_four_steps_of_the_recipe(backend: Backend, dtype: str) -> None:
             continue
         quantity = "dparams" if param.kind == "weight" else path.rpartition(".")[2]
         scale = spread if quantity == "running_mean" else float(np.abs(expected[path]).max())
-        error = error_of(found[path], expected[path], scale)
+        error = scaled_error(found[path], expected[path], scale)
         assert error <= TOLERANCES["training", quantity, dtype].bound, path  # type: ignore[index]

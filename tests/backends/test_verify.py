@@ -16,8 +16,8 @@ from acon_core.backends import Backend
 from acon_core.checkpoint import convert, formats, metadata
 from acon_core.errors import AconError, StateError
 from acon_core.layout import Slot
-from acon_core.networks import InputContract, create
-from acon_core.verify import verify
+from acon_core.networks import Preprocessing, create
+from acon_core.verification.verify import verify
 
 NETWORK = "test_verify:square"
 
@@ -41,11 +41,11 @@ def source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, backend: Backend) ->
     """The network as a file, whose function the other process finds in its working directory; one framework is at hand."""
     monkeypatch.chdir(Path(__file__).parent)
     monkeypatch.syspath_prepend(str(Path(__file__).parent))
-    monkeypatch.setattr("acon_core.verify.ENVIRONMENTS", tmp_path / "none")
+    monkeypatch.setattr("acon_core.verification.verify.ENVIRONMENTS", tmp_path / "none")
     for name in formats():
         monkeypatch.delenv(f"ACON_PYTHON_{name.upper()}", raising=False)
     path = tmp_path / "a.safetensors"
-    formats()["safetensors"].files.write(path, spec.initial_state(square(), 3))
+    formats()["safetensors"].codec.write(path, spec.initial_state(square(), 3))
     return path
 
 
@@ -71,13 +71,13 @@ def test_a_published_network_in_its_own_format(
 ) -> None:
     network = create(name, act, 3, **options)
     path = source.parent / "b.safetensors"
-    formats()["safetensors"].files.write(path, spec.initial_state(network.graph, 7), metadata(network))
+    formats()["safetensors"].codec.write(path, spec.initial_state(network.graph, 7), metadata(network))
     done = convert(path, source.parent / "c", backend.name, verify=verify)
     assert any(f"verified: {backend.name} within" in note for note in done.notes)
 
 
 def test_images_are_as_the_network_takes_them_whatever_range_they_come_from(source: Path, backend: Backend) -> None:
-    contract = InputContract("RGB", (0.0, 1e30), (4e29, 5e29, 6e29), (2e29, 3e29, 4e29), 64, 72)
+    contract = Preprocessing("RGB", (0.0, 1e30), (4e29, 5e29, 6e29), (2e29, 3e29, 4e29), 64, 72)
     done = convert(source, source.parent / "b", backend.name, NETWORK, contract=contract, verify=verify)
     assert any(f"verified: {backend.name} within" in note for note in done.notes)
 
@@ -107,7 +107,7 @@ def test_nothing_that_lies_in_the_current_folder_is_run_but_the_users_own_functi
     monkeypatch.setattr(sys, "path", [*sys.path, str(folder)])
     monkeypatch.setenv(f"ACON_PYTHON_{backend.name.upper()}", os.path.relpath(sys.executable, folder))
     graph = create(name).graph
-    formats()["safetensors"].files.write(Path("a.safetensors"), spec.initial_state(graph, 3))
+    formats()["safetensors"].codec.write(Path("a.safetensors"), spec.initial_state(graph, 3))
     done = convert("a.safetensors", "b", backend.name, name, verify=verify)
     assert any(f"verified: {backend.name} within" in note for note in done.notes)
     assert not ran.exists()
@@ -129,7 +129,7 @@ def test_a_weight_that_is_left_untransposed_both_ways_is_found_by_name(
     for path in ("fc.weight", "point.weight"):
         matrix = state[path].reshape(5, 5)
         state[path] = ((matrix + matrix.T) / 2).reshape(state[path].shape)
-    formats()["safetensors"].files.write(source, state)
+    formats()["safetensors"].codec.write(source, state)
     layout = formats()[backend.name].layout
     honest = layout.slots
 

@@ -64,10 +64,10 @@ def warm(known: dict[str, Format]) -> None:
     tensors = {"w": np.ones((2, 3), np.float32), "n": np.ones(2, np.int32)}
     "".encode("raw-unicode-escape")
     for name, format in known.items():
-        for write in READ_ONLY.get(name, [lambda path, format=format: format.files.write(path, tensors, {})]):
+        for write in READ_ONLY.get(name, [lambda path, format=format: format.codec.write(path, tensors, {})]):
             with tempfile.TemporaryDirectory() as folder:
                 path = Path(folder) / "a"
-                if format.files.FOLDER:
+                if format.codec.IS_DIRECTORY:
                     path.mkdir()
                 write(path)
                 sniff(path)
@@ -77,7 +77,7 @@ def warm(known: dict[str, Format]) -> None:
 def refusal(format: Format, path: Path) -> CheckpointError | None:
     """Read the file and every tensor in it, one at a time; the error that it is refused with, or None."""
     try:
-        found = format.files.read(path)
+        found = format.codec.read(path)
         for name in found.tensors:
             found.tensors[name]
     except CheckpointError as error:

@@ -10,14 +10,14 @@ import ml_dtypes
 import numpy as np
 
 FORMATS = {
-    "torch": "acon_torch.files",
-    "torch_legacy": "acon_torch.legacy",
-    "megengine": "acon_megengine.files",
-    "paddle": "acon_paddle.files",
-    "jax": "acon_jax.files",
-    "safetensors": "acon_core.checkpoint.safetensors_file",
-    "safetensors_sharded": "acon_core.checkpoint.sharded",
-    "npz": "acon_core.checkpoint.npz_file",
+    "torch": "acon_torch.checkpoint.codec",
+    "torch_legacy": "acon_torch.checkpoint.legacy",
+    "megengine": "acon_megengine.checkpoint.codec",
+    "paddle": "acon_paddle.checkpoint.codec",
+    "jax": "acon_jax.checkpoint.codec",
+    "safetensors": "acon_core.checkpoint.codecs.safetensors_file",
+    "safetensors_sharded": "acon_core.checkpoint.codecs.sharded",
+    "npz": "acon_core.checkpoint.codecs.npz_file",
 }
 _COMMON = ("float32", "float16", "int32", "int16", "int8", "uint8", "bool")
 _WIDE = ("float64", "int64", "bfloat16", "complex64")

@@ -77,12 +77,12 @@ def samples(known: dict[str, Format]) -> list[Sample]:
     found = [Sample("paddle", "a", {"a": dense("data", "data")}), Sample("megengine", "a", {"a": state(array())})]
     for name, format in known.items():
         writes = [
-            partial(format.files.write, tensors=each, metadata={"network": "x", "input": "{}"}) for each in (tensors, wide)
+            partial(format.codec.write, tensors=each, metadata={"network": "x", "input": "{}"}) for each in (tensors, wide)
         ]
         for write in READ_ONLY.get(name, writes):
             with tempfile.TemporaryDirectory() as folder:
                 path = Path(folder) / "a"
-                if format.files.FOLDER:
+                if format.codec.IS_DIRECTORY:
                     path.mkdir()
                 try:
                     write(path)
@@ -203,8 +203,8 @@ def outcome(format: Format, path: Path, allowed: Path, watch: Watch) -> tuple[st
     """How reading a file ended, and what is wrong with that, if anything."""
     watch.begin(allowed)
     try:
-        format.files.sniff(path)
-        found = format.files.read(path)
+        format.codec.sniff(path)
+        found = format.codec.read(path)
         size = sum(found.tensors[key].nbytes for key in found.tensors)
     except CheckpointError as error:
         events = watch.end()

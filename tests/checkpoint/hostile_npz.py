@@ -11,7 +11,7 @@ import numpy as np
 from hostile_pickles import Table, named, payloads
 from hostile_zips import added, zips
 
-from acon_core.checkpoint.zip_archive import ZipWriter
+from acon_core.checkpoint.codecs.zip_archive import ZipWriter
 
 WEIGHT = np.arange(1, 7, dtype=np.float32).reshape(2, 3)
 DESCR = "{'descr': '<f4', 'fortran_order': False, 'shape': (2, 3), }"

@@ -11,7 +11,7 @@ import numpy as np
 from hostile_pickles import Kind
 from hostile_safetensors import HEADERS
 
-from acon_core.checkpoint import sharded
+from acon_core.checkpoint.codecs import sharded
 
 Spoil = Callable[[Path], object]
 INDEX = "model.safetensors.index.json"

@@ -11,7 +11,7 @@ import numpy as np
 from hostile_pickles import Kind, Table, text
 from hostile_zips import added, rezipped, zips
 
-from acon_core.checkpoint.zip_archive import ZipWriter
+from acon_core.checkpoint.codecs.zip_archive import ZipWriter
 
 WEIGHT = np.arange(6, dtype=np.float32)
 

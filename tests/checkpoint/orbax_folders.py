@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import zstandard
-from acon_jax.codecs import crc32c
+from acon_jax.checkpoint.codecs import crc32c
 
 Case = Callable[[Path], object]
 MANIFEST, NODE = 0x0CDB3A2A, 0x0CDB20DE

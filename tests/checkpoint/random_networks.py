@@ -126,7 +126,7 @@ def _residual(random: Random, name: Namer, shape: Shape, depth: int) -> Node:
         pool = spec.GlobalAvgPool()
         gate = spec.Conv2d(made[1], shape[1], 1)
         program = [f"t = {branch}(x)", "m = pool(t)", f"g = {back}(m)", f"y = {add}(x, g)"]
-        return _graph(program, {branch: inner, "pool": pool, back: gate, add: spec.Rescale()})
+        return _graph(program, {branch: inner, "pool": pool, back: gate, add: spec.ChannelScale()})
     return _graph([f"t = {branch}(x)", f"y = {add}(x, t)"], {branch: inner, add: spec.Add()})
 
 
@@ -144,7 +144,7 @@ def _halves(random: Random, name: Namer, shape: Shape, depth: int) -> Node:
         join: spec.Concat(),  # defined before what runs before it: the state's order is the definition's
         work: spec.Conv2d(half[1], width, (3, 1), 1, (1, 0)),
         split: spec.Split(2, random.random() < 0.5),
-        mix: spec.Shuffle(_divisor(random, half[1] + width)),
+        mix: spec.ChannelShuffle(_divisor(random, half[1] + width)),
     }
     return _graph([f"a, b = {split}(x)", f"c = {work}(b)", f"d = {join}(c, a)", f"y = {mix}(d)"], children)
 
@@ -161,7 +161,7 @@ def _windows(random: Random, name: Namer, shape: Shape, depth: int) -> Node:
         "qkv": spec.Linear(shape[1], 3 * heads * width),
         "parted": spec.WindowPartition(window, shift),
         "attend": spec.WindowAttention(window, shift, heads),
-        "merged": spec.WindowMerge(window, shift),
+        "merged": spec.WindowReverse(window, shift),
         "proj": spec.Linear(heads * width, random.randint(2, 8)),
     }
     program = ["a = qkv(x)", "b = parted(a)", "c = attend(b, table, x)", "d = merged(c, x)", "y = proj(d)"]

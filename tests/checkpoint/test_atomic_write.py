@@ -12,12 +12,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from acon_core.checkpoint.codecs.atomic_write import atomic_write
 from acon_core.checkpoint.convert import convert
-from acon_core.checkpoint.file import atomic_write
 from acon_core.checkpoint.formats import format_named, formats
 from acon_core.errors import AconError
 
-ALL = sorted(name for name, format in formats().items() if not format.files.FOLDER)
+ALL = sorted(name for name, format in formats().items() if not format.codec.IS_DIRECTORY)
 ENVIRONMENT = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path), "PYTHONDONTWRITEBYTECODE": "1", "OMP_NUM_THREADS": "1"}
 
 
@@ -71,7 +71,7 @@ def test_a_target_that_cannot_be_is_one_clear_error(tmp_path: Path, name: str, c
     (tmp_path / "folder").mkdir()
     target = tmp_path / {"folder": "folder", "missing folder": "no/a", "file as folder": "file/a", "long name": "x" * 300}[case]
     with pytest.raises(AconError, match=str(target)) as caught:
-        format_named(name).files.write(target, {"w": np.zeros(3, np.float32)})
+        format_named(name).codec.write(target, {"w": np.zeros(3, np.float32)})
     assert "\n" not in str(caught.value)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "folder"]
     assert list((tmp_path / "folder").iterdir()) == []
@@ -93,7 +93,7 @@ def test_every_format_replaces_a_link_and_gives_the_usual_mode(tmp_path: Path, n
     (folder / "a").symlink_to(tmp_path / "victim")
     before = os.umask(0o027)
     try:
-        format_named(name).files.write(folder / "a", {"w": np.ones(3, np.float32)})
+        format_named(name).codec.write(folder / "a", {"w": np.ones(3, np.float32)})
     finally:
         os.umask(before)
     assert (tmp_path / "victim").read_bytes() == b"precious"
@@ -118,7 +118,7 @@ def test_a_full_disk_is_told_in_so_many_words(monkeypatch: pytest.MonkeyPatch, t
     (tmp_path / "a").write_bytes(b"old")
     monkeypatch.setattr(os, "open", full)
     with pytest.raises(AconError, match="No space left on device; the disk is full: make room; nothing was changed") as caught:
-        format_named(name).files.write(tmp_path / "a", {"w": np.zeros(100_000, np.float32)})
+        format_named(name).codec.write(tmp_path / "a", {"w": np.zeros(100_000, np.float32)})
     monkeypatch.undo()
     assert str(tmp_path / "a") in str(caught.value)
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir() if path.name == "a"} == {"a": b"old"}
@@ -136,13 +136,13 @@ folder, name, rounds = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])
 target, sources = folder / "target", [folder / "source0", folder / "source1"]
 graph = create("acon/shufflenet_v2_x0_5", num_classes=2).graph
 for seed, source in enumerate(sources):
-    format_named("safetensors").files.write(source, initial_state(graph, seed), {"network": "acon/shufflenet_v2_x0_5"})
+    format_named("safetensors").codec.write(source, initial_state(graph, seed), {"network": "acon/shufflenet_v2_x0_5"})
 
 def work(source):
     convert(source, target, name, shard_bytes=300_000 if name == "safetensors_sharded" else None)
 
 def told():
-    found = format_named(name).files.read(target)
+    found = format_named(name).codec.read(target)
     return hash(tuple((key, found.tensors[key].tobytes()) for key in found.tensors))
 
 hashes = []
@@ -200,7 +200,7 @@ def test_a_conversion_never_writes_over_what_it_reads(tmp_path: Path, way: str) 
 @pytest.mark.parametrize("way", ["a shard", "a link to a shard", "in a folder"])
 def test_a_conversion_never_writes_over_a_part_of_what_it_reads(tmp_path: Path, way: str) -> None:
     source = tmp_path / "model.safetensors.index.json"
-    format_named("safetensors_sharded").files.write(source, {"w": np.ones(3, np.float32)})
+    format_named("safetensors_sharded").codec.write(source, {"w": np.ones(3, np.float32)})
     target = next(tmp_path.glob("*.safetensors"))
     if way == "a link to a shard":
         (tmp_path / "link").symlink_to(target)
@@ -220,12 +220,12 @@ import numpy as np
 from acon_core.checkpoint.formats import formats
 from acon_core.errors import CheckpointError
 for name, format in formats().items():
-    if format.files.FOLDER:
+    if format.codec.IS_DIRECTORY:
         continue
     folder = Path(sys.argv[1]) / name
     folder.mkdir()
-    format.files.write(folder / "a", {key: np.full(50_000, index, np.float32) for index, key in enumerate("xyz")})
-    tensors = format.files.read(folder / "a").tensors
+    format.codec.write(folder / "a", {key: np.full(50_000, index, np.float32) for index, key in enumerate("xyz")})
+    tensors = format.codec.read(folder / "a").tensors
     held = max(folder.iterdir(), key=lambda path: path.stat().st_size)
     os.truncate(held, 8192)
     try:
@@ -256,7 +256,7 @@ for name in sys.argv[2:]:
         (folder / "a").write_bytes(b"old")
         resource.setrlimit(resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY))
         try:
-            format_named(name).files.write(folder / "a", {"w": np.zeros(100_000, np.float32)})
+            format_named(name).codec.write(folder / "a", {"w": np.zeros(100_000, np.float32)})
         except AconError as error:
             told = str(error)
         resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
@@ -275,11 +275,11 @@ def test_a_file_that_grows_too_large_leaves_the_old_one_and_no_other(tmp_path: P
 @pytest.mark.parametrize("name", ALL)
 def test_a_file_can_be_written_over_the_one_its_arrays_come_from(tmp_path: Path, name: str) -> None:
     expected = np.arange(100_000, dtype=np.float32)
-    format_named(name).files.write(tmp_path / "a", {"first": expected, "second": expected + 1})
-    tensors = format_named(name).files.read(tmp_path / "a").tensors
-    format_named(name).files.write(tmp_path / "a", {"second": tensors["second"]})
+    format_named(name).codec.write(tmp_path / "a", {"first": expected, "second": expected + 1})
+    tensors = format_named(name).codec.read(tmp_path / "a").tensors
+    format_named(name).codec.write(tmp_path / "a", {"second": tensors["second"]})
     assert np.array_equal(tensors["first"], expected)
-    assert np.array_equal(format_named(name).files.read(tmp_path / "a").tensors["second"], expected + 1)
+    assert np.array_equal(format_named(name).codec.read(tmp_path / "a").tensors["second"], expected + 1)
 
 
 @pytest.mark.parametrize("name", ALL)
@@ -293,6 +293,6 @@ def test_what_cannot_be_read_is_one_clear_error(tmp_path: Path, name: str, case:
         target.write_bytes(b"")
     elif case == "pipe":
         os.mkfifo(target)
-    for action in (format_named(name).files.read, format_named(name).files.sniff):
+    for action in (format_named(name).codec.read, format_named(name).codec.sniff):
         with pytest.raises(AconError, match=f"{target}.*{words[case]}"):
             action(target)

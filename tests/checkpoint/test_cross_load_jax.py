@@ -123,7 +123,7 @@ def test_value_is_unwrapped_where_all_leaves_have_it(tmp_path: Path, wrapped: bo
 
 
 def test_large_arrays_go_in_chunks_both_ways(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from acon_jax import msgpack
+    from acon_jax.checkpoint import msgpack
     from flax import serialization
 
     monkeypatch.setattr(msgpack, "CHUNK_BYTES", 40)

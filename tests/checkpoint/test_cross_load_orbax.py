@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from acon_jax import ocdbt, orbax
-from acon_jax.folder import Folder
+from acon_jax.checkpoint import ocdbt, orbax
+from acon_jax.checkpoint.folder import Folder
 from checkpoint_samples import DTYPES, assert_same, bits, module
 from orbax_trees import LAYOUTS
 

@@ -155,8 +155,8 @@ def test_a_big_endian_file_is_read_as_torch_reads_it(tmp_path: Path) -> None:
 
 
 def _rewrite_byteorder(source: Path, target: Path) -> None:
-    from acon_core.checkpoint.file import map_file
-    from acon_core.checkpoint.zip_archive import Zip, ZipWriter
+    from acon_core.checkpoint.codecs.mapped_file import map_file
+    from acon_core.checkpoint.codecs.zip_archive import Zip, ZipWriter
 
     archive = Zip(map_file(source), source)
     with target.open("wb") as file:

@@ -10,16 +10,16 @@ import numpy as np
 import pytest
 from checkpoint_samples import module
 
-from acon_core.checkpoint.file import File
+from acon_core.checkpoint.codecs.codec import CheckpointFile
 from acon_core.errors import CheckpointError
 
 W = np.ones(2, np.float32)
 
 
-def read(tmp_path: Path, value: object) -> File:
+def read(tmp_path: Path, value: object) -> CheckpointFile:
     (tmp_path / "a").write_bytes(pickle.dumps(value, 4))
     found = module("megengine").read(tmp_path / "a")
-    assert isinstance(found, File)
+    assert isinstance(found, CheckpointFile)
     return found
 
 

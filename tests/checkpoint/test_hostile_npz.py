@@ -15,8 +15,9 @@ from checkpoint_samples import assert_same, bits, module, state
 from hostile_npz import ARRAYS, DESCR, WEIGHT, archive, deflated, npy
 from hostile_pickles import named
 
-from acon_core.checkpoint.file import Limits, map_file
-from acon_core.checkpoint.zip_archive import Zip, ZipWriter
+from acon_core.checkpoint.codecs.limits import Limits
+from acon_core.checkpoint.codecs.mapped_file import map_file
+from acon_core.checkpoint.codecs.zip_archive import Zip, ZipWriter
 from acon_core.errors import CheckpointError
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import zstandard
-from acon_jax import orbax
+from acon_jax.checkpoint import orbax
 from checkpoint_samples import assert_same
 from hostile_orbax import CASES, SAID
 from hostile_pickles import Kind

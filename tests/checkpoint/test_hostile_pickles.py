@@ -11,8 +11,8 @@ import pytest
 from checkpoint_samples import module
 from hostile_pickles import PADDLE, PROGRAMS, array, cut, dense, named, payloads, state, text
 
-from acon_core.checkpoint.file import Limits
-from acon_core.checkpoint.unpickler import Constructor, load
+from acon_core.checkpoint.codecs.limits import Limits
+from acon_core.checkpoint.codecs.unpickler import Constructor, load
 from acon_core.errors import CheckpointError
 
 PICKLES = ["megengine", "paddle"]

@@ -10,7 +10,7 @@ import pytest
 from checkpoint_samples import assert_same, module
 from hostile_safetensors import WEIGHT, blob, entry
 
-from acon_core.checkpoint.file import Limits
+from acon_core.checkpoint.codecs.limits import Limits
 from acon_core.errors import CheckpointError
 
 

@@ -15,8 +15,8 @@ from hostile_pickles import text
 from hostile_torch import WEIGHT, archive, tensor
 from hostile_zips import END, END64, LOCATOR, edited, rezipped
 
-from acon_core.checkpoint.file import Limits
-from acon_core.checkpoint.zip_archive import ZipWriter
+from acon_core.checkpoint.codecs.limits import Limits
+from acon_core.checkpoint.codecs.zip_archive import ZipWriter
 from acon_core.errors import CheckpointError
 
 
@@ -98,8 +98,8 @@ def test_a_plain_zip_must_agree_with_itself_too(tmp_path: Path) -> None:
 
 
 def test_every_member_begins_at_a_multiple_of_64(tmp_path: Path) -> None:
-    from acon_core.checkpoint.file import map_file
-    from acon_core.checkpoint.zip_archive import Zip
+    from acon_core.checkpoint.codecs.mapped_file import map_file
+    from acon_core.checkpoint.codecs.zip_archive import Zip
 
     good(tmp_path)
     data = map_file(tmp_path / "good")
@@ -211,7 +211,7 @@ def test_limits_hold(tmp_path: Path) -> None:
 
 
 def test_sizes_above_four_gigabytes_are_in_zip64_fields(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    from acon_core.checkpoint import zip_archive as zips
+    from acon_core.checkpoint.codecs import zip_archive as zips
 
     monkeypatch.setattr(zips, "_SATURATED", 20)  # so that every member is too large for the short fields
     target = io.BytesIO()

@@ -13,7 +13,7 @@ from hostile_pickles import Kind, payloads, text
 from hostile_torch import WEIGHT, big, tensor, two
 from legacy_samples import PYTHON_2, PYTHON_2_STATE
 
-from acon_core.checkpoint.file import Limits
+from acon_core.checkpoint.codecs.limits import Limits
 from acon_core.errors import CheckpointError
 
 KEYS = b"\x80\x02](" + text("0") + b"e."

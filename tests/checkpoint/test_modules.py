@@ -16,7 +16,8 @@ from hostile_pickles import Kind, array, payloads, text
 from hostile_torch import WEIGHT as VALUES
 from hostile_torch import archive
 
-from acon_core.checkpoint.file import File, Limits
+from acon_core.checkpoint.codecs.codec import CheckpointFile
+from acon_core.checkpoint.codecs.limits import Limits
 from acon_core.errors import CheckpointError
 
 FORMATS = ["torch", "torch_legacy", "megengine"]
@@ -65,10 +66,10 @@ def wrapped(format: str, program: bytes) -> bytes:
     return whole(program) if format == "torch_legacy" else program
 
 
-def read(tmp_path: Path, format: str, program: bytes) -> File:
+def read(tmp_path: Path, format: str, program: bytes) -> CheckpointFile:
     (tmp_path / "a").write_bytes(wrapped(format, program))
     found = module(format).read(tmp_path / "a")
-    assert isinstance(found, File)
+    assert isinstance(found, CheckpointFile)
     return found
 
 
@@ -120,7 +121,7 @@ def test_a_module_that_stands_twice_is_there_once_in_megengine_and_twice_in_torc
 
 
 def test_norms_of_megengine_have_one_axis(tmp_path: Path) -> None:
-    def norm(name: bytes, others: dict[str, bytes]) -> File:
+    def norm(name: bytes, others: dict[str, bytes]) -> CheckpointFile:
         ndarray = array(shape=b"(K\x01K\x02K\x01K\x01t", data=b"C\x08" + VALUES[1:3].tobytes())
         value = b"cmegengine.tensor\nTensor\n(" + ndarray + b"N" + text("xpux:0") + b"t\x81}b"
         return read(tmp_path, "megengine", net("megengine", {"weight": value}, None, others, name))

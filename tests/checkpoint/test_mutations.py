@@ -82,6 +82,6 @@ def lets_in_too_much(path: Path) -> Any:
     ],
 )
 def test_a_reader_that_does_wrong_is_found(tmp_path: Path, watch: Watch, reader: Callable[[Path], Any], words: str) -> None:
-    format: Any = SimpleNamespace(files=SimpleNamespace(sniff=lambda path: True, read=reader))
+    format: Any = SimpleNamespace(codec=SimpleNamespace(sniff=lambda path: True, read=reader))
     (tmp_path / "a").write_bytes(b"x")
     assert words in outcome(format, tmp_path / "a", tmp_path / "a", watch)[1]

@@ -10,7 +10,7 @@ import pytest
 from checkpoint_samples import assert_same, bits, module, special
 from hostile_pickles import F4, array, state, text
 
-from acon_core.checkpoint.file import Limits
+from acon_core.checkpoint.codecs.limits import Limits
 from acon_core.errors import CheckpointError
 
 PICKLES = ["megengine", "paddle"]

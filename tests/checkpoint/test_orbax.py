@@ -12,16 +12,16 @@ from typing import Any
 
 import numpy as np
 import pytest
-from acon_jax import orbax
-from acon_jax.codecs import crc32c
-from acon_jax.folder import Folder
-from acon_jax.ocdbt import entries
+from acon_jax.checkpoint import orbax
+from acon_jax.checkpoint.codecs import crc32c
+from acon_jax.checkpoint.folder import Folder
+from acon_jax.checkpoint.ocdbt import entries
 from checkpoint_samples import assert_same
 from orbax_folders import END, GOOD, ZERO, files, good, ocdbt
 from orbax_trees import STORED, arrays, unpacked
 
 from acon_core.checkpoint import read_file
-from acon_core.checkpoint.file import LIMITS, Limits
+from acon_core.checkpoint.codecs.limits import LIMITS, Limits
 from acon_core.errors import AconError, CheckpointError
 
 
@@ -44,7 +44,7 @@ def edit(file: Path, change: Callable[[dict[str, Any]], object]) -> None:
 def test_every_layout_gives_the_arrays_that_were_saved(tmp_path: Path, name: str) -> None:
     path = unpacked(name, tmp_path)
     format, found = read_file(path)
-    assert (format.name, format.files, format.backend) == ("orbax", orbax, "jax")
+    assert (format.name, format.codec, format.backend) == ("orbax", orbax, "jax")
     assert_same(found.tensors, arrays(), order=False)
     assert found.notes == ["ignored what is not an array: 'block.none', 'epoch'"]
     for tensor in found.tensors.values():

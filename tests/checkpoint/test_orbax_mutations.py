@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 
 import pytest
-from acon_jax import orbax
+from acon_jax.checkpoint import orbax
 from checkpoint_samples import bits
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st

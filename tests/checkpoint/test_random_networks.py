@@ -36,8 +36,8 @@ def test_every_bit_survives_every_format(tmp_path: Path, random: Random, seed: i
             continue
         kinds = tuple(kind for kind in FLOATS if kind not in WITHOUT.get(name, ()))
         expected = any_state(node, seed, kinds)
-        format.files.write(tmp_path / "a", format.layout.to_native(node, expected), {})
-        found, made = format.layout.to_canonical(node, format.files.read(tmp_path / "a").tensors)
+        format.codec.write(tmp_path / "a", format.layout.to_native(node, expected), {})
+        found, made = format.layout.to_canonical(node, format.codec.read(tmp_path / "a").tensors)
         assert {named_params(node)[path].kind for path in made} <= {"counter", "derived"}
         for path in made:
             if named_params(node)[path].kind == "counter":
@@ -54,7 +54,7 @@ def test_the_framework_computes_with_what_was_written(tmp_path: Path, backend: B
     state = trained_state(node, seed)
     image = np.random.default_rng(seed).normal(0.3, 1, INPUT).astype(np.float32)
     format = format_named(name)
-    format.files.write(tmp_path / "a", format.layout.to_native(node, state), {})
+    format.codec.write(tmp_path / "a", format.layout.to_native(node, state), {})
     model = backend.build(node)
     model.load_file(tmp_path / "a")
     (expected,) = reference.forward(node, state, [image.astype(np.float64)], False).values

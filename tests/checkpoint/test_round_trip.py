@@ -12,7 +12,7 @@ from checkpoint_samples import DTYPES, FORMATS, assert_same, bits, module, speci
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from acon_core.checkpoint.zip_archive import is_plain
+from acon_core.checkpoint.codecs.zip_archive import is_plain
 from acon_core.errors import CheckpointError
 
 ALL = sorted(FORMATS)

@@ -11,14 +11,14 @@ import numpy as np
 import pytest
 from checkpoint_samples import assert_same, bits, state
 
-from acon_core.checkpoint import safetensors_file, sharded
+from acon_core.checkpoint.codecs import safetensors_file, sharded
+from acon_core.checkpoint.codecs.limits import Limits
 from acon_core.checkpoint.convert import convert
-from acon_core.checkpoint.file import Limits
 from acon_core.checkpoint.formats import format_for
 from acon_core.errors import AconError, CheckpointError
 from acon_core.networks import create
 from acon_core.spec import initial_state
-from acon_core.tensors import Lazy, Tensors
+from acon_core.tensors import LazyTensor, LazyTensors
 
 INDEX = "model.safetensors.index.json"
 TENSORS = {f"layer.{size}": bits("float32", (size, 3), size) for size in (7, 2, 5, 1)}
@@ -106,12 +106,14 @@ def test_new_shards_never_touch_the_old_set(tmp_path: Path) -> None:
         raise DisturbedError
 
     changed = {key: array + np.float32(1) for key, array in TENSORS.items()}
-    lazies = {key: Lazy(array.shape, array.dtype, lambda array=array: array) for key, array in changed.items()}
+    lazies = {key: LazyTensor(array.shape, array.dtype, lambda array=array: array) for key, array in changed.items()}
     last = list(changed)[-1]
     with pytest.raises(DisturbedError):
-        sharded.write(tmp_path / INDEX, Tensors(lazies | {last: Lazy((1, 3), np.dtype("f4"), failing)}), shard_bytes=84)
+        sharded.write(
+            tmp_path / INDEX, LazyTensors(lazies | {last: LazyTensor((1, 3), np.dtype("f4"), failing)}), shard_bytes=84
+        )
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == old
-    sharded.write(tmp_path / INDEX, Tensors(lazies), shard_bytes=84)
+    sharded.write(tmp_path / INDEX, LazyTensors(lazies), shard_bytes=84)
     assert_same(sharded.read(tmp_path / INDEX).tensors, changed)
     now = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
     assert {name: now[name] for name in old if name != INDEX} == {name: data for name, data in old.items() if name != INDEX}
@@ -125,10 +127,10 @@ def test_a_failure_keeps_a_shard_that_stood_there_before(tmp_path: Path) -> None
     def failing() -> np.ndarray:
         raise DisturbedError
 
-    lazies = {key: Lazy(array.shape, array.dtype, lambda array=array: array) for key, array in TENSORS.items()}
-    lazies[list(TENSORS)[-1]] = Lazy((1, 3), np.dtype("f4"), failing)
+    lazies = {key: LazyTensor(array.shape, array.dtype, lambda array=array: array) for key, array in TENSORS.items()}
+    lazies[list(TENSORS)[-1]] = LazyTensor((1, 3), np.dtype("f4"), failing)
     with pytest.raises(DisturbedError):
-        sharded.write(tmp_path / INDEX, Tensors(lazies), shard_bytes=84)
+        sharded.write(tmp_path / INDEX, LazyTensors(lazies), shard_bytes=84)
     assert parts(tmp_path) == old
     assert_same(sharded.read(tmp_path / INDEX).tensors, TENSORS)
 
@@ -147,7 +149,8 @@ def test_one_tensor_is_in_memory_at_a_time(tmp_path: Path) -> None:
         most.append(len(alive))
         return np.ones((2, 3), np.float32).view(Counted)
 
-    sharded.write(tmp_path / INDEX, Tensors({f"w{i}": Lazy((2, 3), np.dtype("f4"), make) for i in range(6)}), shard_bytes=50)
+    lazies = {f"w{i}": LazyTensor((2, 3), np.dtype("f4"), make) for i in range(6)}
+    sharded.write(tmp_path / INDEX, LazyTensors(lazies), shard_bytes=50)
     assert len(most) == 6
     assert max(most) == 1
 

@@ -6,8 +6,8 @@ import json
 
 import pytest
 
-from acon_core.checkpoint.file import Limits
-from acon_core.checkpoint.strict_json import decode, encode
+from acon_core.checkpoint.codecs.limits import Limits
+from acon_core.checkpoint.codecs.strict_json import decode, encode
 from acon_core.errors import CheckpointError
 
 ENTRIES = {"network": "acon/resnet50", "b": "", 'quo"te\\': "line\nbreak\0", "ключ": "鍵 \U0001f511"}

@@ -13,12 +13,12 @@ import pytest
 
 from acon_core import spec
 from acon_core.checkpoint import convert, formats, load_network, metadata, read_network
-from acon_core.checkpoint.metadata import stated_input
+from acon_core.checkpoint.metadata import parse_input
 from acon_core.errors import AconError, CheckpointError
-from acon_core.networks import InputContract, Network, create
-from acon_core.running import check_images
+from acon_core.networks import Network, Preprocessing, create
+from acon_core.verification.run import check_images
 
-RGB = InputContract("RGB", (0.0, 1.0), (0.4, 0.5, 0.6), (0.2, 0.25, 0.3), 192, 208)
+RGB = Preprocessing("RGB", (0.0, 1.0), (0.4, 0.5, 0.6), (0.2, 0.25, 0.3), 192, 208)
 OPTIONS = {"repeats": (1, 1, 1)}
 
 
@@ -37,7 +37,7 @@ def made(dtype: str) -> tuple[Network, dict[str, np.ndarray]]:
 def written(path: Path, format: str, dtype: str) -> dict[str, np.ndarray]:
     network, state = made(dtype)
     known = formats()[format]
-    known.files.write(path, known.layout.to_native(network.graph, state), metadata(network))
+    known.codec.write(path, known.layout.to_native(network.graph, state), metadata(network))
     return state
 
 
@@ -71,7 +71,7 @@ def test_a_cast_that_would_be_another_number_is_refused(tmp_path: Path) -> None:
     network, state = made("float64")
     state["first_conv.2.p1"][0, 3, 0, 0] = 1e300
     known = formats()["safetensors"]
-    known.files.write(tmp_path / "a", state, metadata(network))
+    known.codec.write(tmp_path / "a", state, metadata(network))
     with pytest.raises(CheckpointError, match=r"first_conv\.2\.p1: 1e\+300 does not fit into float32"):
         convert(tmp_path / "a", tmp_path / "b", "megengine", cast=True)
     assert [path.name for path in tmp_path.iterdir()] == ["a"]
@@ -116,18 +116,18 @@ def test_a_contract_of_one_s_own_travels_and_is_told(tmp_path: Path) -> None:
 )
 def test_a_contract_that_is_none_is_refused(tmp_path: Path, change: dict[str, object], what: str) -> None:
     fields = {"order": "RGB", "range": [0.0, 1.0], "mean": RGB.mean, "std": RGB.std, "size": 192, "resize": 208}
-    assert stated_input(json.dumps(fields)) == RGB
+    assert parse_input(json.dumps(fields)) == RGB
     with pytest.raises(CheckpointError, match=what):
-        stated_input(json.dumps(fields | change))
+        parse_input(json.dumps(fields | change))
     network, state = made("float32")
-    formats()["safetensors"].files.write(tmp_path / "a", state, metadata(network) | {"input": json.dumps(fields | change)})
+    formats()["safetensors"].codec.write(tmp_path / "a", state, metadata(network) | {"input": json.dumps(fields | change)})
     with pytest.raises(CheckpointError, match=rf"{tmp_path / 'a'}: its input is .*{what}"):
         read_network(tmp_path / "a")
 
 
 def test_a_file_that_says_another_number_of_classes_is_corrupt(tmp_path: Path) -> None:
     network, state = made("float32")
-    formats()["safetensors"].files.write(tmp_path / "a", state, metadata(network) | {"num_classes": "4"})
+    formats()["safetensors"].codec.write(tmp_path / "a", state, metadata(network) | {"num_classes": "4"})
     with pytest.raises(CheckpointError, match="says that it has 4 classes, its tensors have 3"):
         read_network(tmp_path / "a")
 
@@ -152,7 +152,7 @@ def test_shards_of_a_size_where_the_format_has_them(tmp_path: Path) -> None:
     done = acon("convert", tmp_path / "a.safetensors", tmp_path / "b.safetensors.index.json", "--shard-size", "300KB")
     assert done.returncode == 0, done.stderr
     shards = [path for path in tmp_path.iterdir() if path.name.endswith(".safetensors") and path.name.startswith("b-")]
-    sizes = [[array.nbytes for array in formats()["safetensors"].files.read(shard).tensors.values()] for shard in shards]
+    sizes = [[array.nbytes for array in formats()["safetensors"].codec.read(shard).tensors.values()] for shard in shards]
     assert len(shards) > 1
     assert all(sum(shard) <= 300_000 or len(shard) == 1 for shard in sizes)
     again = read_network(tmp_path / "b.safetensors.index.json").state

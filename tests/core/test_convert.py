@@ -19,7 +19,7 @@ from acon_core.conformance.cases import DATA
 from acon_core.errors import AconError, CheckpointError, SpecError, StateError
 from acon_core.networks import create
 from acon_core.networks.network import Network
-from acon_core.verify import verify
+from acon_core.verification.verify import verify
 
 CHECKPOINT = DATA / "shufflenetv2_acon_0.5x.pth.tar"
 FORMATS = ["torch", "megengine", "paddle", "jax", "safetensors"]
@@ -34,7 +34,7 @@ def same_bits(first: np.ndarray, second: np.ndarray) -> bool:
 def write(path: Path, format: str, network: Network, state: dict[str, np.ndarray]) -> Path:
     """A checkpoint as a framework would have it."""
     made = format_named(format)
-    made.files.write(path, made.layout.to_native(network.graph, state), metadata(network))
+    made.codec.write(path, made.layout.to_native(network.graph, state), metadata(network))
     return path
 
 
@@ -118,7 +118,7 @@ def test_network_activation_width_and_classes_are_recognised(tmp_path: Path, nam
     network, state = small(name, act, classes=13)
     path = tmp_path / "a"
     made = format_named(format)
-    made.files.write(path, made.layout.to_native(network.graph, state), {})
+    made.codec.write(path, made.layout.to_native(network.graph, state), {})
     found = read_network(path).network
     assert (found.name, found.num_classes) == (name, 13)
     assert found.activation == network.activation
@@ -127,7 +127,7 @@ def test_network_activation_width_and_classes_are_recognised(tmp_path: Path, nam
 def test_where_two_fit_it_asks(tmp_path: Path) -> None:
     network, state = small("acon/shufflenet_v2_x0_5", "relu")
     path = tmp_path / "a.pth"
-    format_named("torch").files.write(path, state, {})
+    format_named("torch").codec.write(path, state, {})
     with pytest.raises(AconError, match=r"a\.pth: 14 networks have exactly these names.*relu.*silu.*pass --act"):
         read_network(path)
     assert read_network(path, act="silu").network.activation == spec.SiLU()
@@ -137,7 +137,7 @@ def test_where_two_fit_it_asks(tmp_path: Path) -> None:
 def test_the_file_s_word_counts_for_nothing_against_its_tensors(tmp_path: Path) -> None:
     network, state = small("acon/shufflenet_v2_x0_5", "acon_c")
     lying = metadata(network) | {"network": "acon/shufflenet_v2_x1_0"}
-    format_named("safetensors").files.write(tmp_path / "a", state, lying)
+    format_named("safetensors").codec.write(tmp_path / "a", state, lying)
     with pytest.raises(CheckpointError, match="no network fits"):
         read_network(tmp_path / "a")
 
@@ -157,7 +157,7 @@ def test_the_file_s_word_counts_for_nothing_against_its_tensors(tmp_path: Path) 
 def test_a_state_that_does_not_fit_is_refused_by_name(tmp_path: Path, change: object, message: str) -> None:
     network, state = small("acon/shufflenet_v2_x0_5", "acon_c")
     change(state)  # type: ignore[operator]
-    format_named("torch").files.write(tmp_path / "a.pth", state, {})
+    format_named("torch").codec.write(tmp_path / "a.pth", state, {})
     target = tmp_path / "b.safetensors"
     with pytest.raises(CheckpointError, match=message.replace(".", r"\.")) as caught:
         convert(tmp_path / "a.pth", target, network=network.name, act="acon_c")
@@ -195,7 +195,7 @@ def test_conversion_is_deterministic_and_keeps_the_umask(tmp_path: Path) -> None
 
 def test_a_writer_that_changes_a_value_is_caught(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The proof of a conversion, shown to be one: a writer that loses a bit leaves no file."""
-    files = format_named("megengine").files
+    files = format_named("megengine").codec
     honest = files.write
 
     def lossy(path: Path, tensors: dict[str, np.ndarray], more: dict[str, str]) -> None:
@@ -209,7 +209,7 @@ def test_a_writer_that_changes_a_value_is_caught(tmp_path: Path, monkeypatch: py
 
 @pytest.mark.parametrize("place", [0, 300_000, -1])
 def test_one_changed_value_is_caught_wherever_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: int) -> None:
-    files = format_named("safetensors").files
+    files = format_named("safetensors").codec
     honest = files.write
 
     def lossy(path: Path, tensors: Mapping[str, np.ndarray], more: dict[str, str]) -> None:
@@ -225,7 +225,7 @@ def test_one_changed_value_is_caught_wherever_it_is(tmp_path: Path, monkeypatch:
 def test_a_user_s_own_network_converts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(Path(__file__).parent)  # where another process looks for it
     state = spec.initial_state(small_of_one_s_own(), 1)
-    format_named("torch").files.write(tmp_path / "a.pth", state, {})
+    format_named("torch").codec.write(tmp_path / "a.pth", state, {})
     for target in ("b.msgpack", "b.pdparams"):
         convert(tmp_path / "a.pth", tmp_path / target, network="own_networks:small")
     done = convert(tmp_path / "a.pth", tmp_path / "b.pkl", network="own_networks:small", verify=verify)
@@ -316,7 +316,7 @@ def test_options_are_those_of_the_network_that_is_recognised_or_named(tmp_path: 
 @pytest.mark.parametrize("text", ["[1]", "{", '{"depth": 1e9}', '{"depth": 99999999}', '{"repeats": [[1]]}', "[" * 100_000])
 def test_options_that_no_file_of_ours_has_are_refused(tmp_path: Path, text: str) -> None:
     network, state = small("acon/shufflenet_v2_x0_5", "acon_c")
-    format_named("safetensors").files.write(tmp_path / "a", state, metadata(network) | {"options": text})
+    format_named("safetensors").codec.write(tmp_path / "a", state, metadata(network) | {"options": text})
     with pytest.raises(CheckpointError, match=r"a: its options are .*, expected whole numbers"):
         read_network(tmp_path / "a")
 
@@ -325,7 +325,7 @@ def test_nothing_that_a_file_s_metadata_names_is_run(tmp_path: Path, monkeypatch
     """A function of the user's own is called where the user names it; the name in a file is anybody's."""
     monkeypatch.syspath_prepend(str(tmp_path))
     (tmp_path / "evil.py").write_text("raise SystemExit('the file was believed')")
-    format_named("safetensors").files.write(tmp_path / "a", spec.initial_state(small_of_one_s_own()), {"network": "evil:f"})
+    format_named("safetensors").codec.write(tmp_path / "a", spec.initial_state(small_of_one_s_own()), {"network": "evil:f"})
     with pytest.raises(CheckpointError, match="no network fits"):
         read_network(tmp_path / "a")
 
@@ -337,6 +337,6 @@ def test_a_user_s_own_function_is_given_nothing(
     monkeypatch.syspath_prepend(str(Path(__file__).parent))
     with pytest.raises(SpecError, match=f"{next(iter(given))} was given, and it takes no arguments; build them into"):
         create("own_networks:small", **given)  # type: ignore[arg-type]
-    format_named("torch").files.write(tmp_path / "a", spec.initial_state(small_of_one_s_own()), {})
+    format_named("torch").codec.write(tmp_path / "a", spec.initial_state(small_of_one_s_own()), {})
     with pytest.raises(SpecError, match=r"a: .*no arguments; build|a: num_classes is no option"):
         read_network(tmp_path / "a", "own_networks:small", **given)  # type: ignore[arg-type]

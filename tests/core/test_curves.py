@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 from acon_core.conformance import curves
+from acon_core.reference.training import fit, loss_and_cotangent
 from acon_core.spec import Node, Param, named_params
-from acon_core.training import Recipe, fit, loss_and_cotangent
+from acon_core.training import Recipe
 
 
 def leaves(run: curves.Run, losses: np.ndarray) -> bool:
@@ -62,7 +63,7 @@ def test_decay_of_everything_leaves_the_bounds(run: curves.Run, monkeypatch: pyt
     def decayed(node: Node) -> dict[str, Param]:
         return {path: replace(param, decay=param.kind == "weight") for path, param in named_params(node).items()}
 
-    monkeypatch.setattr("acon_core.training.named_params", decayed)
+    monkeypatch.setattr("acon_core.reference.training.named_params", decayed)
     assert leaves(run, curves.reference(run))
 
 

@@ -51,7 +51,7 @@ def theirs(state: State, hardswish_first: bool) -> State:
 
 
 def write(path: Path, state: State, format: str = "torch") -> Path:
-    format_named(format).files.write(path, state, {})
+    format_named(format).codec.write(path, state, {})
     return path
 
 
@@ -95,7 +95,7 @@ def test_it_computes_what_the_published_code_does(dialect: str, act: str, hardsw
         native |= {f"bn.{name}": np.array([value]) for name, value in values.items()}
         native["bn.num_batches_tracked"] = np.array(4)
         expected = (expected + 0.4) / np.sqrt(1.7 + 1e-5) * 1.3 + 0.2
-    state, _ = DIALECTS[dialect].over(format_named("torch").layout).to_canonical(node, native)
+    state, _ = DIALECTS[dialect].rename(format_named("torch").layout).to_canonical(node, native)
     np.testing.assert_allclose(forward(node, state, [x]).values[0], expected, rtol=0, atol=1e-14)
 
 
@@ -103,7 +103,7 @@ def test_it_computes_what_the_published_code_does(dialect: str, act: str, hardsw
 @pytest.mark.parametrize("name", REPACT)
 def test_a_dialect_goes_both_ways_in_every_format(name: str, format: str) -> None:
     """Of every node in its table, with arrays whose elements all differ."""
-    layout = DIALECTS[name].over(format_named(format).layout)
+    layout = DIALECTS[name].rename(format_named(format).layout)
     for node in DIALECTS[name].table:
         place = spec.sequential(first=spec.sequential(act=node))
         state = {
@@ -122,7 +122,7 @@ def test_an_order_is_undone_by_its_inverse() -> None:
     """With one that is not its own inverse, as those of RepAct are."""
     node = spec.RepAct()
     turned = Dialect("turned", "nobody's", {node: Names(orders={"weights": (1, 2, 3, 0)})})
-    layout = turned.over(format_named("torch").layout)
+    layout = turned.rename(format_named("torch").layout)
     state = {"weights": np.array([5.0, 6.0, 7.0, 8.0]), "alpha": np.array([1.0])}
     native = layout.to_native(node, state)
     np.testing.assert_array_equal(native["weights"], [6.0, 7.0, 8.0, 5.0])

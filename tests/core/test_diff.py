@@ -149,7 +149,7 @@ def test_a_signalling_nan_is_cast_without_a_warning(tmp_path: Path) -> None:
     narrow["classifier.0.weight"].view(np.uint16)[1, 2] = 0x7F81
     known = formats()
     layout = known["safetensors"].layout
-    known["safetensors"].files.write(tmp_path / "a", layout.to_native(network.graph, narrow), metadata(network))
+    known["safetensors"].codec.write(tmp_path / "a", layout.to_native(network.graph, narrow), metadata(network))
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         convert(tmp_path / "a", tmp_path / "b", "npz", cast=True)
@@ -200,7 +200,7 @@ def test_files_of_two_frameworks_are_compared_as_networks(tmp_path: Path) -> Non
     network = create("acon/shufflenet_v2_x0_5", "acon_c", 3, repeats=(1, 1, 1))
     state = spec.initial_state(network.graph, 5)
     known = formats()
-    known["torch"].files.write(tmp_path / "a", known["torch"].layout.to_native(network.graph, state), metadata(network))
+    known["torch"].codec.write(tmp_path / "a", known["torch"].layout.to_native(network.graph, state), metadata(network))
     convert(tmp_path / "a", tmp_path / "b", "jax")
     given = {"repeats": (1, 1, 1)}
     same = diff(tmp_path / "a", tmp_path / "b", network.name, "acon_c", (None, None), given)
@@ -210,13 +210,13 @@ def test_files_of_two_frameworks_are_compared_as_networks(tmp_path: Path) -> Non
     assert f"{len(counters)} tensors" in same.notes[0]
     moved = state | {"classifier.0.weight": state["classifier.0.weight"].copy()}
     moved["classifier.0.weight"][2, 5] = np.nextafter(moved["classifier.0.weight"][2, 5], np.float32(9))
-    known["jax"].files.write(tmp_path / "c", known["jax"].layout.to_native(network.graph, moved))
+    known["jax"].codec.write(tmp_path / "c", known["jax"].layout.to_native(network.graph, moved))
     (one,) = diff(tmp_path / "a", tmp_path / "c", network.name, "acon_c", (None, None), given).differences
     assert (one.name, one.count, one.ulp) == ("classifier.0.weight", 1, 1)
 
 
 def test_files_of_no_network_are_compared_by_their_names(tmp_path: Path) -> None:
-    files = formats()["npz"].files
+    files = formats()["npz"].codec
     files.write(tmp_path / "a", {"x": np.float32([1, 2])})
     files.write(tmp_path / "b", {"x": np.float32([1, 3])})
     found = diff(tmp_path / "a", tmp_path / "b", None, None, (None, None), {})

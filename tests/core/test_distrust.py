@@ -15,12 +15,12 @@ import pytest
 
 from acon_core import spec
 from acon_core.checkpoint import convert, formats, metadata, read_file, read_network
+from acon_core.checkpoint.codecs.mapped_file import contains, map_file
 from acon_core.checkpoint.convert import staging
-from acon_core.checkpoint.file import contains, map_file
 from acon_core.conformance.cases import DATA
 from acon_core.errors import AconError, CheckpointError
 from acon_core.networks import create
-from acon_core.running import run_checkpoint
+from acon_core.verification.run import run_checkpoint
 
 ACON = Path(sys.executable).with_name("acon")
 OPTIONS = {"repeats": (1, 1, 1)}
@@ -30,7 +30,7 @@ def written(path: Path, format: str = "safetensors", **said: str) -> Path:
     network = create("acon/shufflenet_v2_x0_5", "acon_c", 3, **OPTIONS)
     known = formats()[format]
     native = known.layout.to_native(network.graph, spec.initial_state(network.graph, 5))
-    known.files.write(path, native, metadata(network) | said)
+    known.codec.write(path, native, metadata(network) | said)
     return path
 
 
@@ -125,7 +125,7 @@ def test_an_input_of_a_size_that_the_network_does_not_take_is_refused(tmp_path: 
     network = create("repact/vit_base_patch16_224", "relu", 3, image_size=32, depth=1)
     assert network.input is not None
     said = json.dumps({**network.input.__dict__, "size": 48, "resize": 64})
-    formats()["safetensors"].files.write(tmp_path / "a", spec.initial_state(network.graph), metadata(network) | {"input": said})
+    formats()["safetensors"].codec.write(tmp_path / "a", spec.initial_state(network.graph), metadata(network) | {"input": said})
     with pytest.raises(CheckpointError, match="48 pixels wide, which it does not take"):
         read_network(tmp_path / "a")
 
@@ -135,7 +135,7 @@ def test_keys_that_would_all_have_one_hash_are_refused(tmp_path: Path, name: str
     keys = {k * ((1 << 61) - 1): None for k in range(1, 3_000)}
     (tmp_path / "a").write_bytes(pickle.dumps({"state_dict": {"w": np.float32([1])}, "more": keys}, 4))
     with pytest.raises(CheckpointError, match="expected a name or a small integer"):
-        formats()[name].files.read(tmp_path / "a")
+        formats()[name].codec.read(tmp_path / "a")
 
 
 def test_what_a_format_has_no_place_for_is_told(tmp_path: Path) -> None:

@@ -117,7 +117,7 @@ def test_a_checkpoint_is_simplified_into_any_format_and_recognised(operation, ac
         for path, value in spec.initial_state(network.graph, 1).items()
     }
     torch = format_named("torch")
-    torch.files.write(tmp_path / "a.pth", torch.layout.to_native(network.graph, state), metadata(network))
+    torch.codec.write(tmp_path / "a.pth", torch.layout.to_native(network.graph, state), metadata(network))
     done = convert(tmp_path / "a.pth", tmp_path / "b.pdparams", act=act, change=simplified(operation))
     assert any("parameters were folded away" in note for note in done.notes)
     found = read_network(tmp_path / "b.pdparams")
@@ -130,7 +130,7 @@ def test_a_checkpoint_is_simplified_into_any_format_and_recognised(operation, ac
 def test_the_command_line(tmp_path: Path) -> None:
     network = create("acon/shufflenet_v2_x0_5", "repact(variant=2)", 7)
     safetensors = format_named("safetensors")
-    safetensors.files.write(tmp_path / "a.safetensors", spec.initial_state(network.graph), metadata(network))
+    safetensors.codec.write(tmp_path / "a.safetensors", spec.initial_state(network.graph), metadata(network))
 
     def acon(*arguments: object) -> subprocess.CompletedProcess[str]:
         command = [sys.executable, "-m", "acon_core.cli", *map(str, arguments)]

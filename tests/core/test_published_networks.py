@@ -38,7 +38,7 @@ def spoken(name: str, format: str = "") -> Format:
     package = name.partition("/")[0]
     dialect = "" if package == "timm" and "swin" not in name else package
     given = format_named(format or ("paddle" if package == "paddleclas" else "torch"))
-    return Format(given.name, given.files, given.backend, DIALECTS.get(dialect))
+    return Format(given.name, given.codec, given.backend, DIALECTS.get(dialect))
 
 
 def written(folder: Path, name: str, prefix: str = "", drawn: bool = False, **options: object) -> Path:
@@ -48,7 +48,7 @@ def written(folder: Path, name: str, prefix: str = "", drawn: bool = False, **op
     values = filled(shapes) if drawn else {key: np.full(shape, 0.5, np.float16) for key, shape in shapes.items()}
     values |= {key: np.array(5) for key in shapes if key.endswith("num_batches_tracked")}
     path = folder / f"{format.name}-{name.rpartition('/')[2]}"
-    format.files.write(path, {prefix + key: value for key, value in values.items()}, {})
+    format.codec.write(path, {prefix + key: value for key, value in values.items()}, {})
     return path
 
 
@@ -212,7 +212,7 @@ def test_the_older_meta_acons_are_recognised(tmp_path: Path, act: str) -> None:
         if "shufflenet" in name:
             assert state["first_conv.2.fc1.weight"].shape == (1 if "first" in act else 16, 24, 1, 1)
             assert ("first_conv.2.fc1.bias" in state) == ("first" not in act)
-        format_named("torch").files.write(tmp_path / "a.pth", state, {})
+        format_named("torch").codec.write(tmp_path / "a.pth", state, {})
         found = read_network(tmp_path / "a.pth").network
         assert (found.name, found.activation) == (name, spec.parse_activation(act))
 

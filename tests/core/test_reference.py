@@ -154,7 +154,7 @@ def test_batch_norm_by_hand() -> None:
 def test_even_and_odd_channels_are_a_shuffle_and_halves() -> None:
     x = np.random.default_rng(2).normal(size=(2, 10, 3))
     even, odd = forward(spec.Split(2, interleaved=True), {}, [x]).values
-    shuffled = forward(spec.Shuffle(5), {}, [x]).values[0]
+    shuffled = forward(spec.ChannelShuffle(5), {}, [x]).values[0]
     first, second = forward(spec.Split(2, interleaved=False), {}, [shuffled]).values
     np.testing.assert_array_equal(even, x[:, 0::2])
     np.testing.assert_array_equal(np.concatenate([even, odd], 1), np.concatenate([first, second], 1))

@@ -14,7 +14,7 @@ from acon_core.networks import NETWORKS, create, swin_tiny, vit_base
 from acon_core.reference import forward
 from acon_core.surgery.bounds import bounds_of
 from acon_core.surgery.preserve import preserve
-from acon_core.verify import input_shape
+from acon_core.verification.verify import input_shape
 
 State = Mapping[str, np.ndarray]
 REPACT = [name for name in NETWORKS if name.startswith("repact/")]

@@ -13,7 +13,7 @@ from acon_core import backends
 from acon_core.backends import Outputs, Vjp, Waiver
 from acon_core.conformance import golden
 from acon_core.conformance.cases import Case, load_cases
-from acon_core.conformance.runner import error_of, run_backend, run_case
+from acon_core.conformance.runner import run_backend, run_case, scaled_error
 from acon_core.conformance.tolerances import TOLERANCES
 from acon_core.errors import BackendError
 from acon_core.reference.backend import ReferenceBackend, ReferenceModel
@@ -125,10 +125,10 @@ def test_counts_are_apart_and_a_missing_backend_is_an_error() -> None:
 
 def test_non_finite_values_must_match_in_place() -> None:
     expected = np.array([1.0, np.nan, np.inf])
-    assert error_of(expected.copy(), expected, 1.0) == 0.0
+    assert scaled_error(expected.copy(), expected, 1.0) == 0.0
     for wrong in ([1.0, 2.0, np.inf], [1.0, np.nan, -np.inf], [np.nan, np.nan, np.inf], [1.0, np.nan, 3.0]):
-        assert error_of(np.array(wrong), expected, 1.0) == np.inf
-    assert error_of(np.array([1.0]), np.array([[1.0]]), 1.0) == np.inf
+        assert scaled_error(np.array(wrong), expected, 1.0) == np.inf
+    assert scaled_error(np.array([1.0]), np.array([[1.0]]), 1.0) == np.inf
 
 
 def test_every_tolerance_is_far_below_what_a_mistake_makes() -> None:

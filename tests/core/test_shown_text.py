@@ -41,7 +41,7 @@ def acon(monkeypatch: pytest.MonkeyPatch, capfdbinary: pytest.CaptureFixture[byt
 def hostile(path: Path, value: float, text: str = "".join(TEXTS[:-1])) -> Path:
     """A file of no network, whose names and metadata have the text."""
     tensors = {f"{text} weight": np.float32([value, 2]), "w": np.float32([1, 2, 3])}
-    formats()["safetensors"].files.write(path, tensors, {text: text, "num_classes": text})
+    formats()["safetensors"].codec.write(path, tensors, {text: text, "num_classes": text})
     return path
 
 
@@ -50,7 +50,7 @@ def trained(path: Path, changed: dict[str, str], *more: str) -> Path:
     network = create(NETWORK, "acon_c", 3, **OPTIONS)
     known = formats()["safetensors"]
     native = known.layout.to_native(network.graph, spec.initial_state(network.graph, 5))
-    known.files.write(path, {**native, **{name: np.float32([2, 3]) for name in more}}, metadata(network) | changed)
+    known.codec.write(path, {**native, **{name: np.float32([2, 3]) for name in more}}, metadata(network) | changed)
     return path
 
 

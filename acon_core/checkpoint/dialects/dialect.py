@@ -47,23 +47,23 @@ class Dialect:
     absent: Sequence[str] = ()
     networks: Sequence[str] = ()
 
-    def over(self, layout: Layout) -> Layout:
+    def rename(self, layout: Layout) -> Layout:
         """A framework's layout under this dialect's names."""
         return _Spoken(layout, self)
 
-    def spoken_in(self, network: str) -> bool:
+    def applies_to(self, network: str) -> bool:
         """Whether a network of that name may have this dialect's names."""
         return not self.networks or any(_fits(pattern, network) for pattern in self.networks)
 
     def check(self, network: str) -> None:
         """Raise AconError for a network that has nothing to do with this dialect: under its names it would be another one."""
-        if not self.spoken_in(network):
+        if not self.applies_to(network):
             raise AconError(
                 f"dialect {self.name}: {self.about} has {', '.join(self.networks)}, and not {network}; pass --network"
             )
 
     @property
-    def marks(self) -> frozenset[str]:
+    def parameter_names(self) -> frozenset[str]:
         """Its names of parameters: no file has one of them that is not in this dialect."""
         return frozenset(theirs for names in self.table.values() for theirs in names.params.values())
 

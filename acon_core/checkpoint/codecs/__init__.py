@@ -1,0 +1,1 @@
+"""File formats: bytes to tensors and back. Nothing here knows a network."""

@@ -1,0 +1,69 @@
+"""What tests and verification share: states whose mistakes show, and the measure of an error."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+
+import numpy as np
+from numpy.typing import NDArray
+
+from acon_core import spec
+from acon_core.random import Stream
+
+RANGES: dict[tuple[type[spec.Node] | None, str], tuple[float, float]] = {
+    (spec.BatchNorm, "weight"): (0.5, 1.5),
+    (spec.BatchNorm, "running_var"): (0.5, 2.0),
+    (spec.Swish, "weight"): (0.5, 1.5),
+    (spec.PReLU, "weight"): (0.1, 0.4),
+    (spec.RepAct, "weights"): (0.1, 0.9),
+    (spec.RepAct, "alpha"): (0.1, 0.4),
+    (spec.AReLU, "alpha"): (0.2, 0.8),
+    (spec.FusedRepAct, "identity"): (0.1, 0.5),
+    (spec.FusedRepAct, "relu"): (0.2, 0.7),
+    (spec.FusedRepAct, "hardswish"): (0.3, 0.9),
+    (None, "p1"): (0.5, 1.75),
+    (None, "p2"): (-0.5, 0.25),
+    (None, "beta"): (-1.0, 3.0),
+}
+
+
+def asymmetric_state(
+    node: spec.Node, key: str, ranges: Mapping[str, Sequence[float]] = MappingProxyType({})
+) -> dict[str, NDArray]:
+    """A state with nothing at its initial value, nothing zero and no two values alike, so that whatever is mislaid shows.
+
+    `key`: what it is drawn by. `ranges`: of parameters by name, where not the usual ones.
+    """
+
+    def values(node: spec.Node, name: str, param: spec.Param, random: Stream) -> NDArray:
+        if param.kind == "derived":
+            return param.init.draw(param.shape, random).astype(np.int64 if param.integer else np.float32)
+        if param.integer:
+            return np.full(param.shape, 3, np.int64)
+        if len(param.shape) > 1 and name == "weight":
+            bound = math.sqrt(3.0 / math.prod(param.shape[1:]))
+            return random.uniform(param.shape, -bound, bound)
+        low, high = ranges.get(name) or RANGES.get((type(node), name)) or RANGES.get((None, name), (-0.5, 0.5))
+        return random.uniform(param.shape, low, high)
+
+    return {
+        spec.join(path, name): values(part, name, param, Stream("state", key, spec.join(path, name)))
+        for path, part in spec.walk(node)
+        for name, param in part.params.items()
+    }
+
+
+def scaled_error(found: NDArray, golden: NDArray, scale: float) -> float:
+    """The largest |found - golden| as a fraction of `scale`; infinite when shapes differ, or one is finite where the other
+    is not."""
+    if found.shape != golden.shape:
+        return float("inf")
+    found = np.asarray(found, np.float64)
+    same = (found == golden) | (np.isnan(found) & np.isnan(golden))
+    if same.all():
+        return 0.0
+    if not (np.isfinite(found) | same).all() or not (np.isfinite(golden) | same).all():
+        return float("inf")
+    return float(np.abs(np.where(same, 0.0, found - golden)).max() / max(scale, 1e-300))

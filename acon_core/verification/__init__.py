@@ -1,0 +1,1 @@
+"""Networks of checkpoints run on backends: `acon run`, and what `acon convert --verify` compares."""

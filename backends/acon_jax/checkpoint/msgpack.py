@@ -1,0 +1,248 @@
+"""The part of msgpack that Flax uses: maps of names, and arrays as extension types of its own."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, NoReturn
+
+import ml_dtypes
+import numpy as np
+
+from acon_core.checkpoint.codecs.arrays import concatenated, lazy_view, little_endian_bytes, view
+from acon_core.checkpoint.codecs.limits import LIMITS, Limits
+from acon_core.checkpoint.codecs.unpickler import set_item
+from acon_core.errors import CheckpointError
+from acon_core.tensors import LazyTensor
+
+_NDARRAY, _COMPLEX, _SCALAR = 1, 2, 3
+_CHUNKED = "__msgpack_chunked_array__"
+CHUNK_BYTES = 1 << 30  # Flax cuts up larger arrays, since msgpack's own lengths end at 4 GiB
+
+DTYPES: dict[str, np.dtype] = {
+    np.dtype(scalar).name: np.dtype(scalar)
+    for scalar in (
+        *(np.bool_, np.uint8, np.uint16, np.uint32, np.uint64, np.int8, np.int16, np.int32, np.int64),
+        *(np.float16, np.float32, np.float64, np.complex64, np.complex128, ml_dtypes.bfloat16),
+        *(ml_dtypes.float8_e4m3fn, ml_dtypes.float8_e4m3fnuz, ml_dtypes.float8_e4m3b11fnuz),
+        *(ml_dtypes.float8_e5m2, ml_dtypes.float8_e5m2fnuz, ml_dtypes.float8_e8m0fnu),
+    )
+}
+
+
+@dataclass(frozen=True)
+class Ext:
+    """A value of an extension type that no checkpoint of arrays needs."""
+
+    code: int
+
+
+def is_map(data: memoryview) -> bool:
+    """Whether the bytes begin as a map does whose first key is text or a small integer."""
+    first = data[0]
+    if first == 0x80:
+        return len(data) == 1  # an empty map is all of the file; pickles of protocol 2 and later begin with this byte too
+    start = {0xDE: 3, 0xDF: 5}.get(first, 1)
+    if not (0x81 <= first <= 0x8F or start > 1) or len(data) <= start:
+        return False
+    return data[start] < 0x80 or 0xA0 <= data[start] <= 0xBF or data[start] in (0xD9, 0xDA, 0xDB)
+
+
+def decode(data: memoryview, where: str, limits: Limits = LIMITS) -> Any:
+    """The tree in a msgpack file: dicts, lists, numbers, text, NumPy arrays. Raises CheckpointError naming byte and file."""
+    decoder = _Decoder(data, limits)
+    try:
+        value = decoder.value(0)
+        if decoder.position != len(data):
+            _corrupt(f"{len(data) - decoder.position} bytes after the end")
+    except CheckpointError as error:
+        raise CheckpointError(error.kind, f"{where}: byte {decoder.position}: {error}") from None
+    return value
+
+
+def encode_tree(tree: Mapping[str, object]) -> Iterator[bytes | memoryview]:
+    """A tree of dicts and arrays in msgpack, as Flax writes it, in pieces."""
+    yield _head(len(tree), 0x80, 15, 0xDE)
+    for key, value in tree.items():
+        yield _text(key)
+        if isinstance(value, LazyTensor):
+            yield from _chunked(value.load()) if value.nbytes > CHUNK_BYTES else _array(value.load())
+        else:
+            assert isinstance(value, dict)
+            yield from encode_tree(value)
+
+
+def _corrupt(message: str) -> NoReturn:
+    raise CheckpointError("corrupt", message)
+
+
+class _Decoder:
+    def __init__(self, data: memoryview, limits: Limits, *, in_array: bool = False) -> None:
+        self.data, self.limits, self.in_array = data, limits, in_array
+        self.position = self.nodes = 0
+
+    def take(self, count: int) -> memoryview:
+        end = self.position + count
+        if end > len(self.data):
+            _corrupt(f"the file ends early: {count} bytes wanted, {len(self.data) - self.position} left")
+        taken = self.data[self.position : end]
+        self.position = end
+        return taken
+
+    def number(self, layout: str) -> Any:
+        return struct.unpack(layout, self.take(struct.calcsize(layout)))[0]
+
+    def value(self, depth: int) -> Any:
+        self.nodes += 1
+        if depth > self.limits.depth or self.nodes > self.limits.nodes:
+            _corrupt(f"nested more than {self.limits.depth} deep, or more than {self.limits.nodes} values")
+        first = self.take(1)[0]
+        if first < 0x80:
+            return first
+        if first >= 0xE0:
+            return first - 0x100
+        if first < 0x90:
+            return self.map(first & 0x0F, depth)
+        if first < 0xA0:
+            return self.array(first & 0x0F, depth)
+        if first < 0xC0:
+            return self.text(first & 0x1F)
+        if first in _CONSTANTS:
+            return _CONSTANTS[first]
+        if first in _NUMBERS:
+            return self.number(_NUMBERS[first])
+        if first in _FIXEXT:
+            return self.ext(_FIXEXT[first], depth)
+        if first not in _COUNTED:
+            _corrupt(f"no such msgpack type, 0x{first:02x}")
+        layout, kind = _COUNTED[first]
+        count = self.number(layout)
+        if kind == "bin":
+            return self.take(count)
+        if kind == "text":
+            return self.text(count)
+        return {"map": self.map, "array": self.array, "ext": self.ext}[kind](count, depth)
+
+    def text(self, count: int) -> str:
+        try:
+            return str(self.take(count), "utf-8")
+        except UnicodeDecodeError:
+            _corrupt("text that is not UTF-8")
+
+    def array(self, count: int, depth: int) -> list[Any]:
+        return [self.value(depth + 1) for _ in range(count)]
+
+    def map(self, count: int, depth: int) -> Any:
+        found: dict[Any, Any] = {}
+        for _ in range(count):
+            key = self.value(depth + 1)
+            set_item(found, key, self.value(depth + 1))
+        return _unchunked(found) if _CHUNKED in found else found
+
+    def ext(self, count: int, depth: int) -> Any:
+        code = self.number("b")
+        data = self.take(count)
+        if code not in (_NDARRAY, _SCALAR):
+            return Ext(code)
+        if self.in_array:
+            _corrupt("an array inside of an array's description")
+        inner = _Decoder(data, self.limits, in_array=True)
+        if bytes(data[:1]) != b"\x93":
+            _corrupt("an array that is not a shape, a dtype and bytes")
+        inner.position = 1
+        shape, name, values = inner.value(self.limits.depth - 1), inner.name(), inner.value(self.limits.depth)
+        if inner.position != count or type(shape) is not list or type(values) is not memoryview:
+            _corrupt("an array that is not a shape, a dtype and bytes")
+        if name not in DTYPES:
+            raise CheckpointError("unsupported", f"an array of dtype {name[:40]!r}")
+        return lazy_view(view(values, DTYPES[name], shape, limits=self.limits))
+
+    def name(self) -> str:
+        value = self.value(self.limits.depth)
+        if type(value) is memoryview:
+            value = str(value, "latin-1")
+        if type(value) is not str:
+            _corrupt("a dtype that is not text")
+        return value
+
+
+_CONSTANTS = {0xC0: None, 0xC2: False, 0xC3: True}
+_NUMBERS = {
+    **{0xCA: ">f", 0xCB: ">d", 0xCC: "B", 0xCD: ">H", 0xCE: ">I", 0xCF: ">Q"},
+    **{0xD0: "b", 0xD1: ">h", 0xD2: ">i", 0xD3: ">q"},
+}
+_FIXEXT = {0xD4: 1, 0xD5: 2, 0xD6: 4, 0xD7: 8, 0xD8: 16}
+_COUNTED = {
+    **{0xC4: ("B", "bin"), 0xC5: (">H", "bin"), 0xC6: (">I", "bin")},
+    **{0xC7: ("B", "ext"), 0xC8: (">H", "ext"), 0xC9: (">I", "ext")},
+    **{0xD9: ("B", "text"), 0xDA: (">H", "text"), 0xDB: (">I", "text")},
+    **{0xDC: (">H", "array"), 0xDD: (">I", "array"), 0xDE: (">H", "map"), 0xDF: (">I", "map")},
+}
+
+
+def _unchunked(found: dict[Any, Any]) -> LazyTensor:
+    """A large array, of its chunks; lists are dicts with their indices as keys."""
+    if set(found) != {_CHUNKED, "shape", "chunks"} or type(found["shape"]) is not dict or type(found["chunks"]) is not dict:
+        _corrupt("a chunked array without its shape or its chunks")
+    shape, chunks = (_listed(found[name]) for name in ("shape", "chunks"))
+    if not chunks or not all(isinstance(chunk, LazyTensor) for chunk in chunks):
+        _corrupt("the chunks of an array are missing, or are no arrays")
+    return concatenated(chunks, shape)
+
+
+def _listed(found: dict[Any, Any]) -> list[Any]:
+    if set(found) != {str(index) for index in range(len(found))}:
+        _corrupt("an index is missing in a chunked array")
+    return [found[str(index)] for index in range(len(found))]
+
+
+def _head(count: int, fixed: int, fixed_most: int, long: int) -> bytes:
+    """The head of a map, an array or a text: in one byte, or with 16 or 32 bits of count."""
+    if count <= fixed_most:
+        return bytes([fixed | count])
+    return struct.pack(">BH", long, count) if count < 1 << 16 else struct.pack(">BI", long + 1, count)
+
+
+def _text(text: str) -> bytes:
+    encoded = text.encode("utf-8")
+    short = 31 < len(encoded) < 256
+    return (bytes([0xD9, len(encoded)]) if short else _head(len(encoded), 0xA0, 31, 0xDA)) + encoded
+
+
+def _integer(value: int) -> bytes:
+    if value < 128:
+        return bytes([value])
+    code, layout = next((c, t) for c, t, bits in _UNSIGNED if value < 1 << bits)
+    return bytes([code]) + struct.pack(layout, value)
+
+
+_UNSIGNED = ((0xCC, "B", 8), (0xCD, ">H", 16), (0xCE, ">I", 32), (0xCF, ">Q", 64))
+
+
+def _sized(data_length: int, codes: tuple[int, int, int]) -> bytes:
+    code, (_, layout, _) = next((c, u) for c, u in zip(codes, _UNSIGNED, strict=False) if data_length < 1 << u[2])
+    return bytes([code]) + struct.pack(layout, data_length)
+
+
+def _array(array: np.ndarray) -> Iterator[bytes | memoryview]:
+    data = little_endian_bytes(array)
+    shape = _head(array.ndim, 0x90, 15, 0xDC) + b"".join(map(_integer, array.shape))
+    inner = b"\x93" + shape + _text(array.dtype.name) + _sized(len(data), (0xC4, 0xC5, 0xC6))
+    length = len(inner) + len(data)
+    fixed = {count: code for code, count in _FIXEXT.items()}.get(length)
+    yield (bytes([fixed]) if fixed else _sized(length, (0xC7, 0xC8, 0xC9))) + bytes([_NDARRAY])
+    yield inner
+    yield data
+
+
+def _chunked(array: np.ndarray) -> Iterator[bytes | memoryview]:
+    flat = np.ascontiguousarray(array).reshape(-1)
+    step = max(1, CHUNK_BYTES // array.itemsize)
+    yield _head(3, 0x80, 15, 0xDE) + _text(_CHUNKED) + b"\xc3" + _text("shape") + _head(array.ndim, 0x80, 15, 0xDE)
+    yield b"".join(_text(str(index)) + _integer(size) for index, size in enumerate(array.shape))
+    starts = range(0, flat.size, step)
+    yield _text("chunks") + _head(len(starts), 0x80, 15, 0xDE)
+    for index, start in enumerate(starts):
+        yield _text(str(index))
+        yield from _array(flat[start : start + step])

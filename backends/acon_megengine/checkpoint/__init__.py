@@ -1,0 +1,1 @@
+"""Checkpoint files of MegEngine: formats and layouts. Everything here imports without the framework."""

@@ -1,0 +1,1 @@
+"""Checkpoint files of PyTorch: formats and layouts. Everything here imports without the framework."""
