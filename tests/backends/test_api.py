@@ -59,7 +59,7 @@ def test_docstrings(backend: Backend) -> None:
 
 def test_every_type_has_a_rule(backend: Backend) -> None:
     build = import_module(f"{backends.packages()[backend.name]}.build").build
-    layout = import_module(f"{backends.packages()[backend.name]}.layout").layout
+    layout = import_module(f"{backends.packages()[backend.name]}.checkpoint.layout").layout
     for kind in NODE_TYPES.values():
         if issubclass(kind, Primitive):
             assert kind in build, kind.__name__
