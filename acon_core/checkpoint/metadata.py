@@ -9,7 +9,7 @@ from typing import Any
 from acon_core.checkpoint.codecs.text import printable
 from acon_core.checkpoint.dialects import Dialect
 from acon_core.errors import CheckpointError, SpecError
-from acon_core.networks import Network, Preprocessing
+from acon_core.networks import Network, Preprocessing, as_tuples
 from acon_core.spec import activation_name
 
 # What a file says of its network costs no more than this to try: pixels of an image's side; blocks of a stage and the like.
@@ -36,7 +36,7 @@ def parse_options(text: str) -> dict[str, Any]:
             "corrupt",
             f"its options are {printable(text[:80])}, expected whole numbers or lists of them by name, none above {MOST}",
         )
-    return {name: tuple(value) if isinstance(value, list) else value for name, value in options.items()}
+    return as_tuples(options)
 
 
 def metadata(network: Network, dialect: Dialect | None = None) -> dict[str, str]:
@@ -60,7 +60,6 @@ def parse_input(text: str) -> Preprocessing:
         given = json.loads(text)
         if type(given) is not dict:
             raise SpecError("expected an object")
-        fields: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in given.items()}
-        return Preprocessing(**fields)
+        return Preprocessing(**as_tuples(given))
     except (ValueError, TypeError, RecursionError) as error:
         raise CheckpointError("corrupt", f"its input is {printable(text[:80])}: {printable(str(error)[:120])}") from None

@@ -12,6 +12,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from acon_core.checkpoint.dialects import DIALECTS
 from acon_core.errors import AconError
+from acon_core.networks import as_tuples
 from acon_core.verification.run import find_functions_in
 
 app = typer.Typer(
@@ -51,11 +52,10 @@ def options_of(given: list[str] | None) -> dict[str, Any]:
     for text in given or []:
         name, _, value = text.partition("=")
         try:
-            read = json.loads(value)
+            options[name] = json.loads(value)
         except json.JSONDecodeError as error:
             raise AconError(f"--option {text}: expected NAME=JSON, such as depths=[1,1,2,1]: {error}") from error
-        options[name] = tuple(read) if isinstance(read, list) else read
-    return options
+    return as_tuples(options)
 
 
 def progress() -> Progress:

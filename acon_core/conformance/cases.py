@@ -110,7 +110,7 @@ def node_from_json(data: Mapping[str, Any]) -> spec.Node:
     """A node from its JSON: a network by name, with `options` of its function; a `sequential` list; a `graph`, whose `params`
     are its own parameters' shapes; or a type with its fields."""
     if "network" in data:
-        options = {name: tuple(value) if isinstance(value, list) else value for name, value in data.get("options", {}).items()}
+        options = networks.as_tuples(data.get("options", {}))
         return networks.create(data["network"], data["act"], data["classes"], **options).graph
     if "sequential" in data:
         return spec.sequential(*(node_from_json(each) for each in data["sequential"]))
@@ -121,8 +121,7 @@ def node_from_json(data: Mapping[str, Any]) -> spec.Node:
     kind = NODE_TYPES.get(data["type"])
     if kind is None:
         raise SpecError(f"node type {data['type']!r} is not known; known: {', '.join(sorted(NODE_TYPES))}")
-    values = {name: tuple(value) if isinstance(value, list) else value for name, value in data.items() if name != "type"}
-    return kind(**values)
+    return kind(**networks.as_tuples({name: value for name, value in data.items() if name != "type"}))
 
 
 def load_cases() -> list[Case]:
@@ -130,7 +129,7 @@ def load_cases() -> list[Case]:
     cases = []
     for path in sorted((DATA / "cases").glob("*.json")):
         for entry in json.loads(path.read_text()):
-            plain: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in entry.items()}
+            plain = networks.as_tuples(entry)
             plain["batches"] = tuple(tuple(shape) for shape in entry["batches"])
             cases.append(Case(**plain))
     return cases

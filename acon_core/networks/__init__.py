@@ -12,7 +12,7 @@ from typing import Any
 from acon_core.errors import SpecError
 from acon_core.networks.dcn import dcn
 from acon_core.networks.mobilenet_v3 import mobilenet_v3
-from acon_core.networks.network import Network, Preprocessing
+from acon_core.networks.network import Network, Preprocessing, as_tuples
 from acon_core.networks.paddleclas import paddleclas_resnet
 from acon_core.networks.repact_shufflenet_v2 import repact_shufflenet_v2
 from acon_core.networks.resnet import resnet
@@ -129,6 +129,7 @@ __all__ = [
     "NETWORKS",
     "Network",
     "Preprocessing",
+    "as_tuples",
     "create",
     "dcn",
     "has_choice",

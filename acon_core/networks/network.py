@@ -82,6 +82,11 @@ def check_stage_depths(network: str, option: str, blocks: Sequence[int], stages:
         raise SpecError(f"{network}: expected {stages} {option} of at least one block, found {tuple(blocks)}")
 
 
+def as_tuples(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return values read from JSON with each list as a tuple, as the fields and options expect."""
+    return {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
+
+
 @dataclass(frozen=True, eq=False)
 class Network:
     """A graph with what the registry knows of it; a user's own network needs the first two alone.

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from acon_core.errors import StateError
-from acon_core.spec.graph import Graph, Layer
+from acon_core.spec.graph import Graph, Layer, graph_of
 from acon_core.spec.node import Node, Rules, join, named_params
 
 Array = NDArray[np.float64]
@@ -98,7 +98,7 @@ def forward(node: Node, state: Mapping[str, NDArray], inputs: Sequence[NDArray],
 
 def run(node: Node, context: Context, *inputs: Array) -> tuple[tuple[Array, ...], Vjp]:
     """A graph line by line, anything else by its rule."""
-    graph = node.graph if isinstance(node, Layer) else node
+    graph = graph_of(node)
     if not isinstance(graph, Graph):
         return evaluate(graph, context, *inputs)
     return run_graph(graph, context, *inputs, within_layer=isinstance(node, Layer))

@@ -3,6 +3,7 @@
 from acon_core.spec.acon import AconA, AconB, AconC, AconFReLU, FReLU, InitName, Level, MetaAconC, Norm
 from acon_core.spec.activation_base import Activation, ChannelwiseActivation, bind, check_input, signature
 from acon_core.spec.activations import ACTIVATIONS, ALIASES, activation, activation_name, parse_activation, stated
+from acon_core.spec.functions import PARAMETERLESS
 from acon_core.spec.fusion import fold, fuse
 from acon_core.spec.gated import (
     Acon,
@@ -15,7 +16,7 @@ from acon_core.spec.gated import (
     SmoothMaximum,
     check_gate,
 )
-from acon_core.spec.graph import Graph, InitRule, Layer, Step, graph, producer, sequential
+from acon_core.spec.graph import Graph, InitRule, Layer, Step, graph, graph_of, producer, sequential
 from acon_core.spec.node import Node, Rules, join, named_params, walk
 from acon_core.spec.param import (
     Constant,
@@ -92,6 +93,7 @@ __all__ = [
     "CELU",
     "ELU",
     "GELU",
+    "PARAMETERLESS",
     "SELU",
     "AReLU",
     "AReLUFunction",
@@ -187,6 +189,7 @@ __all__ = [
     "fold",
     "fuse",
     "graph",
+    "graph_of",
     "initial_state",
     "join",
     "lower",

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from acon_core.errors import SpecError
 from acon_core.spec.acon import MetaAconC
-from acon_core.spec.graph import Graph, Layer
+from acon_core.spec.graph import Graph, graph_of
 from acon_core.spec.node import Node, Rules, join, named_params
 from acon_core.spec.repact import FusedRepAct, RepAct
 
@@ -61,7 +61,7 @@ def _walk(node: Node, path: str, state: State, rules: Rules[Change]) -> Change:
         below = {name: state[prefix + name] for name in named_params(node)}
         changed, values = rules(node, below)
         return changed, {prefix + name: value for name, value in values.items()}
-    graph = node.graph if isinstance(node, Layer) else node
+    graph = graph_of(node)
     if not isinstance(graph, Graph):
         return node, own
     members = {}

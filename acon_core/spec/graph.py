@@ -126,6 +126,11 @@ class Layer(Node):
         return self.graph.out_shapes(*shapes)
 
 
+def graph_of(node: Node) -> Node:
+    """Return the graph of a layer, and any other node itself."""
+    return node.graph if isinstance(node, Layer) else node
+
+
 _LINE = re.compile(r"\s*([\w, ]+?)\s*=\s*(\w+)\(([\w, ]*)\)\s*")
 
 
@@ -172,7 +177,7 @@ def producer(node: Node, tap: str) -> tuple[str, int]:
         if name not in node.children:
             raise SpecError(f"tap {tap!r}: no child {name!r}; children: {', '.join(node.children)}")
         node = node.children[name]
-    graph = node.graph if isinstance(node, Layer) else node
+    graph = graph_of(node)
     steps = graph.steps if isinstance(graph, Graph) else ()
     for step in steps:
         if value in step.outputs:

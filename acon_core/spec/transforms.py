@@ -15,7 +15,7 @@ from acon_core.spec import gated as g
 from acon_core.spec import pointwise as f
 from acon_core.spec import primitives as p
 from acon_core.spec import tokens as t
-from acon_core.spec.graph import Graph, InitRule, Layer, Step
+from acon_core.spec.graph import Graph, InitRule, Step, graph_of
 from acon_core.spec.node import Node, Rules, join, named_params, walk
 from acon_core.spec.param import Shape
 
@@ -65,7 +65,7 @@ def rewrite(node: Node, change: Callable[[Node], Node]) -> Node:
     """
     if not node.children:
         return change(node)
-    graph = node.graph if isinstance(node, Layer) else node
+    graph = graph_of(node)
     if not isinstance(graph, Graph):
         raise SpecError(f"rewrite: {type(node).__name__} has children but is no Graph or Layer")
     members = {name: rewrite(child, change) for name, child in graph.members.items()}
@@ -75,7 +75,7 @@ def rewrite(node: Node, change: Callable[[Node], Node]) -> Node:
 
 def lower(node: Node) -> Node:
     """The same network in primitives and graphs alone: every Layer is written out. Names and order stay."""
-    graph = node.graph if isinstance(node, Layer) else node
+    graph = graph_of(node)
     if not isinstance(graph, Graph):
         return graph
     return replace(graph, members={name: lower(child) for name, child in graph.members.items()})
@@ -120,7 +120,7 @@ def select(node: Node, taps: Sequence[str]) -> Graph:
 
 
 def _graph_with(node: Node, tap: str) -> Graph:
-    graph = node.graph if isinstance(node, Layer) else node
+    graph = graph_of(node)
     if not isinstance(graph, Graph):
         raise SpecError(f"select: no value {tap!r}: there is nothing inside of {type(node).__name__}")
     return graph
@@ -180,7 +180,7 @@ class Row:
 
 def summarise(node: Node, *shapes: Shape, path: str = "") -> list[Row]:
     """Every leaf in the order of execution with its shapes and counts; a graph's own parameters get a row of their own."""
-    graph = node.graph if isinstance(node, Layer) else node
+    graph = graph_of(node)
     own = sum(math.prod(param.shape) for param in graph.params.values() if param.kind == "weight")
     if not isinstance(graph, Graph):
         return [Row(path, type(node).__name__, shapes, node.out_shapes(*shapes), own, macs(node, shapes))]

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from acon_core.checkpoint import Checkpoint, read_network
 from acon_core.checkpoint.codecs import safetensors_file
 from acon_core.errors import AconError
-from acon_core.networks import Network
+from acon_core.networks import Network, as_tuples
 from acon_core.spec import Graph, Node, deterministic, join, named_params
 from acon_core.verification.run import find_functions_in, model_of
 
@@ -76,7 +76,7 @@ def main(backend: str, folder: str, own: str | None = None) -> None:
         find_functions_in(Path(own))
     place = Path(folder)
     asked = json.loads((place / "request.json").read_text(encoding="utf-8"))
-    options = {name: tuple(value) if isinstance(value, list) else value for name, value in asked["options"].items()}
+    options = as_tuples(asked["options"])
     try:
         checkpoint, probe = (
             read_network(asked[which], asked["network"], asked["act"], asked["dialect"], **options)

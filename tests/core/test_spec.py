@@ -188,6 +188,15 @@ def test_every_primitive_has_a_meaning_and_a_count() -> None:
             assert kind in macs, f"spec/transforms.py: {kind.__name__}"
 
 
+def test_every_primitive_without_parameters_names_its_function() -> None:
+    rules_of_their_own = {spec.Acon, spec.RepActFunction, spec.Dropout, spec.DropPath}
+    primitives = {kind for kind in NODE_TYPES.values() if issubclass(kind, spec.Primitive)}
+    stateless = {kind for kind in primitives if kind.params is spec.Node.params}
+    assert set(spec.PARAMETERLESS) == stateless - rules_of_their_own
+    assert all(name.isidentifier() and name.islower() for name in spec.PARAMETERLESS.values())
+    assert len(set(spec.PARAMETERLESS.values())) == len(spec.PARAMETERLESS)
+
+
 def test_rules_do_not_fall_through_to_a_parent() -> None:
     class Wider(spec.Conv2d):
         pass
