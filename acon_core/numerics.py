@@ -55,15 +55,28 @@ def asymmetric_state(
     }
 
 
-def scaled_error(found: NDArray, golden: NDArray, scale: float) -> float:
-    """The largest |found - golden| as a fraction of `scale`; infinite when shapes differ, or one is finite where the other
-    is not."""
-    if found.shape != golden.shape:
-        return float("inf")
+def scaled_error(found: NDArray, expected: NDArray, scale: float) -> float:
+    """Measure the largest error as a fraction of a scale.
+
+    Parameters
+    ----------
+    found, expected : ndarray
+        The arrays to compare. Equal infinities, and NaN in both, count as equal.
+    scale : float
+        What the error is relative to, in the unit of the arrays.
+
+    Returns
+    -------
+    float
+        max |found - expected| / scale. Infinity where the shapes differ, or where only one of two
+        values is finite.
+    """
+    if found.shape != expected.shape:
+        return math.inf
     found = np.asarray(found, np.float64)
-    same = (found == golden) | (np.isnan(found) & np.isnan(golden))
-    if same.all():
+    differs = (found != expected) & ~(np.isnan(found) & np.isnan(expected))
+    if not differs.any():
         return 0.0
-    if not (np.isfinite(found) | same).all() or not (np.isfinite(golden) | same).all():
-        return float("inf")
-    return float(np.abs(np.where(same, 0.0, found - golden)).max() / max(scale, 1e-300))
+    if not np.isfinite(found[differs]).all() or not np.isfinite(expected[differs]).all():
+        return math.inf
+    return float(np.abs(found[differs] - expected[differs]).max() / max(scale, 1e-300))

@@ -42,7 +42,7 @@ def gated(x: Array, gates: Sequence[Array], dx: Sequence[Array], dgates: Sequenc
 
 
 @evaluate.register(g.Acon)
-def _(node: g.Acon, context: Context, x: Array, *gates: Array) -> Values:
+def _acon(node: g.Acon, context: Context, x: Array, *gates: Array) -> Values:
     values = dict(zip(node.gates, (to_rank(gate, x) for gate in gates), strict=True))
     p1, p2 = (values.get(name, np.float64(getattr(node, name) or 0.0)) for name in ("p1", "p2"))
     slope = p1 - p2
@@ -61,7 +61,7 @@ def _(node: g.Acon, context: Context, x: Array, *gates: Array) -> Values:
 
 
 @evaluate.register(g.SmoothMaximum)
-def _(node: g.SmoothMaximum, context: Context, *values: Array) -> Values:
+def _smooth_maximum(node: g.SmoothMaximum, context: Context, *values: Array) -> Values:
     stacked = np.stack(values)
     powers = np.exp(node.beta * stacked - (node.beta * stacked).max(0))
     weights = powers / powers.sum(0)
@@ -78,13 +78,13 @@ def _(node: g.SmoothMaximum, context: Context, *values: Array) -> Values:
 
 
 @evaluate.register(g.Maximum)
-def _(node: g.Maximum, context: Context, a: Array, b: Array) -> Values:
+def _maximum(node: g.Maximum, context: Context, a: Array, b: Array) -> Values:
     share = np.where(a > b, 1.0, np.where(a == b, 0.5, 0.0))
     return (np.maximum(a, b),), lambda cotangents: gradients(cotangents[0] * share, cotangents[0] * (1.0 - share))
 
 
 @evaluate.register(g.PReLUFunction)
-def _(node: g.PReLUFunction, context: Context, x: Array, negative: Array) -> Values:
+def _prelu(node: g.PReLUFunction, context: Context, x: Array, negative: Array) -> Values:
     slope = np.where(x > 0, 1.0, to_rank(negative, x))
 
     def vjp(cotangents: tuple[Array, ...]) -> Gradients:
@@ -95,7 +95,7 @@ def _(node: g.PReLUFunction, context: Context, x: Array, negative: Array) -> Val
 
 
 @evaluate.register(g.AReLUFunction)
-def _(node: g.AReLUFunction, context: Context, x: Array, alpha: Array, beta: Array) -> Values:
+def _arelu(node: g.AReLUFunction, context: Context, x: Array, alpha: Array, beta: Array) -> Values:
     low, gain = to_rank(np.clip(alpha, 0.01, 0.99), x), to_rank(beta, x)
     slope = np.where(x > 0, 1.0 + sigmoid(gain), low)
     inside = to_rank(((alpha >= 0.01) & (alpha <= 0.99)).astype(np.float64), x)
@@ -110,7 +110,7 @@ def _(node: g.AReLUFunction, context: Context, x: Array, alpha: Array, beta: Arr
 
 
 @evaluate.register(g.RepActCoefficients)
-def _(node: g.RepActCoefficients, context: Context, weights: Array, alpha: Array) -> Values:
+def _repact_coefficients(node: g.RepActCoefficients, context: Context, weights: Array, alpha: Array) -> Values:
     w = weights
     if node.softmax:
         powers = np.exp(weights - weights.max())
@@ -129,7 +129,7 @@ def _(node: g.RepActCoefficients, context: Context, weights: Array, alpha: Array
 
 
 @evaluate.register(g.RepActFunction)
-def _(node: g.RepActFunction, context: Context, x: Array, *gates: Array) -> Values:
+def _repact(node: g.RepActFunction, context: Context, x: Array, *gates: Array) -> Values:
     a, b, h, *shift = (to_rank(gate, x) for gate in gates)
     bases = (x, np.maximum(x, 0.0), hardswish(x), *(np.ones(x.shape) for _ in shift))
 
@@ -142,7 +142,7 @@ def _(node: g.RepActFunction, context: Context, x: Array, *gates: Array) -> Valu
 
 
 @evaluate.register(g.DynamicMaximum)
-def _(node: g.DynamicMaximum, context: Context, x: Array, theta: Array, lambdas: Array, init_v: Array) -> Values:
+def _dynamic_maximum(node: g.DynamicMaximum, context: Context, x: Array, theta: Array, lambdas: Array, init_v: Array) -> Values:
     per_channel = theta.shape[1] != 4 or x.shape[1] == 1
     half = np.tanh(theta / 2.0)  # 2 sigmoid(theta) - 1
     coefficients = (half.reshape(x.shape[0], theta.shape[1] // 4, 4) * lambdas + init_v).transpose(2, 0, 1)

@@ -39,7 +39,7 @@ def _unwindow(parts: Array, padded: Shape, kernel: p.Pair, stride: p.Pair, paddi
 
 
 @evaluate.register(p.Conv2d)
-def _(node: p.Conv2d, context: Context, x: Array) -> Values:
+def _conv2d(node: p.Conv2d, context: Context, x: Array) -> Values:
     weight = context.param("weight")
     groups, shape = node.groups, node.out_shapes(x.shape)[0]
     flat_weight = weight.reshape(groups, shape[1] // groups, math.prod(weight.shape[1:]))
@@ -74,7 +74,7 @@ def _(node: p.Conv2d, context: Context, x: Array) -> Values:
 
 
 @evaluate.register(p.BatchNorm)
-def _(node: p.BatchNorm, context: Context, x: Array) -> Values:
+def _batch_norm(node: p.BatchNorm, context: Context, x: Array) -> Values:
     axes = (0, *range(2, x.ndim))
     shape = (1, -1, *(1,) * (x.ndim - 2))
     count = x.size // node.channels
@@ -109,7 +109,7 @@ def _(node: p.BatchNorm, context: Context, x: Array) -> Values:
 
 
 @evaluate.register(p.Linear)
-def _(node: p.Linear, context: Context, x: Array) -> Values:
+def _linear(node: p.Linear, context: Context, x: Array) -> Values:
     weight = context.param("weight")
     # Channels last, so that a position is a row.
     rows = np.moveaxis(x, 1, -1)
@@ -130,7 +130,7 @@ def _(node: p.Linear, context: Context, x: Array) -> Values:
 
 
 @evaluate.register(p.MaxPool2d)
-def _(node: p.MaxPool2d, context: Context, x: Array) -> Values:
+def _max_pool2d(node: p.MaxPool2d, context: Context, x: Array) -> Values:
     padded = _pad(x, node.padding, -np.inf)
     view = _windows(padded, node.kernel, node.stride, (1, 1))
     flat = view.reshape(*view.shape[:4], math.prod(view.shape[4:]))
@@ -145,7 +145,7 @@ def _(node: p.MaxPool2d, context: Context, x: Array) -> Values:
 
 
 @evaluate.register(p.GlobalAvgPool)
-def _(node: p.GlobalAvgPool, context: Context, x: Array) -> Values:
+def _global_avg_pool(node: p.GlobalAvgPool, context: Context, x: Array) -> Values:
     space = tuple(range(2, x.ndim))
     y = x.mean(space).reshape(*x.shape[:2], 1, 1)
 
@@ -157,25 +157,25 @@ def _(node: p.GlobalAvgPool, context: Context, x: Array) -> Values:
 
 
 @evaluate.register(p.Flatten)
-def _(node: p.Flatten, context: Context, x: Array) -> Values:
+def _flatten(node: p.Flatten, context: Context, x: Array) -> Values:
     return (x.reshape(node.out_shapes(x.shape)[0]),), lambda cotangents: gradients(cotangents[0].reshape(x.shape))
 
 
 @evaluate.register(p.Dropout, p.DropPath)
-def _(node: p.Dropout | p.DropPath, context: Context, x: Array) -> Values:
+def _dropout(node: p.Dropout | p.DropPath, context: Context, x: Array) -> Values:
     if context.train and node.rate:
         raise SpecError(f"{context.path}: {node} is random in training; run deterministic(spec), or evaluation")
     return simple(x, np.ones(()))
 
 
 @evaluate.register(p.Add)
-def _(node: p.Add, context: Context, a: Array, b: Array) -> Values:
+def _add(node: p.Add, context: Context, a: Array, b: Array) -> Values:
     node.out_shapes(a.shape, b.shape)
     return simple(a + b, np.ones(()), np.ones(()))
 
 
 @evaluate.register(p.ChannelScale)
-def _(node: p.ChannelScale, context: Context, x: Array, factor: Array) -> Values:
+def _channel_scale(node: p.ChannelScale, context: Context, x: Array, factor: Array) -> Values:
     node.out_shapes(x.shape, factor.shape)
     spread = factor.reshape(*x.shape[:2], *(1,) * (x.ndim - 2))
 
@@ -189,13 +189,13 @@ def _(node: p.ChannelScale, context: Context, x: Array, factor: Array) -> Values
 
 
 @evaluate.register(p.Concat)
-def _(node: p.Concat, context: Context, *values: Array) -> Values:
+def _concat(node: p.Concat, context: Context, *values: Array) -> Values:
     ends = np.cumsum([value.shape[1] for value in values])[:-1]
     return (np.concatenate(values, 1),), lambda cotangents: gradients(*np.split(cotangents[0], ends, 1))
 
 
 @evaluate.register(p.Split)
-def _(node: p.Split, context: Context, x: Array) -> Values:
+def _split(node: p.Split, context: Context, x: Array) -> Values:
     size = x.shape[1] // node.parts
     slices = [slice(i, None, node.parts) if node.interleaved else slice(i * size, (i + 1) * size) for i in range(node.parts)]
 
@@ -209,13 +209,13 @@ def _(node: p.Split, context: Context, x: Array) -> Values:
 
 
 @evaluate.register(p.ChannelShuffle)
-def _(node: p.ChannelShuffle, context: Context, x: Array) -> Values:
+def _channel_shuffle(node: p.ChannelShuffle, context: Context, x: Array) -> Values:
     order = np.arange(x.shape[1]).reshape(node.groups, -1).T.reshape(-1)
     return (x[:, order],), lambda cotangents: gradients(cotangents[0][:, np.argsort(order)])
 
 
 @evaluate.register(p.LayerNorm)
-def _(node: p.LayerNorm, context: Context, x: Array) -> Values:
+def _layer_norm(node: p.LayerNorm, context: Context, x: Array) -> Values:
     shape = (1, -1, *(1,) * (x.ndim - 2))
     axes = (0, *range(2, x.ndim))
     weight = context.param("weight").reshape(shape)
@@ -237,7 +237,7 @@ def _(node: p.LayerNorm, context: Context, x: Array) -> Values:
 
 
 @evaluate.register(p.ReduceSample)
-def _(node: p.ReduceSample, context: Context, x: Array) -> Values:
+def _reduce_sample(node: p.ReduceSample, context: Context, x: Array) -> Values:
     factor = 1.0 if node.how == "sum" else x.shape[0] / max(x.size, 1)
     y = x.sum(tuple(range(1, x.ndim))).reshape(x.shape[0], 1, 1, 1) * factor
 
@@ -248,16 +248,16 @@ def _(node: p.ReduceSample, context: Context, x: Array) -> Values:
 
 
 @evaluate.register(p.MoveAxis)
-def _(node: p.MoveAxis, context: Context, x: Array) -> Values:
+def _move_axis(node: p.MoveAxis, context: Context, x: Array) -> Values:
     back = lambda cotangents: gradients(np.moveaxis(cotangents[0], node.destination, node.source))  # noqa: E731
     return (np.moveaxis(x, node.source, node.destination),), back
 
 
 @evaluate.register(p.FlattenToOneChannel)
-def _(node: p.FlattenToOneChannel, context: Context, x: Array) -> Values:
+def _flatten_to_one_channel(node: p.FlattenToOneChannel, context: Context, x: Array) -> Values:
     return (x.reshape(node.out_shapes(x.shape)[0]),), lambda cotangents: gradients(cotangents[0].reshape(x.shape))
 
 
 @evaluate.register(p.ReshapeLike)
-def _(node: p.ReshapeLike, context: Context, x: Array, like: Array) -> Values:
+def _reshape_like(node: p.ReshapeLike, context: Context, x: Array, like: Array) -> Values:
     return (x.reshape(like.shape),), lambda cotangents: gradients(cotangents[0].reshape(x.shape), np.zeros(like.shape))

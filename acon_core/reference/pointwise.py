@@ -28,47 +28,47 @@ def hardswish_slope(x: Array) -> Array:
 
 
 @evaluate.register(f.Identity)
-def _(node: f.Identity, context: Context, x: Array) -> Values:
+def _identity(node: f.Identity, context: Context, x: Array) -> Values:
     return simple(x, np.ones(()))
 
 
 @evaluate.register(f.ReLU)
-def _(node: f.ReLU, context: Context, x: Array) -> Values:
+def _relu(node: f.ReLU, context: Context, x: Array) -> Values:
     return simple(np.maximum(x, 0.0), relu_slope(x))
 
 
 @evaluate.register(f.ReLU6)
-def _(node: f.ReLU6, context: Context, x: Array) -> Values:
+def _relu6(node: f.ReLU6, context: Context, x: Array) -> Values:
     return simple(np.clip(x, 0.0, 6.0), ((x > 0) & (x < 6)).astype(np.float64))
 
 
 @evaluate.register(f.LeakyReLU)
-def _(node: f.LeakyReLU, context: Context, x: Array) -> Values:
+def _leaky_relu(node: f.LeakyReLU, context: Context, x: Array) -> Values:
     slope = np.where(x > 0, 1.0, node.slope)
     return simple(x * slope, slope)
 
 
 @evaluate.register(f.ELU)
-def _(node: f.ELU, context: Context, x: Array) -> Values:
+def _elu(node: f.ELU, context: Context, x: Array) -> Values:
     low = np.minimum(x, 0.0)
     return simple(np.where(x > 0, x, node.alpha * np.expm1(low)), np.where(x > 0, 1.0, node.alpha * np.exp(low)))
 
 
 @evaluate.register(f.SELU)
-def _(node: f.SELU, context: Context, x: Array) -> Values:
+def _selu(node: f.SELU, context: Context, x: Array) -> Values:
     low = np.minimum(x, 0.0)
     y = f.SELU_SCALE * np.where(x > 0, x, f.SELU_ALPHA * np.expm1(low))
     return simple(y, f.SELU_SCALE * np.where(x > 0, 1.0, f.SELU_ALPHA * np.exp(low)))
 
 
 @evaluate.register(f.CELU)
-def _(node: f.CELU, context: Context, x: Array) -> Values:
+def _celu(node: f.CELU, context: Context, x: Array) -> Values:
     low = np.minimum(x, 0.0) / node.alpha
     return simple(np.where(x > 0, x, node.alpha * np.expm1(low)), np.where(x > 0, 1.0, np.exp(low)))
 
 
 @evaluate.register(f.GELU)
-def _(node: f.GELU, context: Context, x: Array) -> Values:
+def _gelu(node: f.GELU, context: Context, x: Array) -> Values:
     if node.approximate == "none":
         share = _erfc(-x / math.sqrt(2.0)) / 2.0
         density = np.exp(-np.square(np.clip(x, -1e100, 1e100)) / 2.0) / math.sqrt(2.0 * math.pi)
@@ -81,32 +81,32 @@ def _(node: f.GELU, context: Context, x: Array) -> Values:
 
 
 @evaluate.register(f.SiLU)
-def _(node: f.SiLU, context: Context, x: Array) -> Values:
+def _silu(node: f.SiLU, context: Context, x: Array) -> Values:
     s, t = sigmoid(x), sigmoid(-x)
     return simple(x * s, s + x * (s * t))
 
 
 @evaluate.register(f.Mish)
-def _(node: f.Mish, context: Context, x: Array) -> Values:
+def _mish(node: f.Mish, context: Context, x: Array) -> Values:
     soft = np.logaddexp(0.0, x)
     return simple(x * np.tanh(soft), np.tanh(soft) + x * (sigmoid(x) / np.square(np.cosh(np.minimum(soft, 300.0)))))
 
 
 @evaluate.register(f.Softplus)
-def _(node: f.Softplus, context: Context, x: Array) -> Values:
+def _softplus(node: f.Softplus, context: Context, x: Array) -> Values:
     return simple(np.logaddexp(0.0, node.beta * x) / node.beta, sigmoid(node.beta * x))
 
 
 @evaluate.register(f.HardSwish)
-def _(node: f.HardSwish, context: Context, x: Array) -> Values:
+def _hardswish(node: f.HardSwish, context: Context, x: Array) -> Values:
     return simple(hardswish(x), hardswish_slope(x))
 
 
 @evaluate.register(f.HardSigmoid)
-def _(node: f.HardSigmoid, context: Context, x: Array) -> Values:
+def _hardsigmoid(node: f.HardSigmoid, context: Context, x: Array) -> Values:
     return simple(np.clip(x + 3.0, 0.0, 6.0) / 6.0, ((x > -3.0) & (x < 3.0)) / 6.0)
 
 
 @evaluate.register(f.Sigmoid)
-def _(node: f.Sigmoid, context: Context, x: Array) -> Values:
+def _sigmoid(node: f.Sigmoid, context: Context, x: Array) -> Values:
     return simple(sigmoid(x), sigmoid(x) * sigmoid(-x))

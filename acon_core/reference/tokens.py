@@ -10,13 +10,13 @@ from acon_core.spec.param import Shape
 
 
 @evaluate.register(t.ImageSize)
-def _(node: t.ImageSize, context: Context, x: Array) -> Values:
+def _image_size(node: t.ImageSize, context: Context, x: Array) -> Values:
     node.out_shapes(x.shape)
     return (x,), lambda cotangents: gradients(cotangents[0])
 
 
 @evaluate.register(t.PadToMultiple)
-def _(node: t.PadToMultiple, context: Context, x: Array) -> Values:
+def _pad_to_multiple(node: t.PadToMultiple, context: Context, x: Array) -> Values:
     height, width = x.shape[2:]
     y = np.zeros(node.out_shapes(x.shape)[0])
     y[:, :, :height, :width] = x
@@ -24,12 +24,12 @@ def _(node: t.PadToMultiple, context: Context, x: Array) -> Values:
 
 
 @evaluate.register(t.FlattenSpace)
-def _(node: t.FlattenSpace, context: Context, x: Array) -> Values:
+def _flatten_space(node: t.FlattenSpace, context: Context, x: Array) -> Values:
     return (x.reshape(node.out_shapes(x.shape)[0]),), lambda cotangents: gradients(cotangents[0].reshape(x.shape))
 
 
 @evaluate.register(t.PrependToken)
-def _(node: t.PrependToken, context: Context, x: Array, token: Array) -> Values:
+def _prepend_token(node: t.PrependToken, context: Context, x: Array, token: Array) -> Values:
     node.out_shapes(x.shape, token.shape)
     first = np.broadcast_to(token.swapaxes(1, 2), (x.shape[0], x.shape[1], 1))
 
@@ -44,7 +44,7 @@ def _(node: t.PrependToken, context: Context, x: Array, token: Array) -> Values:
 
 
 @evaluate.register(t.AddPosition)
-def _(node: t.AddPosition, context: Context, x: Array, position: Array) -> Values:
+def _add_position(node: t.AddPosition, context: Context, x: Array, position: Array) -> Values:
     node.out_shapes(x.shape, position.shape)
 
     def vjp(cotangents: tuple[Array, ...]) -> Gradients:
@@ -56,7 +56,7 @@ def _(node: t.AddPosition, context: Context, x: Array, position: Array) -> Value
 
 
 @evaluate.register(t.SelectToken)
-def _(node: t.SelectToken, context: Context, x: Array) -> Values:
+def _select_token(node: t.SelectToken, context: Context, x: Array) -> Values:
     node.out_shapes(x.shape)
 
     def vjp(cotangents: tuple[Array, ...]) -> Gradients:
@@ -68,7 +68,7 @@ def _(node: t.SelectToken, context: Context, x: Array) -> Values:
 
 
 @evaluate.register(t.SpaceToDepth)
-def _(node: t.SpaceToDepth, context: Context, x: Array) -> Values:
+def _space_to_depth(node: t.SpaceToDepth, context: Context, x: Array) -> Values:
     n, c, height, width = x.shape
     shape = node.out_shapes(x.shape)[0]
     even = np.zeros((n, c, 2 * shape[2], 2 * shape[3]))
@@ -117,7 +117,7 @@ def _attend(qkv: Array, heads: int, bias: Array | float) -> Values:
 
 
 @evaluate.register(t.Attention)
-def _(node: t.Attention, context: Context, qkv: Array) -> Values:
+def _attention(node: t.Attention, context: Context, qkv: Array) -> Values:
     node.out_shapes(qkv.shape)
     values, attend_vjp = _attend(qkv, node.heads, 0.0)
 
@@ -129,7 +129,7 @@ def _(node: t.Attention, context: Context, qkv: Array) -> Values:
 
 
 @evaluate.register(t.WindowAttention)
-def _(node: t.WindowAttention, context: Context, qkv: Array, table: Array, image: Array) -> Values:
+def _window_attention(node: t.WindowAttention, context: Context, qkv: Array, table: Array, image: Array) -> Values:
     node.out_shapes(qkv.shape, table.shape, image.shape)
     index = t.relative_position_index(node.window)
     bias = table[index].transpose(2, 0, 1)[None]
@@ -175,13 +175,13 @@ def _merge(windows: Array, image: Shape, node: t.Windowed) -> Array:
 
 
 @evaluate.register(t.WindowPartition)
-def _(node: t.WindowPartition, context: Context, x: Array) -> Values:
+def _window_partition(node: t.WindowPartition, context: Context, x: Array) -> Values:
     node.out_shapes(x.shape)
     return (_partition(x, node),), lambda cotangents: gradients(_merge(cotangents[0], x.shape, node))
 
 
 @evaluate.register(t.WindowReverse)
-def _(node: t.WindowReverse, context: Context, windows: Array, image: Array) -> Values:
+def _window_reverse(node: t.WindowReverse, context: Context, windows: Array, image: Array) -> Values:
     node.out_shapes(windows.shape, image.shape)
     y = _merge(windows, image.shape, node)
     return (y,), lambda cotangents: gradients(_partition(cotangents[0], node), np.zeros(image.shape))

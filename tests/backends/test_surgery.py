@@ -57,7 +57,7 @@ def test_fuse_and_fold_keep_a_network_s_function(backend: Backend, verb: str, ac
 
 
 def test_weight_decay_is_for_what_the_spec_says(backend: Backend) -> None:
-    """1,657,616 of 1,686,620 numbers: `reference/field.md` 5.1, the column that the published tables print."""
+    """1,657,616 of 1,686,620: nmaac/acon's README counts convolution and linear weights alone and prints 1.7M."""
     module = package(backend).create("acon/shufflenet_v2_x0_5", act="meta_acon")
     from acon_core.surgery import decays
 

@@ -100,12 +100,20 @@ def test_conformance_and_report(tmp_path: Path) -> None:
     refused(acon("conformance", "--case", "no such case"), "no such case")
 
 
-def test_a_backend_that_is_not_here_is_an_error(tmp_path: Path) -> None:
-    refused(acon("conformance", "--backend", "torch"), "'torch' cannot be used here", "pip install 'acon-ports[torch]'")
-    refused(acon("conformance", "--backend", "tensorflow"), "'tensorflow' is not known")
-    done = acon("run", CHECKPOINT, "--input", PHOTOS, "--output", tmp_path / "y.npz", "--backend", "jax")
+def test_missing_backend(tmp_path: Path) -> None:
+    """An import of the frameworks fails, whether or not they are installed here."""
+    frameworks = tmp_path / "frameworks"
+    frameworks.mkdir()
+    for name in ("torch", "jax"):
+        (frameworks / f"{name}.py").write_text(f'raise ModuleNotFoundError("No module named {name}")\n')
+    path = os.pathsep.join(filter(None, (str(frameworks), os.environ.get("PYTHONPATH"))))
+    env = os.environ | {"PYTHONPATH": path}
+    done = acon("conformance", "--backend", "torch", env=env)
+    refused(done, "'torch' cannot be used here", "pip install 'acon-ports[torch]'")
+    refused(acon("conformance", "--backend", "tensorflow", env=env), "'tensorflow' is not known")
+    done = acon("run", CHECKPOINT, "--input", PHOTOS, "--output", tmp_path / "y.npz", "--backend", "jax", env=env)
     refused(done, "'jax' cannot be used here")
-    assert list(tmp_path.iterdir()) == []
+    assert [path.name for path in tmp_path.iterdir()] == ["frameworks"]
 
 
 def truncated(folder: Path) -> Path:

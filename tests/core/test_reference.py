@@ -117,7 +117,7 @@ def test_the_exact_identities_of_acon_c() -> None:
 
 
 def test_the_derivative_reaches_the_published_bounds_and_no_further() -> None:
-    """max f' = k p1 + (1 - k) p2 with k = 1.0998..., at beta (p1 - p2) x = 2.3993...: field.md 1.1."""
+    """max f' = k p1 + (1 - k) p2 with k = 1.0998..., at beta (p1 - p2) x = 2.3993... (Ma et al. 2021, section 3.2)."""
     kappa, peak = 1.099839320128866917, 2.3993572805154676678
     p1, p2, beta = 1.2, -0.8, 0.9
     x = np.append(np.linspace(-40, 40, 20001), peak / (beta * (p1 - p2)))

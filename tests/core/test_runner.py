@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -115,10 +116,12 @@ def test_waivers_are_strict() -> None:
     assert status(backend_with((waiver,), **other), "max_pool2d/ties")[0] == "fail"
 
 
-def test_counts_are_apart_and_a_missing_backend_is_an_error() -> None:
+def test_counts_are_apart_and_a_missing_backend_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     result = run_backend("numpy", select="relu/kink")
     assert result.counts == {"pass": 2}
     assert not result.failed
+    monkeypatch.setitem(sys.modules, "paddle", None)  # as if it were not installed
+    monkeypatch.delitem(sys.modules, "acon_paddle.backend", raising=False)
     with pytest.raises(BackendError, match="cannot be used here"):
         run_backend("paddle", select="relu/kink")
 
@@ -126,6 +129,8 @@ def test_counts_are_apart_and_a_missing_backend_is_an_error() -> None:
 def test_non_finite_values_must_match_in_place() -> None:
     expected = np.array([1.0, np.nan, np.inf])
     assert scaled_error(expected.copy(), expected, 1.0) == 0.0
+    with np.errstate(all="raise"):
+        assert scaled_error(expected + np.array([0.5, 0.0, 0.0]), expected, 4.0) == 0.125
     for wrong in ([1.0, 2.0, np.inf], [1.0, np.nan, -np.inf], [np.nan, np.nan, np.inf], [1.0, np.nan, 3.0]):
         assert scaled_error(np.array(wrong), expected, 1.0) == np.inf
     assert scaled_error(np.array([1.0]), np.array([[1.0]]), 1.0) == np.inf
