@@ -23,6 +23,7 @@ TEST_TOOLS = [
     "mpmath>=1.3",
     "jsonschema>=4.20",
     "safetensors>=0.4",
+    "zlib-ng>=1.1",
     "zstandard>=0.22",
 ]
 # What a framework's own tests need: what it writes exports with and what runs them without us; Orbax, whose folders are read.

@@ -12,11 +12,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, NamedTuple, NoReturn
 
-from zlib_ng.zlib_ng import crc32  # with the processor's own instructions; zlib's takes six times as long
-
 from acon_core.checkpoint.codecs.limits import LIMITS, Limits
 from acon_core.checkpoint.codecs.mapped_file import check_still_there
 from acon_core.errors import CheckpointError
+
+try:
+    from zlib_ng.zlib_ng import crc32  # the extra `fast`: takes a sixth of the time of zlib
+except ImportError:
+    from zlib import crc32
 
 _ALIGNMENT = 64
 _SATURATED = 0xFFFFFFFF
