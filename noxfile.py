@@ -57,7 +57,7 @@ def tests(session: nox.Session, backend: str) -> None:
     """The tests, one environment a backend; `core` has NumPy and no framework."""
     install(session, backend, *TEST_TOOLS, *OWN_TOOLS.get(backend, []))
     if backend == "core":
-        chosen = ["tests/core", "tests/checkpoint", "--backend", "numpy"]
+        chosen = ["tests", "--ignore", "tests/backends", "--backend", "numpy"]
         if session.python == "3.10":
             session.install("numpy==1.26.4")  # the other NumPy that the core supports, for all but what takes long
             chosen += ["-m", "not slow"]
@@ -66,14 +66,15 @@ def tests(session: nox.Session, backend: str) -> None:
         session.run(*PYTEST, *chosen, *session.posargs, env=THREADS)
     else:
         env = THREADS | ENVIRONMENT.get(backend, {})
-        session.run(*PYTEST, "tests/backends", "tests/checkpoint", "--backend", backend, *session.posargs, env=env)
+        session.run(*PYTEST, "tests/backends", "tests/checkpoint/codecs", "--backend", backend, *session.posargs, env=env)
 
 
 @nox.session(python="3.11")
 def quick(session: nox.Session) -> None:
     """What a developer runs while working: the core tests without the slow ones."""
     install(session, "core", *TEST_TOOLS)
-    session.run(*PYTEST, "tests/core", "--backend", "numpy", "-m", "not slow", "-x", *session.posargs, env=THREADS)
+    chosen = ["tests", "--ignore", "tests/backends", "--ignore", "tests/checkpoint/codecs", "--backend", "numpy"]
+    session.run(*PYTEST, *chosen, "-m", "not slow", "-x", *session.posargs, env=THREADS)
 
 
 @nox.session(python="3.11")
@@ -183,9 +184,9 @@ def golden(session: nox.Session) -> None:
 def fuzz(session: nox.Session) -> None:
     """50,000 changed checkpoint files, and 2,000 random networks through every format; `-- --seed 7` changes the files."""
     install(session, "core", *TEST_TOOLS)
-    session.run("python", "tests/checkpoint/fuzz.py", "--count", "50000", *session.posargs, env=THREADS)
+    session.run("python", "tests/helpers/fuzz.py", "--count", "50000", *session.posargs, env=THREADS)
     networks = THREADS | {"ACON_RANDOM_NETWORKS": "2000"}
-    session.run("pytest", "-q", "tests/checkpoint/test_random_networks.py", "--backend", "numpy", env=networks)
+    session.run("pytest", "-q", "tests/checkpoint/codecs/test_random_networks.py", "--backend", "numpy", env=networks)
 
 
 @nox.session(python="3.11")

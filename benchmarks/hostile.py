@@ -1,7 +1,7 @@
 """`python benchmarks/hostile.py`: what the hostile files of the tests cost to refuse, by format, as a Markdown table.
 
 Seconds are of CPU, megabytes what the process grew by at its most while it read one file. The files are those of
-`tests/checkpoint/corpus.py`, read in one process under an audit hook, as in the tests.
+`tests/helpers/corpus.py`, read in one process under an audit hook, as in the tests.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-TESTS = Path(__file__).parent.parent / "tests" / "checkpoint"
+TESTS = Path(__file__).parent.parent / "tests" / "helpers"
 sys.path.insert(0, str(TESTS))
 
 from corpus import CASES, FORMATS  # noqa: E402  (found after the line before)

@@ -48,18 +48,18 @@ MGE = "backends/acon_megengine/modules.py"
 MGE_FUNCTIONAL = "backends/acon_megengine/functional.py"
 MGE_LAYOUT = "backends/acon_megengine/checkpoint/layout.py"
 
-CORE = "tests/core/test_reference.py"
-SPEC = "tests/core/test_spec.py"
-NETWORKS = "tests/core/test_networks.py"
-FAMILY = "tests/core/test_activations.py"
-FUSE = "tests/core/test_fusion.py"
-REPLACE = "tests/core/test_replacement.py"
-LAYOUT = "tests/core/test_layouts.py tests/core/test_convert.py -k layout or caught or one_file"
-REPACT = "tests/core/test_repact_networks.py"
-REPACT_VALUES = "tests/core/test_repact_values.py"
-DIALECT = "tests/core/test_dialects.py"
-CHANGES = "tests/core/test_cast_and_contract.py"
-OTHERS = "tests/core/test_published_networks.py"
+CORE = "tests/reference/test_reference.py"
+SPEC = "tests/spec/test_spec.py"
+NETWORKS = "tests/networks/test_networks.py"
+FAMILY = "tests/reference/test_activations.py"
+FUSE = "tests/spec/test_fusion.py"
+REPLACE = "tests/surgery/test_replace.py"
+LAYOUT = "tests/test_layout.py tests/checkpoint/test_convert.py -k layout or caught or one_file"
+REPACT = "tests/networks/test_repact_networks.py"
+REPACT_VALUES = "tests/networks/test_repact_values.py"
+DIALECT = "tests/checkpoint/test_dialects.py"
+CHANGES = "tests/checkpoint/test_cast.py"
+OTHERS = "tests/networks/test_published_networks.py"
 
 EAGER = "tests/backends/test_conformance.py -k eager"
 
@@ -105,7 +105,7 @@ MUTANTS = [
     Mutant("sigmoid: its square for its gradient", POINTWISE, "sigmoid(x) * sigmoid(-x))", "sigmoid(x) * sigmoid(x))", "core", FAMILY),
     Mutant("swish: starts at 1", RECTIFIERS, '{"weight": Param((1,), Constant(0.25))})\n\n\n@dataclass(frozen=True)\nclass PReLU', '{"weight": Param((1,), Constant(1.0))})\n\n\n@dataclass(frozen=True)\nclass PReLU', "core", FAMILY),
     Mutant("prelu: shared when per channel", RECTIFIERS, "1 if self.shared else", "1 if not self.shared else", "core", FAMILY),
-    Mutant("arelu: alpha is not held", GATED, "np.clip(alpha, 0.01, 0.99)", "alpha * 1.0", "core", "tests/core/test_reference.py tests/core/test_activations.py"),
+    Mutant("arelu: alpha is not held", GATED, "np.clip(alpha, 0.01, 0.99)", "alpha * 1.0", "core", "tests/reference/test_reference.py tests/reference/test_activations.py"),
     Mutant("arelu: gradient of beta", GATED, "np.maximum(x, 0.0) * (sigmoid(gain)", "np.maximum(x, 0.0) * (-sigmoid(gain)", "core", CORE),
     Mutant("dyrelu: slopes and shifts changed over", GATED, "a1, a2, b1, b2 = (", "b1, b2, a1, a2 = (", "core", FAMILY),
     Mutant("dyrelu: one set for all channels in B", RECTIFIERS, '4 if self.variant == "A" else 4 * self.width', "4", "core", SPEC + " " + FAMILY),
@@ -134,9 +134,9 @@ MUTANTS = [
     Mutant("megengine: bias one-dimensional", MGE_LAYOUT, "bias.reshape(1, -1, 1, 1)", "bias", "core", LAYOUT),
     Mutant("convert: bits are not compared", CONVERT, "        if path not in made:\n            _same_bits", "        if False:\n            _same_bits", "core", LAYOUT),
     Mutant("convert: may overwrite its source", CONVERT, "source.samefile(target)", "False", "core", LAYOUT),
-    Mutant("unpickler: unknown names are let in", UNPICKLER, "if not (self.instances and _is_foreign(module, name)):", "if False:", "core", "tests/checkpoint tests/core/test_cli.py"),
-    Mutant("runner: everything holds", RUNNER, "return self.error <= self.bound", "return True", "core", "tests/core/test_runner.py"),
-    Mutant("runner: waivers are never missed", RUNNER, "    if unneeded:", "    if False:", "core", "tests/core/test_runner.py"),
+    Mutant("unpickler: unknown names are let in", UNPICKLER, "if not (self.instances and _is_foreign(module, name)):", "if False:", "core", "tests/checkpoint tests/cli/test_cli.py"),
+    Mutant("runner: everything holds", RUNNER, "return self.error <= self.bound", "return True", "core", "tests/conformance/test_runner.py"),
+    Mutant("runner: waivers are never missed", RUNNER, "    if unneeded:", "    if False:", "core", "tests/conformance/test_runner.py"),
     # What travels with a file, what may be changed on the way, and the proof of it.
     Mutant("reading: the file's input is not told", READING, "    for text in checkpoint.warnings:", "    for text in ():", "core", CHANGES),
     Mutant("reading: any number of classes", READING, "if classes and classes != str(network.num_classes):", "if False:", "core", CHANGES),
@@ -147,19 +147,19 @@ MUTANTS = [
     Mutant("cast: float8 becomes what loses its bits", "acon_core/checkpoint/cast.py", '"float8_e4m3fn": ("float16", ', '"float8_e4m3fn": ("int8", ', "core", CHANGES),
     Mutant("convert: shards of any size", CONVERT, "sharded.write(path, native, entries, shard_bytes=shard_bytes)", "sharded.write(path, native, entries)", "core", CHANGES),
     Mutant("check: what only a tensor shows", "acon_core/cli/checkpoints.py", "found.tensors[name]  # what", "name  # what", "core", CHANGES),
-    Mutant("diff: zero is far from itself", "acon_core/checkpoint/diff.py", "np.where(pattern & sign, -size, size)", "np.where(pattern & sign, 1 - size, size)", "core", "tests/core/test_diff.py"),
-    Mutant("diff: payloads of NaN are alike", "acon_core/checkpoint/diff.py", "other = _bits(a) != _bits(b)", "other = _bits(a) != _bits(a)", "core", "tests/core/test_diff.py"),
-    Mutant("diff: what a format does not keep is compared", "acon_core/checkpoint/diff.py", "if path not in made})", "})", "core", "tests/core/test_diff.py"),
+    Mutant("diff: zero is far from itself", "acon_core/checkpoint/diff.py", "np.where(pattern & sign, -size, size)", "np.where(pattern & sign, 1 - size, size)", "core", "tests/checkpoint/test_diff.py"),
+    Mutant("diff: payloads of NaN are alike", "acon_core/checkpoint/diff.py", "other = _bits(a) != _bits(b)", "other = _bits(a) != _bits(a)", "core", "tests/checkpoint/test_diff.py"),
+    Mutant("diff: what a format does not keep is compared", "acon_core/checkpoint/diff.py", "if path not in made})", "})", "core", "tests/checkpoint/test_diff.py"),
     Mutant("verify: any difference holds", "acon_core/verification/verify.py", "if not error <= BOUND:", "if False:", "torch", "tests/backends/test_verify.py"),
     Mutant("verify: the probe is the state", "acon_core/verification/verify.py", 'for path, array in asymmetric_state(graph, "probe").items()', "for path, array in checkpoint.state.items()", "torch", "tests/backends/test_verify.py"),
     Mutant("verify: run in the user's folder", "acon_core/verification/verify.py", "cwd=folder, ", "", "torch", "tests/backends/test_verify.py"),
     Mutant("verify: the user's folder first", "acon_core/verification/run.py", "sys.path.append(str(folder))", "sys.path.insert(0, str(folder))", "torch", "tests/backends/test_verify.py"),
-    Mutant("cli: the current folder is looked in", "acon_core/cli/app.py", 'if network is not None and ":" in network:', "if True:", "core", "tests/core/test_distrust.py"),
-    Mutant("metadata: as many blocks as it says", "acon_core/checkpoint/metadata.py", "MOST = 64", "MOST = 5000", "core", "tests/core/test_distrust.py"),
+    Mutant("cli: the current folder is looked in", "acon_core/cli/app.py", 'if network is not None and ":" in network:', "if True:", "core", "tests/checkpoint/test_metadata.py"),
+    Mutant("metadata: as many blocks as it says", "acon_core/checkpoint/metadata.py", "MOST = 64", "MOST = 5000", "core", "tests/checkpoint/test_metadata.py"),
     Mutant("jax: nothing is converted to a layer's dtype", JAX, "if all(array is None or array.dtype == (layer.dtype or x.dtype) for array in arrays):", "if True:", "jax", "tests/backends/test_jax_models.py"),
-    Mutant("zip: no checksum is verified", "acon_core/checkpoint/codecs/zip_archive.py", "if crc32(content) != member.crc:", "if False:", "core", "tests/checkpoint/test_hostile_torch.py"),
-    Mutant("zarr: what is left out is zero of either sign", "backends/acon_jax/checkpoint/zarr.py", "str(grid.fill) not in _ZEROS", "grid.fill not in (None, 0)", "core", "tests/checkpoint/test_orbax.py"),
-    Mutant("unpickler: keys of any size", UNPICKLER, "not 0 <= key < 1 << 31", "False", "core", "tests/core/test_distrust.py"),
+    Mutant("zip: no checksum is verified", "acon_core/checkpoint/codecs/zip_archive.py", "if crc32(content) != member.crc:", "if False:", "core", "tests/checkpoint/codecs/test_zip_archive.py"),
+    Mutant("zarr: what is left out is zero of either sign", "backends/acon_jax/checkpoint/zarr.py", "str(grid.fill) not in _ZEROS", "grid.fill not in (None, 0)", "core", "tests/checkpoint/codecs/test_orbax.py"),
+    Mutant("unpickler: keys of any size", UNPICKLER, "not 0 <= key < 1 << 31", "False", "core", "tests/checkpoint/test_metadata.py"),
     Mutant("verify: no layer is asked for", "acon_core/verification/worker.py", "        elif named_params(child):", "        elif False:", "torch", "tests/backends/test_verify.py"),
     # The RepAct code's networks and names.
     Mutant("repact shufflenet: even and odd for halves", "acon_core/networks/repact_shufflenet_v2.py", "interleaved=False", "interleaved=True", "core", REPACT_VALUES),
@@ -202,8 +202,8 @@ MUTANTS = [
     Mutant("paddle: biased running variance", PADDLE, "variance * (count / (count - 1))", "variance", "paddle", f"{EAGER} and norm"),
     Mutant("megengine: one value is let through", MGE, "raise OneValuePerChannelError", "OneValuePerChannelError", "megengine", f"{EAGER} and one_value"),
     Mutant("megengine: gradient of beta", MGE_FUNCTIONAL, "slope * (x * (slope * st))", "x * (slope * st)", "megengine", f"{EAGER} and acon_c"),
-    Mutant("recipe: momentum", "acon_core/reference/training.py", "recipe.momentum * velocity[path]", "velocity[path]", "core", "tests/core/test_curves.py"),
-    Mutant("reference: shifted windows are apart", "acon_core/reference/tokens.py", "bias = bias + np.tile", "bias = bias - np.tile", "core", "tests/core/test_runner.py tests/core/test_repact_values.py"),
+    Mutant("recipe: momentum", "acon_core/reference/training.py", "recipe.momentum * velocity[path]", "velocity[path]", "core", "tests/conformance/test_curves.py"),
+    Mutant("reference: shifted windows are apart", "acon_core/reference/tokens.py", "bias = bias + np.tile", "bias = bias - np.tile", "core", "tests/conformance/test_runner.py tests/networks/test_repact_values.py"),
     Mutant("stages are a tuple", "acon_core/networks/network.py", "single_output=False)", "single_output=True)", "torch", "tests/backends/test_features.py"),
     Mutant("torch: the last windows of an image", "backends/acon_torch/tokens.py", "torch.arange(1, count + 1", "torch.arange(0, count", "torch", f"{EAGER} and windows"),
 ]  # fmt: skip

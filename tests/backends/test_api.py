@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from descriptors import DESCRIPTORS, FRAMEWORK_S, FUNCTIONS
-from test_features import run
+from native_modules import run
 
 from acon_core import backends, spec
 from acon_core.backends import Backend

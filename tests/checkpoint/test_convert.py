@@ -8,6 +8,7 @@ from pathlib import Path
 
 import ml_dtypes
 import numpy as np
+import own_networks
 import pytest
 from own_networks import small as small_of_one_s_own
 
@@ -223,7 +224,7 @@ def test_one_changed_value_is_caught_wherever_it_is(tmp_path: Path, monkeypatch:
 
 
 def test_a_user_s_own_network_converts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(Path(__file__).parent)  # where another process looks for it
+    monkeypatch.chdir(Path(own_networks.__file__).parent)  # where another process looks for it
     state = spec.initial_state(small_of_one_s_own(), 1)
     format_named("torch").codec.write(tmp_path / "a.pth", state, {})
     for target in ("b.msgpack", "b.pdparams"):
@@ -334,7 +335,7 @@ def test_nothing_that_a_file_s_metadata_names_is_run(tmp_path: Path, monkeypatch
 def test_a_user_s_own_function_is_given_nothing(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, given: dict[str, object]
 ) -> None:
-    monkeypatch.syspath_prepend(str(Path(__file__).parent))
+    monkeypatch.syspath_prepend(str(Path(own_networks.__file__).parent))
     with pytest.raises(SpecError, match=f"{next(iter(given))} was given, and it takes no arguments; build them into"):
         create("own_networks:small", **given)  # type: ignore[arg-type]
     format_named("torch").codec.write(tmp_path / "a", spec.initial_state(small_of_one_s_own()), {})

@@ -9,10 +9,11 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import corpus
 import pytest
 from corpus import CASES, FORMATS, POINTS, Case, reasons
 
-SCRIPT = Path(__file__).parent / "audit.py"
+SCRIPT = Path(corpus.__file__).with_name("audit.py")
 ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path)}
 
 

@@ -1,4 +1,4 @@
-"""Write published.json anew, of the package that is named: `python tests/core/pin_published.py torchvision|timm|paddleclas`.
+"""Write published.json anew, of the package that is named: `python tests/helpers/pin_published.py torchvision|timm|paddleclas`.
 
 In an environment that has that package itself; what it says stands in for it where it is not there.
 """

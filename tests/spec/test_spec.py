@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable
 
 import numpy as np
 import pytest
+from pinned_schemas import SCHEMAS, current_schemas
 
 from acon_core import spec
 from acon_core.checkpoint import read_file
 from acon_core.conformance.cases import DATA, NODE_TYPES
 from acon_core.errors import SpecError
-from acon_core.networks import NETWORKS, create, has_choice, shufflenet_v2
+from acon_core.networks import create, shufflenet_v2
 from acon_core.random import Stream
 from acon_core.reference.core import evaluate
 from acon_core.spec.transforms import macs
@@ -29,31 +28,9 @@ def test_names_order_and_shapes_are_the_published_checkpoint_s() -> None:
 
 def test_schemas_of_all_networks_are_pinned() -> None:
     """Paths, shapes, kinds and decay as JSON: a change of any of them breaks somebody's checkpoint."""
-    path = Path(__file__).parent / "schemas.json"
-    found = {name: schema(node) for name, node in pinned()}
-    assert found == json.loads(path.read_text()), "if the change is meant: python tests/core/pin_schemas.py"
-
-
-def pinned() -> Iterator[tuple[str, spec.Node]]:
-    """Every network with the published activations, and every activation by itself."""
-    for name in NETWORKS:
-        for act in ("relu", "acon_c", "meta_acon") if has_choice(name) else (None,):
-            yield f"{name} {act or 'as published'}", create(name, act).graph
-    for act in (*spec.ACTIVATIONS, *VARIANTS):
-        yield act, spec.activation(act, 6)
-
-
-VARIANTS = (
-    "prelu(shared=false)", "acon_c(shared=true)", "dyrelu(variant=B)", "meta_acon(norm=none)", "meta_acon(norm=layer)",
-    "meta_acon(norm=none, generator=first)",
-    "meta_acon(level=pixel)", "meta_acon(level=layer)", "repact(variant=3)", "fused_repact(shift=true)",
-)  # fmt: skip
-
-
-def schema(node: spec.Node) -> dict[str, object]:
-    """The first parameters in words, and a hash of every path, shape, kind, dtype and decay flag, in order."""
-    lines = [f"{path} {p.shape} {p.kind} {p.dtype} {p.decay}" for path, p in spec.named_params(node).items()]
-    return {"keys": len(lines), "first": lines[:16], "digest": hashlib.sha256("\n".join(lines).encode()).hexdigest()}
+    assert current_schemas() == json.loads(SCHEMAS.read_text()), (
+        "if the change is meant: python tests/helpers/pinned_schemas.py"
+    )
 
 
 def test_weight_decay_is_for_conv_and_linear_weights_alone() -> None:

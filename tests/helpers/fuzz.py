@@ -1,6 +1,6 @@
 """Good files changed at random: each must be read or refused, and nothing else may happen.
 
-`python tests/checkpoint/fuzz.py --count 50000 --seed 0`. The same seed gives the same files. What is found is kept in
+`python tests/helpers/fuzz.py --count 50000 --seed 0`. The same seed gives the same files. What is found is kept in
 `--keep`, and makes the exit status 1.
 """
 

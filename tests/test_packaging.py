@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[1]
 FRAMEWORKS = {"torch", "jax", "jaxlib", "flax", "optax", "paddle", "megengine"}
 BACKENDS = {f"acon_{name}" for name in ("torch", "jax", "paddle", "megengine")}
 

@@ -1,6 +1,6 @@
 """Makes the archives beside it anew, one a folder of Orbax, with Orbax itself, where JAX is installed.
 
-`python tests/checkpoint/orbax_samples/make.py`
+`python tests/helpers/orbax_samples/make.py`
 """
 
 from __future__ import annotations

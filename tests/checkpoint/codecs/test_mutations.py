@@ -11,6 +11,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import fuzz
 import pytest
 from audit import Watch
 from fuzz import mutants, outcome, samples
@@ -18,7 +19,7 @@ from fuzz import mutants, outcome, samples
 from acon_core.checkpoint.formats import formats
 from acon_core.errors import CheckpointError
 
-SCRIPT = Path(__file__).parent / "fuzz.py"
+SCRIPT = Path(fuzz.__file__)
 
 
 def test_changed_files_are_read_or_refused(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ import numpy as np
 
 from acon_core.random import Stream
 
-PINNED = Path(__file__).with_name("published.json")
+PINNED = Path(__file__).parents[1] / "data" / "published.json"
 
 # By the registry's name: options, and the height and width at which outputs were taken.
 RUN: dict[str, tuple[dict[str, Any], tuple[int, int]]] = {
