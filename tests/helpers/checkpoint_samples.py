@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
 from importlib import import_module
 from types import ModuleType
 
 import ml_dtypes
 import numpy as np
+import pytest
+
+from acon_core.checkpoint.codecs import limits
 
 FORMATS = {
     "torch": "acon_torch.checkpoint.codec",
@@ -84,3 +89,11 @@ def assert_same(found: Mapping[str, np.ndarray], expected: Mapping[str, np.ndarr
         native = array.astype(array.dtype.newbyteorder("=")) if not array.dtype.isnative else array
         assert (key, found[key].dtype, found[key].shape) == (key, native.dtype, native.shape)
         assert found[key].tobytes() == native.tobytes(), key
+
+
+@contextmanager
+def limited(**changes: int) -> Iterator[None]:
+    """Read files under other limits, given by their names in `limits.Limits`."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(limits, "LIMITS", replace(limits.LIMITS, **changes))
+        yield

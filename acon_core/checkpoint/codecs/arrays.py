@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from acon_core.checkpoint.codecs.limits import LIMITS, Limits
+from acon_core.checkpoint.codecs import limits
 from acon_core.checkpoint.codecs.mapped_file import check_still_there
 from acon_core.errors import CheckpointError
 from acon_core.tensors import LazyTensor
@@ -23,7 +23,6 @@ def view(
     *,
     offset: int = 0,
     strides: Sequence[int] | None = None,
-    limits: Limits = LIMITS,
 ) -> np.ndarray:
     """The array that a file describes, after its description was checked against the bytes there are.
 
@@ -32,12 +31,12 @@ def view(
     """
     if strides is None:
         assert not offset  # which nothing here gives without strides
-        check_size(dtype, shape, len(buffer), limits)
+        check_size(dtype, shape, len(buffer))
         array = np.ndarray(tuple(shape), dtype, buffer)
     else:
-        cells = _cells(dtype, shape, limits)
-        _check_dims("stride", strides, limits)
-        _check_dims("offset", (offset,), limits)
+        cells = _cells(dtype, shape)
+        _check_dims("stride", strides)
+        _check_dims("offset", (offset,))
         if len(strides) != len(shape):
             raise CheckpointError("corrupt", f"shape {tuple(shape)} has another length than stride {tuple(strides)}")
         end = offset + (1 + sum((d - 1) * s for d, s in zip(shape, strides, strict=True)) if cells else 0)
@@ -53,15 +52,15 @@ def view(
     return array
 
 
-def check_size(dtype: np.dtype, shape: Sequence[int], size: int, limits: Limits = LIMITS) -> None:
+def check_size(dtype: np.dtype, shape: Sequence[int], size: int) -> None:
     """Raise CheckpointError where an array of that description does not take exactly `size` bytes."""
-    needed = _cells(dtype, shape, limits) * dtype.itemsize
+    needed = _cells(dtype, shape) * dtype.itemsize
     if needed != size:
         raise CheckpointError("corrupt", f"shape {tuple(shape)} of {dtype} needs {needed} bytes, found {size}")
 
 
-def _cells(dtype: np.dtype, shape: Sequence[int], limits: Limits) -> int:
-    _check_dims("shape", shape, limits)
+def _cells(dtype: np.dtype, shape: Sequence[int]) -> int:
+    _check_dims("shape", shape)
     if math.prod(max(d, 1) for d in shape) * dtype.itemsize >= 1 << 62:
         raise CheckpointError("corrupt", f"shape {tuple(shape)} is larger than any memory")
     return math.prod(shape)
@@ -98,7 +97,7 @@ def lazy_view(array: np.ndarray) -> LazyTensor:
 
 def concatenated(pieces: Sequence[LazyTensor], shape: Sequence[int]) -> LazyTensor:
     """The array that a file cut into pieces, which are joined when it is asked for. Raises CheckpointError as `view` does."""
-    _check_dims("shape", shape, LIMITS)
+    _check_dims("shape", shape)
     dtypes, cells = {piece.dtype for piece in pieces}, sum(math.prod(piece.shape) for piece in pieces)
     if len(dtypes) != 1:
         raise CheckpointError("corrupt", f"it was cut into {len(pieces)} pieces of {len(dtypes)} dtypes, expected one dtype")
@@ -120,9 +119,9 @@ def little_endian_bytes(array: np.ndarray) -> memoryview:
     return array.reshape(-1).view(np.uint8).data if array.size else memoryview(b"")
 
 
-def _check_dims(what: str, dims: Sequence[int], limits: Limits) -> None:
-    if len(dims) > limits.ndim:
-        raise CheckpointError("corrupt", f"{what} has {len(dims)} dimensions, more than {limits.ndim}")
+def _check_dims(what: str, dims: Sequence[int]) -> None:
+    if len(dims) > limits.LIMITS.ndim:
+        raise CheckpointError("corrupt", f"{what} has {len(dims)} dimensions, more than {limits.LIMITS.ndim}")
     if not all(type(d) is int and 0 <= d < 1 << 62 for d in dims):
         raise CheckpointError("corrupt", f"{what} must be whole numbers from 0 on, found {_kinds(dims)}")
 

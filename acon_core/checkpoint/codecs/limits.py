@@ -31,8 +31,8 @@ LIMITS = Limits()
 class Budget:
     """How many bytes of tensors a file may still give; a small file may name the same bytes very often."""
 
-    def __init__(self, file_bytes: int, limits: Limits = LIMITS) -> None:
-        self.left = max(file_bytes * limits.expansion, limits.expansion_floor)
+    def __init__(self, file_bytes: int) -> None:
+        self.left = max(file_bytes * LIMITS.expansion, LIMITS.expansion_floor)
 
     def spend(self, count: int) -> None:
         """Count a tensor's bytes before they are copied. Raises CheckpointError when there are too many."""

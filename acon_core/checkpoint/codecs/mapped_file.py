@@ -6,7 +6,7 @@ import mmap
 from pathlib import Path
 from typing import cast
 
-from acon_core.checkpoint.codecs.limits import LIMITS, Limits
+from acon_core.checkpoint.codecs import limits
 from acon_core.errors import AconError, CheckpointError
 
 
@@ -16,15 +16,15 @@ class _Mapped(mmap.mmap):
     path: Path
 
 
-def map_file(path: Path, limits: Limits = LIMITS) -> memoryview:
+def map_file(path: Path) -> memoryview:
     """The bytes of a file, mapped and not read: a page is loaded when it is touched."""
     path = Path(path)
     try:
         size = path.stat().st_size
         if not path.is_file():
             raise AconError(f"{path}: expected a file, found a folder, a device or a pipe; give the name of a file")
-        if size > limits.file_bytes:
-            raise CheckpointError("unsupported", f"{path}: {size} bytes, more than {limits.file_bytes}")
+        if size > limits.LIMITS.file_bytes:
+            raise CheckpointError("unsupported", f"{path}: {size} bytes, more than {limits.LIMITS.file_bytes}")
         if size == 0:
             raise CheckpointError("corrupt", f"{path}: the file is empty; copy or download it again")
         with path.open("rb") as file:

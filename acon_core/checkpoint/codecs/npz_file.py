@@ -14,10 +14,11 @@ from typing import NamedTuple
 
 import numpy as np
 
+from acon_core.checkpoint.codecs import limits
 from acon_core.checkpoint.codecs.arrays import check_size, lazy_view, little_endian_bytes, view
 from acon_core.checkpoint.codecs.atomic_write import atomic_write
 from acon_core.checkpoint.codecs.codec import CheckpointFile, check_writable
-from acon_core.checkpoint.codecs.limits import LIMITS, Budget, Limits
+from acon_core.checkpoint.codecs.limits import Budget
 from acon_core.checkpoint.codecs.mapped_file import map_file
 from acon_core.checkpoint.codecs.strict_json import decode, encode
 from acon_core.checkpoint.codecs.text import format_names, printable
@@ -68,7 +69,7 @@ def sniff(path: Path) -> bool:
     return name.endswith(_ENDING.encode()) or name == METADATA.encode()
 
 
-def read(path: Path, limits: Limits = LIMITS) -> CheckpointFile:
+def read(path: Path) -> CheckpointFile:
     """Read the arrays of an archive; a name is the member's without `.npy`. Members are stored or deflated.
 
     Checksums are verified, and deflated members inflated, when an array is asked for. Big-endian and Fortran-ordered arrays
@@ -76,11 +77,11 @@ def read(path: Path, limits: Limits = LIMITS) -> CheckpointFile:
     Raises CheckpointError.
     """
     path = Path(path)
-    data = map_file(path, limits)
+    data = map_file(path)
     if bytes(data[:2]) != b"PK":
         raise CheckpointError("unsupported", f"{path}: not an archive of numpy.savez, which begins with PK")
-    archive = Zip(data, path, limits, rooted=False)
-    budget = Budget(len(data), limits)
+    archive = Zip(data, path, rooted=False)
+    budget = Budget(len(data))
     metadata: dict[str, str] = {}
     others = []
     tensors = {}
@@ -89,13 +90,15 @@ def read(path: Path, limits: Limits = LIMITS) -> CheckpointFile:
             key = name.removesuffix(_ENDING)
             try:
                 budget.spend(member.size)
-                tensors[key] = _tensor(archive, member, limits)
+                tensors[key] = _tensor(archive, member)
             except CheckpointError as error:
                 raise _naming(path, key, error) from None
         elif name == METADATA:
-            if member.size > limits.header_bytes:
-                raise CheckpointError("unsupported", f"{path}: {name}: {member.size} bytes, more than {limits.header_bytes}")
-            metadata = decode(archive.unpacked(member), str(path), limits)
+            if member.size > limits.LIMITS.header_bytes:
+                raise CheckpointError(
+                    "unsupported", f"{path}: {name}: {member.size} bytes, more than {limits.LIMITS.header_bytes}"
+                )
+            metadata = decode(archive.unpacked(member), str(path))
         else:
             others.append(name)
     notes = [f"ignored what is not an array: {format_names(others)}"] if others else []
@@ -133,16 +136,16 @@ def _described(tensor: LazyTensor) -> bytes:
     return _MAGIC + b"\1\0" + struct.pack("<H", len(filled)) + filled.encode("ascii")
 
 
-def _tensor(archive: Zip, member: Member, limits: Limits) -> LazyTensor:
+def _tensor(archive: Zip, member: Member) -> LazyTensor:
     header = _header(bytes(archive.unpacked(member, _HEADER_BYTES + 12)))
-    check_size(header.dtype, header.shape, member.size - header.begin, limits)
+    check_size(header.dtype, header.shape, member.size - header.begin)
 
     def load() -> np.ndarray:
         content = archive.unpacked(member)[header.begin :]
         try:
             if header.fortran:
-                return lazy_view(view(content, header.dtype, header.shape[::-1], limits=limits).T).load()
-            return lazy_view(view(content, header.dtype, header.shape, limits=limits)).load()
+                return lazy_view(view(content, header.dtype, header.shape[::-1]).T).load()
+            return lazy_view(view(content, header.dtype, header.shape)).load()
         except CheckpointError as error:
             raise _naming(archive.path, member.name.removesuffix(_ENDING), error) from None
 

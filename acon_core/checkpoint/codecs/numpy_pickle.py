@@ -12,7 +12,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from acon_core.checkpoint.codecs.arrays import lazy_view, little_endian_bytes, view
-from acon_core.checkpoint.codecs.limits import LIMITS, Budget, Limits
+from acon_core.checkpoint.codecs.limits import Budget
 from acon_core.checkpoint.codecs.strict_json import decode, encode
 from acon_core.checkpoint.codecs.text import printable
 from acon_core.checkpoint.codecs.unpickler import MENTION, Constructor, Name, Table, set_item
@@ -51,10 +51,10 @@ class Array:
         return lazy_view(view(data, self.dtype.numpy(), self.shape))
 
 
-def arrays(values: Mapping[str, object], path: Path, file_bytes: int, limits: Limits = LIMITS) -> dict[str, LazyTensor]:
+def arrays(values: Mapping[str, object], path: Path, file_bytes: int) -> dict[str, LazyTensor]:
     """Every `Array` of a state as a tensor; an error names the file and the key."""
     found = {}
-    budget = Budget(file_bytes, limits)
+    budget = Budget(file_bytes)
     for key, value in values.items():
         assert isinstance(value, Array)
         try:
@@ -208,7 +208,7 @@ def write_pickle(
     writer.write(b"u.")
 
 
-def read_metadata(data: memoryview, where: str, limits: Limits = LIMITS) -> dict[str, str]:
+def read_metadata(data: memoryview, where: str) -> dict[str, str]:
     """The metadata that `write_pickle` put at the start of a pickle; none where it put none, or another wrote the pickle.
 
     Raises CheckpointError for metadata that is cut short or is no JSON.
@@ -219,7 +219,7 @@ def read_metadata(data: memoryview, where: str, limits: Limits = LIMITS) -> dict
     (length,) = struct.unpack("<I", data[begin - 4 : begin])
     if bytes(data[begin + length : begin + length + 1]) != _DROP:
         raise CheckpointError("corrupt", f"{where}: its metadata is not followed by what takes it off again")
-    return decode(data[begin + len(_OURS) : begin + length], where, limits)
+    return decode(data[begin + len(_OURS) : begin + length], where)
 
 
 def text_opcode(text: str) -> bytes:

@@ -6,15 +6,15 @@ import codecs
 import struct
 from typing import Any, NoReturn
 
-from acon_core.checkpoint.codecs.limits import Limits
+from acon_core.checkpoint.codecs import limits
 from acon_core.errors import CheckpointError
 
 
 class PickleBytes:
     """A pickle and how far it was read. Every method raises CheckpointError where the bytes are not what it takes."""
 
-    def __init__(self, data: memoryview, limits: Limits) -> None:
-        self.data, self.limits = data, limits
+    def __init__(self, data: memoryview) -> None:
+        self.data = data
         self.position = 0
 
     def take(self, count: int) -> memoryview:
@@ -62,12 +62,12 @@ class PickleBytes:
 
     def short_line(self) -> str:
         """A line that is not as long as the data."""
-        return decoded(self.line(self.limits.line))
+        return decoded(self.line(limits.LIMITS.line))
 
     def decimal(self, text: str) -> int:
         """The whole number that a text spells."""
         digits = text.removeprefix("-")
-        if not (digits.isascii() and digits.isdigit()) or len(digits) > 2 * self.limits.integer_bytes:
+        if not (digits.isascii() and digits.isdigit()) or len(digits) > 2 * limits.LIMITS.integer_bytes:
             corrupt(f"not an integer: {text[:40]!r}")
         return int(text)
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
-from acon_core.checkpoint.codecs.limits import LIMITS, Limits
+from acon_core.checkpoint.codecs import limits
 from acon_core.checkpoint.codecs.state_dict import STATE_KEYS
 from acon_core.checkpoint.codecs.unpickler import Instance, Pickled
 from acon_core.errors import CheckpointError
@@ -18,8 +18,8 @@ from acon_core.errors import CheckpointError
 class Steps:
     """How much of a module may still be looked at; a small file may name the same module very often."""
 
-    def __init__(self, limits: Limits = LIMITS) -> None:
-        self.left = limits.module_names
+    def __init__(self) -> None:
+        self.left = limits.LIMITS.module_names
 
     def spend(self, count: int) -> None:
         """Count characters of names, or attributes. Raises CheckpointError when there are too many."""
@@ -39,9 +39,7 @@ class Parts(NamedTuple):
 Take = Callable[[Instance, Steps], Parts | None]
 
 
-def load_state(
-    load: Callable[[bool], Pickled], take: Take, where: object, limits: Limits = LIMITS
-) -> tuple[Pickled, list[str]]:
+def load_state(load: Callable[[bool], Pickled], take: Take, where: object) -> tuple[Pickled, list[str]]:
     """What `load` reads, in which a whole module is its state dict, and a note where there was one.
 
     `load` is told whether instances of unknown classes may occur, as `unpickler.load` is; that is tried only after a reading
@@ -62,9 +60,9 @@ def load_state(
     top = pickled.value if nested else {"": pickled.value}
     assert isinstance(top, dict)
     modules = {key: top[key] for key in (STATE_KEYS if nested else top) if type(top.get(key)) is Instance}
-    steps = Steps(limits)
+    steps = Steps()
     try:
-        states = {key: _state_dict(module, take, steps, limits) for key, module in modules.items()}
+        states = {key: _state_dict(module, take, steps) for key, module in modules.items()}
     except CheckpointError as error:
         raise CheckpointError(error.kind, f"{where}: a whole module: {error}") from None
     found = {key: state for key, state in states.items() if state is not None}
@@ -76,12 +74,14 @@ def load_state(
     return pickled._replace(value=value), [note]
 
 
-def _state_dict(module: Instance, take: Take, steps: Steps, limits: Limits) -> dict[str, object] | None:
+def _state_dict(module: Instance, take: Take, steps: Steps) -> dict[str, object] | None:
     state: dict[str, object] = {}
 
     def walk(parts: Parts, prefix: str, depth: int) -> None:
-        if depth > limits.depth:
-            raise CheckpointError("corrupt", f"its modules are nested more than {limits.depth} deep, or contain themselves")
+        if depth > limits.LIMITS.depth:
+            raise CheckpointError(
+                "corrupt", f"its modules are nested more than {limits.LIMITS.depth} deep, or contain themselves"
+            )
         steps.spend(sum(len(prefix) + len(name) for name in (*parts.tensors, *parts.modules)))
         for name, tensor in parts.tensors.items():
             if prefix + name in state:

@@ -17,7 +17,6 @@ import numpy as np
 from acon_core.checkpoint.codecs.arrays import lazy_view, little_endian_bytes, view
 from acon_core.checkpoint.codecs.atomic_write import atomic_write
 from acon_core.checkpoint.codecs.codec import CheckpointFile, check_writable
-from acon_core.checkpoint.codecs.limits import LIMITS, Limits
 from acon_core.checkpoint.codecs.mapped_file import map_file
 from acon_core.checkpoint.codecs.strict_json import is_text, parse
 from acon_core.checkpoint.codecs.text import printable
@@ -60,16 +59,16 @@ def sniff(path: Path) -> bool:
     return len(data) > 8 and struct.unpack("<Q", data[:8])[0] <= len(data) - 8 and bytes(data[8:16]).lstrip()[:1] == b"{"
 
 
-def read(path: Path, limits: Limits = LIMITS) -> CheckpointFile:
+def read(path: Path) -> CheckpointFile:
     """Read a safetensors file; names come in the header's order, which is not always that of the bytes.
 
     The tensors must cover the data exactly, without holes or overlap, each name once. Raises CheckpointError.
     """
-    data = map_file(path, limits)
+    data = map_file(path)
     length = struct.unpack("<Q", data[:8])[0] if len(data) >= 8 else -1
     if not 2 <= length <= len(data) - 8:
         _corrupt(path, f"a header of {length} bytes in a file of {len(data)}; copy or download it again")
-    header = parse(data[8 : 8 + length], f"{path}: the header", limits)
+    header = parse(data[8 : 8 + length], f"{path}: the header")
     metadata = header.pop("__metadata__", {})
     if type(metadata) is not dict or not all(type(v) is str and is_text(v) for v in metadata.values()):
         _corrupt(path, "__metadata__ must map names to text")
@@ -82,7 +81,7 @@ def read(path: Path, limits: Limits = LIMITS) -> CheckpointFile:
         end = stop
     if end != len(body):
         _corrupt(path, f"the tensors take {end} bytes and the file holds {len(body)}")
-    tensors = {key: _tensor(path, key, header[key], body[begin:stop], limits) for key, (begin, stop) in spans.items()}
+    tensors = {key: _tensor(path, key, header[key], body[begin:stop]) for key, (begin, stop) in spans.items()}
     return CheckpointFile(LazyTensors(tensors), metadata)
 
 
@@ -140,8 +139,8 @@ def _span(path: Path, key: str, entry: object) -> tuple[int, int]:
     return span[0], span[1]
 
 
-def _tensor(path: Path, key: str, entry: dict[str, Any], data: memoryview, limits: Limits) -> LazyTensor:
+def _tensor(path: Path, key: str, entry: dict[str, Any], data: memoryview) -> LazyTensor:
     try:
-        return lazy_view(view(data, _BY_CODE[entry["dtype"]], entry["shape"], limits=limits))
+        return lazy_view(view(data, _BY_CODE[entry["dtype"]], entry["shape"]))
     except CheckpointError as error:
         raise CheckpointError(error.kind, f"{path}: {printable(key)}: {error}") from None

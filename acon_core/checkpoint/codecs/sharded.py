@@ -17,7 +17,6 @@ import numpy as np
 from acon_core.checkpoint.codecs import safetensors_file
 from acon_core.checkpoint.codecs.atomic_write import atomic_write
 from acon_core.checkpoint.codecs.codec import CheckpointFile
-from acon_core.checkpoint.codecs.limits import LIMITS, Limits
 from acon_core.checkpoint.codecs.mapped_file import contains, map_file
 from acon_core.checkpoint.codecs.strict_json import is_text, parse
 from acon_core.checkpoint.codecs.text import printable
@@ -40,7 +39,7 @@ def sniff(path: Path) -> bool:
     return bytes(data[:64]).lstrip()[:1] == b"{" and contains(data, b'"weight_map"')
 
 
-def read(path: Path, limits: Limits = LIMITS) -> CheckpointFile:
+def read(path: Path) -> CheckpointFile:
     """Read an index and its shards; names come in the index's order.
 
     A shard is named by a plain name in the index's own folder. It is no link, or, as in Hugging Face's cache, index and
@@ -48,7 +47,7 @@ def read(path: Path, limits: Limits = LIMITS) -> CheckpointFile:
     index's, as far as they are text. Raises CheckpointError.
     """
     path = Path(path)
-    index = parse(map_file(path, limits), f"{path}: the index", limits)
+    index = parse(map_file(path), f"{path}: the index")
     places, told = index.get("weight_map"), index.get("metadata", {})
     if type(places) is not dict or type(told) is not dict:
         raise CheckpointError("corrupt", f"{path}: expected an object as weight_map and as metadata")
@@ -57,7 +56,7 @@ def read(path: Path, limits: Limits = LIMITS) -> CheckpointFile:
         expected.setdefault(_shard_name(path, key, name), []).append(key)
     found: dict[str, LazyTensor] = {}
     for name, keys in expected.items():
-        held = _shard(path, name, limits)
+        held = _shard(path, name)
         differing = sorted(set(keys) ^ set(held))
         if differing:
             where = "the index" if differing[0] in keys else "the shard"
@@ -166,7 +165,7 @@ def _shard_name(path: Path, key: str, name: object) -> str:
     return name
 
 
-def _shard(path: Path, name: str, limits: Limits) -> dict[str, LazyTensor]:
+def _shard(path: Path, name: str) -> dict[str, LazyTensor]:
     shard = path.with_name(name)
     beside = path.is_symlink() and shard.resolve().parent == path.resolve().parent
     if shard.is_symlink() and not beside:
@@ -175,4 +174,4 @@ def _shard(path: Path, name: str, limits: Limits) -> dict[str, LazyTensor]:
         )
     if not shard.exists():
         raise CheckpointError("corrupt", f"{path}: its shard {name} is missing; put all of them beside the index")
-    return safetensors_file.read(shard, limits).tensors.lazies
+    return safetensors_file.read(shard).tensors.lazies

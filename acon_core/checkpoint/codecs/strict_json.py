@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping
 from typing import Any, NoReturn
 
-from acon_core.checkpoint.codecs.limits import LIMITS, Limits
+from acon_core.checkpoint.codecs import limits
 from acon_core.errors import CheckpointError
 
 
@@ -17,21 +17,21 @@ def encode(metadata: Mapping[str, str]) -> bytes:
     return encoded
 
 
-def decode(text: bytes | memoryview, where: str, limits: Limits = LIMITS) -> dict[str, str]:
+def decode(text: bytes | memoryview, where: str) -> dict[str, str]:
     """The entries that `encode` wrote. Raises CheckpointError, beginning with `where`, for anything else."""
-    entries = parse(text, f"{where}: its metadata", limits)
+    entries = parse(text, f"{where}: its metadata")
     if not all(type(value) is str and is_text(value) for value in entries.values()):
         raise CheckpointError("corrupt", f"{where}: its metadata must map names to text")
     return entries
 
 
-def parse(text: bytes | memoryview, where: str, limits: Limits = LIMITS) -> dict[str, Any]:
+def parse(text: bytes | memoryview, where: str) -> dict[str, Any]:
     """One JSON object, read strictly: in UTF-8, no name twice, nothing that JSON does not have.
 
     Raises CheckpointError, beginning with `where`.
     """
-    if len(text) > limits.header_bytes:
-        raise CheckpointError("unsupported", f"{where} takes {len(text)} bytes, more than {limits.header_bytes}")
+    if len(text) > limits.LIMITS.header_bytes:
+        raise CheckpointError("unsupported", f"{where} takes {len(text)} bytes, more than {limits.LIMITS.header_bytes}")
     try:
         found = json.loads(str(text, "utf-8"), object_pairs_hook=_once, parse_constant=_no_constant)
     except (ValueError, RecursionError) as error:

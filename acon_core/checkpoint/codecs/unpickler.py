@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple, NoReturn
 
-from acon_core.checkpoint.codecs.limits import LIMITS, Limits
+from acon_core.checkpoint.codecs import limits
 from acon_core.checkpoint.codecs.pickle_bytes import PickleBytes, corrupt, decoded
 from acon_core.errors import CheckpointError
 
@@ -71,7 +71,6 @@ def load(
     table: Table,
     where: str,
     persistent: Callable[[object], object] | None = None,
-    limits: Limits = LIMITS,
     *,
     instances: bool = False,
 ) -> Pickled:
@@ -84,7 +83,7 @@ def load(
     `instances`: a global that is not in the table and not Python's own may be mentioned, and one made without arguments is an
     `Instance`. Nothing else may be done with it: calling it is as unsafe as ever. What is read so must not leave the reader.
     """
-    machine = _Machine(data, table, persistent, limits, instances)
+    machine = _Machine(data, table, persistent, instances)
     try:
         value = machine.run()
     except CheckpointError as error:
@@ -110,10 +109,9 @@ class _Machine(PickleBytes):
         data: memoryview,
         table: Table,
         persistent: Callable[[object], object] | None,
-        limits: Limits,
         instances: bool,
     ) -> None:
-        super().__init__(data, limits)
+        super().__init__(data)
         self.table, self.persistent, self.instances = table, persistent, instances
         self.opcode_at = 0
         self.stack: list[Any] = []
@@ -125,7 +123,7 @@ class _Machine(PickleBytes):
         self.made: dict[int, tuple[object, Constructor]] = {}
 
     def run(self) -> object:
-        for _ in range(self.limits.opcodes):
+        for _ in range(limits.LIMITS.opcodes):
             self.opcode_at = self.position
             opcode = self.byte()
             if opcode == _STOP:
@@ -137,7 +135,7 @@ class _Machine(PickleBytes):
             if action is None:
                 _refuse_opcode(opcode)
             action(self)
-        corrupt(f"more than {self.limits.opcodes} opcodes")
+        corrupt(f"more than {limits.LIMITS.opcodes} opcodes")
 
     # The stack.
 
@@ -157,8 +155,8 @@ class _Machine(PickleBytes):
         return value
 
     def mark(self) -> None:
-        if len(self.below) >= self.limits.depth:
-            corrupt(f"nested more than {self.limits.depth} deep")
+        if len(self.below) >= limits.LIMITS.depth:
+            corrupt(f"nested more than {limits.LIMITS.depth} deep")
         self.below.append(self.stack)
         self.stack = []
 
@@ -198,7 +196,7 @@ class _Machine(PickleBytes):
         self.push(self.memo[index])
 
     def integer(self, data: memoryview) -> None:
-        if len(data) > self.limits.integer_bytes:
+        if len(data) > limits.LIMITS.integer_bytes:
             corrupt(f"an integer of {len(data)} bytes")
         self.push(int.from_bytes(data, "little", signed=True))
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, NamedTuple, NoReturn
 
-from acon_core.checkpoint.codecs.limits import LIMITS, Limits
+from acon_core.checkpoint.codecs import limits
 from acon_core.checkpoint.codecs.mapped_file import check_still_there
 from acon_core.errors import CheckpointError
 
@@ -60,11 +60,11 @@ class Zip:
     is asked for them; `read` refuses them.
     """
 
-    def __init__(self, data: memoryview, path: Path, limits: Limits = LIMITS, *, rooted: bool = True) -> None:
+    def __init__(self, data: memoryview, path: Path, *, rooted: bool = True) -> None:
         self.data, self.path, self.root = data, path, ""
         count, start, size, end = self._directory()
-        if count > limits.members:
-            raise CheckpointError("unsupported", f"{path}: {count} members, more than {limits.members}")
+        if count > limits.LIMITS.members:
+            raise CheckpointError("unsupported", f"{path}: {count} members, more than {limits.LIMITS.members}")
         self.members: dict[str, Member] = {}
         regions = []
         position = start

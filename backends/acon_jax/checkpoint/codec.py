@@ -9,7 +9,6 @@ import numpy as np
 
 from acon_core.checkpoint.codecs.atomic_write import atomic_write
 from acon_core.checkpoint.codecs.codec import CheckpointFile, check_writable
-from acon_core.checkpoint.codecs.limits import LIMITS, Limits
 from acon_core.checkpoint.codecs.mapped_file import map_file
 from acon_core.checkpoint.codecs.text import printable
 from acon_core.errors import CheckpointError
@@ -31,10 +30,10 @@ def sniff(path: Path) -> bool:
     return is_map(map_file(path))
 
 
-def read(path: Path, limits: Limits = LIMITS) -> CheckpointFile:
+def read(path: Path) -> CheckpointFile:
     """Read the arrays of a tree that `flax.serialization` wrote, by the names of `tree.named`. Raises CheckpointError."""
     path = Path(path)
-    tree = decode(map_file(path, limits), str(path), limits)
+    tree = decode(map_file(path), str(path))
     if type(tree) is not dict:
         raise CheckpointError("unsupported", f"{path}: expected a tree of arrays, found a {type(tree).__name__}")
     return named(tree, path)

@@ -8,7 +8,7 @@ import stat
 from dataclasses import dataclass
 from pathlib import Path
 
-from acon_core.checkpoint.codecs.limits import LIMITS, Limits
+from acon_core.checkpoint.codecs import limits
 from acon_core.checkpoint.codecs.text import printable
 from acon_core.errors import AconError, CheckpointError
 
@@ -38,8 +38,8 @@ class Folder:
     Raises CheckpointError naming the folder, AconError where the system refuses.
     """
 
-    def __init__(self, root: Path, limits: Limits = LIMITS) -> None:
-        self.root, self.limits = root, limits
+    def __init__(self, root: Path) -> None:
+        self.root = root
         self.files: dict[str, int] = {}
         self.links: list[str] = []
         try:
@@ -48,15 +48,17 @@ class Folder:
             raise AconError(
                 f"{error.filename or root}: cannot be read: {error.strerror}; check the path and its permissions"
             ) from error
-        if self.size > limits.file_bytes:
-            raise CheckpointError("unsupported", f"{root}: {self.size} bytes, more than {limits.file_bytes}")
+        if self.size > limits.LIMITS.file_bytes:
+            raise CheckpointError("unsupported", f"{root}: {self.size} bytes, more than {limits.LIMITS.file_bytes}")
 
     def _list(self, folder: Path, above: str, depth: int) -> None:
         with os.scandir(folder) as entries:
             for entry in entries:
                 name = f"{above}{entry.name}"
-                if len(self.files) >= self.limits.members or depth > self.limits.depth:
-                    raise CheckpointError("corrupt", f"{self.root}: more than {self.limits.members} files, or nested too deep")
+                if len(self.files) >= limits.LIMITS.members or depth > limits.LIMITS.depth:
+                    raise CheckpointError(
+                        "corrupt", f"{self.root}: more than {limits.LIMITS.members} files, or nested too deep"
+                    )
                 if entry.is_dir(follow_symlinks=False):
                     self._list(folder / entry.name, f"{name}/", depth + 1)
                 elif entry.is_file(follow_symlinks=False):

@@ -10,8 +10,8 @@ from typing import Any, NoReturn
 import ml_dtypes
 import numpy as np
 
+from acon_core.checkpoint.codecs import limits
 from acon_core.checkpoint.codecs.arrays import concatenated, lazy_view, little_endian_bytes, view
-from acon_core.checkpoint.codecs.limits import LIMITS, Limits
 from acon_core.checkpoint.codecs.unpickler import set_item
 from acon_core.errors import CheckpointError
 from acon_core.tensors import LazyTensor
@@ -49,9 +49,9 @@ def is_map(data: memoryview) -> bool:
     return data[start] < 0x80 or 0xA0 <= data[start] <= 0xBF or data[start] in (0xD9, 0xDA, 0xDB)
 
 
-def decode(data: memoryview, where: str, limits: Limits = LIMITS) -> Any:
+def decode(data: memoryview, where: str) -> Any:
     """The tree in a msgpack file: dicts, lists, numbers, text, NumPy arrays. Raises CheckpointError naming byte and file."""
-    decoder = _Decoder(data, limits)
+    decoder = _Decoder(data)
     try:
         value = decoder.value(0)
         if decoder.position != len(data):
@@ -78,8 +78,8 @@ def _corrupt(message: str) -> NoReturn:
 
 
 class _Decoder:
-    def __init__(self, data: memoryview, limits: Limits, *, in_array: bool = False) -> None:
-        self.data, self.limits, self.in_array = data, limits, in_array
+    def __init__(self, data: memoryview, *, in_array: bool = False) -> None:
+        self.data, self.in_array = data, in_array
         self.position = self.nodes = 0
 
     def take(self, count: int) -> memoryview:
@@ -95,8 +95,8 @@ class _Decoder:
 
     def value(self, depth: int) -> Any:
         self.nodes += 1
-        if depth > self.limits.depth or self.nodes > self.limits.nodes:
-            _corrupt(f"nested more than {self.limits.depth} deep, or more than {self.limits.nodes} values")
+        if depth > limits.LIMITS.depth or self.nodes > limits.LIMITS.nodes:
+            _corrupt(f"nested more than {limits.LIMITS.depth} deep, or more than {limits.LIMITS.nodes} values")
         first = self.take(1)[0]
         if first < 0x80:
             return first
@@ -147,19 +147,19 @@ class _Decoder:
             return Ext(code)
         if self.in_array:
             _corrupt("an array inside of an array's description")
-        inner = _Decoder(data, self.limits, in_array=True)
+        inner = _Decoder(data, in_array=True)
         if bytes(data[:1]) != b"\x93":
             _corrupt("an array that is not a shape, a dtype and bytes")
         inner.position = 1
-        shape, name, values = inner.value(self.limits.depth - 1), inner.name(), inner.value(self.limits.depth)
+        shape, name, values = inner.value(limits.LIMITS.depth - 1), inner.name(), inner.value(limits.LIMITS.depth)
         if inner.position != count or type(shape) is not list or type(values) is not memoryview:
             _corrupt("an array that is not a shape, a dtype and bytes")
         if name not in DTYPES:
             raise CheckpointError("unsupported", f"an array of dtype {name[:40]!r}")
-        return lazy_view(view(values, DTYPES[name], shape, limits=self.limits))
+        return lazy_view(view(values, DTYPES[name], shape))
 
     def name(self) -> str:
-        value = self.value(self.limits.depth)
+        value = self.value(limits.LIMITS.depth)
         if type(value) is memoryview:
             value = str(value, "latin-1")
         if type(value) is not str:

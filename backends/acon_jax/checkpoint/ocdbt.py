@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import NoReturn
 
+from acon_core.checkpoint.codecs import limits
 from acon_core.checkpoint.codecs.limits import Budget
 from acon_core.errors import CheckpointError
 from acon_jax.checkpoint.codecs import crc32c, unzstd
@@ -37,8 +38,8 @@ class _File:
 
 class _Reader:
     def __init__(self, folder: Folder) -> None:
-        self.folder, self.limits = folder, folder.limits
-        self.unread, self.budget = folder.size, Budget(folder.size, folder.limits)
+        self.folder = folder
+        self.unread, self.budget = folder.size, Budget(folder.size)
         self.seen: set[Span] = set()
         self.found: dict[str, Value] = {}
         self.last = b""
@@ -58,8 +59,8 @@ class _Reader:
         height = body.take(count)[-1]
         file, offset, size = (body.varints(count)[-1] for _ in range(3))
         if (offset, size) != (_MISSING, _MISSING):
-            if height > self.limits.depth:
-                _corrupt(f"a tree {height} high, more than {self.limits.depth}")
+            if height > limits.LIMITS.depth:
+                _corrupt(f"a tree {height} high, more than {limits.LIMITS.depth}")
             self.node(_listed(files, file), offset, size, height, b"")
         return self.found
 
@@ -67,7 +68,7 @@ class _Reader:
         """What a manifest or a node holds, after its own checks of itself."""
         data = self.folder.fetch(span)
         self.unread -= len(data)
-        if self.unread < 0 or span in self.seen or len(data) > self.limits.header_bytes:
+        if self.unread < 0 or span in self.seen or len(data) > limits.LIMITS.header_bytes:
             _corrupt(f"{span.file}: nodes name each other again and again, or one takes {len(data)} bytes")
         self.seen.add(span)
         if len(data) < 18 or int.from_bytes(data[:4], "big") != magic or int.from_bytes(data[4:12], "little") != len(data):
@@ -80,7 +81,7 @@ class _Reader:
             raise CheckpointError("unsupported", f"{span.file}: a node of version {version}, compression {compression}")
         packed = data[12 + head.position : -4]
         try:
-            held = unzstd(packed, min(self.limits.header_bytes, self.budget.left)) if compression else bytes(packed)
+            held = unzstd(packed, min(limits.LIMITS.header_bytes, self.budget.left)) if compression else bytes(packed)
         except CheckpointError as error:
             raise CheckpointError(error.kind, f"{span.file}: the node at byte {span.offset}: {error}") from None
         self.budget.spend(len(held))
@@ -89,7 +90,7 @@ class _Reader:
     def count(self, body: _Cursor, least: int = 0) -> int:
         """How many of something come next; zstd can make very many of a few bytes."""
         count = body.varint()
-        if not least <= count <= min(self.limits.members, body.packed * self.limits.expansion):
+        if not least <= count <= min(limits.LIMITS.members, body.packed * limits.LIMITS.expansion):
             _corrupt(f"{body.where}: a node of {body.packed} bytes with {count} entries")
         return count
 
@@ -108,7 +109,7 @@ class _Reader:
         return found
 
     def joined(self, before: bytes, shared: int, rest: bytes, body: _Cursor) -> bytes:
-        if shared > len(before) or shared + len(rest) > self.limits.line:
+        if shared > len(before) or shared + len(rest) > limits.LIMITS.line:
             _corrupt(f"{body.where}: a name of {shared + len(rest)} bytes that shares {shared} with one of {len(before)}")
         self.budget.spend(shared + len(rest))
         return before[:shared] + rest
@@ -132,7 +133,7 @@ class _Reader:
         body.varints(3 * count)  # how many keys and bytes are below
         body.end()
         for key, length, *place in zip(keys, common, *places, strict=True):
-            if length > len(key) or len(prefix) + length > self.limits.line:
+            if length > len(key) or len(prefix) + length > limits.LIMITS.line:
                 _corrupt(f"{body.where}: what the keys below have in common is longer than a key")
             self.node(_listed(files, place[0]), place[1], place[2], height - 1, prefix + key[:length])
 
@@ -151,8 +152,8 @@ class _Reader:
                 self.found[_text(key)] = self.folder.part(_text(_listed(files, file).name), offset, length)
             else:
                 self.found[_text(key)] = body.take(length)
-        if len(self.found) > self.limits.members:
-            _corrupt(f"{body.where}: more than {self.limits.members} keys")
+        if len(self.found) > limits.LIMITS.members:
+            _corrupt(f"{body.where}: more than {limits.LIMITS.members} keys")
         body.end()
 
 

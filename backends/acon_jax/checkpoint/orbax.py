@@ -12,8 +12,9 @@ from typing import Any, NoReturn
 
 from numpy.typing import NDArray
 
+from acon_core.checkpoint.codecs import limits
 from acon_core.checkpoint.codecs.codec import CheckpointFile
-from acon_core.checkpoint.codecs.limits import LIMITS, Budget, Limits
+from acon_core.checkpoint.codecs.limits import Budget
 from acon_core.checkpoint.codecs.strict_json import parse
 from acon_core.checkpoint.codecs.text import format_names, printable
 from acon_core.errors import AconError, CheckpointError
@@ -39,7 +40,7 @@ def sniff(path: Path) -> bool:
     return bool(_items(path))
 
 
-def read(path: Path, limits: Limits = LIMITS) -> CheckpointFile:
+def read(path: Path) -> CheckpointFile:
     """Read the arrays of a folder that Orbax saved, by the names of `tree.named`; numbers and text are no arrays.
 
     `path` is the folder itself, or one above it, such as a CheckpointManager's with one step. Chunks are read and unpacked
@@ -52,16 +53,16 @@ def read(path: Path, limits: Limits = LIMITS) -> CheckpointFile:
             f"several checkpoints, {format_names(map(str, items))}; give the folder of one" if items else f"no {_TREE} in it"
         )
         raise CheckpointError("unsupported", f"{path}: {found}")
-    folder = Folder(path / items[0], limits)
+    folder = Folder(path / items[0])
     try:
-        metadata = parse(folder.fetch(folder.span(_TREE)), _TREE, limits)
+        metadata = parse(folder.fetch(folder.span(_TREE)), _TREE)
         values = _values(folder)
     except CheckpointError as error:
         raise CheckpointError(error.kind, f"{folder.root}: {error}") from None
-    budget = Budget(folder.size, limits)
+    budget = Budget(folder.size)
     whole = metadata.get("store_array_data_equal_to_fill_value") is True
     tree: dict[Any, Any] = {}
-    for steps, kind in _leaves(metadata, folder.root, limits):
+    for steps, kind in _leaves(metadata, folder.root):
         leaf = kind if kind in _NO_ARRAYS else _array(".".join(steps), values, folder, budget, whole)
         _put(tree, steps, leaf, folder.root)
     file = named(tree, folder.root)
@@ -120,7 +121,7 @@ def _array(name: str, values: Mapping[str, Value], folder: Folder, budget: Budge
     return LazyTensor(found.shape, found.dtype, load)
 
 
-def _leaves(metadata: dict[str, Any], where: Path, limits: Limits) -> Iterator[tuple[list[str], str]]:
+def _leaves(metadata: dict[str, Any], where: Path) -> Iterator[tuple[list[str], str]]:
     """The path and the kind of every leaf that `_METADATA` lists. Raises CheckpointError."""
     entries = metadata.get("tree_metadata")
     if type(entries) is not dict:
@@ -130,7 +131,7 @@ def _leaves(metadata: dict[str, Any], where: Path, limits: Limits) -> Iterator[t
         steps = [each.get("key") if type(each) is dict else None for each in keys] if type(keys) is list else []
         kind = value.get("value_type") if type(value) is dict else None
         texts = [step for step in steps if type(step) is str]
-        if not 0 < len(steps) <= limits.depth or texts != steps or type(kind) is not str:
+        if not 0 < len(steps) <= limits.LIMITS.depth or texts != steps or type(kind) is not str:
             _corrupt(f"{where}: {_TREE} has an entry without its keys or its kind: {printable(name)}")
         if kind not in _EMPTY:
             yield texts, kind

@@ -11,8 +11,9 @@ from typing import Any, NoReturn
 import numpy as np
 from numpy.typing import NDArray
 
+from acon_core.checkpoint.codecs import limits
 from acon_core.checkpoint.codecs.arrays import as_native_contiguous, view
-from acon_core.checkpoint.codecs.limits import Budget, Limits
+from acon_core.checkpoint.codecs.limits import Budget
 from acon_core.checkpoint.codecs.strict_json import parse
 from acon_core.checkpoint.codecs.text import printable
 from acon_core.errors import CheckpointError
@@ -56,9 +57,9 @@ def array(name: str, values: Mapping[str, Value], folder: Folder, budget: Budget
     for part, lazy_items in ((".zarray", _version_2), ("zarr.json", _version_3)):
         if f"{name}/{part}" in values:
             text = folder.fetch(values[f"{name}/{part}"])
-            if len(text) > folder.limits.line:  # very many names may lead to one large text
-                raise CheckpointError("unsupported", f"{part} takes {len(text)} bytes, more than {folder.limits.line}")
-            grid = lazy_items(parse(text, part, folder.limits), whole, folder.limits)
+            if len(text) > limits.LIMITS.line:  # very many names may lead to one large text
+                raise CheckpointError("unsupported", f"{part} takes {len(text)} bytes, more than {limits.LIMITS.line}")
+            grid = lazy_items(parse(text, part), whole)
             break
     else:
         raise folder.missing(f"{name}/.zarray")
@@ -117,13 +118,13 @@ def _joined(grid: _Grid, chunks: Iterable[tuple[tuple[int, ...], memoryview]]) -
     return target
 
 
-def _version_2(found: dict[str, Any], whole: bool, limits: Limits) -> _Grid:
+def _version_2(found: dict[str, Any], whole: bool) -> _Grid:
     _only(
         found, {"zarr_format": 2, "order": "C", "filters": None}, "chunks compressor dimension_separator dtype fill_value shape"
     )
     dtype = _dtype(found.get("dtype"), _TYPESTRS)
-    shape = _dims(found.get("shape"), "shape", limits)
-    chunk = _dims(found.get("chunks"), "chunks", limits, len(shape))
+    shape = _dims(found.get("shape"), "shape")
+    chunk = _dims(found.get("chunks"), "chunks", len(shape))
     compressor, separator = found.get("compressor"), found.get("dimension_separator", ".")
     if compressor is not None and not (type(compressor) is dict and compressor.get("id") == "zstd"):
         _unsupported(f"is compressed by {_told(compressor)}, expected zstd or nothing")
@@ -133,16 +134,16 @@ def _version_2(found: dict[str, Any], whole: bool, limits: Limits) -> _Grid:
     def key(index: Sequence[int]) -> str:
         return separator.join(map(str, index)) or "0"
 
-    decode, stored = _plain(dtype, chunk, compressor is not None, limits)
+    decode, stored = _plain(dtype, chunk, compressor is not None)
     return _Grid(shape, dtype, chunk, key, decode, stored, found.get("fill_value"))
 
 
-def _version_3(found: dict[str, Any], whole: bool, limits: Limits) -> _Grid:
+def _version_3(found: dict[str, Any], whole: bool) -> _Grid:
     known = "attributes chunk_grid chunk_key_encoding codecs data_type dimension_names fill_value shape storage_transformers"
     _only(found, {"zarr_format": 3, "node_type": "array"}, known)
     dtype = _dtype(found.get("data_type"), DTYPES)
-    shape = _dims(found.get("shape"), "shape", limits)
-    chunk = _dims(_configured(found.get("chunk_grid"), "regular").get("chunk_shape"), "chunk_shape", limits, len(shape))
+    shape = _dims(found.get("shape"), "shape")
+    chunk = _dims(_configured(found.get("chunk_grid"), "regular").get("chunk_shape"), "chunk_shape", len(shape))
     if _configured(found.get("chunk_key_encoding"), "default").get("separator", "/") != "/":
         _unsupported("has names of chunks that are not separated by /")
     if found.get("storage_transformers"):
@@ -151,22 +152,22 @@ def _version_3(found: dict[str, Any], whole: bool, limits: Limits) -> _Grid:
     def key(index: Sequence[int]) -> str:
         return "/".join(["c", *map(str, index)])
 
-    decode, stored = _codecs(found.get("codecs"), dtype, chunk, whole, limits)
+    decode, stored = _codecs(found.get("codecs"), dtype, chunk, whole)
     return _Grid(shape, dtype, chunk, key, decode, stored, found.get("fill_value"))
 
 
-def _codecs(codecs: object, dtype: np.dtype, chunk: Shape, whole: bool, limits: Limits) -> tuple[Decode, int | None]:
+def _codecs(codecs: object, dtype: np.dtype, chunk: Shape, whole: bool) -> tuple[Decode, int | None]:
     """How a chunk is made of its bytes, by the chain of codecs that zarr 3 tells, and how many bytes where that is certain."""
     names = _names(codecs)
     assert isinstance(codecs, list)
     if names in (["bytes"], ["bytes", "zstd"]):
         if _configured(codecs[0], "bytes").get("endian", "little") != "little":
             _unsupported("is big-endian")
-        return _plain(dtype, chunk, len(names) == 2, limits)
+        return _plain(dtype, chunk, len(names) == 2)
     if names != ["sharding_indexed"]:
         _unsupported(f"goes through {printable(', '.join(names)[:80])}, expected bytes and zstd, or shards of these")
     told = _configured(codecs[0], "sharding_indexed")
-    inner = _dims(told.get("chunk_shape"), "chunk_shape", limits, len(chunk))
+    inner = _dims(told.get("chunk_shape"), "chunk_shape", len(chunk))
     index_names = _names(told.get("index_codecs"))
     at_start = told.get("index_location", "end") == "start"
     if index_names not in (["bytes"], ["bytes", "crc32c"]) or told.get("index_location", "end") not in ("start", "end"):
@@ -175,7 +176,7 @@ def _codecs(codecs: object, dtype: np.dtype, chunk: Shape, whole: bool, limits: 
         _corrupt(f"shards of {chunk} are cut into pieces of {inner}, which do not fit")
     if _names(told.get("codecs")) == names:
         _unsupported("has shards in shards")
-    decode, stored = _codecs(told.get("codecs"), dtype, inner, whole, limits)
+    decode, stored = _codecs(told.get("codecs"), dtype, inner, whole)
     grid = _Grid(chunk, dtype, inner, str, decode, stored, None)
     return lambda data, within: _unsharded(data, within if whole else None, grid, len(index_names) == 2, at_start), None
 
@@ -206,11 +207,11 @@ def _unsharded(data: memoryview, whole: Shape | None, grid: _Grid, checked: bool
     return _joined(grid, pieces)
 
 
-def _plain(dtype: np.dtype, chunk: Shape, packed: bool, limits: Limits) -> tuple[Decode, int | None]:
+def _plain(dtype: np.dtype, chunk: Shape, packed: bool) -> tuple[Decode, int | None]:
     size = math.prod(chunk) * dtype.itemsize
 
     def decode(data: memoryview, within: Shape) -> NDArray:
-        return view(memoryview(unzstd(data, size)) if packed else data, dtype, chunk, limits=limits)
+        return view(memoryview(unzstd(data, size)) if packed else data, dtype, chunk)
 
     return decode, None if packed else size
 
@@ -230,13 +231,12 @@ def _dtype(name: object, known: Mapping[str, np.dtype]) -> np.dtype:
     return known[name]
 
 
-def _dims(dims: object, what: str, limits: Limits, rank: int | None = None) -> Shape:
+def _dims(dims: object, what: str, rank: int | None = None) -> Shape:
     """A shape, or the shape of a chunk, which has the array's rank and nothing that is 0."""
     least = 0 if rank is None else 1
-    if not isinstance(dims, list) or len(dims) > limits.ndim or rank not in (None, len(dims)):
-        _corrupt(
-            f"{what} is {_told(dims)}, expected a list of {f'up to {limits.ndim}' if rank is None else rank} whole numbers"
-        )
+    if not isinstance(dims, list) or len(dims) > limits.LIMITS.ndim or rank not in (None, len(dims)):
+        count = f"up to {limits.LIMITS.ndim}" if rank is None else rank
+        _corrupt(f"{what} is {_told(dims)}, expected a list of {count} whole numbers")
     if not all(type(size) is int and least <= size < 1 << 62 for size in dims):
         _corrupt(f"{what} is {_told(dims)}, expected whole numbers from {least} on")
     return tuple(dims)

@@ -10,7 +10,6 @@ import numpy as np
 
 from acon_core.checkpoint.codecs.atomic_write import atomic_write
 from acon_core.checkpoint.codecs.codec import CheckpointFile, check_writable
-from acon_core.checkpoint.codecs.limits import LIMITS, Limits
 from acon_core.checkpoint.codecs.mapped_file import contains, map_file
 from acon_core.checkpoint.codecs.numpy_pickle import ARRAYS, Array, arrays, read_metadata, write_pickle
 from acon_core.checkpoint.codecs.pickled_module import load_state
@@ -48,7 +47,7 @@ def sniff(path: Path) -> bool:
     return looks_like_pickle(data) and not any(contains(data, mark) for mark in _FOREIGN)
 
 
-def read(path: Path, limits: Limits = LIMITS) -> CheckpointFile:
+def read(path: Path) -> CheckpointFile:
     """Read the arrays of a state dict, bare or under a key such as `state_dict`; Tensors and Parameters count as arrays.
 
     A whole module is read as its state dict, in which the tensors of norms have one axis, as MegEngine's own has them;
@@ -57,22 +56,22 @@ def read(path: Path, limits: Limits = LIMITS) -> CheckpointFile:
     for an optimizer's state.
     """
     path = Path(path)
-    data = map_file(path, limits)
+    data = map_file(path)
 
     def pickled(instances: bool) -> Pickled:
-        found = load(data, _TABLE, str(path), limits=limits, instances=instances)
+        found = load(data, _TABLE, str(path), instances=instances)
         if found.end != len(data):
             raise CheckpointError("corrupt", f"{path}: {len(data) - found.end} bytes after the pickle's end; copy it again")
         return found
 
-    whole, notes = load_state(pickled, parts, path, limits)
+    whole, notes = load_state(pickled, parts, path)
     if type(whole.value) is dict and set(whole.value) == {"param_groups", "state"}:
         raise CheckpointError(
             "unsupported", f"{path}: the state of an optimizer, not of a network; save module.state_dict() itself"
         )
     values, more = find_state(whole.value, lambda value: type(value) in (Array, Tensor), path)
     plain = {key: value.array if isinstance(value, Tensor) else value for key, value in values.items()}
-    found = arrays(plain, path, len(data), limits)
+    found = arrays(plain, path, len(data))
     found |= {key: value.lazy(found[key]) for key, value in values.items() if isinstance(value, Tensor)}
     flattened = _flattened(found)
     if flattened:
@@ -81,7 +80,7 @@ def read(path: Path, limits: Limits = LIMITS) -> CheckpointFile:
         )
     return CheckpointFile(
         LazyTensors(found | flattened),
-        read_metadata(data, str(path), limits),
+        read_metadata(data, str(path)),
         [*notes, *more],
         whole.globals_seen,
         whole.foreign,

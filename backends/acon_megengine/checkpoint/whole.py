@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 
-from acon_core.checkpoint.codecs.limits import LIMITS
+from acon_core.checkpoint.codecs import limits
 from acon_core.checkpoint.codecs.numpy_pickle import Array
 from acon_core.checkpoint.codecs.pickled_module import Parts, Steps
 from acon_core.checkpoint.codecs.unpickler import Instance
@@ -55,8 +55,8 @@ def parts(module: Instance, steps: Steps) -> Parts | None:
         steps.spend(len(name) + 1)
         if not isinstance(value, Tensor | Instance | dict | list | tuple) or id(value) in seen:
             return
-        if depth > LIMITS.depth:
-            raise CheckpointError("corrupt", f"an attribute of a {module.name} is nested more than {LIMITS.depth} deep")
+        if depth > limits.LIMITS.depth:
+            raise CheckpointError("corrupt", f"an attribute of a {module.name} is nested more than {limits.LIMITS.depth} deep")
         seen.add(id(value))
         if name in tensors or name in modules:
             raise CheckpointError("corrupt", f"a {module.name} with two attributes of the name {name!r:.80}")

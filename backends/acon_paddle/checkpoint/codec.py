@@ -14,7 +14,6 @@ import numpy as np
 from acon_core.checkpoint.codecs.arrays import concatenated
 from acon_core.checkpoint.codecs.atomic_write import atomic_write
 from acon_core.checkpoint.codecs.codec import CheckpointFile, check_writable
-from acon_core.checkpoint.codecs.limits import LIMITS, Limits
 from acon_core.checkpoint.codecs.mapped_file import contains, map_file
 from acon_core.checkpoint.codecs.numpy_pickle import ARRAYS, Array, arrays, read_metadata, write_pickle
 from acon_core.checkpoint.codecs.state_dict import find_state
@@ -54,7 +53,7 @@ def sniff(path: Path) -> bool:
     return _is_stream(data) or (looks_like_pickle(data) and any(contains(data, mark) for mark in _MARKS))
 
 
-def read(path: Path, limits: Limits = LIMITS) -> CheckpointFile:
+def read(path: Path) -> CheckpointFile:
     """Read the arrays of a state dict, bare or one level below the top; Paddle's three ways to write a tensor all count.
 
     Nothing in the pickle is run, though Paddle's own files ask for `eval` and `tuple`. An array of uint16 is bfloat16,
@@ -62,13 +61,13 @@ def read(path: Path, limits: Limits = LIMITS) -> CheckpointFile:
     optimizer's state and for tensors without names, whose message says what to save instead.
     """
     path = Path(path)
-    data = map_file(path, limits)
+    data = map_file(path)
     if _is_stream(data):
         raise CheckpointError(
             "unsupported",
             f"{path}: Paddle's binary tensors (.pdiparams, use_binary_format), which lack their names; {_AGAIN}",
         )
-    pickled = load(data, _TABLE, str(path), limits=limits)
+    pickled = load(data, _TABLE, str(path))
     if pickled.end != len(data):
         raise CheckpointError("corrupt", f"{path}: {len(data) - pickled.end} bytes after the pickle's end; copy it again")
     top = pickled.value
@@ -80,13 +79,13 @@ def read(path: Path, limits: Limits = LIMITS) -> CheckpointFile:
                 "unsupported", f"{path}: the state of an optimizer (.pdopt), not of a network; give the .pdparams beside it"
             )
     values, notes = find_state(top, lambda value: type(value) is Array, path)
-    tensors = _joined(arrays(values, path, len(data), limits), slices, path)
+    tensors = _joined(arrays(values, path, len(data)), slices, path)
     halves = [key for key, tensor in tensors.items() if tensor.dtype == np.uint16]
     for key in halves:
         tensors[key] = _seen_as(tensors[key], _BFLOAT16)
     if halves:
         notes.append(f"took {len(halves)} arrays of uint16 for bfloat16, as Paddle stores it")
-    return CheckpointFile(LazyTensors(tensors), read_metadata(data, str(path), limits), notes, pickled.globals_seen)
+    return CheckpointFile(LazyTensors(tensors), read_metadata(data, str(path)), notes, pickled.globals_seen)
 
 
 def write(path: Path, tensors: Mapping[str, np.ndarray], metadata: Mapping[str, str] | None = None) -> None:

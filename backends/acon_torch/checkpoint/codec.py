@@ -11,7 +11,6 @@ from acon_core.checkpoint.codecs import strict_json
 from acon_core.checkpoint.codecs.arrays import little_endian_bytes
 from acon_core.checkpoint.codecs.atomic_write import atomic_write
 from acon_core.checkpoint.codecs.codec import CheckpointFile, check_writable
-from acon_core.checkpoint.codecs.limits import LIMITS, Limits
 from acon_core.checkpoint.codecs.mapped_file import contains, map_file
 from acon_core.checkpoint.codecs.unpickler import Pickled, load
 from acon_core.checkpoint.codecs.zip_archive import Zip, ZipWriter
@@ -48,7 +47,7 @@ def sniff(path: Path) -> bool:
     return bytes(data[257:262]) == b"ustar"
 
 
-def read(path: Path, limits: Limits = LIMITS) -> CheckpointFile:
+def read(path: Path) -> CheckpointFile:
     """Read the tensors of a file of `torch.save`: a state dict, the one in a training checkpoint, or a whole module's.
 
     Nothing in the pickle is run. Storages are checked against the zip's checksums, which PyTorch does not do, and views
@@ -56,10 +55,10 @@ def read(path: Path, limits: Limits = LIMITS) -> CheckpointFile:
     tars, whose message says how to save them again.
     """
     path = Path(path)
-    data = map_file(path, limits)
+    data = map_file(path)
     if bytes(data[:4]) != b"PK\3\4":
         raise CheckpointError("unsupported", f"{path}: {_TAR if bytes(data[257:262]) == b'ustar' else _OTHER}")
-    archive = Zip(data, path, limits)
+    archive = Zip(data, path)
     for name, kind in _KINDS.items():
         if name in archive:
             raise CheckpointError("unsupported", f"{path}: {kind}")
@@ -71,14 +70,14 @@ def read(path: Path, limits: Limits = LIMITS) -> CheckpointFile:
     program = archive.read("data.pkl")
 
     def pickled(instances: bool) -> Pickled:
-        found = load(program, TABLE, f"{path}: {archive.root}/data.pkl", persistent, limits, instances=instances)
+        found = load(program, TABLE, f"{path}: {archive.root}/data.pkl", persistent, instances=instances)
         if found.end != len(program):
             archive.corrupt("data.pkl goes on after the pickle's end")
         return found
 
-    file = read_state(pickled, lambda key: archive.read(f"data/{key}"), path, len(data), order == b"big", limits)
+    file = read_state(pickled, lambda key: archive.read(f"data/{key}"), path, len(data), order == b"big")
     if _METADATA in archive:
-        file.metadata = strict_json.decode(archive.read(_METADATA), f"{path}: {_METADATA}", limits)
+        file.metadata = strict_json.decode(archive.read(_METADATA), f"{path}: {_METADATA}")
     return file
 
 

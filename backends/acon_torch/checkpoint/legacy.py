@@ -12,7 +12,6 @@ import numpy as np
 from acon_core.checkpoint.codecs.arrays import little_endian_bytes
 from acon_core.checkpoint.codecs.atomic_write import atomic_write
 from acon_core.checkpoint.codecs.codec import CheckpointFile, check_writable
-from acon_core.checkpoint.codecs.limits import LIMITS, Limits
 from acon_core.checkpoint.codecs.mapped_file import map_file
 from acon_core.checkpoint.codecs.numpy_pickle import text_opcode
 from acon_core.checkpoint.codecs.text import printable
@@ -44,17 +43,17 @@ def sniff(path: Path) -> bool:
     return (head[:1] == b"\x80" and _NUMBER in head) or head.startswith(b"L%dL\n" % _MAGIC)
 
 
-def read(path: Path, limits: Limits = LIMITS) -> CheckpointFile:
+def read(path: Path) -> CheckpointFile:
     """Read the tensors of such a file: a state dict, the one in a training checkpoint, or a whole module's.
 
     Nothing in the pickles is run, and source code in them is skipped. The storages are little-endian, whatever machine wrote
     them. Every byte of the file must belong to something. Raises CheckpointError.
     """
     path = Path(path)
-    data = map_file(path, limits)
+    data = map_file(path)
     if not sniff(path):
         raise CheckpointError("unsupported", f"{path}: not a file of PyTorch before 1.6, which begins with a magic number")
-    stream = _Stream(data, path, limits)
+    stream = _Stream(data, path)
     magic, version, system = (stream.pickle(what, {}).value for what in ("magic number", "version", "system"))
     if (magic, version) != (_MAGIC, _VERSION) or type(system) is not dict:
         raise CheckpointError("corrupt", f"{path}: expected version {_VERSION} and a description of the system in the header")
@@ -68,7 +67,7 @@ def read(path: Path, limits: Limits = LIMITS) -> CheckpointFile:
         contents.update(stream.contents(storages))
         return found
 
-    return read_state(pickled, contents.__getitem__, path, len(data), False, limits)
+    return read_state(pickled, contents.__getitem__, path, len(data), False)
 
 
 def write(path: Path, tensors: Mapping[str, np.ndarray], metadata: Mapping[str, str] | None = None) -> None:
@@ -99,8 +98,8 @@ def _remembered(found: object, storages: dict[str, Storage]) -> object:
 class _Stream:
     """A file, and how far it was read."""
 
-    def __init__(self, data: memoryview, path: Path, limits: Limits) -> None:
-        self.data, self.path, self.limits = data, path, limits
+    def __init__(self, data: memoryview, path: Path) -> None:
+        self.data, self.path = data, path
         self.position = 0
 
     def pickle(
@@ -108,7 +107,7 @@ class _Stream:
     ) -> Pickled:
         """The next pickle."""
         where = f"{self.path}: pickle of the {what}, from byte {self.position}"
-        found = load(self.data[self.position :], table, where, persistent, self.limits, instances=instances)
+        found = load(self.data[self.position :], table, where, persistent, instances=instances)
         self.position += found.end
         return found
 

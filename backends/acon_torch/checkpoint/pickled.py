@@ -10,7 +10,7 @@ import ml_dtypes
 import numpy as np
 
 from acon_core.checkpoint.codecs.arrays import as_native_contiguous, lazy_view, view
-from acon_core.checkpoint.codecs.limits import Budget, Limits
+from acon_core.checkpoint.codecs.limits import Budget
 from acon_core.checkpoint.codecs.numpy_pickle import ARRAYS, int_opcode, text_opcode, tuple_opcodes
 from acon_core.checkpoint.codecs.text import printable
 from acon_core.checkpoint.codecs.unpickler import MENTION, OPAQUE, Constructor, Name, Table
@@ -94,13 +94,13 @@ class Tensor:
     conj: bool = False
     neg: bool = False
 
-    def lazy(self, data: memoryview, big: bool, budget: Budget, limits: Limits) -> LazyTensor:
+    def lazy(self, data: memoryview, big: bool, budget: Budget) -> LazyTensor:
         """It over the bytes of its storage, big-endian ones if `big`. Raises CheckpointError for what does not fit."""
         order = self.dtype
         if big and order.itemsize > 1:
             # ml_dtypes knows one byte order only.
             order = np.dtype(np.uint16 if order.name == "bfloat16" else order).newbyteorder(">")
-        array = view(self.storage.of(data), order, self.shape, offset=self.offset, strides=self.strides, limits=limits)
+        array = view(self.storage.of(data), order, self.shape, offset=self.offset, strides=self.strides)
         budget.spend(array.nbytes)
         stored = lazy_view(array)
 

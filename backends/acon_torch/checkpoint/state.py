@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from acon_core.checkpoint.codecs.codec import CheckpointFile
-from acon_core.checkpoint.codecs.limits import Budget, Limits
+from acon_core.checkpoint.codecs.limits import Budget
 from acon_core.checkpoint.codecs.pickled_module import Parts, Steps, load_state
 from acon_core.checkpoint.codecs.state_dict import find_state
 from acon_core.checkpoint.codecs.text import printable
@@ -22,22 +22,21 @@ def read_state(
     path: Path,
     size: int,
     big: bool,
-    limits: Limits,
 ) -> CheckpointFile:
     """The tensors of the state dict in what `load` reads, as views of their storages; a whole module is one too.
 
     `load` is `modules.load_state`'s; `contents` gives the bytes of a storage by its key; `size`: of the file, in bytes.
     Raises CheckpointError, naming file and tensor.
     """
-    pickled, notes = load_state(load, _parts, path, limits)
+    pickled, notes = load_state(load, _parts, path)
     values, more = find_state(pickled.value, lambda value: type(value) is Tensor, path)
-    budget = Budget(size, limits)
+    budget = Budget(size)
     found = {key: tensor for key, tensor in values.items() if isinstance(tensor, Tensor)}  # which all are
     storages = {key: contents(key) for key in dict.fromkeys(tensor.storage.key for tensor in found.values())}
     tensors = {}
     for key, tensor in found.items():
         try:
-            tensors[key] = tensor.lazy(storages[tensor.storage.key], big, budget, limits)
+            tensors[key] = tensor.lazy(storages[tensor.storage.key], big, budget)
         except CheckpointError as error:
             raise CheckpointError(error.kind, f"{path}: {printable(key)}: {error}") from None
     return CheckpointFile(

@@ -7,13 +7,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from checkpoint_samples import assert_same, bits, module
+from checkpoint_samples import assert_same, bits, limited, module
 from hostile_legacy import GOOD, MAGIC, STORAGE, whole
 from hostile_pickles import Kind, payloads, text
 from hostile_torch import WEIGHT, big, tensor, two
 from legacy_samples import PYTHON_2, PYTHON_2_STATE
 
-from acon_core.checkpoint.codecs.limits import Limits
 from acon_core.errors import CheckpointError
 
 KEYS = b"\x80\x02](" + text("0") + b"e."
@@ -129,6 +128,6 @@ def test_dtypes_that_torch_would_not_load_are_refused(tmp_path: Path) -> None:
 
 def test_limits_hold(tmp_path: Path) -> None:
     (tmp_path / "a").write_bytes(whole(GOOD))
-    for limits in (Limits(opcodes=3), Limits(ndim=0), Limits(file_bytes=9), Limits(expansion=0, expansion_floor=23)):
-        with pytest.raises(CheckpointError):
-            module("torch_legacy").read(tmp_path / "a", limits)
+    for changes in ({"opcodes": 3}, {"ndim": 0}, {"file_bytes": 9}, {"expansion": 0, "expansion_floor": 23}):
+        with limited(**changes), pytest.raises(CheckpointError):
+            module("torch_legacy").read(tmp_path / "a")

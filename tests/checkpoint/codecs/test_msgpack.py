@@ -7,10 +7,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from checkpoint_samples import assert_same, module
+from checkpoint_samples import assert_same, limited, module
 from hostile_msgpack import WEIGHT, array, chunked, ext, text, tree
 
-from acon_core.checkpoint.codecs.limits import Limits
 from acon_core.errors import CheckpointError
 
 
@@ -58,9 +57,9 @@ def test_a_file_cut_anywhere_is_corrupt(tmp_path: Path) -> None:
 
 def test_limits_hold(tmp_path: Path) -> None:
     (tmp_path / "a").write_bytes(tree(a=tree(b=tree(w=array()))))
-    for limits in (Limits(depth=2), Limits(nodes=4), Limits(ndim=0), Limits(file_bytes=10)):
-        with pytest.raises(CheckpointError):
-            module("jax").read(tmp_path / "a", limits)
+    for limit, value in {"depth": 2, "nodes": 4, "ndim": 0, "file_bytes": 10}.items():
+        with limited(**{limit: value}), pytest.raises(CheckpointError):
+            module("jax").read(tmp_path / "a")
 
 
 def test_leaves_that_are_no_arrays_are_noted(tmp_path: Path) -> None:

@@ -11,24 +11,23 @@ from pathlib import Path
 import ml_dtypes
 import numpy as np
 import pytest
-from checkpoint_samples import assert_same, bits, module, state
+from checkpoint_samples import assert_same, bits, limited, module, state
 from hostile_npz import ARRAYS, DESCR, WEIGHT, archive, deflated, npy
 from hostile_pickles import named
 
-from acon_core.checkpoint.codecs.limits import Limits
 from acon_core.checkpoint.codecs.mapped_file import map_file
 from acon_core.checkpoint.codecs.zip_archive import Zip, ZipWriter
 from acon_core.errors import CheckpointError
 
 
-def loaded(path: Path, content: bytes, limits: Limits | None = None) -> dict[str, np.ndarray]:
+def loaded(path: Path, content: bytes) -> dict[str, np.ndarray]:
     path.write_bytes(content)
-    return dict(module("npz").read(path, *([limits] if limits else [])).tensors)
+    return dict(module("npz").read(path).tensors)
 
 
-def refused(path: Path, content: bytes, kind: str = "corrupt", limits: Limits | None = None) -> str:
+def refused(path: Path, content: bytes, kind: str = "corrupt") -> str:
     with pytest.raises(CheckpointError, match=str(path)) as caught:
-        loaded(path, content, limits)
+        loaded(path, content)
     assert caught.value.kind == kind, caught.value
     assert "\n" not in str(caught.value)
     assert len(str(caught.value)) < 600
@@ -234,16 +233,17 @@ def test_metadata_that_is_none_is_corrupt(tmp_path: Path) -> None:
     assert "metadata" in refused(tmp_path / "a", archive({"acon_metadata.json": b'{"a":1}', "w.npy": npy()}))
     good = archive({"acon_metadata.json": b'{"a":"b"}', "w.npy": npy()}, zipfile.ZIP_DEFLATED)
     loaded(tmp_path / "a", good)
-    assert "acon_metadata.json: 9 bytes" in refused(tmp_path / "a", good, "unsupported", Limits(header_bytes=8))
+    with limited(header_bytes=8):
+        assert "acon_metadata.json: 9 bytes" in refused(tmp_path / "a", good, "unsupported")
 
 
 def test_limits_hold(tmp_path: Path) -> None:
     loaded(tmp_path / "a", archive({"w.npy": npy(DESCR + " " * 9_000)}))
     refused(tmp_path / "a", archive({"w.npy": npy(DESCR + " " * 10_000)}), "unsupported")
     content = archive({"w.npy": npy(), "v.npy": npy()})
-    for limits in (Limits(members=1), Limits(file_bytes=10), Limits(ndim=1), Limits(expansion=0, expansion_floor=90)):
-        with pytest.raises(CheckpointError):
-            loaded(tmp_path / "a", content, limits)
+    for changes in ({"members": 1}, {"file_bytes": 10}, {"ndim": 1}, {"expansion": 0, "expansion_floor": 90}):
+        with limited(**changes), pytest.raises(CheckpointError):
+            loaded(tmp_path / "a", content)
 
 
 def test_a_writer_without_a_folder_puts_members_at_the_top(tmp_path: Path) -> None:

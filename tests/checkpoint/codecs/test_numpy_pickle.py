@@ -7,10 +7,9 @@ import struct
 from pathlib import Path
 
 import pytest
-from checkpoint_samples import assert_same, bits, module, special
+from checkpoint_samples import assert_same, bits, limited, module, special
 from hostile_pickles import F4, array, state, text
 
-from acon_core.checkpoint.codecs.limits import Limits
 from acon_core.errors import CheckpointError
 
 PICKLES = ["megengine", "paddle"]
@@ -120,9 +119,10 @@ def test_metadata_that_is_broken_is_corrupt(tmp_path: Path, name: str, case: str
 @pytest.mark.parametrize("name", PICKLES)
 def test_the_limit_of_metadata_holds(tmp_path: Path, name: str) -> None:
     module(name).write(tmp_path / "a", {"w": special()}, {"a": "b" * 100})
-    module(name).read(tmp_path / "a", Limits(header_bytes=108))
-    with pytest.raises(CheckpointError, match="108 bytes, more than 107"):
-        module(name).read(tmp_path / "a", Limits(header_bytes=107))
+    with limited(header_bytes=108):
+        module(name).read(tmp_path / "a")
+    with limited(header_bytes=107), pytest.raises(CheckpointError, match="108 bytes, more than 107"):
+        module(name).read(tmp_path / "a")
 
 
 def stream(version: int = 0, levels: int = 0, length: int = 6, field: int = 8) -> bytes:

@@ -10,14 +10,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from checkpoint_samples import assert_same, module
+from checkpoint_samples import assert_same, limited, module
 from hostile_legacy import whole
 from hostile_pickles import Kind, array, payloads, text
 from hostile_torch import WEIGHT as VALUES
 from hostile_torch import archive
 
 from acon_core.checkpoint.codecs.codec import CheckpointFile
-from acon_core.checkpoint.codecs.limits import Limits
 from acon_core.errors import CheckpointError
 
 FORMATS = ["torch", "torch_legacy", "megengine"]
@@ -300,8 +299,8 @@ def test_a_broken_module_is_refused(tmp_path: Path, format: str) -> None:
 @pytest.mark.parametrize("format", FORMATS)
 def test_the_limit_of_names_holds(tmp_path: Path, format: str) -> None:
     read(tmp_path, format, net(format))
-    with pytest.raises(CheckpointError, match="again and again"):
-        module(format).read(tmp_path / "a", Limits(module_names=1))
+    with limited(module_names=1), pytest.raises(CheckpointError, match="again and again"):
+        module(format).read(tmp_path / "a")
 
 
 def test_a_state_dict_is_read_as_strictly_as_ever(tmp_path: Path) -> None:

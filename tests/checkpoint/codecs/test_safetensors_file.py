@@ -7,10 +7,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from checkpoint_samples import assert_same, module
+from checkpoint_samples import assert_same, limited, module
 from hostile_safetensors import WEIGHT, blob, entry
 
-from acon_core.checkpoint.codecs.limits import Limits
 from acon_core.errors import CheckpointError
 
 
@@ -52,7 +51,7 @@ def test_a_file_cut_anywhere_is_refused(tmp_path: Path) -> None:
 
 def test_limits_hold(tmp_path: Path) -> None:
     (tmp_path / "a").write_bytes(blob(entry()))
-    for limits in (Limits(header_bytes=10), Limits(file_bytes=10)):
-        with pytest.raises(CheckpointError) as caught:
-            module("safetensors").read(tmp_path / "a", limits)
+    for limit in ("header_bytes", "file_bytes"):
+        with limited(**{limit: 10}), pytest.raises(CheckpointError) as caught:
+            module("safetensors").read(tmp_path / "a")
         assert caught.value.kind == "unsupported"

@@ -9,10 +9,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from checkpoint_samples import assert_same, bits, state
+from checkpoint_samples import assert_same, bits, limited, state
 
 from acon_core.checkpoint.codecs import safetensors_file, sharded
-from acon_core.checkpoint.codecs.limits import Limits
 from acon_core.checkpoint.convert import convert
 from acon_core.checkpoint.formats import format_for
 from acon_core.errors import AconError, CheckpointError
@@ -271,6 +270,6 @@ def test_an_index_that_is_none_is_corrupt(tmp_path: Path, content: bytes) -> Non
 
 def test_limits_hold(tmp_path: Path) -> None:
     sharded.write(tmp_path / INDEX, TENSORS)
-    for limits in (Limits(header_bytes=100), Limits(file_bytes=150), Limits(ndim=1)):
-        with pytest.raises(CheckpointError):
-            sharded.read(tmp_path / INDEX, limits)
+    for limit, value in {"header_bytes": 100, "file_bytes": 150, "ndim": 1}.items():
+        with limited(**{limit: value}), pytest.raises(CheckpointError):
+            sharded.read(tmp_path / INDEX)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 
 import pytest
+from checkpoint_samples import limited
 
-from acon_core.checkpoint.codecs.limits import Limits
 from acon_core.checkpoint.codecs.strict_json import decode, encode
 from acon_core.errors import CheckpointError
 
@@ -53,7 +53,8 @@ def test_what_would_not_come_back_is_not_encoded() -> None:
 
 
 def test_the_limit_holds() -> None:
-    decode(b'{"a":"b"}', "x", Limits(header_bytes=9))
-    with pytest.raises(CheckpointError, match="more than 8") as caught:
-        decode(b'{"a":"b"}', "x", Limits(header_bytes=8))
+    with limited(header_bytes=9):
+        decode(b'{"a":"b"}', "x")
+    with limited(header_bytes=8), pytest.raises(CheckpointError, match="more than 8") as caught:
+        decode(b'{"a":"b"}', "x")
     assert caught.value.kind == "unsupported"

@@ -8,10 +8,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from checkpoint_samples import module
+from checkpoint_samples import limited, module
 from hostile_pickles import PADDLE, PROGRAMS, array, cut, dense, named, payloads, state, text
 
-from acon_core.checkpoint.codecs.limits import Limits
 from acon_core.checkpoint.codecs.unpickler import Constructor, load
 from acon_core.errors import CheckpointError
 
@@ -67,17 +66,17 @@ def test_a_pickle_cut_anywhere_is_corrupt(tmp_path: Path, name: str) -> None:
 
 
 def test_every_limit_holds(tmp_path: Path) -> None:
-    for limits, content in [
-        (Limits(opcodes=10), state(array())),
-        (Limits(depth=1), b"\x80\x02((tt."),
-        (Limits(integer_bytes=4), state(b"\x8a\x05" + bytes(5))),
-        (Limits(line=8), state(array())),
-        (Limits(file_bytes=8), state(array())),
-        (Limits(expansion=0, expansion_floor=7), state(array())),
+    for changes, content in [
+        ({"opcodes": 10}, state(array())),
+        ({"depth": 1}, b"\x80\x02((tt."),
+        ({"integer_bytes": 4}, state(b"\x8a\x05" + bytes(5))),
+        ({"line": 8}, state(array())),
+        ({"file_bytes": 8}, state(array())),
+        ({"expansion": 0, "expansion_floor": 7}, state(array())),
     ]:
         (tmp_path / "a").write_bytes(content)
-        with pytest.raises(CheckpointError):
-            module("megengine").read(tmp_path / "a", limits)
+        with limited(**changes), pytest.raises(CheckpointError):
+            module("megengine").read(tmp_path / "a")
 
 
 def test_one_pickle_is_read_and_its_end_told() -> None:

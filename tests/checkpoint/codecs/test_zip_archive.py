@@ -10,12 +10,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from checkpoint_samples import assert_same, bits, module
+from checkpoint_samples import assert_same, bits, limited, module
 from hostile_pickles import text
 from hostile_torch import WEIGHT, archive, tensor
 from hostile_zips import END, END64, LOCATOR, edited, rezipped
 
-from acon_core.checkpoint.codecs.limits import Limits
 from acon_core.checkpoint.codecs.zip_archive import ZipWriter
 from acon_core.errors import CheckpointError
 
@@ -189,8 +188,8 @@ def test_metadata_travels_and_is_believed_only_where_it_maps_names_to_text(tmp_p
     ):
         assert "acon_metadata.json" in refused(tmp_path / "a", archive(tensor(), {"acon_metadata.json": content}))
     (tmp_path / "a").write_bytes(archive(tensor(), {"acon_metadata.json": b'{"a": "' + b"x" * 2000 + b'"}'}))
-    with pytest.raises(CheckpointError, match="more than 2000"):
-        module("torch").read(tmp_path / "a", Limits(header_bytes=2000))
+    with limited(header_bytes=2000), pytest.raises(CheckpointError, match="more than 2000"):
+        module("torch").read(tmp_path / "a")
 
 
 def test_storages_that_are_not_used_are_not_read(tmp_path: Path) -> None:
@@ -205,9 +204,9 @@ def test_storages_that_are_not_used_are_not_read(tmp_path: Path) -> None:
 
 def test_limits_hold(tmp_path: Path) -> None:
     (tmp_path / "a").write_bytes(archive(tensor()))
-    for limits in (Limits(members=2), Limits(opcodes=3), Limits(ndim=0), Limits(expansion=0, expansion_floor=23)):
-        with pytest.raises(CheckpointError):
-            module("torch").read(tmp_path / "a", limits)
+    for changes in ({"members": 2}, {"opcodes": 3}, {"ndim": 0}, {"expansion": 0, "expansion_floor": 23}):
+        with limited(**changes), pytest.raises(CheckpointError):
+            module("torch").read(tmp_path / "a")
 
 
 def test_sizes_above_four_gigabytes_are_in_zip64_fields(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
