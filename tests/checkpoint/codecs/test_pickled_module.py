@@ -258,13 +258,13 @@ def doubled(format: str, levels: int) -> bytes:
 
 @pytest.mark.parametrize("format", ["torch", "megengine"])
 def test_modules_that_have_no_end_are_refused_in_little_time(tmp_path: Path, format: str) -> None:
-    began = time.perf_counter()
+    began = time.process_time()
     assert "contain themselves" in refused(tmp_path, format, cycle(format), "corrupt")
     assert "nested more than 64" in refused(tmp_path, format, deep(format, 10_000), "corrupt")
     assert "nested more than 64" in refused(tmp_path, format, deep(format, 65), "corrupt")
     assert list(read(tmp_path, format, deep(format, 64)).tensors) == ["m." * 64 + "w"]
     assert "again and again" in refused(tmp_path, format, doubled(format, 40), "corrupt")
-    assert time.perf_counter() - began < 20
+    assert time.process_time() - began < 20
 
 
 def test_attributes_of_megengine_have_an_end(tmp_path: Path) -> None:
