@@ -115,7 +115,7 @@ MUTANTS = [
     Mutant("acon_b: starts as SiLU", ACON, "Constant(0.25)", "Constant(0.0)", "core", FAMILY),
     Mutant("acon_c: the paper's values for the published", ACON, '"published": Normal(1.0)', '"published": Constant(paper)', "core", FAMILY),
     Mutant("meta_acon: mean for sum", ACON, "ReduceSample(self.reduce)", 'ReduceSample("mean")', "core", FAMILY),
-    Mutant("meta_acon: the mean after fc1", ACON, 'key=lambda name: name != "mean"', 'key=lambda name: name == "mean"', "core", FAMILY),
+    Mutant("meta_acon: the mean after fc1", ACON, '{"mean": GlobalAvgPool(), **self._convolutions()}', '{**self._convolutions(), "mean": GlobalAvgPool()}', "core", FAMILY),
     Mutant("acon_frelu: no pool at stride 2", ACON, "MaxPool2d(3, 2, 1) if", "MaxPool2d(1, 2) if", "core", FAMILY),
     Mutant("smooth_maximum: beta left out", GATED, "straight * (node.beta * (below - mean))", "straight * (below - mean)", "core", FAMILY),
     Mutant("repact: two branches changed over", GATED, "w[1:2] + (1.0 - alpha) * w[2:3], w[3:])", "w[1:2] + (1.0 - alpha) * w[3:], w[2:3])", "core", FUSE),

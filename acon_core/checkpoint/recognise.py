@@ -14,7 +14,7 @@ from acon_core.checkpoint.formats import Format
 from acon_core.errors import AconError, CheckpointError, SpecError
 from acon_core.networks import NETWORKS, Network, create, has_choice
 from acon_core.spec.activation_base import bind
-from acon_core.spec.activations import ACTIVATIONS, activation_name, parse_activation
+from acon_core.spec.activations import ACTIVATIONS, activation, activation_name
 from acon_core.spec.node import Node
 from acon_core.spec.param import Shape
 
@@ -61,7 +61,7 @@ def recognise(format: Format, shapes: Shapes, network: str | None, act: str | No
             format.dialect.check(network)
         create(network, act, **options)  # what does not exist, or cannot have this activation, says so itself
     elif act is not None:
-        parse_activation(act)
+        activation(act)
     found = _fitting(format, shapes, network, act, options)
     if not found and format.dialect is None:
         spoken = {
@@ -123,7 +123,7 @@ def _alike(format: Format, shapes: Shapes) -> list[list[str | None]]:
     endings = {name.split(".", count)[-1] for name in shapes for count in range(name.count(".") + 1)}
     groups: dict[tuple[tuple[str, Shape], ...], list[str | None]] = {}
     for act in CANDIDATES:
-        tensors = tuple(format.layout.each_shape(bind(parse_activation(act), WIDTH)))
+        tensors = tuple(format.layout.each_shape(bind(activation(act), WIDTH)))
         if all(name in endings for name, _ in tensors):
             groups.setdefault(tensors, []).append(act)
     return list(groups.values())

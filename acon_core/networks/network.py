@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Any, Literal
 
 from acon_core.errors import SpecError
-from acon_core.spec.activations import parse_activation
+from acon_core.spec.activations import activation, parse_name
 from acon_core.spec.graph import Graph
 from acon_core.spec.node import Node
 from acon_core.spec.param import Shape
@@ -62,12 +62,16 @@ class Preprocessing:
 
 
 def resolve_activation(network: str, act: Node | str, num_classes: int, **defaults: Any) -> Node:
-    """The activation that was given, as a spec or by name, with the network's own `defaults` for what a name leaves open.
+    """Return `act` as a spec. `defaults` fill the options that a name leaves open, where it has them.
 
-    Raises SpecError for one that does not exist, or for no classes.
+    Raises SpecError for a name that does not exist, or fewer than one class.
     """
     check_num_classes(network, num_classes)
-    return parse_activation(act, **defaults) if isinstance(act, str) else act
+    if not isinstance(act, str):
+        return act
+    kind, given = parse_name(act)
+    own = {field.name for field in fields(kind)}
+    return activation(act, **{name: value for name, value in defaults.items() if name in own and name not in given})
 
 
 def check_num_classes(network: str, num_classes: int) -> None:

@@ -14,6 +14,8 @@ from acon_core.spec.param import Constant, Init, Normal, Param
 from acon_core.spec.pointwise import Identity, Sigmoid
 from acon_core.spec.primitives import BatchNorm, Conv2d, GlobalAvgPool, LayerNorm, MaxPool2d, ReduceSample
 
+__all__ = ["AconA", "AconB", "AconC", "AconFReLU", "FReLU", "InitName", "Level", "MetaAconC", "Norm"]
+
 Level = Literal["channel", "layer", "pixel"]
 Norm = Literal["batch", "none", "layer"]
 Generator = Literal["released", "first"]
@@ -121,28 +123,31 @@ class MetaAconC(ChannelwiseActivation):
             raise SpecError(f"MetaAconC: the first generator has no norms: expected norm none with it, found {self.norm!r}")
 
     def make_graph(self) -> Graph:
-        reduced: dict[str, Node] = {"reduce": ReduceSample(self.reduce)} if self.level == "layer" else {}
-        generator = self._channel() if self.level == "channel" else reduced
-        params = {"p1": _slope(self.width, self.init, 1.0), "p2": _slope(self.width, self.init, 0.0)}
-        children: dict[str, Node] = {**generator, "sigmoid": Sigmoid(), "acon": Acon()}
+        # `mean` has no parameters, so its position does not affect the state dict.
+        generators: dict[Level, dict[str, Node]] = {
+            "channel": {"mean": GlobalAvgPool(), **self._convolutions()},
+            "layer": {"reduce": ReduceSample(self.reduce)},
+            "pixel": {},
+        }
+        generator = {**generators[self.level], "sigmoid": Sigmoid()}
         program, value = [], "x"
-        # The mean has no parameters: in which place it is defined, the state does not tell.
-        for name in sorted(generator, key=lambda name: name != "mean"):
-            program.append(f"after_{name} = {name}({value})")
-            value = f"after_{name}"
-        program += [f"beta = sigmoid({value})", "y = acon(x, p1, p2, beta)"]
-        return graph("x", program, "y", children, params)
+        for name in generator:
+            made = "beta" if name == "sigmoid" else f"after_{name}"
+            program.append(f"{made} = {name}({value})")
+            value = made
+        params = {"p1": _slope(self.width, self.init, 1.0), "p2": _slope(self.width, self.init, 0.0)}
+        return graph("x", [*program, "y = acon(x, p1, p2, beta)"], "y", {**generator, "acon": Acon()}, params)
 
-    def _channel(self) -> dict[str, Node]:
+    def _convolutions(self) -> dict[str, Node]:
         released = self.generator == "released"
         hidden = max(self.reduction if released else 1, self.width // self.reduction)
         fc1, fc2 = Conv2d(self.width, hidden, 1, bias=released), Conv2d(hidden, self.width, 1, bias=released)
-        norms: dict[str, dict[str, Node]] = {
+        nodes: dict[Norm, dict[str, Node]] = {
             "batch": {"fc1": fc1, "bn1": BatchNorm(hidden), "fc2": fc2, "bn2": BatchNorm(self.width)},
             "layer": {"fc1": fc1, "ln1": LayerNorm(hidden), "fc2": fc2, "ln2": LayerNorm(self.width)},
             "none": {"fc1": fc1, "fc2": fc2},
         }
-        return {**norms[self.norm], "mean": GlobalAvgPool()}
+        return nodes[self.norm]
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,8 @@ from acon_core.spec.graph import Graph, Layer, Step
 from acon_core.spec.node import Node
 from acon_core.spec.primitives import MoveAxis
 
+__all__ = ["Activation", "ChannelwiseActivation", "bind", "check_input", "signature"]
+
 
 @dataclass(frozen=True)
 class Activation(Layer):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import Field, fields
 from typing import Any
 
@@ -14,6 +14,8 @@ from acon_core.spec.activation_base import ChannelwiseActivation, bind
 from acon_core.spec.node import Node
 from acon_core.spec.rectifiers import AReLU, DyReLU, PReLU, Swish
 from acon_core.spec.repact import FusedRepAct, RepAct
+
+__all__ = ["ACTIVATIONS", "ALIASES", "activation", "activation_name", "parse_name"]
 
 ACTIVATIONS: dict[str, type[Node]] = {
     "identity": f.Identity,
@@ -77,7 +79,7 @@ def activation(name: str, channels: int | None = None, **options: Any) -> Node:
     for those that know their width, and ignored by others, as is `channel_axis`. `options`: fields of its class.
     Raises SpecError for a name, an option or a value that does not exist.
     """
-    kind, values = stated(name)
+    kind, values = parse_name(name)
     axis = options.pop("channel_axis", 1)
     table = _options(kind)
     for option, value in options.items():
@@ -87,17 +89,6 @@ def activation(name: str, channels: int | None = None, **options: Any) -> Node:
     if issubclass(kind, ChannelwiseActivation):
         values |= {"channels": channels, "channel_axis": axis}
     return _checked(kind(**values))
-
-
-def parse_activation(text: str, **defaults: Any) -> Node:
-    """The activation that a text stands for: `relu`, `acon_c`, `meta_acon(reduction=8, norm=none)`, its width yet to be bound.
-
-    `defaults` are used for the fields that the text leaves open and the activation has (a network's published reduction).
-    Raises SpecError for a name, field or value that does not exist.
-    """
-    kind, values = stated(text)
-    open_fields = {name: value for name, value in defaults.items() if name in _options(kind)}
-    return _checked(kind(**{**open_fields, **values}))
 
 
 def activation_name(activation: Node) -> str:
@@ -121,7 +112,7 @@ def _options(kind: type[Node]) -> Mapping[str, Field[Any]]:
     return {each.name: each for each in fields(kind) if each.name not in ("channels", "channel_axis")}
 
 
-def stated(text: str) -> tuple[type[Node], dict[str, Any]]:
+def parse_name(text: str) -> tuple[type[Node], dict[str, Any]]:
     """The type that a name stands for, and the options that the text gives: `gelu(approximate=tanh)`."""
     match = _CALL.fullmatch(text.replace(" ", ""))
     if match is None or _plain(match[1]) not in _BY_NAME:
@@ -138,15 +129,25 @@ def stated(text: str) -> tuple[type[Node], dict[str, Any]]:
     return kind, values
 
 
+def _positive(value: str) -> int:
+    if not value.isdecimal() or int(value) == 0:
+        raise ValueError(value)
+    return int(value)
+
+
+_PARSERS: dict[type, tuple[str, Callable[[str], Any]]] = {
+    bool: ("true or false", lambda value: {"true": True, "false": False}[value.lower()]),
+    int: ("a positive whole number", _positive),
+    float: ("a number", float),
+    str: ("a word", str),
+}
+
+
 def _value(text: str, option: Field[Any], value: str) -> Any:
-    """A value from its text, by the type of the option's default; a word's meaning is the activation's to check."""
-    expected = {bool: "true or false", int: "a positive whole number", float: "a number", str: "a word"}[type(option.default)]
+    """Parse a value by the type of the option's default. What a word means is the activation's to check."""
+    expected, parse = _PARSERS[type(option.default)]
     try:
-        if isinstance(option.default, bool):
-            return {"true": True, "false": False}[value.lower()]
-        if isinstance(option.default, int):
-            return {True: int(value)}[value.isdecimal() and int(value) > 0]
-        return float(value) if isinstance(option.default, float) else value
+        return parse(value)
     except (KeyError, ValueError):
         raise SpecError(f"activation {text!r}: {option.name} must be {expected}, found {value!r}") from None
 

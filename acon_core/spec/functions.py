@@ -7,6 +7,8 @@ from acon_core.spec.activations import ACTIVATIONS
 from acon_core.spec.node import Node
 from acon_core.spec.pointwise import Elementwise
 
+__all__ = ["PARAMETERLESS"]
+
 PARAMETERLESS: dict[type[Node], str] = {
     primitives.MaxPool2d: "max_pool2d",
     primitives.GlobalAvgPool: "global_avg_pool",

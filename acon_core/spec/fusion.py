@@ -10,17 +10,19 @@ from numpy.typing import NDArray
 
 from acon_core.errors import SpecError
 from acon_core.spec.acon import MetaAconC
-from acon_core.spec.graph import Graph, graph_of
 from acon_core.spec.node import Node, Rules, join, named_params
 from acon_core.spec.repact import FusedRepAct, RepAct
+from acon_core.spec.transforms import rewrite
+
+__all__ = ["fold", "fuse"]
 
 State = Mapping[str, NDArray]
 Change = tuple[Node, dict[str, NDArray]]
 
-fused: Rules[Change] = Rules("fuse")
-"""`fused(layer, state of the layer) -> (layer, its state)`: a layer of branches in closed form."""
-folded: Rules[Change] = Rules("fold")
-"""`folded(layer, state of the layer) -> (layer, its state)`: a layer without the norms that are linear in evaluation."""
+fuse_rules: Rules[Change] = Rules("fuse")
+"""`fuse_rules(layer, state) -> (layer, state)`: a layer of branches in closed form."""
+fold_rules: Rules[Change] = Rules("fold")
+"""`fold_rules(layer, state) -> (layer, state)`: a layer without the norms that are linear in evaluation."""
 
 
 def fuse(node: Node, state: State) -> Change:
@@ -28,7 +30,7 @@ def fuse(node: Node, state: State) -> Change:
 
     Everything else, the names and the dtypes too, stays. Raises SpecError where there is no RepAct.
     """
-    return _all(node, state, fused, "RepAct")
+    return _all(node, state, fuse_rules, "RepAct")
 
 
 def fold(node: Node, state: State) -> Change:
@@ -37,7 +39,7 @@ def fold(node: Node, state: State) -> Change:
     Exact in evaluation, since the generator is linear up to its sigmoid. It saves 2 (hidden + C) parameters and as many
     statistics a layer. Everything else stays. Raises SpecError where there is no such generator.
     """
-    return _all(node, state, folded, "Meta-ACON with norm=batch")
+    return _all(node, state, fold_rules, "Meta-ACON with norm=batch")
 
 
 def _all(node: Node, state: State, rules: Rules[Change], wanted: str) -> Change:
@@ -48,32 +50,22 @@ def _all(node: Node, state: State, rules: Rules[Change], wanted: str) -> Change:
 
 
 def change_layers(node: Node, state: State, rules: Rules[Change]) -> Change:
-    """The network with every layer that has a rule changed by it, and its state in the new order; itself where none is."""
-    found, values = _walk(node, "", state, rules)
-    return found, {path: values[path] for path in named_params(found)}
+    """Apply a rule to every layer that has one. The same node comes back where none changes."""
+    values: dict[str, NDArray] = {}
+
+    def change(path: str, part: Node) -> Node | None:
+        if type(part) not in rules:
+            return None
+        changed, own = rules(part, {name: state[join(path, name)] for name in named_params(part)})
+        values.update({join(path, name): value for name, value in own.items()})
+        return changed
+
+    found = rewrite(node, change)
+    return found, {path: values[path] if path in values else state[path] for path in named_params(found)}
 
 
-def _walk(node: Node, path: str, state: State, rules: Rules[Change]) -> Change:
-    """The changed node, and its state by full path."""
-    own = {join(path, name): state[join(path, name)] for name in node.params}
-    if type(node) in rules:
-        prefix = join(path, "") if path else ""
-        below = {name: state[prefix + name] for name in named_params(node)}
-        changed, values = rules(node, below)
-        return changed, {prefix + name: value for name, value in values.items()}
-    graph = graph_of(node)
-    if not isinstance(graph, Graph):
-        return node, own
-    members = {}
-    for name, child in graph.members.items():
-        members[name], values = _walk(child, join(path, name), state, rules)
-        own |= values
-    same = all(members[name] is child for name, child in graph.members.items())
-    return (node if same else replace(graph, members=members)), own
-
-
-@fused.register(RepAct)
-def _(node: RepAct, state: State) -> Change:
+@fuse_rules.register(RepAct)
+def repact(node: RepAct, state: State) -> Change:
     dtype = state["weights"].dtype
     weights, alpha = state["weights"].astype(np.float64), state["alpha"].astype(np.float64)
     if node.variant == 2:
@@ -89,8 +81,8 @@ def _(node: RepAct, state: State) -> Change:
     return FusedRepAct(shift=node.variant == 3), {name: value.astype(dtype) for name, value in values.items()}
 
 
-@folded.register(MetaAconC)
-def _(node: MetaAconC, state: State) -> Change:
+@fold_rules.register(MetaAconC)
+def meta_acon(node: MetaAconC, state: State) -> Change:
     if node.level != "channel" or node.norm != "batch":
         return node, dict(state)
     values = {name: state[name] for name in ("p1", "p2")}

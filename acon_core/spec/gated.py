@@ -8,6 +8,11 @@ from acon_core.errors import SpecError
 from acon_core.spec.param import Shape
 from acon_core.spec.primitives import Primitive, check
 
+__all__ = [
+    "AReLUFunction", "Acon", "DynamicMaximum", "Maximum", "PReLUFunction", "RepActCoefficients", "RepActFunction",
+    "SmoothMaximum", "check_gate",
+]  # fmt: skip
+
 
 def _broadcasts(gate: Shape, batch: int, channels: int, rank: int) -> bool:
     """Whether a value of this shape stands along the batch and the channels: (1,) for all of x, (C,), (1 or N, 1 or C, 1, 1),

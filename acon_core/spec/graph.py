@@ -11,6 +11,8 @@ from acon_core.errors import SpecError
 from acon_core.spec.node import Node
 from acon_core.spec.param import Init, Param, Shape
 
+__all__ = ["Graph", "InitRule", "Layer", "Step", "graph", "graph_of", "producer", "sequential"]
+
 
 @dataclass(frozen=True)
 class Step:

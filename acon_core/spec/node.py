@@ -9,6 +9,8 @@ from typing import Any, Generic, TypeVar
 from acon_core.errors import SpecError
 from acon_core.spec.param import Param, Shape
 
+__all__ = ["Node", "Rules", "join", "named_params", "walk"]
+
 
 @dataclass(frozen=True, eq=False)
 class Node:
@@ -31,6 +33,10 @@ class Node:
     def out_shapes(self, *shapes: Shape) -> tuple[Shape, ...]:
         """The shapes of the values that come out when values of these shapes go in. Raises SpecError when none can."""
         raise NotImplementedError(type(self).__name__)
+
+    def macs(self, *shapes: Shape) -> int:
+        """The multiply-accumulates of its own products, not of its children, for inputs of these shapes."""
+        return 0
 
 
 def walk(node: Node, path: str = "") -> Iterator[tuple[str, Node]]:

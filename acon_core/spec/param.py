@@ -11,6 +11,10 @@ from numpy.typing import NDArray
 
 from acon_core.random import Stream
 
+__all__ = [
+    "Constant", "KaimingNormal", "Normal", "NormalPerInput", "Param", "Shape", "UniformPerFan", "Values", "XavierUniform",
+]  # fmt: skip
+
 Shape = tuple[int, ...]
 Kind = Literal["weight", "statistic", "counter", "derived"]
 

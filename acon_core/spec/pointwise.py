@@ -9,6 +9,11 @@ from acon_core.errors import SpecError
 from acon_core.spec.param import Shape
 from acon_core.spec.primitives import Primitive, check
 
+__all__ = [
+    "CELU", "ELU", "GELU", "SELU", "Elementwise", "HardSigmoid", "HardSwish", "Identity", "LeakyReLU", "Mish", "ReLU",
+    "ReLU6", "SiLU", "Sigmoid", "Softplus",
+]  # fmt: skip
+
 
 @dataclass(frozen=True)
 class Elementwise(Primitive):

@@ -15,6 +15,12 @@ from acon_core.errors import SpecError
 from acon_core.spec.node import Node
 from acon_core.spec.param import Constant, Param, Shape, UniformPerFan
 
+__all__ = [
+    "Add", "BatchNorm", "ChannelScale", "ChannelShuffle", "Concat", "Conv2d", "DropPath", "Dropout", "Flatten",
+    "FlattenToOneChannel", "GlobalAvgPool", "LayerNorm", "Linear", "MaxPool2d", "MoveAxis", "Primitive", "ReduceSample",
+    "ReshapeLike", "Split",
+]  # fmt: skip
+
 Pair = tuple[int, int]
 
 
@@ -77,6 +83,11 @@ class Conv2d(Primitive):
         check(len(x) == 4 and x[1] == self.in_channels, self, f"(N, {self.in_channels}, H, W)", x)
         size = window(self, x, self.kernel, self.stride, self.padding, self.dilation)
         return ((x[0], self.out_channels, *size),)
+
+    def macs(self, *shapes: Shape) -> int:
+        """Output elements times the kernel's volume within a group."""
+        (shape,), kernel = self.out_shapes(*shapes), pair(self.kernel)
+        return math.prod(shape) * (self.in_channels // self.groups) * math.prod(kernel)
 
 
 def window(node: Node, x: Shape, kernel: Pair, stride: Pair, padding: Pair, dilation: Pair = (1, 1)) -> Shape:
@@ -162,6 +173,11 @@ class Linear(Primitive):
         (x,) = shapes
         check(len(x) >= 2 and x[1] == self.in_features, self, f"(N, {self.in_features}, ...)", x)
         return ((x[0], self.out_features, *x[2:]),)
+
+    def macs(self, *shapes: Shape) -> int:
+        """Output elements times input features."""
+        (shape,) = self.out_shapes(*shapes)
+        return math.prod(shape) * self.in_features
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,8 @@ from acon_core.spec.param import Constant, Param, Values
 from acon_core.spec.pointwise import ReLU
 from acon_core.spec.primitives import Flatten, GlobalAvgPool, Linear
 
+__all__ = ["AReLU", "DyReLU", "PReLU", "Swish"]
+
 
 @dataclass(frozen=True)
 class Swish(Activation):

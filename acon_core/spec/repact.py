@@ -13,6 +13,8 @@ from acon_core.spec.node import Node
 from acon_core.spec.param import Constant, Param
 from acon_core.spec.primitives import BatchNorm, FlattenToOneChannel, ReshapeLike
 
+__all__ = ["FusedRepAct", "RepAct"]
+
 
 @dataclass(frozen=True)
 class RepAct(Activation):

@@ -12,6 +12,12 @@ from acon_core.errors import SpecError
 from acon_core.spec.param import Shape
 from acon_core.spec.primitives import Pair, Primitive, check
 
+__all__ = [
+    "AddPosition", "Attention", "FlattenSpace", "ImageSize", "PadToMultiple", "PrependToken", "SelectToken",
+    "SpaceToDepth", "WindowAttention", "WindowPartition", "WindowReverse", "Windowed", "relative_position_index",
+    "shifted_window_mask",
+]  # fmt: skip
+
 # What a pair of tokens that no window of the image holds together gets added before the softmax, as published.
 MASKED_LOGIT = -100.0
 
@@ -107,6 +113,11 @@ def check_heads(node: Primitive, heads: int) -> None:
         raise SpecError(f"{type(node).__name__}: expected at least one head, found {heads}")
 
 
+def _attention_macs(node: Primitive, shapes: tuple[Shape, ...]) -> int:
+    (shape,) = node.out_shapes(*shapes)
+    return 2 * math.prod(shape) * shape[2]
+
+
 @dataclass(frozen=True)
 class Attention(Primitive):
     """Self-attention, in each of `heads` heads: y[:, i] = sum over tokens j of softmax(q^T k / sqrt(d))[i, j] v[:, j].
@@ -125,6 +136,10 @@ class Attention(Primitive):
         (x,) = shapes
         check(len(x) == 3 and x[1] % (3 * self.heads) == 0, self, f"(N, 3 C, L), C divisible by {self.heads} heads", x)
         return ((x[0], x[1] // 3, x[2]),)
+
+    def macs(self, *shapes: Shape) -> int:
+        """Two products of all tokens with all tokens."""
+        return _attention_macs(self, shapes)
 
 
 @dataclass(frozen=True)
@@ -200,6 +215,10 @@ class WindowAttention(Windowed):
         check(windows == self.windows(image, windows[1]), self, f"the windows of an image {image}", windows)
         check(table == ((2 * self.window - 1) ** 2, self.heads), self, "a table ((2 window - 1)^2, heads)", table)
         return ((windows[0], windows[1] // 3, windows[2]),)
+
+    def macs(self, *shapes: Shape) -> int:
+        """Two products of all tokens of a window with all tokens of that window."""
+        return _attention_macs(self, shapes)
 
 
 def relative_position_index(window: int) -> NDArray[np.int64]:

@@ -11,13 +11,13 @@ from numpy.typing import NDArray
 
 from acon_core.errors import SpecError
 from acon_core.random import Stream
-from acon_core.spec import gated as g
-from acon_core.spec import pointwise as f
 from acon_core.spec import primitives as p
 from acon_core.spec import tokens as t
-from acon_core.spec.graph import Graph, InitRule, Step, graph_of
-from acon_core.spec.node import Node, Rules, join, named_params, walk
+from acon_core.spec.graph import Graph, InitRule, Layer, Step, graph_of
+from acon_core.spec.node import Node, join, named_params, walk
 from acon_core.spec.param import Shape
+
+__all__ = ["Counts", "Row", "count", "deterministic", "initial_state", "lower", "select", "summarise"]
 
 
 def cast(array: NDArray[np.float64], integer: bool, dtype: str) -> NDArray:
@@ -58,32 +58,31 @@ def _init(rules: tuple[InitRule, ...], node: Node, path: str, name: str):  # typ
     return node.params[name].init
 
 
-def rewrite(node: Node, change: Callable[[Node], Node]) -> Node:
-    """The same network with `change` applied to every leaf: names, order and programs stay.
+def rewrite(node: Node, change: Callable[[str, Node], Node | None], path: str = "") -> Node:
+    """Return the network with every node replaced for which `change(path, node)` returns another.
 
-    A Layer of which no leaf changes stays itself, so that backends keep their rule for it; else its graph takes its place.
+    Parents come before children, and a replacement is not searched. Names, order and programs stay.
+    A graph or layer without a replaced part stays the same object, so that backends keep their rule for it.
     """
-    if not node.children:
-        return change(node)
+    changed = change(path, node)
+    if changed is not None:
+        return changed
     graph = graph_of(node)
     if not isinstance(graph, Graph):
-        raise SpecError(f"rewrite: {type(node).__name__} has children but is no Graph or Layer")
-    members = {name: rewrite(child, change) for name, child in graph.members.items()}
+        return node
+    members = {name: rewrite(child, change, join(path, name)) for name, child in graph.members.items()}
     same = all(members[name] is child for name, child in graph.members.items())
     return node if same else replace(graph, members=members)
 
 
 def lower(node: Node) -> Node:
-    """The same network in primitives and graphs alone: every Layer is written out. Names and order stay."""
-    graph = graph_of(node)
-    if not isinstance(graph, Graph):
-        return graph
-    return replace(graph, members={name: lower(child) for name, child in graph.members.items()})
+    """Return the network in primitives and graphs alone: each layer becomes its graph. Names and order stay."""
+    return rewrite(node, lambda _, part: lower(part.graph) if isinstance(part, Layer) else None)
 
 
 def deterministic(node: Node) -> Node:
     """The same network, same names, with nothing random in training: dropout and stochastic depth at rate 0."""
-    return rewrite(node, lambda leaf: type(leaf)(0.0) if isinstance(leaf, (p.Dropout, p.DropPath)) else leaf)
+    return rewrite(node, lambda _, part: type(part)(0.0) if isinstance(part, (p.Dropout, p.DropPath)) else None)
 
 
 def select(node: Node, taps: Sequence[str]) -> Graph:
@@ -126,43 +125,6 @@ def _graph_with(node: Node, tap: str) -> Graph:
     return graph
 
 
-macs: Rules[int] = Rules("macs")
-"""Multiply-accumulates of one node: output elements times kernel volume per group, of convolutions and linear layers; of
-attention, its two products of tokens with tokens, which `count` counts apart."""
-
-
-@macs.register(p.Conv2d)
-def _(node: p.Conv2d, shapes: tuple[Shape, ...]) -> int:
-    kernel: p.Pair = node.kernel
-    return math.prod(node.out_shapes(*shapes)[0]) * (node.in_channels // node.groups) * math.prod(kernel)
-
-
-@macs.register(p.Linear)
-def _(node: p.Linear, shapes: tuple[Shape, ...]) -> int:
-    (shape,) = node.out_shapes(*shapes)
-    return math.prod(shape) * node.in_features
-
-
-@macs.register(t.Attention, t.WindowAttention)
-def _(node: t.Attention | t.WindowAttention, shapes: tuple[Shape, ...]) -> int:
-    (shape,) = node.out_shapes(*shapes)
-    return 2 * math.prod(shape) * shape[2]
-
-
-@macs.register(
-    p.BatchNorm, p.LayerNorm, p.MaxPool2d, p.GlobalAvgPool, p.ReduceSample, p.Flatten, p.Dropout, p.DropPath,
-    p.Add, p.ChannelScale, p.Concat, p.Split, p.ChannelShuffle, p.MoveAxis, p.FlattenToOneChannel, p.ReshapeLike,
-    t.ImageSize, t.PadToMultiple, t.FlattenSpace, t.PrependToken, t.AddPosition, t.SelectToken, t.SpaceToDepth,
-    t.WindowPartition, t.WindowReverse,
-    f.Identity, f.ReLU, f.ReLU6, f.LeakyReLU, f.ELU, f.SELU, f.CELU, f.GELU, f.SiLU, f.Mish, f.Softplus, f.HardSwish,
-    f.HardSigmoid, f.Sigmoid,
-    g.Acon, g.SmoothMaximum, g.Maximum, g.PReLUFunction, g.AReLUFunction, g.RepActCoefficients, g.RepActFunction,
-    g.DynamicMaximum,
-)  # fmt: skip
-def _(node: Node, shapes: tuple[Shape, ...]) -> int:
-    return 0
-
-
 ATTENTION = (t.Attention.__name__, t.WindowAttention.__name__)
 
 
@@ -183,7 +145,7 @@ def summarise(node: Node, *shapes: Shape, path: str = "") -> list[Row]:
     graph = graph_of(node)
     own = sum(math.prod(param.shape) for param in graph.params.values() if param.kind == "weight")
     if not isinstance(graph, Graph):
-        return [Row(path, type(node).__name__, shapes, node.out_shapes(*shapes), own, macs(node, shapes))]
+        return [Row(path, type(node).__name__, shapes, node.out_shapes(*shapes), own, node.macs(*shapes))]
     rows = [Row(path, type(node).__name__, shapes, graph.out_shapes(*shapes), own, 0)] if own else []
     values = graph.shapes(*shapes)
     for step in graph.steps:

@@ -7,7 +7,7 @@ from typing import Any
 
 from acon_core.errors import AconError
 from acon_core.spec import Graph, Layer, Node, Rules
-from acon_core.spec.fusion import Change, change_layers, folded, fused
+from acon_core.spec.fusion import Change, change_layers, fold_rules, fuse_rules
 from acon_core.surgery.modules import Modules
 
 
@@ -43,9 +43,9 @@ def _rebuild(modules: Modules, model: Any, rules: Rules[Change], wanted: str) ->
 
 def fuse(modules: Modules, model: Any) -> Any:
     """The model with every RepAct in its exact closed form: changed in place, or a new module where it is all one spec."""
-    return _rebuild(modules, model, fused, "RepAct")
+    return _rebuild(modules, model, fuse_rules, "RepAct")
 
 
 def fold(modules: Modules, model: Any) -> Any:
     """The model with the batch norms of every Meta-ACON generator folded into its convolutions, likewise."""
-    return _rebuild(modules, model, folded, "Meta-ACON with norm=batch")
+    return _rebuild(modules, model, fold_rules, "Meta-ACON with norm=batch")

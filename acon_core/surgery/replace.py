@@ -129,10 +129,10 @@ def _wanted(modules: Modules, replacements: Mapping[str, str | Node], channel_ax
     axis = 1 if channel_axis == modules.channel_axis else channel_axis
     wanted: Wanted = []
     for old, new in replacements.items():
-        made = spec.parse_activation(new) if isinstance(new, str) else new
+        made = spec.activation(new) if isinstance(new, str) else new
         if isinstance(made, ChannelwiseActivation):
             made = replace(made, channel_axis=axis)
-        kind, options = spec.stated(old)
+        kind, options = spec.parse_name(old)
         if any((kind, options) == (other, others) for other, others, _ in wanted):
             raise AconError(f"replace_activations: {old!r} is named twice; give each old activation once")
         wanted.append((kind, options, made))

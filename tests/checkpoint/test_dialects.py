@@ -81,7 +81,7 @@ def test_a_file_in_a_dialect_is_the_state_that_it_means(
 @pytest.mark.parametrize(("dialect", "act", "hardswish_first"), FORMS)
 def test_it_computes_what_the_published_code_does(dialect: str, act: str, hardswish_first: bool) -> None:
     """One activation, from its published parameters and its published formula, by hand."""
-    node = spec.parse_activation(act)
+    node = spec.activation(act)
     atn, slope = np.array([0.15, 0.35, 0.7, 0.4]), np.array([0.3])
     weights = np.exp(atn) / np.exp(atn).sum() if "2" in act else atn
     x = np.random.default_rng(3).uniform(-5, 5, (3, 4, 5, 6))
@@ -162,7 +162,7 @@ def test_activations_that_are_called_alike_need_no_dialect(tmp_path: Path, act: 
     path = write(tmp_path / "a.pth", a_state("repact/shufflenet_v2_x0_5", act))
     named = act if act in ("prelu", "swish") else None  # one number called `weight` each
     found = read_network(path, act=named, dialect=dialect).network
-    assert (found.name, found.activation) == ("repact/shufflenet_v2_x0_5", spec.parse_activation(act))
+    assert (found.name, found.activation) == ("repact/shufflenet_v2_x0_5", spec.activation(act))
 
 
 def test_there_and_back_through_another_framework_gives_the_file_again(tmp_path: Path) -> None:
@@ -222,7 +222,7 @@ def test_networks_refuse_activations_in_these_pairs_alone() -> None:
 def test_candidates_that_are_tried_together_have_the_same_tensors_at_every_width() -> None:
     shapes = {}
     for act in recognise.CANDIDATES:
-        nodes = [spec.bind(spec.parse_activation(act), width) for width in (recognise.WIDTH, 24, 58, 1024)]
+        nodes = [spec.bind(spec.activation(act), width) for width in (recognise.WIDTH, 24, 58, 1024)]
         shapes[act] = [{path: param.shape for path, param in spec.named_params(node).items()} for node in nodes]
     for first, (one, *others) in shapes.items():
         for second, (same, *more) in shapes.items():

@@ -214,7 +214,7 @@ def test_the_older_meta_acons_are_recognised(tmp_path: Path, act: str) -> None:
             assert ("first_conv.2.fc1.bias" in state) == ("first" not in act)
         format_named("torch").codec.write(tmp_path / "a.pth", state, {})
         found = read_network(tmp_path / "a.pth").network
-        assert (found.name, found.activation) == (name, spec.parse_activation(act))
+        assert (found.name, found.activation) == (name, spec.activation(act))
 
 
 def test_only_networks_for_others_weights_have_no_choice() -> None:

@@ -121,7 +121,7 @@ def test_one_acon_c_for_all_channels() -> None:
     """Three numbers a layer; everything that knows ACON-C knows it too."""
     node = spec.AconC(6, shared=True)
     assert {name: param.shape for name, param in node.params.items()} == dict.fromkeys(("p1", "p2", "beta"), (1, 1, 1, 1))
-    assert spec.parse_activation("acon_c(shared=true)") == spec.AconC(shared=True)
+    assert spec.activation("acon_c(shared=true)") == spec.AconC(shared=True)
     state = {"p1": 1.25, "p2": -0.25, "beta": 0.75}
     arrays = {name: np.full((1, 1, 1, 1), value) for name, value in state.items()}
     wide = {name: np.full((1, 6, 1, 1), value) for name, value in state.items()}

@@ -306,7 +306,7 @@ INITIAL = {
 @pytest.mark.parametrize("name", WRITTEN_OUT)
 def test_the_reference_is_what_the_papers_write(name: str) -> None:
     random = np.random.default_rng(5)
-    node = spec.bind(spec.parse_activation(name), 6)
+    node = spec.bind(spec.activation(name), 6)
     state = {
         path: param.init.draw(param.shape, None) if param.kind == "derived" else random.uniform(0.3, 1.4, param.shape)  # type: ignore[arg-type]
         for path, param in spec.named_params(node).items()
@@ -319,7 +319,7 @@ def test_the_reference_is_what_the_papers_write(name: str) -> None:
 
 def test_every_activation_with_parameters_is_written_out() -> None:
     """Here, or in `test_fusion`, where RepAct's branches are."""
-    kinds = {type(spec.parse_activation(name)) for name in WRITTEN_OUT}
+    kinds = {type(spec.activation(name)) for name in WRITTEN_OUT}
     assert kinds | {spec.RepAct, spec.FusedRepAct} == {
         kind for kind in spec.ACTIVATIONS.values() if issubclass(kind, spec.Activation)
     }
@@ -327,7 +327,7 @@ def test_every_activation_with_parameters_is_written_out() -> None:
 
 @pytest.mark.parametrize("name", INITIAL)
 def test_initial_values_are_the_published_ones(name: str) -> None:
-    state = spec.initial_state(spec.bind(spec.parse_activation(name), 6), 1, "float64")
+    state = spec.initial_state(spec.bind(spec.activation(name), 6), 1, "float64")
     for path, value in INITIAL[name].items():
         np.testing.assert_array_equal(state[path], value)
 

@@ -59,7 +59,7 @@ def test_what_is_said_to_be_preserved_is(old: str, new: str) -> None:
 def test_what_is_per_channel_is_preserved_where_the_channels_are_the_same() -> None:
     old, state = OLD["prelu per channel"]
     for name in ("acon_b", "acon_c", "prelu(shared=false)"):
-        new = spec.parse_activation(name)
+        new = spec.activation(name)
         assert preserve(old, state, spec.bind(new, 4), 50.0) is not None
         assert preserve(old, state, spec.bind(new, 6), 50.0) is None, "another width"
         assert preserve(old, state, replace(new, channels=4, channel_axis=-1), 50.0) is None, "another axis"  # type: ignore[call-arg]

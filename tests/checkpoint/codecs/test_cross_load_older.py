@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from acon_core.checkpoint import read_network
-from acon_core.spec import MetaAconC, parse_activation
+from acon_core.spec import MetaAconC, activation
 
 pytestmark = pytest.mark.backend("torch")
 
@@ -57,7 +57,7 @@ def test_the_file_of_older_code_is_its_function_and_trains_as_it_does(tmp_path: 
     theirs.train()(x)  # so that statistics are not what they start as
     torch.save({"state_dict": theirs.state_dict()}, tmp_path / "a.pth.tar")
     found = read_network(tmp_path / "a.pth.tar", NETWORK, **OPTIONS)
-    assert found.network.activation == parse_activation(act)
+    assert found.network.activation == activation(act)
     ours = acon_torch.load(tmp_path / "a.pth.tar", network=NETWORK, **OPTIONS)
     for train in (False, True):
         results = []
