@@ -92,7 +92,7 @@ def activation(name: str, channels: int | None = None, **options: Any) -> Node:
 
 
 def activation_name(activation: Node) -> str:
-    """The text that `parse_activation` reads back as the same activation, whatever the network's defaults.
+    """The text that `activation` reads back as the same activation, whatever the network's defaults.
 
     Numbers are always written, since a network may have its own (the reduction at 0.5x); words only when not the default.
     """
