@@ -1,1 +1,1 @@
-"""ACON networks, framework-neutral: the spec, the reference, the checkpoints, the conformance suite. Imports no framework."""
+"""Describe, convert, check and compare ACON networks. Import no deep learning framework."""

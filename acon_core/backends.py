@@ -1,4 +1,8 @@
-"""The verbs of a backend, and how backends are found: by the entry points `acon.backends`, ours and a stranger's alike."""
+"""The interface of a backend, and the discovery of backends.
+
+A backend is a package that is registered under the entry point group ``acon.backends``, by this
+project or by any other. Its module ``backend`` has an object ``backend`` that implements `Backend`.
+"""
 
 from __future__ import annotations
 
@@ -16,15 +20,24 @@ from numpy.typing import NDArray
 
 from acon_core.errors import BackendError, StateError
 from acon_core.spec.node import Node, named_params
-from acon_core.tensors import lazy_items
+from acon_core.tensors import check_names, lazy_items
 from acon_core.training import Batch, Recipe
 
-GROUP = "acon.backends"
+ENTRY_POINT_GROUP = "acon.backends"
 
 
 @dataclass(frozen=True)
 class Outputs:
-    """What a model puts out: `y`, NCHW where it has space, and the `taps` asked for, by their paths."""
+    """The result of running a model forward.
+
+    Parameters
+    ----------
+    y : ndarray
+        The output: NCHW if it has spatial axes, else (N, C), or whatever shape `Node.out_shapes`
+        gives.
+    taps : dict of str to ndarray
+        The intermediate values that were asked for, by path, in the same layout.
+    """
 
     y: NDArray
     taps: dict[str, NDArray] = field(default_factory=dict)
@@ -32,7 +45,18 @@ class Outputs:
 
 @dataclass(frozen=True)
 class Vjp:
-    """The output, and what a cotangent of it becomes: `dx` at the input, `dparams` at every weight, in canonical layout."""
+    """The result of a vector-Jacobian product.
+
+    Parameters
+    ----------
+    y : ndarray
+        The output, as in `Outputs`.
+    dx : ndarray
+        The gradient with respect to the input, of the input's shape.
+    dparams : dict of str to ndarray
+        The gradient with respect to every parameter of kind ``weight``, by canonical path, in
+        canonical layout. No other names.
+    """
 
     y: NDArray
     dx: NDArray
@@ -40,35 +64,149 @@ class Vjp:
 
 
 class Model(Protocol):
-    """A native module under the verbs that the conformance runner calls. Arrays are NumPy, canonical: NCHW, OIHW."""
+    """A native module behind the interface that the conformance runner uses.
+
+    Notes
+    -----
+    Every array that goes in or comes out is a NumPy array in canonical layout, whatever the
+    framework uses inside: activations NCHW, or (N, C) or (N, C, L) without two spatial axes;
+    weights of convolutions (out, in / groups, height, width) and of linear layers (out, in).
+    bfloat16 is `ml_dtypes.bfloat16`. Floating-point arrays have the dtype that `Backend.build` was
+    given, counters and indices are int64.
+
+    A state is a mapping of canonical paths to arrays: exactly the names and shapes of
+    `acon_core.spec.named_params`. A parameter that the framework does not store, such as
+    `num_batches_tracked` outside PyTorch, must be given to `load`; `state` returns its initial
+    value.
+
+    Attributes
+    ----------
+    native : object
+        The framework's own module, for the user to train, save or compile.
+    """
 
     native: Any
 
     def load(self, state: Mapping[str, NDArray]) -> None:
-        """Take a canonical state. Strict: StateError for a name, shape or dtype that is not the network's."""
+        """Replace the state of the module.
+
+        Parameters
+        ----------
+        state : mapping of str to ndarray
+            The complete canonical state. It is copied.
+
+        Raises
+        ------
+        StateError
+            If a name is missing or unexpected, or a shape or dtype is wrong. Nothing has changed
+            then. `check_state` makes these checks.
+        """
 
     def load_file(self, path: Path) -> None:
-        """Take a file of the framework's own format through the framework's own loader, none of our readers or layouts
-        between, so that a layout that is wrong both ways cannot hide. Strict. Backends with a format alone have it."""
+        """Load a file of the framework's format with the framework's own loader.
+
+        Our readers and layouts take no part. Tests compare the outcome with what `load` gives, so
+        that an error which our reader and writer share becomes visible. A backend without a
+        checkpoint format does not have this method.
+
+        Parameters
+        ----------
+        path : Path
+            The file. It must have exactly the native names and shapes of the module.
+
+        Raises
+        ------
+        Exception
+            Whatever the framework raises, or StateError, if a name or shape is wrong.
+        """
 
     def state(self) -> dict[str, NDArray]:
-        """The canonical state, in the published order."""
+        """Return a copy of the canonical state, in published order."""
 
     def __call__(self, x: NDArray, *, train: bool = False, taps: Sequence[str] = ()) -> Outputs:
-        """Run it. In training, running statistics move by one step."""
+        """Run the module forward.
+
+        Parameters
+        ----------
+        x : ndarray
+            The input, in the dtype of the module.
+        train : bool
+            Whether to run in training mode. Batch normalisation then uses the statistics of the
+            batch, and the running statistics change by one step.
+        taps : sequence of str
+            Paths of intermediate values to return as well, such as ``"features.3"``.
+
+        Returns
+        -------
+        Outputs
+            The output and the taps.
+
+        Raises
+        ------
+        SpecError
+            If the module does not accept the shape of ``x``. Some shapes raise the framework's own
+            error.
+        OneValuePerChannelError
+            If a batch normalisation gets one value per channel in training. Nothing has changed
+            then.
+        """
 
     def vjp(self, x: NDArray, cotangent: NDArray, *, train: bool = False) -> Vjp:
-        """Run it and go back. In training, running statistics move by one step, once."""
+        """Run the module forward and backward.
+
+        Parameters
+        ----------
+        x : ndarray
+            The input, in the dtype of the module.
+        cotangent : ndarray
+            The gradient with respect to the output, of the output's shape and dtype.
+        train : bool
+            As for a forward run. The running statistics change by one step, not by two.
+
+        Returns
+        -------
+        Vjp
+            The output and the gradients.
+
+        Raises
+        ------
+        SpecError, OneValuePerChannelError
+            As for a forward run.
+        """
 
     def fit(self, batches: Sequence[Batch], recipe: Recipe) -> NDArray[np.float64]:
-        """Train the native module with the framework's own optimiser, a batch a step; the loss before each step."""
+        """Train the native module with the framework's own optimiser, one step per batch.
+
+        Parameters
+        ----------
+        batches : sequence of (images, classes)
+            ``recipe.steps`` batches: images (N, C, H, W) in float32, classes (N,) in int64.
+        recipe : Recipe
+            Learning rates, momentum, weight decay and label smoothing.
+
+        Returns
+        -------
+        ndarray
+            The loss before each step, of shape (steps,).
+        """
 
 
 @dataclass(frozen=True)
 class Waiver:
-    """A deviation of a framework that we leave alone: `quantity` of `case` is not held to its tolerance, for `reason`.
+    """A known deviation of a framework that the conformance suite tolerates.
 
-    Strict: a waiver whose case passes without it is a failure, so that the list cannot outlive its reasons.
+    Parameters
+    ----------
+    case : str
+        The name of the case.
+    quantity : {"y", "dx", "dparams", "running_mean", "running_var"}
+        The quantity that may exceed its tolerance.
+    reason : str
+        Why it does, and in which version of the framework.
+
+    Notes
+    -----
+    Waivers are strict: one that is not needed is a failure, and so is one of an unknown case.
     """
 
     case: str
@@ -77,27 +215,71 @@ class Waiver:
 
 
 class Backend(Protocol):
-    """What a framework offers: the dtypes that it computes in, the waivers that it needs, and `build`."""
+    """A framework: what it computes in, where it deviates, and how it builds a module.
+
+    Attributes
+    ----------
+    name : str
+        The name of the entry point, such as ``"torch"``.
+    dtypes : tuple of str
+        The dtypes that it computes in, out of ``float32``, ``float64``, ``bfloat16``, ``float16``.
+        The conformance suite counts cases in any other dtype as unsupported.
+    waivers : tuple of Waiver
+        The tolerated deviations.
+    """
 
     name: str
     dtypes: tuple[str, ...]
     waivers: tuple[Waiver, ...]
 
     def build(self, node: Node, *, dtype: str = "float32", seed: int | None = 0, compiled: bool = False) -> Model:
-        """The native module of a node with `initial_state(node, seed)`, which for None is nothing but room for what is loaded
-        next; `compiled`: run through the framework's compiler."""
+        """Build the native module of a node.
+
+        Parameters
+        ----------
+        node : Node
+            A layer, an activation or a whole network.
+        dtype : str
+            The dtype of parameters and computation, one of ``dtypes``.
+        seed : int or None
+            The module starts with the values of ``acon_core.spec.initial_state(node, seed,
+            dtype)``. None only allocates the parameters, for a state that is loaded next.
+        compiled : bool
+            Whether the module runs through the framework's compiler.
+
+        Returns
+        -------
+        Model
+            The module behind the common interface.
+
+        Raises
+        ------
+        SpecError
+            If the backend has no rule for the type of a node.
+        """
 
 
 @cache
 def packages() -> dict[str, str]:
-    """The registered backends and their packages by name, whether or not their frameworks are installed."""
-    return {point.name: point.value for point in sorted(entry_points(group=GROUP), key=lambda point: point.name)}
+    """Return the packages of the registered backends by name, with or without their frameworks."""
+    return {point.name: point.value for point in sorted(entry_points(group=ENTRY_POINT_GROUP), key=lambda point: point.name)}
 
 
-def part(name: str, module: str) -> ModuleType:
-    """One module of a backend's package: `layout` and `files` need NumPy alone, `backend` needs the framework.
+def import_module(name: str, module: str) -> ModuleType:
+    """Import one module of a backend's package.
 
-    Raises BackendError when no backend has that name, or its framework cannot be imported here.
+    Parameters
+    ----------
+    name : str
+        The name of the backend.
+    module : str
+        The module, relative to the package. ``checkpoint.layout`` and ``checkpoint.codec`` need no
+        framework; ``backend`` does.
+
+    Raises
+    ------
+    BackendError
+        If there is no such backend, or its framework cannot be imported in this environment.
     """
     known = packages()
     if name not in known:
@@ -111,19 +293,48 @@ def part(name: str, module: str) -> ModuleType:
 
 
 def get(name: str) -> Backend:
-    """The backend of that name, its framework imported. Raises BackendError as `part` does."""
-    backend: Backend = part(name, "backend").backend
+    """Import a backend and its framework.
+
+    Parameters
+    ----------
+    name : str
+        The name of the backend, such as ``"torch"``.
+
+    Raises
+    ------
+    BackendError
+        If there is no such backend, or its framework cannot be imported in this environment.
+
+    Examples
+    --------
+    >>> from acon_core import backends
+    >>> backends.get("numpy").dtypes
+    ('float32', 'float64')
+    """
+    backend: Backend = import_module(name, "backend").backend
     return backend
 
 
 def check_state(node: Node, state: Mapping[str, NDArray], dtype: str | None = None) -> None:
-    """Raise StateError unless `state` has the node's names and shapes, and counters int64, all else `dtype` (if given)."""
+    """Check that a canonical state fits a node.
+
+    Parameters
+    ----------
+    node : Node
+        The network or layer.
+    state : mapping of str to ndarray
+        The state to check. Lazy tensors are not loaded.
+    dtype : str, optional
+        The dtype that floating-point parameters must have. Any dtype by default. Counters and
+        indices must always be int64.
+
+    Raises
+    ------
+    StateError
+        If a name is missing or unexpected, or a shape or dtype is wrong.
+    """
     table, given = named_params(node), lazy_items(state)
-    missing = [path for path in table if path not in given]
-    extra = [path for path in given if path not in table]
-    if missing or extra:
-        which = f"{missing[0]!r} is missing" if missing else f"{extra[0]!r} is not the network's"
-        raise StateError(f"state: {which} ({len(missing)} missing, {len(extra)} left over, {len(table)} expected)")
+    check_names(table, given)
     for path, param in table.items():
         found = given[path]
         if found.shape != param.shape:

@@ -1,4 +1,8 @@
-"""The errors that a user can meet. Each is one line that names the place, what was expected, what was found, the way out."""
+"""The exceptions that a user can meet.
+
+A message is one line. It names the file, key or layer, what was expected, what was found, and what
+to do next.
+"""
 
 from __future__ import annotations
 
@@ -7,11 +11,14 @@ from typing import Literal
 
 
 class AconError(Exception):
-    """Whatever the user can act on; the command line prints it as one line and exits with status 2."""
+    """Base class of every error that the user can act on.
+
+    The command line prints the message on one line and exits with status 2.
+    """
 
 
 class SpecError(AconError, ValueError):
-    """A node, graph or shape that cannot be, or a node type for which an operation has no rule."""
+    """An invalid node, graph, name or shape, or a node type that an operation has no rule for."""
 
 
 class StateError(AconError, ValueError):
@@ -19,18 +26,22 @@ class StateError(AconError, ValueError):
 
 
 class BackendError(AconError, ImportError):
-    """A backend that is not known, or whose framework cannot be imported here."""
+    """An unknown backend, or one whose framework cannot be imported in this environment."""
 
 
 class OneValuePerChannelError(AconError, ValueError):
-    """Batch statistics of a single value: its variance is 0 and its unbiased variance 0/0.
+    """Batch normalisation in training with a single value per channel.
 
-    The four frameworks raise, write NaN, skip the layer, or decay the statistics to nothing; here all raise this.
+    Notes
+    -----
+    The variance of one value is 0 and its unbiased variance 0/0. The four frameworks raise, store
+    NaN, skip the layer, or decay the running variance towards 0. Every backend here raises this
+    error.
     """
 
     @classmethod
     def at(cls, path: str, shape: Sequence[int]) -> OneValuePerChannelError:
-        """The error of the layer at `path`, whose input has `shape`."""
+        """Make the error of the layer at ``path``, whose input has ``shape``."""
         return cls(
             f"{path or 'BatchNorm'}: training needs more than one value per channel, found input shape {tuple(shape)}; "
             "use a batch of at least 2, evaluation mode, or norm='none' in a Meta-ACON generator"
@@ -40,8 +51,14 @@ class OneValuePerChannelError(AconError, ValueError):
 class CheckpointError(AconError):
     """A checkpoint file that cannot be read or written.
 
-    `kind` says why: `unsafe` (it asks for something that no checkpoint needs, such as calling a function), `corrupt`
-    (it contradicts itself or stops early), `unsupported` (well formed, but not a kind that is read here).
+    Parameters
+    ----------
+    kind : {"unsafe", "corrupt", "unsupported"}
+        ``unsafe``: the file asks for something that no checkpoint needs, such as calling a
+        function. ``corrupt``: the file contradicts itself or ends early. ``unsupported``: the file
+        is well formed, but of a kind that is not read here.
+    message : str
+        The line that the user sees.
     """
 
     def __init__(self, kind: Literal["unsafe", "corrupt", "unsupported"], message: str) -> None:

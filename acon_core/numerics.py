@@ -1,4 +1,4 @@
-"""What tests and verification share: states whose mistakes show, and the measure of an error."""
+"""Test states without symmetries, and the measure of an error."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from acon_core import spec
 from acon_core.random import Stream
 
+# Ranges of parameters for which (-0.5, 0.5) would be invalid or would hide mistakes.
 RANGES: dict[tuple[type[spec.Node] | None, str], tuple[float, float]] = {
     (spec.BatchNorm, "weight"): (0.5, 1.5),
     (spec.BatchNorm, "running_var"): (0.5, 2.0),
@@ -32,9 +33,25 @@ RANGES: dict[tuple[type[spec.Node] | None, str], tuple[float, float]] = {
 def asymmetric_state(
     node: spec.Node, key: str, ranges: Mapping[str, Sequence[float]] = MappingProxyType({})
 ) -> dict[str, NDArray]:
-    """A state with nothing at its initial value, nothing zero and no two values alike, so that whatever is mislaid shows.
+    """Draw a state in which every misplaced value changes the result.
 
-    `key`: what it is drawn by. `ranges`: of parameters by name, where not the usual ones.
+    No value is an initial value, no value is 0, and no two values of an array are equal. So a test
+    that uses the state detects a transposed, shuffled or omitted parameter.
+
+    Parameters
+    ----------
+    node : Node
+        The network or layer.
+    key : str
+        Seeds the random numbers.
+    ranges : mapping of str to (low, high)
+        Ranges of parameters by name, in place of those in `RANGES`.
+
+    Returns
+    -------
+    dict of str to ndarray
+        The canonical state: weights and statistics in float64, counters in int64. Derived buffers
+        keep the values that follow from the spec.
     """
 
     def values(node: spec.Node, name: str, param: spec.Param, random: Stream) -> NDArray:

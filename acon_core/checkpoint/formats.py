@@ -41,7 +41,7 @@ class Format:
 
     @property
     def layout(self) -> Layout:
-        layout: Layout = backends.part(self.backend, "checkpoint.layout").layout if self.backend else _CANONICAL
+        layout: Layout = backends.import_module(self.backend, "checkpoint.layout").layout if self.backend else _CANONICAL
         return self.dialect.rename(layout) if self.dialect else layout
 
 
@@ -50,7 +50,7 @@ def formats() -> dict[str, Format]:
     found = {name: Format(name, files) for name, files in _CORE.items()}
     for name, package in backends.packages().items():
         if find_spec(f"{package}.checkpoint"):
-            files = backends.part(name, "checkpoint.codec")
+            files = backends.import_module(name, "checkpoint.codec")
             more: Mapping[str, Codec] = getattr(files, "EXTRA_CODECS", {})
             found |= {each: Format(each, module, name) for each, module in {name: files, **more}.items()}
     return found

@@ -18,6 +18,7 @@ from acon_core.backends import Outputs, Vjp, Waiver, check_state
 from acon_core.checkpoint import load_network
 from acon_core.errors import StateError
 from acon_core.networks import create as create_network
+from acon_core.tensors import check_names
 from acon_core.training import Batch, Recipe
 from acon_paddle import activations  # noqa: F401  (registers its rules)
 from acon_paddle.build import BuildContext, make
@@ -50,14 +51,13 @@ class PaddleModel:
         self._set(loaded.get("state_dict", loaded))
 
     def _set(self, tensors: Mapping[str, Any]) -> None:
-        """Strict, where Paddle returns what it did not find and only warns of a shape."""
-        for name, held in self.native.state_dict().items():
-            if name in tensors and tuple(tensors[name].shape) != tuple(held.shape):
-                raise StateError(f"{name}: expected shape {tuple(held.shape)}, found {tuple(tensors[name].shape)}")
-        missing, unexpected = self.native.set_state_dict(tensors)
-        if missing or unexpected:
-            which = f"{missing[0]!r} is missing" if missing else f"{unexpected[0]!r} is not the network's"
-            raise StateError(f"{which} ({len(missing)} missing, {len(unexpected)} left over)")
+        """Replace the state, strictly: Paddle returns the wrong names and only warns of a wrong shape."""
+        expected = self.native.state_dict()
+        check_names(expected, tensors)
+        for name, tensor in expected.items():
+            if tuple(tensors[name].shape) != tuple(tensor.shape):
+                raise StateError(f"{name}: expected shape {tuple(tensor.shape)}, found {tuple(tensors[name].shape)}")
+        self.native.set_state_dict(tensors)
 
     def state(self) -> dict[str, NDArray]:
         arrays = {name: tensor.numpy() for name, tensor in self.native.state_dict().items()}

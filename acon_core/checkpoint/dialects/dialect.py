@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from acon_core.errors import AconError
-from acon_core.layout import Change, Layout, Slot
+from acon_core.layout import ArrayTransform, Layout, Slot
 from acon_core.spec.node import Node, join
 from acon_core.spec.param import Param
 
@@ -126,7 +126,7 @@ def _renamed(slot: Slot, name: str, names: Names) -> Slot:
     )
 
 
-def _taken(order: tuple[int, ...]) -> Change:
+def _taken(order: tuple[int, ...]) -> ArrayTransform:
     def change(array: NDArray) -> NDArray:
         taken: NDArray = array[list(order)]
         return taken
