@@ -186,8 +186,8 @@ MUTANTS = [
     Mutant("reading: another index is let in", READING, 'if param.kind == "derived" and', "if False and", "core", DIALECT),
     Mutant("recognise: what is left over is let in", "acon_core/checkpoint/recognise.py", "return count == len(shapes)", "return True", "core", DIALECT),
     # The backends.
-    Mutant("torch: a sign in the gradient", TORCH, 'into(t, "sub", bend)', 'into(t, "add", bend)', "torch", f"{EAGER} and acon_c"),
-    Mutant("torch: 1 - s", TORCH, 'into(-z, "sigmoid")', "1 - torch.sigmoid(z)", "torch", "tests/backends/test_accuracy.py"),
+    Mutant("torch: a sign in the gradient", TORCH, 'inplace_if_safe(t, "sub", curvature)', 'inplace_if_safe(t, "add", curvature)', "torch", f"{EAGER} and acon_c"),
+    Mutant("torch: 1 - s", TORCH, 'inplace_if_safe(-z, "sigmoid")', "1 - torch.sigmoid(z)", "torch", "tests/backends/test_accuracy.py"),
     Mutant("torch: PReLU's gradient above 0", TORCH, "below * x if needed[2]", "above * x if needed[2]", "torch", f"{EAGER} and prelu"),
     Mutant("torch: a tie goes to the first", TORCH, "return torch.maximum(a, b)", "return torch.where(a >= b, a, b)", "torch", f"{EAGER} and maximum"),
     Mutant("torch: RepAct's ReLU branch", TORCH, "x.clamp(min=0), relu)", "x.clamp(max=0), relu)", "torch", f"{EAGER} and repact_1"),

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from acon_core import spec
 from acon_torch.arrays import to_tensor
 from acon_torch.build import BuildContext, build, make
-from acon_torch.gradient import wide
+from acon_torch.gradient import upcast_half
 from acon_torch.modules import Graph
 
 _OWN = (
@@ -47,12 +47,12 @@ class Activation(Graph):
         initialise(self, device)
 
     def _take(self, node: spec.Activation, place: BuildContext) -> None:
-        super().__init__(node, lambda name, child: make(child, place.child(name)), place.dtype)
+        super().__init__(node, make, place)
 
     def forward(self, x: Tensor) -> Tensor:
         spec.check_input(self.spec, x.shape)
         # What is no single function would round, and overflow in float16, from one to the next.
-        y: Tensor = super().forward(wide(x)[0] if _has_steps(self.spec) else x)
+        y: Tensor = super().forward(upcast_half(x)[0] if _has_steps(self.spec) else x)
         return y.to(x.dtype)
 
     @classmethod

@@ -1,4 +1,4 @@
-"""NumPy arrays and tensors, bit for bit, bfloat16 included."""
+"""Convert between NumPy arrays and tensors without changing a bit, bfloat16 included."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import Tensor
 
 
 def to_tensor(array: NDArray) -> Tensor:
-    """A tensor with a copy of the array's values, in its dtype and, as channels-last images have one, its order in memory."""
+    """Copy an array into a tensor of its dtype and its memory order (such as channels last)."""
     array = np.array(array, order="K", copy=True)
     if array.dtype == ml_dtypes.bfloat16:
         return torch.from_numpy(array.view(np.uint16)).view(torch.bfloat16)
@@ -18,7 +18,7 @@ def to_tensor(array: NDArray) -> Tensor:
 
 
 def to_array(tensor: Tensor) -> NDArray:
-    """An array with a copy of the tensor's values, in its dtype."""
+    """Copy a tensor into an array of its dtype."""
     tensor = tensor.detach().cpu().contiguous()
     if tensor.dtype == torch.bfloat16:
         return tensor.view(torch.uint16).numpy().view(ml_dtypes.bfloat16).copy()

@@ -1,4 +1,4 @@
-"""How every function here that has a gradient of its own is differentiated: one Function, which keeps the arguments alone."""
+"""Hand-written gradients of the gated functions: one Function, which keeps the arguments only."""
 
 from __future__ import annotations
 
@@ -9,58 +9,82 @@ from typing import Any
 import torch
 from torch import Tensor
 
-Argument = Tensor | float
+from acon_core.spec import check_gate
+
+Gate = Tensor | float
+Terms = Sequence[Tensor | None]
+
+# The largest |z| for which z * sigmoid(z) * sigmoid(-z) is formed. Beyond it the product is 0, but
+# infinity * 0 would be NaN.
+BOUND = 3e38
 
 
-def wide(*values: Argument) -> list[Any]:
-    """16-bit tensors in float32: sums would round too much, and kinks such as -3 or a bound of 3e38 are not exact there."""
-    narrow = (torch.float16, torch.bfloat16)
-    return [value.float() if isinstance(value, Tensor) and value.dtype in narrow else value for value in values]
+def upcast_half(*values: Gate) -> list[Any]:
+    """Convert 16-bit tensors to float32: sums round too much, and float16 has no BOUND."""
+    half = (torch.float16, torch.bfloat16)
+    return [value.float() if isinstance(value, Tensor) and value.dtype in half else value for value in values]
 
 
-def into(tensor: Tensor, operation: str, *others: Argument) -> Tensor:
-    """`tensor.operation(*others)` into the tensor's own memory, or into fresh memory where it may be differentiated in turn.
+def to_rank(gate: Gate, x: Tensor, channel_axis: int) -> Gate:
+    """Reshape a gate so that it broadcasts against x; numbers stay as they are.
 
-    Fresh memory of the size of x costs more than what is computed into it.
+    (1,) applies to all of x, (C,) and (1 or N, 1 or C, ...) to batch and channels, and the shape of
+    x to each element. Raises SpecError for any other shape.
     """
-    changed: Tensor = getattr(tensor, operation if torch.is_grad_enabled() else operation + "_")(*others)
-    return changed
+    if not isinstance(gate, Tensor):
+        return gate
+    if gate.numel() != 1:
+        check_gate(tuple(gate.shape), tuple(x.shape), channel_axis)
+    if gate.shape == x.shape:
+        return gate
+    shape = [1] * x.ndim
+    if gate.numel() != 1:
+        shape[channel_axis] = gate.shape[1] if gate.ndim > 1 else gate.shape[0]
+        shape[0] = gate.shape[0] if gate.ndim > 1 else 1
+    return gate.reshape(shape)
+
+
+def inplace_if_safe(tensor: Tensor, operation: str, *others: Gate) -> Tensor:
+    """Compute `tensor.operation(*others)` in place, or in new memory if it may be differentiated.
+
+    Allocating memory of the size of x costs more than computing what goes into it.
+    """
+    result: Tensor = getattr(tensor, operation if torch.is_grad_enabled() else operation + "_")(*others)
+    return result
 
 
 @dataclass(frozen=True)
 class Rule:
-    """A function of each element of x and of gates that broadcast against it, with its gradient.
+    """An elementwise function of x and of gates that broadcast against it, with its gradient.
 
-    `value(x, *gates)`. `pullback(needed, g, x, *gates)`: for each argument g times its derivative, of any shape that sums to
-    the argument's, or None where `needed` is False. Both see 16-bit values in float32. `pullback` is differentiable itself.
-    Both change a tensor in place only by what went into it, so that vmap over any of the arguments works.
+    `value(x, *gates)` is the function. `pullback(needed, g, x, *gates)` returns one term per
+    argument, g times the derivative, in any shape that sums to the argument's; None where `needed`
+    is False. Both get 16-bit values in float32. `pullback` is itself differentiable. Both change a
+    tensor in place only by what was computed from it, so that vmap over any argument works.
     """
 
     value: Callable[..., Tensor]
-    pullback: Callable[..., Sequence[Tensor | None]]
+    pullback: Callable[..., Terms]
 
-    def __call__(self, x: Tensor, *gates: Argument) -> Tensor:
-        function = _FromArguments if torch.compiler.is_compiling() else _WithForwardMode
-        y: Tensor = function.apply(self, x, *gates, *(None for _ in range(_GATES - len(gates))))
+    def __call__(self, x: Tensor, *gates: Gate) -> Tensor:
+        function = _Function if torch.compiler.is_compiling() else _FunctionWithForwardMode
+        y: Tensor = function.apply(self, x, *gates, *(None for _ in range(_MAX_GATES - len(gates))))
         return y
 
 
-# How many gates a rule may have. torch.compile counts the parameters of `forward`, so that it can have no *gates; those
-# that a rule does not have are None.
-_GATES = 4
+# torch.compile counts the parameters of `forward`: no `*gates`. Unused gates are None.
+_MAX_GATES = 4
 
 
-class _FromArguments(torch.autograd.Function):
-    """A rule's value, in x's dtype; numbers among the arguments are fixed and have no gradient."""
+class _Function(torch.autograd.Function):
+    """The value of a rule in the dtype of x. Numbers among the arguments have no gradient."""
 
     generate_vmap_rule = True
 
     @staticmethod
-    def forward(
-        rule: Rule, x: Tensor, a: Argument | None, b: Argument | None, c: Argument | None, d: Argument | None
-    ) -> Tensor:
+    def forward(rule: Rule, x: Tensor, a: Gate | None, b: Gate | None, c: Gate | None, d: Gate | None) -> Tensor:
         gates = (gate for gate in (a, b, c, d) if gate is not None)
-        return rule.value(*wide(x, *gates)).to(x.dtype)
+        return rule.value(*upcast_half(x, *gates)).to(x.dtype)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
@@ -70,10 +94,10 @@ class _FromArguments(torch.autograd.Function):
 
     @staticmethod
     def pullback(ctx: Any, needed: Sequence[bool], g: Tensor) -> list[Tensor | None]:
-        """The gradient of every argument in its own shape and dtype, None where it is not needed."""
+        """Return the gradient of each argument in its shape and dtype, or None if not needed."""
         saved = iter(ctx.saved_tensors)
         arguments = [next(saved) if fixed is None else fixed for fixed in ctx.fixed]
-        terms = ctx.rule.pullback(needed[: len(arguments)], *wide(g, *arguments))
+        terms = ctx.rule.pullback(needed[: len(arguments)], *upcast_half(g, *arguments))
         return [
             None if term is None else term.sum_to_size(like.shape).to(like.dtype)
             for term, like in zip(terms, arguments, strict=True)
@@ -81,26 +105,26 @@ class _FromArguments(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:
-        gradients = _FromArguments.pullback(ctx, ctx.needs_input_grad[1:], g)
-        return None, *gradients, *(None for _ in range(1 + _GATES - len(gradients)))
+        gradients = _Function.pullback(ctx, ctx.needs_input_grad[1:], g)
+        return None, *gradients, *(None for _ in range(1 + _MAX_GATES - len(gradients)))
 
 
-class _WithForwardMode(_FromArguments):
-    """The same, and forward mode: apart, since torch.compile takes no Function that has a jvp of its own."""
+class _FunctionWithForwardMode(_Function):
+    """Add forward mode, in a class of its own: torch.compile accepts no Function with a jvp."""
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-        _FromArguments.setup_context(ctx, inputs, output)
+        _Function.setup_context(ctx, inputs, output)
         ctx.save_for_forward(*(argument for argument in inputs if isinstance(argument, Tensor)))
 
     @staticmethod
     def jvp(ctx: Any, _: None, *tangents: Tensor | None) -> Tensor:
-        # The pullback is linear in g: what it is itself pulled back along is the push forward.
+        # The pullback is linear in g, so its own pullback is the push-forward.
         given = tuple(tangent for tangent in tangents if tangent is not None)
         needed = [tangent is not None for tangent in tangents]
 
         def pull(g: Tensor) -> tuple[Tensor, ...]:
-            return tuple(term for term in _FromArguments.pullback(ctx, needed, g) if term is not None)
+            return tuple(term for term in _Function.pullback(ctx, needed, g) if term is not None)
 
         _, push = torch.func.vjp(pull, torch.zeros_like(ctx.saved_tensors[0]))
         dy: Tensor = push(given)[0]

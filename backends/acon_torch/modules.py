@@ -1,4 +1,4 @@
-"""What PyTorch lacks or defines otherwise, as modules: norms, functions under their spec, and the one graph runner."""
+"""What PyTorch lacks or defines differently, as modules and functions; and the graph runner."""
 
 from __future__ import annotations
 
@@ -9,13 +9,14 @@ import torch
 from torch import Tensor, nn
 
 from acon_core import spec
+from acon_core.building import BuildContext
 from acon_core.errors import OneValuePerChannelError
-from acon_torch import functional as F
-from acon_torch.gradient import wide
+from acon_torch.functional import acon
+from acon_torch.gradient import upcast_half
 
 
 class Conv2d(nn.Conv2d):
-    """PyTorch's own, in the dtype of its input: 16-bit weights beside an input that was made wide."""
+    """PyTorch's convolution in the dtype of its input: 16-bit weights may meet an upcast input."""
 
     def forward(self, input: Tensor) -> Tensor:
         bias = None if self.bias is None else self.bias.to(input.dtype)
@@ -23,33 +24,18 @@ class Conv2d(nn.Conv2d):
 
 
 class Linear(nn.Linear):
-    """PyTorch's own, over the channels of (N, C, ...), in the dtype of its input."""
+    """PyTorch's linear layer over axis 1 of (N, C, ...), in the dtype of its input."""
 
     def forward(self, input: Tensor) -> Tensor:
         bias = None if self.bias is None else self.bias.to(input.dtype)
         return nn.functional.linear(input.movedim(1, -1), self.weight.to(input.dtype), bias).movedim(-1, 1)
 
 
-class DropPath(nn.Module):
-    """In training, a sample is zero with probability `rate`, else divided by 1 - rate."""
-
-    def __init__(self, rate: float) -> None:
-        super().__init__()
-        self.rate = rate
-
-    def forward(self, x: Tensor) -> Tensor:
-        if not self.training or self.rate == 0.0:
-            return x
-        dropped = torch.rand((x.shape[0], *(1,) * (x.ndim - 1)), device=x.device) < self.rate
-        return torch.where(dropped, 0.0, x / (1.0 - self.rate))  # masked_fill would lose the order in memory
-
-    def extra_repr(self) -> str:
-        return f"rate={self.rate}"
-
-
 class BatchNorm(nn.BatchNorm2d):
-    """PyTorch's own, for any rank, in the dtype of its input, with the error that all four frameworks share for one value per
-    channel in training."""
+    """PyTorch's batch norm for any rank, in the dtype of its input.
+
+    In training it raises the error that all backends share for one value per channel.
+    """
 
     path = ""
 
@@ -75,18 +61,35 @@ class BatchNorm(nn.BatchNorm2d):
 
 
 class LayerNorm(nn.LayerNorm):
-    """PyTorch's own, over the channels of each position of (N, C, ...)."""
+    """PyTorch's layer norm over the channels of each position of (N, C, ...)."""
 
     def forward(self, input: Tensor) -> Tensor:
-        # PyTorch's kernel subtracts the mean last, from products: what x has in common must be gone before.
-        x, weight, bias = wide(input, self.weight, self.bias)
+        # PyTorch's kernel subtracts the mean from products: remove a common offset first.
+        x, weight, bias = upcast_half(input, self.weight, self.bias)
         centred = (x - x.mean(1, keepdim=True)).movedim(1, -1)
         y = nn.functional.layer_norm(centred, self.normalized_shape, weight, bias, self.eps)
         return y.movedim(-1, 1).to(input.dtype)
 
 
+class DropPath(nn.Module):
+    """Stochastic depth: in training, zero a sample with probability `rate`, scale up the others."""
+
+    def __init__(self, rate: float) -> None:
+        super().__init__()
+        self.rate = rate
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not self.training or self.rate == 0.0:
+            return x
+        dropped = torch.rand((x.shape[0], *(1,) * (x.ndim - 1)), device=x.device) < self.rate
+        return torch.where(dropped, 0.0, x / (1.0 - self.rate))  # masked_fill would lose the memory order
+
+    def extra_repr(self) -> str:
+        return f"rate={self.rate}"
+
+
 class Function(nn.Module):
-    """A function of one value or more without parameters, as the module of the node that it computes."""
+    """A function without parameters, as the module of its node. The node checks the shapes."""
 
     def __init__(self, node: spec.Node, function: Callable[..., Any], **options: Any) -> None:
         super().__init__()
@@ -101,7 +104,7 @@ class Function(nn.Module):
 
 
 class Acon(nn.Module):
-    """The activation `acon(x, p1, p2, beta)`, without parameters of its own; `p1`, `p2` are numbers where they are fixed."""
+    """`acon(x, p1, p2, beta)` with the slopes that its node fixes; the other gates are inputs."""
 
     def __init__(self, node: spec.Acon) -> None:
         super().__init__()
@@ -109,65 +112,79 @@ class Acon(nn.Module):
         self.fixed = tuple(value for value in (node.p1, node.p2) if value is not None)
 
     def forward(self, x: Tensor, *gates: Tensor) -> Tensor:
-        return F.acon(x, *self.fixed, *gates)
+        return acon(x, *self.fixed, *gates)
 
     def extra_repr(self) -> str:
         return str(self.spec)
 
 
 def global_avg_pool(x: Tensor) -> Tensor:
-    """(N, C, ...) -> (N, C, 1, 1): the mean over space, of any rank and size."""
-    # Added up in float64: compiled code adds in one line, and a generator's norm divides what differs by almost nothing.
+    """Average over space: (N, C, ...) -> (N, C, 1, 1)."""
+    # In float64: compiled code adds in one pass, and a generator's norm amplifies rounding.
     return x.flatten(2).mean(2, dtype=torch.float64).to(x.dtype)[:, :, None, None] if x.ndim > 2 else x[:, :, None, None]
 
 
-def rescale(x: Tensor, factor: Tensor) -> Tensor:
-    """(N, C, ...) times its factors (N, C, 1, 1)."""
-    return x * factor.reshape(*x.shape[:2], *(1,) * (x.ndim - 2))
-
-
-def concat(*values: Tensor) -> Tensor:
-    """Values joined along the channels."""
-    return torch.cat(values, 1)
-
-
 def reduce_sample(x: Tensor, how: str) -> Tensor:
-    """(N, C, ...) -> (N, 1, 1, 1): the sum or the mean over all of a sample."""
+    """Sum or average over each sample: (N, C, ...) -> (N, 1, 1, 1)."""
     flat = x.flatten(1)
     return (flat.mean(1) if how == "mean" else flat.sum(1))[:, None, None, None]
 
 
-def as_one_channel(x: Tensor) -> Tensor:
-    """(N, C, ...) -> (N, 1, C ...)."""
-    return x.flatten(1).unsqueeze(1)
+def add(x: Tensor, other: Tensor) -> Tensor:
+    """Add two values of one shape."""
+    return x + other
+
+
+def channel_scale(x: Tensor, factor: Tensor) -> Tensor:
+    """Multiply (N, C, ...) by (N, C, 1, 1)."""
+    return x * factor.reshape(*x.shape[:2], *(1,) * (x.ndim - 2))
+
+
+def concat(*values: Tensor) -> Tensor:
+    """Concatenate along the channels."""
+    return torch.cat(values, 1)
 
 
 def split(x: Tensor, parts: int, interleaved: bool) -> tuple[Tensor, ...]:
-    """The channels in equal parts: every `parts`-th from i on when interleaved, else consecutive runs."""
+    """Split the channels into equal parts: every `parts`-th if interleaved, else blocks."""
     if interleaved:
         return tuple(x[:, part::parts] for part in range(parts))
     return torch.chunk(x, parts, 1)
 
 
-class Graph(nn.Module):
-    """Runs a spec graph: children under their published names, the program line by line.
+def move_axis(x: Tensor, source: int, destination: int) -> Tensor:
+    """Move one axis; the others keep their order."""
+    return torch.movedim(x, source, destination)
 
-    `spec` is the node that it stands for; `make` builds a child from its name and node. `graph[i]` is child i, as in
-    `nn.Sequential`.
+
+def flatten_to_one_channel(x: Tensor) -> Tensor:
+    """Reshape (N, C, ...) -> (N, 1, C ...)."""
+    return x.flatten(1).unsqueeze(1)
+
+
+def reshape_like(x: Tensor, like: Tensor) -> Tensor:
+    """Reshape x to the shape of `like`."""
+    return x.reshape_as(like)
+
+
+class Graph(nn.Module):
+    """Run a spec graph line by line; children have their published names.
+
+    `spec` is its node; `make` builds a child from its node and context. `graph[i]` is child i, as
+    in `nn.Sequential`.
     """
 
-    def __init__(self, node: spec.Graph | spec.Layer, make: Callable[[str, spec.Node], nn.Module], dtype: torch.dtype) -> None:
+    def __init__(self, node: spec.Node, make: Callable[[spec.Node, BuildContext], nn.Module], context: BuildContext) -> None:
         super().__init__()
-        self.spec = node
-        self.graph = node.graph if isinstance(node, spec.Layer) else node
+        self.spec, self.graph = node, spec.graph_of(node)
         for name, param in self.graph.params.items():
-            values = torch.empty(param.shape, dtype=torch.int64 if param.integer else dtype)
+            values = torch.empty(param.shape, dtype=torch.int64 if param.integer else context.dtype)
             if param.kind == "weight":
                 self.register_parameter(name, nn.Parameter(values))
             else:
                 self.register_buffer(name, values)
         for name, child in self.graph.children.items():
-            self.add_module(name, make(name, child))
+            self.add_module(name, make(child, context.child(name)))
 
     def forward(self, x: Tensor, *more: Tensor) -> Tensor | tuple[Tensor, ...]:
         graph = self.graph

@@ -18,7 +18,7 @@ from acon_torch import activations  # noqa: F401  (registers its rules)
 from acon_torch.arrays import to_array, to_tensor
 from acon_torch.build import BuildContext, make
 from acon_torch.checkpoint.layout import layout
-from acon_torch.pointwise import SOFTPLUS_OF_PYTORCH
+from acon_torch.pointwise import PYTORCH_SOFTPLUS_THRESHOLD
 
 # PyTorch's own activations as what they are in the spec; of a type exactly, since a subclass may compute anything.
 _NODES: dict[type[nn.Module], Any] = {
@@ -34,7 +34,7 @@ _NODES: dict[type[nn.Module], Any] = {
     nn.SiLU: lambda module: spec.SiLU(),
     nn.Mish: lambda module: spec.Mish(),
     # Below PyTorch's own threshold it would be another function.
-    nn.Softplus: lambda module: spec.Softplus(module.beta) if module.threshold >= SOFTPLUS_OF_PYTORCH else None,
+    nn.Softplus: lambda module: spec.Softplus(module.beta) if module.threshold >= PYTORCH_SOFTPLUS_THRESHOLD else None,
     nn.Hardswish: lambda module: spec.HardSwish(),
     nn.Hardsigmoid: lambda module: spec.HardSigmoid(),
     nn.Sigmoid: lambda module: spec.Sigmoid(),

@@ -62,10 +62,10 @@ GATED = {  # by name: the function's own options, and the shapes of its gates be
     "acon_a": ("acon", (1.0, 0.0), [(5,)]),
     "acon_b": ("acon", (1.0,), [(1, 5, 1, 1), (1,)]),
     "acon_pixel": ("acon", (), [(5,), (1, 5, 1, 1), (3, 5, 2, 1)]),
-    "slopes": ("slopes", (), [(5,)]),
-    "attention_slopes": ("attention_slopes", (), [(1,), (1, 5, 1, 1)]),
-    "branches": ("branches", (), [(1,), (1,), (1,)]),
-    "branches_shift": ("branches", (), [(5,), (1,), (3, 1, 1, 1), (1,)]),
+    "prelu": ("prelu", (), [(5,)]),
+    "arelu": ("arelu", (), [(1,), (1, 5, 1, 1)]),
+    "repact": ("repact", (), [(1,), (1,), (1,)]),
+    "repact_shift": ("repact", (), [(5,), (1,), (3, 1, 1, 1), (1,)]),
     "dynamic_a": ("dynamic_maximum", (), [(3, 4), (4,), (4,)]),
     "dynamic_b": ("dynamic_maximum", (), [(3, 20), (4,), (4,)]),
     "smooth_2": ("smooth_maximum", (), [(3, 5, 2, 1)]),
@@ -285,12 +285,12 @@ def test_kinks_of_gated_functions(torch, dtype) -> None:  # type: ignore[no-unty
         return [gradient.tolist() for gradient in torch.autograd.grad(call(*leaves).sum(), leaves)]
 
     assert slopes_of(F.maximum, [1.0, 2.0, 0.0], [1.0, -2.0, 3.0]) == [[0.5, 1.0, 0.0], [0.5, 0.0, 1.0]]
-    assert slopes_of(F.slopes, [[0.0], [-2.0], [3.0]], [0.25]) == [[[0.25], [0.25], [1.0]], [-2.0]]
-    dx, dalpha, _ = slopes_of(F.attention_slopes, [[0.0], [-2.0]], [1.5], [0.0])
+    assert slopes_of(F.prelu, [[0.0], [-2.0], [3.0]], [0.25]) == [[[0.25], [0.25], [1.0]], [-2.0]]
+    dx, dalpha, _ = slopes_of(F.arelu, [[0.0], [-2.0]], [1.5], [0.0])
     assert (dx, dalpha) == ([[np.asarray(0.99, dtype).item()]] * 2, [0.0])
     for bound in (0.01, 0.99):
-        assert slopes_of(F.attention_slopes, [[-2.0]], [bound], [0.0])[1] == [-2.0]
-    dx, *gates = slopes_of(F.branches, [[0.0], [-3.0], [3.0]], [2.0], [4.0], [8.0])
+        assert slopes_of(F.arelu, [[-2.0]], [bound], [0.0])[1] == [-2.0]
+    dx, *gates = slopes_of(F.repact, [[0.0], [-3.0], [3.0]], [2.0], [4.0], [8.0])
     assert dx == [[2.0 + 8.0 * 0.5], [2.0], [2.0 + 4.0 + 8.0]]
     assert gates == [[0.0], [3.0], [3.0]]
     # DyReLU where both lines are 0: half of each slope.
