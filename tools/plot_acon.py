@@ -1,6 +1,6 @@
 """Draw docs/acon.png: ACON-C and its derivative for several beta. Needs the extra `plot`.
 
-`python tools/plot_acon.py docs/acon.png`, or `python -m nox -s picture`.
+Run `python tools/plot_acon.py docs/acon.png` or `python -m nox -s picture`.
 """
 
 from __future__ import annotations
@@ -10,9 +10,10 @@ from pathlib import Path
 
 import matplotlib as mpl
 import numpy as np
+from matplotlib import pyplot as plt
+
 from acon_core.reference import forward
 from acon_core.spec import AconC
-from matplotlib import pyplot as plt
 
 P1, P2 = 1.2, -0.2
 BETAS = (0.0, 0.5, 1.0, 2.0, 8.0)
