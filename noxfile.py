@@ -25,6 +25,7 @@ TEST_TOOLS = [
     "safetensors>=0.4",
     "zlib-ng>=1.1",
     "zstandard>=0.22",
+    "hatchling>=1.26",
 ]
 # What a framework's own tests need: what it writes exports with and what runs them without us; Orbax, whose folders are read.
 OWN_TOOLS = {
@@ -62,7 +63,7 @@ def tests(session: nox.Session, backend: str) -> None:
             session.install("numpy==1.26.4")  # the other NumPy that the core supports, for all but what takes long
             chosen += ["-m", "not slow"]
         else:
-            session.run("python", "-m", "acon_core.conformance", "compare")
+            session.run("acon", "conformance", "golden", "compare")
         session.run(*PYTEST, *chosen, *session.posargs, env=THREADS)
     else:
         env = THREADS | ENVIRONMENT.get(backend, {})
@@ -120,7 +121,7 @@ def demo(session: nox.Session) -> None:
         arguments = [str(file), "--input", str(DATA / "photos_bgr_224.npz"), "--output", str(logits), "--backend", backend]
         session.run(python, "-m", "acon_core.cli", "run", *arguments, external=True)
         pairs.append(f"{backend}={logits}")
-    session.run("python", "-m", "acon_core.conformance.agreement", str(DATA / "shufflenetv2_acon_0.5x.out.npz"), *pairs)
+    session.run("python", "tools/demo_agreement.py", str(DATA / "shufflenetv2_acon_0.5x.out.npz"), *pairs)
 
 
 @nox.session(python="3.11")
@@ -153,10 +154,11 @@ def figures(session: nox.Session) -> None:
     measured = []
     for backend in session.posargs or PYTHON:
         measured.append(str(out / f"accuracy-{backend}.json"))
-        command = ["-m", "acon_core.conformance.accuracy", f"{backend}={measured[-1]}"]
-        session.run(environment(session, backend), *command, external=True, silent=True)
-    session.run("python", "-m", "acon_core.conformance.accuracy", *measured)
-    session.run(environment(session, "torch"), "benchmarks/memory.py", external=True)
+        command = ["tools/activation_accuracy.py", "measure", backend, measured[-1]]
+        session.run(environment(session, backend), *command, external=True)
+    session.run("python", "tools/activation_accuracy.py", "table", *measured)
+    for script in ("tools/published_formula.py", "benchmarks/memory.py"):
+        session.run(environment(session, "torch"), script, external=True)
 
 
 @nox.session(python="3.11")
@@ -168,16 +170,37 @@ def curves(session: nox.Session) -> None:
     measured = []
     for backend in session.posargs or PYTHON:
         measured.append(str(out / f"curves-{backend}.json"))
-        command = ["-m", "acon_core.conformance.curves", f"{backend}={measured[-1]}"]
-        session.run(environment(session, backend), *command, external=True, silent=True, env=THREADS)
-    session.run("python", "-m", "acon_core.conformance.curves", *measured, "--plot", str(ROOT / "docs" / "training.png"))
+        command = ["tools/training_curves.py", "train", backend, measured[-1]]
+        session.run(environment(session, backend), *command, external=True, env=THREADS)
+    session.run("python", "tools/training_curves.py", "table", *measured, "--plot", str(ROOT / "docs" / "training.png"))
+
+
+@nox.session(python="3.11")
+def networks(session: nox.Session) -> None:
+    """Print the table of exact counts of docs/networks.md."""
+    install(session, "core")
+    session.run("python", "tools/network_counts.py")
+
+
+@nox.session(python="3.11")
+def picture(session: nox.Session) -> None:
+    """Draw docs/acon.png: ACON-C and its derivative."""
+    session.install("-c", "constraints.txt", "-e", ".[plot]")
+    session.run("python", "tools/plot_acon.py", "docs/acon.png")
+
+
+@nox.session(python="3.11")
+def schemas(session: nox.Session) -> None:
+    """Write the pinned schemas again, after a change of names or shapes that is meant."""
+    install(session, "core")
+    session.run("python", "tests/helpers/pinned_schemas.py")
 
 
 @nox.session(python="3.11")
 def golden(session: nox.Session) -> None:
     """Make the golden numbers anew and compare them with the stored ones; `-- regenerate` writes them."""
     install(session, "core", *TEST_TOOLS)
-    session.run("python", "-m", "acon_core.conformance", *(session.posargs or ["compare"]))
+    session.run("acon", "conformance", "golden", *(session.posargs or ["compare"]))
 
 
 @nox.session(python="3.11")

@@ -1,14 +1,17 @@
-"""What is shipped and what imports what: the wheel, the golden data in it, and no framework anywhere near the core."""
+"""The distributions, and the import rules between the packages."""
 
 from __future__ import annotations
 
 import ast
 import subprocess
 import sys
+import tarfile
 import zipfile
 from pathlib import Path
 
 import pytest
+
+import acon_core
 
 ROOT = Path(__file__).parents[1]
 FRAMEWORKS = {"torch", "jax", "jaxlib", "flax", "optax", "paddle", "megengine"}
@@ -58,37 +61,70 @@ def test_checkpoint_folders_import_without_a_framework() -> None:
     assert done.stdout.strip() == "[]"
 
 
+@pytest.fixture(scope="module")
+def distributions(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the source distribution, unpacked, and the wheel that was built from it."""
+    folder = tmp_path_factory.mktemp("distributions")
+    build = [sys.executable, "-m", "hatchling", "build", "-d", str(folder), "-t"]
+    subprocess.run([*build, "sdist"], check=True, cwd=ROOT)
+    (archive,) = folder.glob("acon_ports-*.tar.gz")
+    with tarfile.open(archive) as file:
+        file.extractall(folder, filter="data")
+    subprocess.run([*build, "wheel"], check=True, cwd=folder / archive.name.removesuffix(".tar.gz"))
+    return folder
+
+
 @pytest.mark.slow
-def test_the_wheel_alone_converts_and_has_the_golden_data(tmp_path: Path) -> None:
-    """Installed into a folder of its own, with nothing of this checkout on the path."""
-    pip = [sys.executable, "-m", "pip", "-q"]
-    subprocess.run([*pip, "wheel", "--no-deps", "-w", tmp_path, ROOT], check=True)
-    (wheel,) = tmp_path.glob("acon_ports-*.whl")
-    names = set(zipfile.ZipFile(wheel).namelist())
-    for name in (
-        "golden.safetensors",
-        "schema.json",
-        "cases/layers.json",
-        "shufflenetv2_acon_0.5x.pth.tar",
-        "photos_bgr_224.npz",
-    ):
-        assert f"conformance_data/{name}" in names
-    assert {name.split("/")[0] for name in names if "dist-info" not in name} == {"acon_core", "conformance_data", *BACKENDS}
-    assert not [name for name in names if "test" in name]
-    subprocess.run([*pip, "install", "--no-deps", "--target", tmp_path / "site", wheel], check=True)
+def test_the_source_distribution_has_every_file_of_the_repository(distributions: Path) -> None:
+    (source,) = (path for path in distributions.iterdir() if path.is_dir())
+    command = ["git", "ls-files", "--cached", "--others", "--exclude-standard"]
+    listed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    files = {name for name in listed.stdout.splitlines() if (ROOT / name).exists()}
+    assert "conformance_data/photos_bgr_224.npz" in files
+    found = {path.relative_to(source).as_posix() for path in source.rglob("*") if path.is_file()}
+    assert found - {"PKG-INFO"} == files
+
+
+@pytest.mark.slow
+def test_the_wheel_holds_code_cases_and_golden_numbers(distributions: Path) -> None:
+    (wheel,) = distributions.glob("acon_ports-*.whl")
+    assert wheel.stat().st_size < 3_500_000
+    names = {name for name in zipfile.ZipFile(wheel).namelist() if "dist-info" not in name}
+    assert {name.split("/")[0] for name in names} == {"acon_core", *BACKENDS}
+    sources = {name for name in names if name.endswith((".py", ".pyi", "py.typed"))}
+    data = {name.removeprefix("acon_core/conformance/data/") for name in names - sources}
+    cases = {f"cases/{path.name}" for path in (ROOT / "conformance_data" / "cases").iterdir()}
+    assert data == {"schema.json", "golden.safetensors", "curves.json", "digits_8x8.npz", *cases}
+    folders = [ROOT / "acon_core", *(ROOT / "backends" / name for name in BACKENDS)]
+    paths = (path for folder in folders for suffix in ("*.py", "*.pyi", "py.typed") for path in folder.rglob(suffix))
+    assert sources == {path.relative_to(ROOT).as_posix().removeprefix("backends/") for path in paths}
+
+
+@pytest.mark.slow
+def test_the_installed_wheel_converts_and_conforms(distributions: Path, tmp_path: Path) -> None:
+    """The wheel is installed in a folder of its own; nothing of this checkout is importable."""
+    (wheel,) = distributions.glob("acon_ports-*.whl")
+    site, out = tmp_path / "site", tmp_path / "out"
+    subprocess.run([sys.executable, "-m", "pip", "-q", "install", "--no-deps", "--target", site, wheel], check=True)
     script = tmp_path / "check.py"
     script.write_text(
         "import sys, pathlib; sys.path.insert(0, sys.argv[1])\n"
-        "import acon_core, conformance_data\n"
-        "assert acon_core.__file__.startswith(sys.argv[1]) and conformance_data.__file__.startswith(sys.argv[1])\n"
+        "import acon_core\n"
         "from acon_core.checkpoint import convert, read_network\n"
         "from acon_core.conformance.cases import DATA\n"
         "from acon_core.conformance.runner import run_backend\n"
-        "source = DATA / 'shufflenetv2_acon_0.5x.pth.tar'\n"
+        "site, out, source = map(pathlib.Path, sys.argv[1:])\n"
+        "assert pathlib.Path(acon_core.__file__) == site / 'acon_core' / '__init__.py'\n"
+        "assert DATA == site / 'acon_core' / 'conformance' / 'data'\n"
         "for name in ('a.pth', 'a.pkl', 'a.pdparams', 'a.msgpack', 'a.safetensors'):\n"
-        "    convert(source, pathlib.Path(sys.argv[2]) / name)\n"
-        "    assert read_network(pathlib.Path(sys.argv[2]) / name).network.name == 'acon/shufflenet_v2_x0_5'\n"
+        "    convert(source, out / name)\n"
+        "    assert read_network(out / name).network.name == 'acon/shufflenet_v2_x0_5'\n"
         "assert not run_backend('numpy', select='acon_c/rank').failed\n"
     )
-    (tmp_path / "out").mkdir()
-    subprocess.run([sys.executable, script, tmp_path / "site", tmp_path / "out"], check=True, cwd=tmp_path)
+    out.mkdir()
+    checkpoint = ROOT / "conformance_data" / "shufflenetv2_acon_0.5x.pth.tar"
+    subprocess.run([sys.executable, script, site, out, checkpoint], check=True, cwd=tmp_path)
+
+
+def test_the_citation_has_the_version() -> None:
+    assert f"\nversion: {acon_core.__version__}\n" in (ROOT / "CITATION.cff").read_text()

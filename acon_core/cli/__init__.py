@@ -1,4 +1,4 @@
-"""`acon`: the command line. Results go to standard output; an error is one line on standard error and exit status 2."""
+"""The command line, `acon`. Results go to standard output, warnings and errors to standard error."""
 
 from __future__ import annotations
 
@@ -6,23 +6,24 @@ import sys
 
 from typer.exceptions import TyperException
 
-from acon_core.cli import checkpoints, networks, running
-from acon_core.cli.app import app, err
+from acon_core.cli import checkpoints, conformance, networks, running
+from acon_core.cli.app import Settings, app, err
 from acon_core.errors import AconError
 
-__all__ = ["app", "checkpoints", "main", "networks", "running"]
+__all__ = ["app", "checkpoints", "conformance", "main", "networks", "running"]
 
 
 def main() -> None:
-    """Run `acon`: whatever the user can act on is one line and status 2; --debug shows where it came from."""
-    arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
+    """Run `acon`. Print an error that the user can act on as one line and exit with status 2."""
+    settings = Settings()
     try:
-        sys.exit(app(args=arguments, prog_name="acon", standalone_mode=False))
+        sys.exit(app(prog_name="acon", standalone_mode=False, obj=settings))
     except (AconError, TyperException) as error:
-        if len(arguments) != len(sys.argv[1:]):
+        if settings.debug:
             raise
         message = error.format_message() if isinstance(error, TyperException) else str(error)
         line = " ".join(message.split())
-        # Names in files and of files can hold what a terminal would obey.
-        err.print(f"acon: {''.join(each if each.isprintable() else ascii(each)[1:-1] for each in line)}", markup=False)
+        if line:  # empty where the help was printed instead
+            # File names and tensor names can hold terminal control sequences.
+            err.print(f"acon: {''.join(each if each.isprintable() else ascii(each)[1:-1] for each in line)}", markup=False)
         sys.exit(2)

@@ -1,4 +1,4 @@
-"""`python -m acon_core.cli`."""
+"""Entry point of `python -m acon_core.cli`."""
 
 from acon_core.cli import main
 

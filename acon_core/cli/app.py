@@ -1,8 +1,9 @@
-"""What the commands of `acon` share: the application, its two outputs, its usual options."""
+"""What the commands of `acon` share: the application, its two consoles, and common options."""
 
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -10,44 +11,66 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
+from acon_core import __version__
 from acon_core.checkpoint.dialects import DIALECTS
 from acon_core.errors import AconError
 from acon_core.networks import as_tuples
 from acon_core.verification.run import find_functions_in
 
-app = typer.Typer(
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-    help="One network, four frameworks: checkpoints read, converted, run and compared.",
-)
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 out = Console(soft_wrap=True, highlight=False, emoji=False)
 err = Console(stderr=True, soft_wrap=True, highlight=False, emoji=False)
 
 
+@dataclass
+class Settings:
+    """Options of `acon` itself, given before the command."""
+
+    debug: bool = False
+
+
+def print_version(requested: bool) -> None:
+    """Print the version and exit."""
+    if requested:
+        out.print(f"acon-ports {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def acon(
+    context: typer.Context,
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version and exit.", callback=print_version, is_eager=True)
+    ] = False,
+) -> None:
+    """Read, convert, run and compare ACON checkpoints of PyTorch, JAX, PaddlePaddle and MegEngine."""
+    context.ensure_object(Settings).debug = debug
+
+
 def own_function(network: str | None) -> str | None:
-    """Where the user names a function of their own, it is looked for in the current folder too; else nothing there is run."""
+    """Make the current folder importable if `network` names a function of the user's own."""
     if network is not None and ":" in network:
         find_functions_in(Path.cwd())
     return network
 
 
-NETWORK_HELP = "A registry name, or package.module:function of your own."
+NETWORK_HELP = "Registered name, or package.module:function of your own."
 NetworkOption = Annotated[str | None, typer.Option(help=NETWORK_HELP, callback=own_function)]
-ActOption = Annotated[str | None, typer.Option(help="An activation, such as acon_c or 'meta_acon(reduction=8)'.")]
-DialectOption = Annotated[str | None, typer.Option(help=f"Whose names the tensors have: {', '.join(DIALECTS)}.")]
-ToDialectOption = Annotated[str | None, typer.Option(help="Whose names the tensors of TARGET get.")]
+ActOption = Annotated[str | None, typer.Option(help="Activation, such as acon_c or 'meta_acon(reduction=8)'.")]
+DialectOption = Annotated[str | None, typer.Option(help=f"Naming scheme of the tensors: {', '.join(DIALECTS)}.")]
+ToDialectOption = Annotated[str | None, typer.Option(help="Naming scheme of the tensors of TARGET.")]
 OptionOption = Annotated[
-    list[str] | None, typer.Option(help="An option of the network's as NAME=JSON, such as depths=[1,1,2,1]; repeat for more.")
+    list[str] | None, typer.Option(help="Network option as NAME=JSON, such as depths=[1,1,2,1]; repeatable.")
 ]
 ToOption = Annotated[
-    str | None, typer.Option(help="torch, megengine, paddle, jax, safetensors, npz, ...; else by TARGET's ending.")
+    str | None, typer.Option(help="Format: torch, megengine, paddle, jax, safetensors, npz, ... (default: by TARGET's suffix)")
 ]
-JsonOption = Annotated[bool, typer.Option("--json", help="The same as JSON.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
 def options_of(given: list[str] | None) -> dict[str, Any]:
-    """What `--option` says, lists as tuples. Raises AconError for what is not NAME=JSON."""
+    """Parse the values of `--option`; lists become tuples. Raises AconError for what is not NAME=JSON."""
     options = {}
     for text in given or []:
         name, _, value = text.partition("=")
@@ -59,6 +82,6 @@ def options_of(given: list[str] | None) -> dict[str, Any]:
 
 
 def progress() -> Progress:
-    """A progress bar on standard error, silent when that is not a terminal."""
+    """Return a progress bar on standard error; it prints nothing where that is not a terminal."""
     columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
     return Progress(*columns, console=err, transient=True, disable=not err.is_terminal)

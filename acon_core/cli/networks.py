@@ -1,4 +1,4 @@
-"""`acon list` and `acon summary`: what is known, and what a network counts."""
+"""`acon list` and `acon summary`: the registries, and the exact counts of a network."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from acon_core.spec import ACTIVATIONS, count, named_params, summarise
 
 @app.command("list")
 def list_(what: Annotated[str, typer.Argument(help="networks, activations or backends")] = "networks") -> None:
-    """List the networks, activations or backends that are known."""
+    """List the registered networks, activations or backends."""
     tables: dict[str, list[str]] = {
         "networks": list(networks.NETWORKS),
         "activations": list(ACTIVATIONS),
@@ -33,12 +33,12 @@ def list_(what: Annotated[str, typer.Argument(help="networks, activations or bac
 def summary(
     network: Annotated[str, typer.Argument(help=NETWORK_HELP, callback=own_function)],
     act: ActOption = None,
-    classes: Annotated[int | None, typer.Option(help="Number of classes, if not the published.")] = None,
+    classes: Annotated[int | None, typer.Option(help="Number of classes (default: as published)")] = None,
     option: OptionOption = None,
     size: Annotated[int | None, typer.Option(help="Height and width of the input in pixels.")] = None,
-    layers: Annotated[bool, typer.Option("--layers", help="Layer by layer.")] = False,
+    layers: Annotated[bool, typer.Option("--layers", help="Print one row per layer.")] = False,
 ) -> None:
-    """Exact parameters, MACs, state keys and sizes of a network, from its spec alone."""
+    """Count parameters, MACs, state keys and bytes of a network from its spec."""
     made = networks.create(network, act, classes, **options_of(option))
     shape = (1, 3, size, size) if size else made.input_shape
     counts = count(made.graph, shape)

@@ -6,7 +6,6 @@ import inspect
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from importlib.resources import files
 from pathlib import Path
 from typing import Any, Literal
 
@@ -21,7 +20,14 @@ from acon_core.numerics import asymmetric_state
 from acon_core.random import Stream
 from acon_core.spec.primitives import Primitive
 
-DATA = Path(str(files("conformance_data")))
+
+def data_folder() -> Path:
+    """Return the folder of cases and golden numbers: in the wheel beside this file, else the repository's."""
+    packaged = Path(__file__).parent / "data"
+    return packaged if packaged.is_dir() else Path(__file__).parents[2] / "conformance_data"
+
+
+DATA = data_folder()
 ARRAYS = DATA / "golden.safetensors"
 SCHEMA = DATA / "schema.json"
 ABSTRACT = (Primitive, spec.Layer, spec.Elementwise, spec.Windowed, spec.Activation, spec.ChannelwiseActivation)
@@ -125,7 +131,7 @@ def node_from_json(data: Mapping[str, Any]) -> spec.Node:
 
 
 def load_cases() -> list[Case]:
-    """Every case of `conformance_data`, by file and then in the order written."""
+    """Every case of `DATA`, by file and then in the order written."""
     cases = []
     for path in sorted((DATA / "cases").glob("*.json")):
         for entry in json.loads(path.read_text()):

@@ -1,23 +1,20 @@
-"""Training in step: 30 steps of the published recipe on handwritten digits, each framework's losses against float64's.
+"""Training curves: 30 steps of the published recipe on handwritten digits, each framework's losses against float64's.
 
-`python -m acon_core.conformance.curves torch=FILE.json` trains in a framework and writes its losses; with files alone it
-prints the table of divergences, and `--plot FILE.png` draws the curves (extra `plot`). The images are the first 480 of the
-digits that scikit-learn ships (UCI; Alpaydin and Kaynak 1998; CC BY 4.0), 8x8 pixels enlarged to 32x32, in three channels,
-with a little noise, so that no two pixels of a pooling window are equal.
+The images are the first 480 of the digits that scikit-learn ships (UCI; Alpaydin and Kaynak 1998;
+CC BY 4.0), 8x8 pixels enlarged to 32x32, in three channels, with a little noise, so that no two
+pixels of a pooling window are equal. `tools/training_curves.py` makes the table and the picture of
+docs/training.md.
 """
 
 from __future__ import annotations
 
 import json
-import sys
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from acon_core import backends, networks
+from acon_core import networks
 from acon_core.backends import Backend
 from acon_core.checkpoint import read_network
 from acon_core.conformance.cases import DATA
@@ -111,72 +108,3 @@ def regenerate() -> None:
 def divergence(losses: NDArray[np.float64], exact: NDArray[np.float64]) -> tuple[float, ...]:
     """The largest |difference| of the losses up to steps 1, 10 and 30."""
     return tuple(float(np.abs(losses - exact)[:step].max()) for step in SHOWN)
-
-
-def table(curves: Mapping[str, Mapping[str, list[float]]]) -> str:
-    """Markdown: a row a network, a column a backend, in each the divergence at steps 1, 10 and 30."""
-    exact = stored()
-    lines = [f"| network | {' | '.join(curves)} | allowed |", f"|---|{'---|' * (len(curves) + 1)}"]
-    for run in RUNS:
-        cells = [divergence(np.array(losses[run.name]), exact[run.name]) for losses in curves.values()]
-        lines.append(
-            f"| {' | '.join([run.name, *(' / '.join(f'{each:.0e}' for each in cell) for cell in [*cells, run.bounds])])} |"
-        )
-    return "\n".join(lines)
-
-
-def plot(curves: Mapping[str, Mapping[str, list[float]]], path: Path) -> None:
-    """One panel a network: the losses of every framework over those in float64, and below it how far each is from them."""
-    from matplotlib.figure import Figure  # the extra `plot`, needed here alone
-
-    exact = stored()
-    figure = Figure(figsize=(4.2 * len(RUNS), 6), layout="constrained")
-    axes = figure.subplots(2, len(RUNS), squeeze=False, sharex=True)
-    steps = np.arange(1, RECIPE.steps + 1)
-    for column, run in enumerate(RUNS):
-        axes[0, column].plot(steps, exact[run.name], color="black", linewidth=4, alpha=0.3, label="float64 reference")
-        for name, losses in curves.items():
-            difference = np.abs(np.array(losses[run.name]) - exact[run.name])
-            axes[0, column].plot(steps, losses[run.name], linewidth=1, label=name)
-            axes[1, column].semilogy(steps, np.maximum(difference, 1e-9), linewidth=1, label=name)
-        axes[0, column].set_title(run.name)
-        axes[1, column].set_xlabel("step")
-    axes[0, 0].set_ylabel("loss")
-    axes[1, 0].set_ylabel("|difference| from float64")
-    axes[0, 0].legend()
-    figure.savefig(path, dpi=110)
-
-
-def main(arguments: list[str]) -> int:
-    """See the top of the file. 1 when a curve leaves its bounds."""
-    picture = None
-    if "--plot" in arguments:
-        at = arguments.index("--plot")
-        picture, arguments = arguments[at + 1 : at + 2], arguments[:at] + arguments[at + 2 :]
-    if not arguments or picture == []:
-        print(__doc__, file=sys.stderr)
-        return 2
-    curves: dict[str, dict[str, list[float]]] = {}
-    for argument in arguments:
-        name, _, path = argument.rpartition("=")
-        if name:
-            backend = backends.get(name)
-            Path(path).write_text(json.dumps({name: {run.name: list(train(backend, run)) for run in RUNS}}, indent=1) + "\n")
-        curves |= json.loads(Path(path).read_text())
-    print(table(curves))
-    if picture:
-        plot(curves, Path(picture[0]))
-    exact = stored()
-    missed = [
-        f"{name}: {run.name}: {found} at steps {SHOWN}, allowed {run.bounds}"
-        for name, losses in curves.items()
-        for run in RUNS
-        for found in [divergence(np.array(losses[run.name]), exact[run.name])]
-        if any(not each <= bound for each, bound in zip(found, run.bounds, strict=True))
-    ]
-    print("\n".join(missed), file=sys.stderr)
-    return int(bool(missed))
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))

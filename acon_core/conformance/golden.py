@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 import tempfile
@@ -11,7 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from acon_core.checkpoint.codecs import safetensors_file
-from acon_core.conformance.cases import ARRAYS, Case, load_cases
+from acon_core.conformance.cases import ARRAYS, DATA, SCHEMA, Case, load_cases
+from acon_core.errors import AconError
 from acon_core.random import Stream
 from acon_core.reference import forward
 
@@ -19,6 +21,8 @@ Golden = dict[str, NDArray]
 
 # How far two machines' float64 may be apart: another BLAS sums in another order.
 REPRODUCED = 1e-11
+# The largest size of the stored numbers, in bytes.
+LIMIT = 10_000_000
 
 
 def sampled(case: Case, key: str, array: NDArray) -> NDArray:
@@ -62,7 +66,7 @@ def make(case: Case) -> Golden:
 
 
 def stored() -> Golden:
-    """The arrays in `conformance_data`, by `case:key`."""
+    """The stored arrays, by `case:key`."""
     return dict(safetensors_file.read(ARRAYS).tensors)
 
 
@@ -74,7 +78,8 @@ def of_cases(cases: list[Case]) -> dict[str, Golden]:
     if anew:
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder, "golden.safetensors")
-            subprocess.run([sys.executable, "-m", "acon_core.conformance", "make", str(path), *anew], check=True)
+            command = [sys.executable, "-m", "acon_core.cli", "conformance", "golden", "make", str(path), *anew]
+            subprocess.run(command, check=True)
             arrays = arrays | {name: array.copy() for name, array in safetensors_file.read(path).tensors.items()}
     for key, array in arrays.items():
         name, _, quantity = key.partition(":")
@@ -88,16 +93,49 @@ def make_all(cases: list[Case]) -> Golden:
     return {f"{case.name}:{key}": np.asarray(array) for case in cases for key, array in make(case).items()}
 
 
+def write(path: Path, cases: list[Case]) -> None:
+    """Compute the golden numbers of cases and write them as safetensors."""
+    safetensors_file.write(path, make_all(cases), {})
+
+
 def regenerate() -> None:
-    """Make every stored number anew and write them."""
-    safetensors_file.write(ARRAYS, make_all([case for case in load_cases() if case.golden == "stored"]), {})
+    """Compute all stored numbers again and write them."""
+    write(ARRAYS, [case for case in load_cases() if case.golden == "stored"])
+
+
+def check() -> list[str]:
+    """Check the cases against their schema, each other and the stored numbers; return one line per error."""
+    try:
+        import jsonschema  # only needed here; not a dependency of the package
+    except ModuleNotFoundError as error:
+        raise AconError("acon conformance golden check: jsonschema is not installed; pip install jsonschema") from error
+    validator = jsonschema.Draft202012Validator(json.loads(SCHEMA.read_text()))
+    lines = [
+        f"{path.name}: {error.json_path}: {error.message}"
+        for path in sorted((DATA / "cases").glob("*.json"))
+        for error in validator.iter_errors(json.loads(path.read_text()))
+    ]
+    if lines:
+        return lines
+    cases = load_cases()
+    names = [case.name for case in cases]
+    lines += [f"{name}: the name occurs twice" for name in sorted({name for name in names if names.count(name) > 1})]
+    for case in cases:
+        for shape in case.batches:
+            case.build().out_shapes(shape)
+    have = {key.partition(":")[0] for key in stored()}
+    want = {case.name for case in cases if case.golden == "stored" and not case.raises}
+    lines += [f"{name}: golden numbers and cases do not match" for name in sorted(have ^ want)]
+    if ARRAYS.stat().st_size > LIMIT:
+        lines.append(f"{ARRAYS.name}: {ARRAYS.stat().st_size} bytes, more than {LIMIT}")
+    return lines
 
 
 def compare() -> list[str]:
     """Make every stored number anew and say, a line each, what differs from what is stored."""
     old, new = stored(), make_all([case for case in load_cases() if case.golden == "stored"])
     lines = [f"{key}: stored, but no case has it" for key in old if key not in new]
-    lines += [f"{key}: not stored; run `python -m acon_core.conformance regenerate`" for key in new if key not in old]
+    lines += [f"{key}: not stored; run `acon conformance golden regenerate`" for key in new if key not in old]
     for key, array in new.items():
         if key not in old:
             continue

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import pytest
+from activation_accuracy import BOUNDS, REGIONS, measure, reduced
 
 from acon_core.backends import Backend
-from acon_core.conformance.accuracy import BOUNDS, REGIONS, measure, reduced
 
 
 @pytest.mark.parametrize("region", REGIONS)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import json
 import os
 import pickle
@@ -16,8 +17,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import acon_core
 from acon_core import spec
-from acon_core.conformance.cases import DATA
+from acon_core.checkpoint.codecs import safetensors_file
+from acon_core.conformance import golden
+from acon_core.conformance.cases import DATA, load_cases
 
 CHECKPOINT = DATA / "shufflenetv2_acon_0.5x.pth.tar"
 PHOTOS = DATA / "photos_bgr_224.npz"
@@ -225,7 +229,33 @@ def test_images_that_are_not_images(tmp_path: Path) -> None:
     assert not (tmp_path / "y.npz").exists()
 
 
-def test_debug_shows_where_it_came_from(tmp_path: Path) -> None:
-    done = acon("inspect", truncated(tmp_path), "--debug")
+def test_debug_shows_the_traceback(tmp_path: Path) -> None:
+    done = acon("--debug", "inspect", truncated(tmp_path))
     assert done.returncode != 0
     assert "Traceback" in done.stderr
+    assert "--debug" in acon("--help").stdout
+
+
+def test_the_version_is_stated_once() -> None:
+    assert acon("--version").stdout == f"acon-ports {acon_core.__version__}\n"
+    assert importlib.metadata.version("acon-ports") == acon_core.__version__
+
+
+def test_help_without_a_command_is_no_error_line() -> None:
+    for command in ([], ["conformance", "golden"]):
+        done = acon(*command)
+        assert (done.returncode, done.stderr) == (2, "")
+        assert "Usage: acon" in done.stdout
+
+
+def test_golden_numbers_of_named_cases(tmp_path: Path) -> None:
+    done = acon("conformance", "golden", "make", tmp_path / "two.safetensors", "acon_c/rank_4", "acon_c/rank_2")
+    assert done.returncode == 0, done.stderr
+    made, stored = safetensors_file.read(tmp_path / "two.safetensors").tensors, golden.stored()
+    assert set(made) == {key for key in stored if key.partition(":")[0] in ("acon_c/rank_4", "acon_c/rank_2")}
+    assert len(made) == 18  # y, and dx and the gradients of p1, p2 and beta, each with its scale
+    for key, array in made.items():
+        np.testing.assert_allclose(array, stored[key], rtol=1e-11, atol=1e-11)
+    assert acon("conformance", "golden", "check").stdout == f"check: {len(load_cases())} cases, nothing wrong\n"
+    refused(acon("conformance", "golden", "make", tmp_path / "none.safetensors", "no such case"), "no such case")
+    refused(acon("conformance", "--case", "acon_c", "golden", "check"), "omit them")

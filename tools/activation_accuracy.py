@@ -1,14 +1,21 @@
-"""`python -m acon_core.conformance.accuracy BACKEND ...`: ACON-C element by element, in units of float32's last place.
+"""Make the first table of docs/figures.md: the errors of ACON-C, element by element, in units of the last place.
 
-Seven regions of x, p1, p2 and beta, 20000 points each. The exact values are the reference's in float64, whose own error is
-nine digits below what is measured; mpmath holds the reference to 60 digits in the tests. `u` is 2^-24, half a unit in the last
-place of 1. Errors are fractions of a scale, since f crosses zero: of f, the larger of |p1 x| and |p2 x|; of dx, the larger of
-|p1| and |p2|; of each term of dp1 and dp2, |x|; of each term of dbeta, itself, where |z| < 15. Values that are no normal
-float32 are left out: XLA and MegEngine take denormals for 0.
+`python tools/activation_accuracy.py measure torch FILE.json` measures one backend.
+`python tools/activation_accuracy.py table FILE.json ...` prints the table.
+`python -m nox -s figures` does both for every backend.
+
+There are seven regions of x, p1, p2 and beta with 20000 points each. The exact values are those of
+the float64 reference, whose own error is nine digits below what is measured; the tests compare it
+with mpmath to 60 digits. `u` is 2^-24, half a unit in the last place of 1. Errors are fractions of
+a scale, because f crosses zero. The scale of f is the larger of |p1 x| and |p2 x|; of dx, the
+larger of |p1| and |p2|; of each term of dp1 and dp2, |x|; of each term of dbeta, the term itself,
+where |z| < 15. Values that are not normal float32 numbers are left out: XLA and MegEngine flush
+denormals to 0.
 """
 
 from __future__ import annotations
 
+import argparse
 import json
 import sys
 from collections.abc import Callable
@@ -34,20 +41,20 @@ Array = NDArray[np.float64]
 
 
 def _signed(random: Stream, low: float, high: float) -> Array:
-    """Magnitudes spread evenly over the powers of ten from `low` to `high`, of either sign."""
+    """Draw values of either sign whose magnitudes are log-uniform from `low` to `high`."""
     magnitude = 10.0 ** random.uniform((POINTS,), np.log10(low), np.log10(high))
     return np.where(random.unit((POINTS,)) < 0.5, -magnitude, magnitude)
 
 
 def _near(random: Stream, p1: Array) -> Array:
-    """p1 moved by up to 64 units of its last place."""
+    """Move p1 by up to 64 units in the last place."""
     steps = np.floor(random.uniform((POINTS,), -64.0, 65.0))
     moved: Array = p1 + steps * np.spacing(np.abs(p1).astype(np.float32))
     return moved
 
 
 def points(region: str) -> dict[str, NDArray[np.float32]]:
-    """x, p1, p2 and beta of a region, (20000,) each."""
+    """Draw x, p1, p2 and beta of a region, each of shape (20000,)."""
     random = Stream("accuracy", region)
 
     def uniform(low: float, high: float) -> Array:
@@ -74,8 +81,10 @@ REGIONS = (
 
 
 def _worst(found: NDArray, exact: Array, scale: Array, where: NDArray[np.bool_] | None = None) -> float:
-    """The largest error in u of the scale, over the elements whose exact value is a normal float32; infinite where one of
-    those is not finite."""
+    """Return the largest error in u of the scale, over the elements whose exact value is a normal float32.
+
+    It is infinite if one of them is not finite.
+    """
     size = np.abs(exact)
     chosen = (size >= SMALLEST) & (size < LARGEST * (1 - 1e-6)) & (True if where is None else where)
     error = np.abs(found.astype(np.float64)[chosen] - exact[chosen]) / (U * scale[chosen])
@@ -83,7 +92,7 @@ def _worst(found: NDArray, exact: Array, scale: Array, where: NDArray[np.bool_] 
 
 
 def measure(backend: Backend, region: str) -> dict[str, float]:
-    """The worst errors of a backend in a region, one channel a point, so that every gradient is a single term."""
+    """Return the largest errors of a backend in a region. Each point is a channel, so every gradient is one term."""
     given = points(region)
     x, p1, p2, beta = (value.astype(np.float64) for value in given.values())
     node = AconC(POINTS)
@@ -107,7 +116,7 @@ def measure(backend: Backend, region: str) -> dict[str, float]:
 
 
 def reduced(backend: Backend) -> float:
-    """The worst error of p1's, p2's and beta's gradients over 6 x 35 values a channel, in u of the sum of |terms|."""
+    """Return the largest error of the summed gradients, 6 x 35 values a channel, in u of the sum of |terms|."""
     node, shape = AconC(50), (6, 50, 7, 5)
     random = Stream("accuracy", "reduced")
     ends = {"p1": (-2.0, 2.0), "p2": (-2.0, 2.0), "beta": (-3.0, 3.0)}
@@ -121,7 +130,7 @@ def reduced(backend: Backend) -> float:
 
 
 def table(results: dict[str, dict[str, dict[str, float]]]) -> str:
-    """Markdown: a row a region, a column a backend, in each `f / dx / dp / dbeta` in u."""
+    """Format as Markdown: a row per region, a column per backend, each cell `f / dx / dp / dbeta` in u."""
     names = list(results)
     bar = "\\|"
     lines = [f"| region | {' | '.join(names)} |", f"|---|{'---|' * len(names)}"]
@@ -135,30 +144,37 @@ def table(results: dict[str, dict[str, dict[str, float]]]) -> str:
     return "\n".join([*lines, f"| summed gradients, of the sum of \\|terms\\| | {' | '.join(sums)} |"])
 
 
-def main(arguments: list[str]) -> int:
-    """`NAME=FILE.json`: measure that backend and write the file. `FILE.json ...`: print the table. 1 when a bound is missed."""
-    if not arguments:
-        print(__doc__, file=sys.stderr)
-        return 2
-    results: dict[str, dict[str, dict[str, float]]] = {}
-    for argument in arguments:
-        name, _, path = argument.rpartition("=")
-        if name:
-            backend = backends.get(name)
-            found = {region: measure(backend, region) for region in REGIONS} | {"reduced": {"reduced": reduced(backend)}}
-            Path(path).write_text(json.dumps({name: found}, indent=1) + "\n")
-        results |= json.loads(Path(path).read_text())
-    print(table(results))
-    missed = [
+def outside_bounds(results: dict[str, dict[str, dict[str, float]]]) -> list[str]:
+    """Return one line per error that is above its bound."""
+    return [
         f"{name}: {region}: {quantity} {error:.1f} u, allowed {BOUNDS[quantity]:.0f}"
         for name, found in results.items()
         for region, errors in found.items()
         for quantity, error in errors.items()
         if not error <= BOUNDS[quantity]
     ]
+
+
+def main() -> int:
+    """Run one command. Return 1 if an error is above its bound."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    commands = parser.add_subparsers(dest="command", required=True)
+    measuring = commands.add_parser("measure", help="measure one backend and write its errors")
+    measuring.add_argument("backend")
+    measuring.add_argument("file", type=Path)
+    commands.add_parser("table", help="print the table of the written errors").add_argument("files", type=Path, nargs="+")
+    arguments = parser.parse_args()
+    if arguments.command == "measure":
+        backend = backends.get(arguments.backend)
+        errors = {region: measure(backend, region) for region in REGIONS} | {"reduced": {"reduced": reduced(backend)}}
+        arguments.file.write_text(json.dumps({arguments.backend: errors}, indent=1) + "\n")
+        return 0
+    results = {name: errors for path in arguments.files for name, errors in json.loads(path.read_text()).items()}
+    print(table(results))
+    missed = outside_bounds(results)
     print("\n".join(missed), file=sys.stderr)
     return int(bool(missed))
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(main())

@@ -1,4 +1,7 @@
-"""`python -m acon_core.networks`: the exact counts of every network as a Markdown table, beside what was published of them."""
+"""Make the table of docs/networks.md: the exact counts of every network beside the published ones.
+
+`python tools/network_counts.py` prints it as Markdown.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,7 @@ from collections.abc import Iterator
 from acon_core.networks import NETWORKS, create
 from acon_core.spec.transforms import Counts, count
 
-# By the network's name, the longest beginning that fits: the activations that its paper compares.
+# The activations that the paper of a network compares, by the longest prefix of its name.
 ACTIVATIONS: dict[str, tuple[str | None, ...]] = {
     "": (None,),
     "acon/": ("relu", "acon_c", "meta_acon"),
@@ -39,20 +42,20 @@ PRINTED = {
 
 
 def rounded(value: int, printed: str) -> str:
-    """A count in the unit and to the digits of a printed one."""
+    """Format a count in the unit and with the digits of a printed one."""
     digits = len(printed[:-1].partition(".")[2])
     return f"{value / {'M': 1e6, 'G': 1e9}[printed[-1]]:.{digits}f}{printed[-1]}"
 
 
 def verdict(counts: Counts, flops: str, params: str) -> str:
-    """What was printed, and which of the exact counts do not round to it."""
+    """Return the printed counts, and the exact ones that do not round to them."""
     found = (("MACs", counts.macs, flops), ("parameters", counts.parameters, params), ("weights", counts.decayed, params))
     off = [f"{what} {rounded(value, printed)}" for what, value, printed in found if rounded(value, printed) != printed]
     return f"{flops} / {params}" + (f"; here {', '.join(off)}" if off else "")
 
 
 def lines() -> Iterator[str]:
-    """The table, a line at a time."""
+    """Yield the lines of the table."""
     labels = list(Counts(0, 0, 0, 0, 0, 0, 0).labelled())
     yield f"| network | activation | {' | '.join(labels)} | printed |"
     yield f"|---|---|{'--:|' * len(labels)}---|"
