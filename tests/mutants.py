@@ -65,7 +65,7 @@ EAGER = "tests/backends/test_conformance.py -k eager"
 
 MUTANTS = [
     # The reference and the spec.
-    Mutant("reference: a sign in the ACON gradient", GATED, "c * p2 * (t - bend)", "c * p2 * (t + bend)", "core", CORE),
+    Mutant("reference: a sign in the ACON gradient", GATED, "c * p2 * (t - curvature)", "c * p2 * (t + curvature)", "core", CORE),
     Mutant("reference: biased running variance", REFERENCE, "variance * (count / max(count - 1, 1))", "variance", "core", CORE),
     Mutant("reference: decay the wrong way round", REFERENCE, "keep * context", "(1 - keep) * context", "core", CORE),
     Mutant("reference: split starts one later", REFERENCE, "slice(i, None,", "slice((i + 1) % 2, None,", "core", CORE),
@@ -117,7 +117,7 @@ MUTANTS = [
     Mutant("meta_acon: mean for sum", ACON, "ReduceSample(self.reduce)", 'ReduceSample("mean")', "core", FAMILY),
     Mutant("meta_acon: the mean after fc1", ACON, '{"mean": GlobalAvgPool(), **self._convolutions()}', '{**self._convolutions(), "mean": GlobalAvgPool()}', "core", FAMILY),
     Mutant("acon_frelu: no pool at stride 2", ACON, "MaxPool2d(3, 2, 1) if", "MaxPool2d(1, 2) if", "core", FAMILY),
-    Mutant("smooth_maximum: beta left out", GATED, "straight * (node.beta * (below - mean))", "straight * (below - mean)", "core", FAMILY),
+    Mutant("smooth_maximum: beta left out", GATED, "linear * (node.beta * (below - mean))", "linear * (below - mean)", "core", FAMILY),
     Mutant("repact: two branches changed over", GATED, "w[1:2] + (1.0 - alpha) * w[2:3], w[3:])", "w[1:2] + (1.0 - alpha) * w[3:], w[2:3])", "core", FUSE),
     Mutant("fused_repact: variant 3 without its mean", FUSION, "- gain * mean", "- 0 * mean", "core", FUSE),
     Mutant("fuse: no softmax in variant 2", FUSION, "weights = weights / weights.sum()", "pass", "core", FUSE),

@@ -39,10 +39,10 @@ def conformance(
         with progress() as bar:
             task = bar.add_task(name, total=None)
 
-            def tell(done: int, total: int, text: str, bar: Progress = bar, task: Any = task) -> None:
+            def on_progress(done: int, total: int, text: str, bar: Progress = bar, task: Any = task) -> None:
                 bar.update(task, completed=done, total=total, description=text)
 
-            results.append(run_backend(name, select=case, compiled=compiled, tell=tell))
+            results.append(run_backend(name, select=case, compiled=compiled, on_progress=on_progress))
     if report:
         reports.write(report, results)
     out.print(reports.table(results))

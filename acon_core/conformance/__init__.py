@@ -1,1 +1,1 @@
-"""Golden numbers, and the runner that holds every backend to them: ours, a stranger's, and the reference itself."""
+"""Conformance cases, their golden numbers, and the runner that checks a backend against them."""

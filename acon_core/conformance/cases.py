@@ -1,4 +1,4 @@
-"""A case as data: a node, the batches that it sees, what is checked, where the numbers come from."""
+"""Conformance cases: a node, its inputs, and what is checked, as data in JSON files."""
 
 from __future__ import annotations
 
@@ -22,7 +22,10 @@ from acon_core.spec.primitives import Primitive
 
 
 def data_folder() -> Path:
-    """Return the folder of cases and golden numbers: in the wheel beside this file, else the repository's."""
+    """Return the folder of cases and golden numbers.
+
+    An installed wheel has it beside this file; a clone has it at the root of the repository.
+    """
     packaged = Path(__file__).parent / "data"
     return packaged if packaged.is_dir() else Path(__file__).parents[2] / "conformance_data"
 
@@ -40,16 +43,47 @@ NODE_TYPES: dict[str, type[spec.Node]] = {
 
 @dataclass(frozen=True, eq=False)
 class Case:
-    """One thing to be held to.
+    """One conformance case.
 
-    `node`: its JSON; `batches`: the shapes of the inputs, run one after the other on the same state. `train`: in training
-    mode. `gradients`: go back too. `taps`: inner values that are checked. `sample`: how many elements of an output and of a
-    gradient are kept (0: all). `golden`: `stored`, or `reference` where the arrays are too many to keep and are made anew.
-    `raises`: the error expected instead. `compiled`: also run through the framework's compiler. `values`: what x is made of,
-    else uniform variates from `low` to `high`, each channel of each row shifted by up to `rows` (where rows are alike, a
-    generator's BatchNorm, which sees their means alone, divides rounding by almost nothing). `ranges`: of parameters by
-    name, where not the usual ones. `dtypes`: what it is run in; where 16-bit ones are among them, inputs, cotangents and
-    parameters are exact in bfloat16, and so in all. `memory`: how x lies there. `source`: where it comes from.
+    Parameters
+    ----------
+    name : str
+        A unique path, such as ``acon_c/rank_4``. It seeds the random numbers.
+    node : mapping
+        The node as JSON, for `node_from_json`.
+    batches : tuple of shapes
+        The shapes of the inputs, run in order on the same state.
+    source : str
+        What the case checks against: a paper with its section, or a published file.
+    train : bool
+        Whether to run in training mode.
+    gradients : bool
+        Whether to run backward too.
+    taps : tuple of str
+        Paths of intermediate values to check.
+    sample : int
+        How many elements of each output and gradient to check. 0 checks all.
+    golden : {"stored", "reference"}
+        Whether the numbers are stored, or are too large and computed when needed.
+    raises : str
+        The name of the error that is expected instead of numbers.
+    compiled : bool
+        Whether to run through the framework's compiler as well.
+    values : tuple of float or str
+        The input repeats these values. If empty, it is random.
+    low, high : float
+        The range of random inputs.
+    rows : float
+        Random inputs get a random offset within +-rows for each sample and channel. It keeps the
+        means of the samples apart. The batch normalisation of a Meta-ACON generator sees only
+        these means: if they were almost equal, it would divide rounding errors by almost 0.
+    ranges : mapping of str to (low, high)
+        Ranges of random parameters by name, in place of the default ones.
+    dtypes : tuple of str
+        The dtypes to run in. If a 16-bit dtype is among them, inputs, cotangents and parameters are
+        rounded to bfloat16, so that they are exact in each of them.
+    memory : {"contiguous", "channels_last"}
+        The memory layout of the input.
     """
 
     name: str
@@ -73,15 +107,17 @@ class Case:
 
     @property
     def scope(self) -> Scope:
+        """Which rows of the table of tolerances apply."""
         if "network" not in self.node:
             return "layer"
         return "training" if self.train else "network"
 
     def build(self) -> spec.Node:
+        """Build the node, without random layers."""
         return spec.deterministic(node_from_json(self.node))
 
     def x(self, step: int) -> NDArray[np.float32]:
-        """The input of a step: uniform variates, or the listed values in turn. Exact in float32."""
+        """Make the input of a step: random, or the listed values repeated. Exact in every dtype."""
         shape = self.batches[step]
         if self.values:
             x = np.resize(np.array([float(value) for value in self.values]), shape)
@@ -92,29 +128,42 @@ class Case:
         return self._exact(x)
 
     def placed(self, x: NDArray) -> NDArray:
-        """The same values, where and how `memory` says that they lie."""
+        """Return the same values in the memory layout of the case."""
         if self.memory == "channels_last":
             return np.moveaxis(np.ascontiguousarray(np.moveaxis(x, 1, -1)), -1, 1)
         return x
 
     def _exact(self, array: NDArray[np.float64]) -> NDArray[np.float32]:
-        """Rounded to what every dtype of the case holds."""
+        """Round to values that every dtype of the case represents exactly."""
         narrow = any(dtype.endswith("16") for dtype in self.dtypes)
         return (array.astype(ml_dtypes.bfloat16) if narrow else array).astype(np.float32)
 
     def cotangent(self, step: int, shape: tuple[int, ...]) -> NDArray[np.float32]:
-        """What the output of a step is told, exact in float32."""
+        """Make the gradient with respect to the output of a step. Exact in every dtype."""
         return self._exact(Stream("cotangent", self.name, step).uniform(shape, -1.0, 1.0))
 
     def state(self, node: spec.Node) -> dict[str, NDArray]:
-        """The state that the case starts from: nothing at its initial value, nothing zero, exact in float32."""
-        made = asymmetric_state(node, self.name, self.ranges)
-        return {path: array if array.dtype == np.int64 else self._exact(array) for path, array in made.items()}
+        """Make the initial state: no initial values, no zeros, no ties. Exact in every dtype."""
+        state = asymmetric_state(node, self.name, self.ranges)
+        return {path: array if array.dtype == np.int64 else self._exact(array) for path, array in state.items()}
 
 
 def node_from_json(data: Mapping[str, Any]) -> spec.Node:
-    """A node from its JSON: a network by name, with `options` of its function; a `sequential` list; a `graph`, whose `params`
-    are its own parameters' shapes; or a type with its fields."""
+    """Build a node from its JSON.
+
+    Parameters
+    ----------
+    data : mapping
+        One of four forms. ``network``, ``act``, ``classes`` and ``options``: a registered network.
+        ``sequential``: a list of nodes. ``graph``, ``children`` and ``params``: the lines of a
+        graph, its nodes by name, and the shapes of its own parameters by name. ``type`` and
+        fields: a primitive, layer or activation.
+
+    Raises
+    ------
+    SpecError
+        If there is no such type or network, or a field is invalid.
+    """
     if "network" in data:
         options = networks.as_tuples(data.get("options", {}))
         return networks.create(data["network"], data["act"], data["classes"], **options).graph

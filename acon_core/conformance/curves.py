@@ -1,4 +1,4 @@
-"""Training curves: 30 steps of the published recipe on handwritten digits, each framework's losses against float64's.
+"""Train for 30 steps on handwritten digits and compare each framework's losses with float64.
 
 The images are the first 480 of the digits that scikit-learn ships (UCI; Alpaydin and Kaynak 1998;
 CC BY 4.0), 8x8 pixels enlarged to 32x32, in three channels, with a little noise, so that no two
@@ -26,16 +26,28 @@ from acon_core.training import Batch, Recipe
 DIGITS = DATA / "digits_8x8.npz"
 STORED = DATA / "curves.json"
 BATCH = 16
-# The published rate is 0.5 for batches of 1024. The decay is large enough to show in 30 steps to what it was applied.
+# The published learning rate is 0.5 for batches of 1024. The weight decay is large enough that 30
+# steps show which parameters it applies to.
 RECIPE = Recipe(steps=30, rate=0.5 * BATCH / 1024, weight_decay=0.01)
 SHOWN = (1, 10, 30)
 
 
 @dataclass(frozen=True)
 class Run:
-    """One network that is trained in `recipe`, and how far float32's losses may be off up to steps 1, 10 and 30.
+    """One training run and its tolerances.
 
-    It starts from its published initial values under `seed`; with `checkpoint`, all but the classifier comes from that file.
+    Parameters
+    ----------
+    network, act : str
+        The network and its activation.
+    recipe : Recipe
+        How it is trained.
+    bounds : tuple of three floats
+        How far the losses in float32 may be from those in float64, up to steps 1, 10 and 30.
+    seed : int
+        Seeds the initial values.
+    checkpoint : str
+        A file whose weights replace the initial values of all but the classifier. None if empty.
     """
 
     network: str
@@ -47,13 +59,15 @@ class Run:
 
     @property
     def name(self) -> str:
+        """The name of the run, for tables and test ids."""
         return f"{self.network} {self.act}"
 
     def node(self) -> Node:
+        """Build the network, with 10 classes and nothing random."""
         return deterministic(networks.create(self.network, self.act, 10).graph)
 
     def state(self) -> dict[str, NDArray]:
-        """What every framework starts from, exact in float32."""
+        """Make the initial state, exact in float32."""
         state = initial_state(self.node(), self.seed)
         if self.checkpoint:
             found = read_network(DATA / self.checkpoint).state
@@ -61,11 +75,13 @@ class Run:
         return state
 
 
-# What rounding explains. A loss is a mean of 16 terms near 2, each a rounding or two of 1e-7 off at the first step, and in step
-# thereafter until a ReLU lies so near its kink that rounding decides on which side: that moves a loss by 1e-4 to 1e-2, in
-# float64 too when parameters are moved by 2^-22 of themselves. The seeds are those of a few in which none does so early.
-# TFNet amplifies: from its published initial values, and at any rate from 1e-7 up, the float64 loss is another by 0.2 after
-# ten steps when parameters are moved by 2^-24 of themselves. So it starts from weights that have settled, and goes slowly.
+# The bounds are what rounding explains. A loss is a mean of 16 terms near 2, each with one or two
+# roundings of 1e-7 at the first step. The error stays of this size until a ReLU's input is so
+# close to 0 that rounding decides its sign. That changes a loss by 1e-4 to 1e-2, as does a
+# relative change of the parameters by 2^-22 in float64. Of a few seeds, these are some for which
+# it happens late. TFNet amplifies errors: from its published initial values, with any learning
+# rate of 1e-7 or more, a relative change of the parameters by 2^-24 changes the float64 loss by
+# 0.2 after ten steps. So its run starts from trained weights, with a small learning rate.
 RUNS = (
     Run("acon/dcn", "acon_c", replace(RECIPE, rate=0.002), (1e-6, 1e-6, 2e-6)),
     Run("acon/dcn", "meta_acon", RECIPE, (1e-6, 1e-6, 6e-6), seed=2),
@@ -74,7 +90,7 @@ RUNS = (
 
 
 def batches() -> list[Batch]:
-    """The 30 batches in order: (16, 3, 32, 32), nearly from -1 to 1, and their classes."""
+    """Return the 30 batches: images (16, 3, 32, 32), about -1 to 1, and classes (16,)."""
     with np.load(DIGITS) as digits:
         images, classes = digits["images"], digits["classes"].astype(np.int64)
     enlarged = np.kron(images, np.ones((1, 4, 4))) / 8.0 - 1.0
@@ -84,19 +100,19 @@ def batches() -> list[Batch]:
 
 
 def reference(run: Run) -> NDArray[np.float64]:
-    """The losses in float64 from the same initial state, which is exact in float32."""
+    """Train the reference in float64 and return the losses."""
     return fit(run.node(), run.state(), batches(), run.recipe)
 
 
 def train(backend: Backend, run: Run) -> NDArray[np.float64]:
-    """The losses of a framework in float32, with its own optimiser."""
+    """Train a framework in float32 with its own optimiser and return the losses."""
     model = backend.build(run.node(), seed=None)
     model.load(run.state())
     return model.fit(batches(), run.recipe)
 
 
 def stored() -> dict[str, NDArray[np.float64]]:
-    """The float64 losses by the run's name, as `regenerate` wrote them."""
+    """Read the stored float64 losses by name of the run."""
     return {name: np.array(losses) for name, losses in json.loads(STORED.read_text()).items()}
 
 
@@ -106,5 +122,5 @@ def regenerate() -> None:
 
 
 def divergence(losses: NDArray[np.float64], exact: NDArray[np.float64]) -> tuple[float, ...]:
-    """The largest |difference| of the losses up to steps 1, 10 and 30."""
+    """Return the largest absolute difference of the losses up to steps 1, 10 and 30."""
     return tuple(float(np.abs(losses - exact)[:step].max()) for step in SHOWN)

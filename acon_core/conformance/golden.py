@@ -1,4 +1,7 @@
-"""Golden numbers: made by the reference, in a process that has never imported a framework, stored, compared."""
+"""Make, store and compare golden numbers.
+
+The reference computes them in a process that has imported no framework.
+"""
 
 from __future__ import annotations
 
@@ -19,14 +22,14 @@ from acon_core.reference import forward
 
 Golden = dict[str, NDArray]
 
-# How far two machines' float64 may be apart: another BLAS sums in another order.
+# The largest relative difference between two machines: another BLAS adds up in another order.
 REPRODUCED = 1e-11
 # The largest size of the stored numbers, in bytes.
 LIMIT = 10_000_000
 
 
 def sampled(case: Case, key: str, array: NDArray) -> NDArray:
-    """The elements of an array that a case keeps: all, or `sample` of them, chosen by the key."""
+    """Return the elements that a case checks: all, or `case.sample` of them, drawn by the key."""
     if not case.sample or array.size <= case.sample:
         return array
     picks = (Stream("sample", case.name, key).unit((case.sample,)) * array.size).astype(np.int64)
@@ -34,9 +37,16 @@ def sampled(case: Case, key: str, array: NDArray) -> NDArray:
 
 
 def make(case: Case) -> Golden:
-    """Every number that the case checks, by key: `y/0`, `tap/0/features.3`, `dparams/0/weight`, `scale/0/weight`
-    (of `dx`: `scale/0`), `statistics/0/running_mean`. The number is the step. Sampled arrays keep
-    their largest |value| as `peak/...`."""
+    """Compute every number that a case checks.
+
+    Returns
+    -------
+    dict of str to ndarray
+        The numbers by key, in which 0 is the step: ``y/0`` and ``dx/0``; ``tap/0/features.3``;
+        ``dparams/0/weight``; ``scale/0`` and ``scale/0/weight``, the largest scale of ``dx`` and
+        of a parameter's gradient; ``statistics/0/running_mean``; ``peak/y/0``, the largest
+        absolute value of an array that is sampled.
+    """
     node = case.build()
     state = case.state(node)
     golden: Golden = {}
@@ -66,19 +76,22 @@ def make(case: Case) -> Golden:
 
 
 def stored() -> Golden:
-    """The stored arrays, by `case:key`."""
+    """Read the stored numbers, by `case:key`."""
     return dict(safetensors_file.read(ARRAYS).tensors)
 
 
 def of_cases(cases: list[Case]) -> dict[str, Golden]:
-    """The golden numbers of cases by name: stored ones are read, the others made by the reference in a fresh process."""
+    """Return the golden numbers of cases by name.
+
+    Reads those that are stored. The reference makes the others in a process of its own.
+    """
     goldens: dict[str, Golden] = {case.name: {} for case in cases}
     arrays = stored()
-    anew = [case.name for case in cases if case.golden == "reference" and not case.raises]
-    if anew:
+    unstored = [case.name for case in cases if case.golden == "reference" and not case.raises]
+    if unstored:
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder, "golden.safetensors")
-            command = [sys.executable, "-m", "acon_core.cli", "conformance", "golden", "make", str(path), *anew]
+            command = [sys.executable, "-m", "acon_core.cli", "conformance", "golden", "make", str(path), *unstored]
             subprocess.run(command, check=True)
             arrays = arrays | {name: array.copy() for name, array in safetensors_file.read(path).tensors.items()}
     for key, array in arrays.items():
@@ -89,7 +102,7 @@ def of_cases(cases: list[Case]) -> dict[str, Golden]:
 
 
 def make_all(cases: list[Case]) -> Golden:
-    """The golden numbers of cases in one table, by `case:key`."""
+    """Compute the golden numbers of cases in one table, by `case:key`."""
     return {f"{case.name}:{key}": np.asarray(array) for case in cases for key, array in make(case).items()}
 
 
@@ -104,7 +117,7 @@ def regenerate() -> None:
 
 
 def check() -> list[str]:
-    """Check the cases against their schema, each other and the stored numbers; return one line per error."""
+    """Check the cases against their schema and the stored numbers; return one line per error."""
     try:
         import jsonschema  # only needed here; not a dependency of the package
     except ModuleNotFoundError as error:
@@ -132,18 +145,18 @@ def check() -> list[str]:
 
 
 def compare() -> list[str]:
-    """Make every stored number anew and say, a line each, what differs from what is stored."""
+    """Compute all stored numbers again and return one line per difference."""
     old, new = stored(), make_all([case for case in load_cases() if case.golden == "stored"])
-    lines = [f"{key}: stored, but no case has it" for key in old if key not in new]
+    lines = [f"{key}: is stored, but belongs to no case" for key in old if key not in new]
     lines += [f"{key}: not stored; run `acon conformance golden regenerate`" for key in new if key not in old]
     for key, array in new.items():
         if key not in old:
             continue
         case, _, quantity = key.partition(":")
         kind, _, place = quantity.partition("/")
-        # A gradient that is exactly 0 is rounding alone: it is its scale that must not move.
+        # A gradient that is exactly 0 is nothing but rounding: compare it relative to its scale.
         scale = new.get(f"{case}:scale/{place}", array) if kind in ("dx", "dparams") else array
         bound = REPRODUCED * max(np.abs(scale[np.isfinite(scale)]).max(initial=0.0), 1e-300)
         if old[key].shape != array.shape or not np.allclose(old[key], array, rtol=0, atol=bound, equal_nan=True):
-            lines.append(f"{key}: stored and made anew differ")
+            lines.append(f"{key}: the stored and the computed numbers differ")
     return lines

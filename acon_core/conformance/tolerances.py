@@ -1,4 +1,4 @@
-"""The one table of tolerances. Each is a fraction of its quantity's scale, with the reason that it is no smaller."""
+"""The table of tolerances, each with the reason why it is not smaller."""
 
 from __future__ import annotations
 
@@ -11,24 +11,37 @@ Quantity = Literal["y", "dx", "dparams", "running_mean", "running_var"]
 
 @dataclass(frozen=True)
 class Tolerance:
-    """The largest error allowed, and why. Scales: the largest |value| of a golden array for `y` and taps; the largest
-    sum of |terms| for `dx` and `dparams`; the standard deviation for `running_mean`; the variance for `running_var`."""
+    """The largest allowed error of a quantity, relative to its scale.
+
+    Parameters
+    ----------
+    bound : float
+        The largest allowed error, as a fraction of the scale.
+    reason : str
+        Why it is not smaller.
+
+    Notes
+    -----
+    The scale is the largest absolute value of the golden array for ``y`` and taps; the largest sum
+    of absolute terms for ``dx`` and ``dparams``; the standard deviation for ``running_mean``; and
+    the variance for ``running_var``.
+    """
 
     bound: float
     reason: str
 
 
-_LAYER_32 = "a few roundings of 6e-8 and sums of up to a few hundred terms, in whatever order"
-_LAYER_64 = "the same roundings at 1.1e-16; some frameworks form constants and reciprocals less exactly"
-_LAYER_B16 = "computed in float32 from end to end of an activation, and rounded once to 8 bits: up to 2^-8 of a value"
-_LAYER_F16 = "the same with 11 bits: up to 2^-11"
-_DEPTH_32 = "about 60 layers whose roundings add up: 0.3e-6 to 2.4e-6 in the four frameworks"
+_LAYER_32 = "a few roundings of 6e-8, and sums of up to a few hundred terms in any order"
+_LAYER_64 = "the same roundings at 1.1e-16; some frameworks compute constants and reciprocals less exactly"
+_LAYER_B16 = "an activation computes in float32 and rounds once to 8 bits: up to 2^-8 of a value"
+_LAYER_F16 = "the same with 11 bits: up to 2^-11 of a value"
+_DEPTH_32 = "the roundings of about 60 layers add up: 0.3e-6 to 2.4e-6 in the four frameworks"
 _DEPTH_64 = "the same roundings at 1.1e-16"
 _STEP_32 = (
-    "batch statistics divide by the spread of few values (five, in a Meta-ACON generator), at every layer again; set "
-    "after measuring; of the outputs' bound compiled PyTorch comes to three quarters, MegEngine to a fifth"
+    "every layer divides by the standard deviation of few values (five in a Meta-ACON generator); set after "
+    "measuring: compiled PyTorch reaches three quarters of the bound of the outputs, MegEngine a fifth"
 )
-_STEP_64 = "the same roundings at 1.1e-16, and no framework has a wider type to form float64 statistics in"
+_STEP_64 = "the same roundings at 1.1e-16; no framework has a wider type for float64 statistics"
 
 TOLERANCES: dict[tuple[Scope, Quantity, str], Tolerance] = {
     ("layer", "y", "float32"): Tolerance(2e-6, _LAYER_32),

@@ -1,4 +1,4 @@
-"""The reference under the verbs of a backend, so that the runner holds it to the same cases as everyone."""
+"""The reference as a backend, so that the conformance runner checks it like any other."""
 
 from __future__ import annotations
 
@@ -15,14 +15,22 @@ from acon_core.training import Batch, Recipe
 
 
 class ReferenceModel:
-    """A node and its state in float64."""
+    """A node and its state in float64, behind the interface `acon_core.backends.Model`.
+
+    Parameters
+    ----------
+    node : Node
+        A layer, an activation or a whole network.
+    state : dict of str to ndarray
+        Its canonical state. Training replaces arrays in this dict.
+    """
 
     def __init__(self, node: Node, state: dict[str, NDArray]) -> None:
         self.node = self.native = node
         self._state = state
 
     def load(self, state: Mapping[str, NDArray]) -> None:
-        """Take a canonical state of any float dtype: float64 holds them all."""
+        """Replace the state. Accept any floating-point dtype: float64 represents them all."""
         check_state(self.node, state)
         table = named_params(self.node)
         self._state = {path: np.array(state[path], np.int64 if param.integer else np.float64) for path, param in table.items()}
@@ -46,7 +54,10 @@ class ReferenceModel:
 
 
 class ReferenceBackend:
-    """NumPy in float64; what it is asked for in another dtype it computes in float64 all the same."""
+    """NumPy behind the interface `acon_core.backends.Backend`.
+
+    Computes in float64 whatever dtype is asked for.
+    """
 
     name = "numpy"
     dtypes = ("float32", "float64")

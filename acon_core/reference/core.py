@@ -1,4 +1,4 @@
-"""How the reference runs a node: one rule a type gives the values and the way back, in NumPy float64."""
+"""Run a node forward and backward in NumPy float64, by one rule per node type."""
 
 from __future__ import annotations
 
@@ -17,9 +17,23 @@ Array = NDArray[np.float64]
 
 
 class Gradients(NamedTuple):
-    """What a vjp gives: gradients of the inputs, and of the parameters by path; and the scale of each, which is the sum of
-    the absolute values of the terms that it is the sum of in the last layer that made it. Rounding is measured against
-    that: a convolution's bias before BatchNorm has a gradient of exactly 0, and so has the input of a norm of two values."""
+    """The result of a vector-Jacobian product (VJP).
+
+    Each gradient has a *scale*: the sum of the absolute values of the terms that were added to
+    form it. Errors are reported relative to the scale, because many exact gradients are zero, such
+    as that of a convolution's bias in front of a batch normalisation.
+
+    Parameters
+    ----------
+    inputs : tuple of ndarray
+        The gradient with respect to each input, of the input's shape.
+    input_scales : tuple of ndarray
+        Their scales, element by element.
+    params : dict of str to ndarray
+        The gradient with respect to each trained parameter, by path.
+    scales : dict of str to ndarray
+        Their scales, element by element.
+    """
 
     inputs: tuple[Array, ...]
     input_scales: tuple[Array, ...]
@@ -28,7 +42,7 @@ class Gradients(NamedTuple):
 
 
 def gradients(*inputs: Array, scales: tuple[Array, ...] | None = None) -> Gradients:
-    """Of a node without parameters. Each gradient is its own scale where it is no sum of several terms."""
+    """Make the gradients of a node without parameters. By default the scale of g is |g|."""
     return Gradients(inputs, scales or tuple(np.abs(each) for each in inputs), {}, {})
 
 
@@ -37,19 +51,35 @@ Values = tuple[tuple[Array, ...], Vjp]
 
 
 def simple(y: Array, *back: Array) -> Values:
-    """A value without parameters of its own whose vjp multiplies by `back`, one factor an input."""
+    """Make a value whose VJP multiplies the cotangent by one factor of `back` for each input."""
     return (y,), lambda cotangents: gradients(*(cotangents[0] * factor for factor in back))
 
 
 def sigmoid(z: Array) -> Array:
-    """1 / (1 + exp(-z)) from exp(-|z|) alone, so that nothing overflows and small values keep their digits."""
+    """Compute 1 / (1 + exp(-z)).
+
+    Only exp(-|z|) is taken, so that it does not overflow and tiny values keep their precision.
+    """
     small = np.exp(-np.abs(z))
     return np.where(z >= 0, 1.0 / (1.0 + small), small / (1.0 + small))
 
 
 @dataclass(frozen=True)
 class Context:
-    """Where a node is run: its path, the state, the mode, and what is collected on the way."""
+    """What a rule gets besides the node and its inputs.
+
+    Parameters
+    ----------
+    state : mapping of str to ndarray
+        The canonical state of the whole network.
+    train : bool
+        Whether the network runs in training mode.
+    path : str
+        Path of the node in the network.
+    statistics, taps : dict of str to ndarray
+        Where a rule puts new running statistics, and where a graph puts its intermediate values, by
+        path. Shared by all nodes of a run.
+    """
 
     state: Mapping[str, NDArray]
     train: bool
@@ -58,19 +88,36 @@ class Context:
     taps: dict[str, Array] = field(default_factory=dict)
 
     def param(self, name: str) -> Array:
+        """Return a parameter of the node in float64."""
         return np.asarray(self.state[join(self.path, name)], np.float64)
 
     def child(self, name: str) -> Context:
+        """Return the context of a child."""
         return replace(self, path=join(self.path, name))
 
 
 evaluate: Rules[Values] = Rules("reference")
-"""`evaluate(node, context, *inputs) -> (values, vjp)`. The vjp's parameter names are the node's own, its children's dotted."""
+"""`evaluate(node, context, *inputs)` returns `(values, vjp)`.
+
+The VJP names parameters relative to the node: "weight" for its own, "conv.weight" for a child's.
+"""
 
 
 @dataclass(frozen=True)
 class Result:
-    """`values` of the node's outputs, its `vjp`, the `statistics` after a training step, every named value by path (`taps`)."""
+    """The result of a forward run.
+
+    Parameters
+    ----------
+    values : tuple of ndarray
+        The outputs of the node.
+    vjp : callable
+        A function of the tuple of cotangents, one per output, that returns `Gradients`.
+    statistics : dict of str to ndarray
+        The running statistics after a training step, by path. Empty in evaluation.
+    taps : dict of str to ndarray
+        Every intermediate value of every graph, by path.
+    """
 
     values: tuple[Array, ...]
     vjp: Vjp
@@ -79,10 +126,43 @@ class Result:
 
 
 def forward(node: Node, state: Mapping[str, NDArray], inputs: Sequence[NDArray], train: bool = False) -> Result:
-    """Run a node in float64. `state`: arrays by path, as `named_params(node)` lists them; `inputs`: NCHW arrays.
+    """Run a node in float64.
 
-    In training, batch statistics are used and `statistics` has the running values after the step; the state itself is not
-    changed. Raises StateError for a missing name or a wrong shape, OneValuePerChannelError, SpecError for dropout.
+    Parameters
+    ----------
+    node : Node
+        A layer, an activation or a whole network.
+    state : mapping of str to ndarray
+        The canonical state, as `acon_core.spec.named_params` lists it, in any dtype. Never changed.
+    inputs : sequence of ndarray
+        The inputs, NCHW where they have spatial axes, in any dtype.
+    train : bool
+        Whether to run in training mode: batch normalisation uses the statistics of the batch.
+
+    Returns
+    -------
+    Result
+        The outputs, the VJP, the new running statistics and the intermediate values.
+
+    Raises
+    ------
+    StateError
+        If a name is missing or a shape is wrong.
+    SpecError
+        If the node does not accept the shapes, or is random in training (dropout).
+    OneValuePerChannelError
+        If a batch normalisation gets one value per channel in training.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from acon_core import spec
+    >>> from acon_core.reference import forward
+    >>> result = forward(spec.ReLU(), {}, [np.array([[-1.0, 2.0]])])
+    >>> result.values[0].tolist()
+    [[0.0, 2.0]]
+    >>> result.vjp((np.ones((1, 2)),)).inputs[0].tolist()
+    [[0.0, 1.0]]
     """
     for path, param in named_params(node).items():
         if path not in state:
@@ -97,7 +177,7 @@ def forward(node: Node, state: Mapping[str, NDArray], inputs: Sequence[NDArray],
 
 
 def run(node: Node, context: Context, *inputs: Array) -> tuple[tuple[Array, ...], Vjp]:
-    """A graph line by line, anything else by its rule."""
+    """Run a graph line by line, and any other node by its rule."""
     graph = graph_of(node)
     if not isinstance(graph, Graph):
         return evaluate(graph, context, *inputs)
@@ -105,13 +185,13 @@ def run(node: Node, context: Context, *inputs: Array) -> tuple[tuple[Array, ...]
 
 
 def run_graph(graph: Graph, context: Context, *inputs: Array, within_layer: bool) -> tuple[tuple[Array, ...], Vjp]:
-    """The steps in order; back, the same steps in reverse, adding up what each value is told."""
+    """Run the steps in order. The VJP runs them in reverse and sums the cotangents of a value."""
     values = dict(zip(graph.inputs, inputs, strict=True))
     values.update({name: context.param(name) for name in graph.params})
     backward: list[Vjp] = []
     for step in graph.steps:
-        made, vjp = run(graph.members[step.child], context.child(step.child), *(values[name] for name in step.inputs))
-        values.update(zip(step.outputs, made, strict=True))
+        outputs, vjp = run(graph.members[step.child], context.child(step.child), *(values[name] for name in step.inputs))
+        values.update(zip(step.outputs, outputs, strict=True))
         context.taps.update({join(context.path, name): values[name] for name in step.outputs})
         backward.append(vjp)
 
@@ -130,15 +210,15 @@ def run_graph(graph: Graph, context: Context, *inputs: Array, within_layer: bool
             return tuple(table[name] if name in table else np.zeros_like(values[name]) for name in names)
 
         add(graph.outputs, cotangents, [np.abs(each) for each in cotangents])
-        # Inside of a layer, the terms of a generator or of RepAct's factors are those of the sums that told it, which may all
-        # but cancel. From layer to layer of a network they are not handed on: they would grow without end.
-        straight = set(graph.outputs) if within_layer else set(values)
+        # Within one layer, propagate scales through intermediate sums, which may nearly cancel. Do
+        # not propagate them between layers: they would grow without bound.
+        direct = set(graph.outputs) if within_layer else set(values)
         for step, vjp in zip(reversed(graph.steps), reversed(backward), strict=True):
             back = vjp(of(totals, step.outputs))
-            told = back if set(step.outputs) <= straight else vjp(of(sizes, step.outputs))
-            add(step.inputs, back.inputs, told.input_scales)
+            scaled = back if set(step.outputs) <= direct else vjp(of(sizes, step.outputs))
+            add(step.inputs, back.inputs, scaled.input_scales)
             params.update({join(step.child, name): gradient for name, gradient in back.params.items()})
-            scales.update({join(step.child, name): scale for name, scale in told.scales.items()})
+            scales.update({join(step.child, name): scale for name, scale in scaled.scales.items()})
         own = [name for name, param in graph.params.items() if param.kind == "weight"]
         return Gradients(
             of(totals, graph.inputs),

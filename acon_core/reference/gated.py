@@ -1,4 +1,8 @@
-"""What each function of x and of gates computes, forward and back: the gates' gradients are sums over what they cover."""
+"""Rules of the functions of x and of gates, forward and backward.
+
+A gate is a parameter or a generated value that broadcasts against x. Its gradient is summed over
+the axes along which it was broadcast.
+"""
 
 from __future__ import annotations
 
@@ -6,13 +10,13 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from acon_core.reference.core import Array, Context, Gradients, Values, evaluate, gradients, sigmoid
+from acon_core.reference.core import Array, Context, Gradients, Values, evaluate, gradients, sigmoid, simple
 from acon_core.reference.pointwise import hardswish, hardswish_slope, relu_slope
 from acon_core.spec import gated as g
 
 
 def to_rank(gate: Array, x: Array) -> Array:
-    """A gate as something that broadcasts against x: (1,) and (C,) along the channels, (n, c, 1, ...) with the rank of x."""
+    """Reshape a gate (1,), (C,) or (n, c, 1, ...) so that it broadcasts against x."""
     if gate.shape == x.shape:
         return gate
     lead = gate.shape[:2] if gate.ndim > 1 else (1, gate.shape[0])
@@ -20,7 +24,7 @@ def to_rank(gate: Array, x: Array) -> Array:
 
 
 def to_gate(terms: Array, gate: Array, x: Array) -> Array:
-    """Terms of the shape of x summed over whatever the gate was broadcast along, in the gate's shape."""
+    """Sum terms of the shape of x over the axes that the gate was broadcast along."""
     ranked = to_rank(gate, x).shape
     axes = tuple(axis for axis, size in enumerate(ranked) if size == 1 and x.shape[axis] != 1)
     total: Array = terms.sum(axes, keepdims=True).reshape(gate.shape)
@@ -28,7 +32,7 @@ def to_gate(terms: Array, gate: Array, x: Array) -> Array:
 
 
 def gated(x: Array, gates: Sequence[Array], dx: Sequence[Array], dgates: Sequence[Sequence[Array]]) -> Gradients:
-    """Gradients of a gated function from their terms, each of the shape of x: what is summed is also the scale."""
+    """Sum the terms of the gradients of x and of the gates. Sum their absolute values as scales."""
 
     def absolute(terms: Sequence[Array]) -> Array:
         return sum((np.abs(term) for term in terms), np.zeros(x.shape))
@@ -48,13 +52,17 @@ def _acon(node: g.Acon, context: Context, x: Array, *gates: Array) -> Values:
     slope = p1 - p2
     z = values["beta"] * slope * x
     s, t = sigmoid(z), sigmoid(-z)
-    bend = np.clip(z, -1e300, 1e300) * (s * t)
+    curvature = np.clip(z, -1e300, 1e300) * (s * t)
 
     def vjp(cotangents: tuple[Array, ...]) -> Gradients:
         (c,) = cotangents
         cx = c * x
-        terms = {"p1": (cx * s, cx * bend), "p2": (cx * t, -cx * bend), "beta": (cx * (slope * (x * (slope * (s * t)))),)}
-        dx = (c * p1 * (s + bend), c * p2 * (t - bend))
+        terms = {
+            "p1": (cx * s, cx * curvature),
+            "p2": (cx * t, -cx * curvature),
+            "beta": (cx * (slope * (x * (slope * (s * t)))),),
+        }
+        dx = (c * p1 * (s + curvature), c * p2 * (t - curvature))
         return gated(x, gates, dx, [terms[name] for name in node.gates])
 
     return (x * (p2 + slope * s),), vjp
@@ -65,22 +73,22 @@ def _smooth_maximum(node: g.SmoothMaximum, context: Context, *values: Array) -> 
     stacked = np.stack(values)
     powers = np.exp(node.beta * stacked - (node.beta * stacked).max(0))
     weights = powers / powers.sum(0)
-    below = stacked - stacked.max(0)  # from the largest, so that equal values are told apart by nothing
+    below = stacked - stacked.max(0)  # distance to the maximum: exactly 0 for ties
     mean = (weights * below).sum(0)
     y = stacked.max(0) + mean
 
     def vjp(cotangents: tuple[Array, ...]) -> Gradients:
-        straight = cotangents[0] * weights
-        bent = straight * (node.beta * (below - mean))
-        return gradients(*(straight + bent), scales=tuple(np.abs(straight) + np.abs(bent)))
+        linear = cotangents[0] * weights
+        curved = linear * (node.beta * (below - mean))
+        return gradients(*(linear + curved), scales=tuple(np.abs(linear) + np.abs(curved)))
 
     return (y,), vjp
 
 
 @evaluate.register(g.Maximum)
 def _maximum(node: g.Maximum, context: Context, a: Array, b: Array) -> Values:
-    share = np.where(a > b, 1.0, np.where(a == b, 0.5, 0.0))
-    return (np.maximum(a, b),), lambda cotangents: gradients(cotangents[0] * share, cotangents[0] * (1.0 - share))
+    tie_weight = np.where(a > b, 1.0, np.where(a == b, 0.5, 0.0))
+    return simple(np.maximum(a, b), tie_weight, 1.0 - tie_weight)
 
 
 @evaluate.register(g.PReLUFunction)
@@ -148,18 +156,19 @@ def _dynamic_maximum(node: g.DynamicMaximum, context: Context, x: Array, theta: 
     coefficients = (half.reshape(x.shape[0], theta.shape[1] // 4, 4) * lambdas + init_v).transpose(2, 0, 1)
     a1, a2, b1, b2 = (each.reshape(*each.shape, *(1,) * (x.ndim - 2)) for each in coefficients)
     first, second = a1 * x + b1, a2 * x + b2
-    share = np.where(first > second, 1.0, np.where(first == second, 0.5, 0.0))
+    tie_weight = np.where(first > second, 1.0, np.where(first == second, 0.5, 0.0))
 
     def vjp(cotangents: tuple[Array, ...]) -> Gradients:
         (c,) = cotangents
-        parts = (c * share * x, c * (1.0 - share) * x, c * share, c * (1.0 - share))
+        first_c, second_c = c * tie_weight, c * (1.0 - tie_weight)
+        parts = (first_c * x, second_c * x, first_c, second_c)
         axes = tuple(range(2, x.ndim)) if per_channel else tuple(range(1, x.ndim))
 
         def to_theta(terms: Sequence[Array]) -> Array:
             total: Array = np.stack([term.sum(axes) for term in terms], -1)
             return (total * (lambdas * (1.0 - half.reshape(*total.shape) ** 2) / 2.0)).reshape(theta.shape)
 
-        dx = (c * share * a1, c * (1.0 - share) * a2)
+        dx = (first_c * a1, second_c * a2)
         return gradients(
             dx[0] + dx[1], to_theta(parts), np.zeros(4), np.zeros(4),
             scales=(np.abs(dx[0]) + np.abs(dx[1]), to_theta([np.abs(part) for part in parts]), np.zeros(4), np.zeros(4)),

@@ -1,4 +1,7 @@
-"""What each primitive with weights, windows or a change of shape computes, forward and back. Plain before fast."""
+"""Rules of the primitives with weights, windows or a change of shape, forward and backward.
+
+Written to be read, not to be fast.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +18,7 @@ from acon_core.spec.param import Shape
 
 
 def _windows(x: Array, kernel: p.Pair, stride: p.Pair, dilation: p.Pair) -> Array:
-    """A view (N, C, H', W', kernel height, kernel width) of padded x."""
+    """View padded x as windows (N, C, H', W', kernel height, kernel width)."""
     reach = tuple(d * (k - 1) + 1 for d, k in zip(dilation, kernel, strict=True))
     view = sliding_window_view(x, reach, axis=(2, 3))
     return view[:, :, :: stride[0], :: stride[1], :: dilation[0], :: dilation[1]]
@@ -26,7 +29,7 @@ def _pad(x: Array, padding: p.Pair, value: float) -> Array:
 
 
 def _unwindow(parts: Array, padded: Shape, kernel: p.Pair, stride: p.Pair, padding: p.Pair, dilation: p.Pair) -> Array:
-    """The transpose of `_windows` and `_pad`: parts (N, C, H', W', kh, kw) summed back to where they came from."""
+    """Add up windows (N, C, H', W', kh, kw) at the pixels they cover: `_windows` transposed."""
     total = np.zeros(padded)
     height, width = parts.shape[2:4]
     for i in range(kernel[0]):
@@ -57,7 +60,7 @@ def _conv2d(node: p.Conv2d, context: Context, x: Array) -> Values:
         padded = (*x.shape[:2], x.shape[2] + 2 * node.padding[0], x.shape[3] + 2 * node.padding[1])
 
         def back(g: Array, w: Array, cols: Array) -> tuple[Array, dict[str, Array]]:
-            """Linear in each argument, so that their absolute values give the scales."""
+            """Compute the gradients, or from absolute values their scales."""
             flat = g.reshape(shape[0], groups, shape[1] // groups, shape[2] * shape[3])
             parts = np.matmul(w.transpose(0, 2, 1), flat)
             parts = parts.reshape(shape[0], node.in_channels, *node.kernel, *shape[2:]).transpose(0, 1, 4, 5, 2, 3)
@@ -111,7 +114,7 @@ def _batch_norm(node: p.BatchNorm, context: Context, x: Array) -> Values:
 @evaluate.register(p.Linear)
 def _linear(node: p.Linear, context: Context, x: Array) -> Values:
     weight = context.param("weight")
-    # Channels last, so that a position is a row.
+    # Channels last, so that every position is a row of a matrix product.
     rows = np.moveaxis(x, 1, -1)
     y = rows @ weight.T
     if node.bias:
@@ -164,7 +167,7 @@ def _flatten(node: p.Flatten, context: Context, x: Array) -> Values:
 @evaluate.register(p.Dropout, p.DropPath)
 def _dropout(node: p.Dropout | p.DropPath, context: Context, x: Array) -> Values:
     if context.train and node.rate:
-        raise SpecError(f"{context.path}: {node} is random in training; run deterministic(spec), or evaluation")
+        raise SpecError(f"{context.path}: {node} is random in training; use deterministic(node), or evaluation mode")
     return simple(x, np.ones(()))
 
 
@@ -220,7 +223,7 @@ def _layer_norm(node: p.LayerNorm, context: Context, x: Array) -> Values:
     axes = (0, *range(2, x.ndim))
     weight = context.param("weight").reshape(shape)
     centred = x - x.mean(1, keepdims=True)
-    centred = centred - centred.mean(1, keepdims=True)  # what rounding left of a large mean
+    centred = centred - centred.mean(1, keepdims=True)  # removes what rounding left of a large mean
     inverse = 1.0 / np.sqrt(np.square(centred).mean(1, keepdims=True) + node.eps)
     normal = centred * inverse
 
@@ -249,8 +252,10 @@ def _reduce_sample(node: p.ReduceSample, context: Context, x: Array) -> Values:
 
 @evaluate.register(p.MoveAxis)
 def _move_axis(node: p.MoveAxis, context: Context, x: Array) -> Values:
-    back = lambda cotangents: gradients(np.moveaxis(cotangents[0], node.destination, node.source))  # noqa: E731
-    return (np.moveaxis(x, node.source, node.destination),), back
+    def vjp(cotangents: tuple[Array, ...]) -> Gradients:
+        return gradients(np.moveaxis(cotangents[0], node.destination, node.source))
+
+    return (np.moveaxis(x, node.source, node.destination),), vjp
 
 
 @evaluate.register(p.FlattenToOneChannel)

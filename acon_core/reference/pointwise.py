@@ -1,4 +1,4 @@
-"""What each function of single elements computes: its value and its slope, which is all that the way back needs."""
+"""Rules of the elementwise functions: the value, and the derivative that the VJP multiplies by."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ _erfc = np.vectorize(math.erfc, otypes=[np.float64])
 
 
 def relu_slope(x: Array) -> Array:
-    """1 where x > 0, else 0."""
+    """Compute the derivative of ReLU: 1 where x > 0, else 0."""
     return (x > 0).astype(np.float64)
 
 
 def hardswish(x: Array) -> Array:
-    """x min(max(x + 3, 0), 6) / 6."""
+    """Compute x min(max(x + 3, 0), 6) / 6."""
     return x * np.clip(x + 3.0, 0.0, 6.0) / 6.0
 
 
 def hardswish_slope(x: Array) -> Array:
-    """0 up to -3, 1 from 3 on, x / 3 + 1 / 2 between."""
+    """Compute the derivative of hardswish: 0 for x <= -3, 1 for x >= 3, x / 3 + 1 / 2 between."""
     return np.where(x <= -3.0, 0.0, np.where(x >= 3.0, 1.0, x / 3.0 + 0.5))
 
 
@@ -70,9 +70,9 @@ def _celu(node: f.CELU, context: Context, x: Array) -> Values:
 @evaluate.register(f.GELU)
 def _gelu(node: f.GELU, context: Context, x: Array) -> Values:
     if node.approximate == "none":
-        share = _erfc(-x / math.sqrt(2.0)) / 2.0
+        probability = _erfc(-x / math.sqrt(2.0)) / 2.0
         density = np.exp(-np.square(np.clip(x, -1e100, 1e100)) / 2.0) / math.sqrt(2.0 * math.pi)
-        return simple(x * share, share + x * density)
+        return simple(x * probability, probability + x * density)
     # (1 + tanh u) / 2 is sigmoid(2 u).
     factor, cubic = math.sqrt(8.0 / math.pi), 0.044715
     z = factor * (x + cubic * x**3)

@@ -1,4 +1,4 @@
-"""What each primitive of the vision transformers computes, forward and back."""
+"""Rules of the primitives of vision transformers, forward and backward."""
 
 from __future__ import annotations
 
@@ -71,26 +71,30 @@ def _select_token(node: t.SelectToken, context: Context, x: Array) -> Values:
 def _space_to_depth(node: t.SpaceToDepth, context: Context, x: Array) -> Values:
     n, c, height, width = x.shape
     shape = node.out_shapes(x.shape)[0]
-    even = np.zeros((n, c, 2 * shape[2], 2 * shape[3]))
-    even[:, :, :height, :width] = x
+    padded = np.zeros((n, c, 2 * shape[2], 2 * shape[3]))
+    padded[:, :, :height, :width] = x
     # (n, c, row, i, column, j) -> (n, j, i, c, row, column)
-    y = even.reshape(n, c, shape[2], 2, shape[3], 2).transpose(0, 5, 3, 1, 2, 4).reshape(shape)
+    y = padded.reshape(n, c, shape[2], 2, shape[3], 2).transpose(0, 5, 3, 1, 2, 4).reshape(shape)
 
     def vjp(cotangents: tuple[Array, ...]) -> Gradients:
         parts = cotangents[0].reshape(n, 2, 2, c, *shape[2:]).transpose(0, 3, 4, 2, 5, 1)
-        return gradients(parts.reshape(even.shape)[:, :, :height, :width])
+        return gradients(parts.reshape(padded.shape)[:, :, :height, :width])
 
     return (y,), vjp
 
 
 def _heads(qkv: Array, heads: int) -> Array:
-    """(N, 3 C, L) as q, k, v of (N, heads, C / heads, L)."""
+    """Split (N, 3 C, L) into q, k and v of shape (N, heads, C / heads, L)."""
     n, channels, length = qkv.shape
     return qkv.reshape(n, 3, heads, channels // (3 * heads), length).swapaxes(0, 1)
 
 
 def _attend(qkv: Array, heads: int, bias: Array | float) -> Values:
-    """Softmax attention with `bias` (N or 1, heads, L, L) added; its vjp gives the gradient of qkv and of each bias."""
+    """Compute softmax attention with `bias` (N or 1, heads, L, L) added to the logits.
+
+    The VJP gives the gradients of qkv and of the logits, which are those of the bias before its
+    sum over N.
+    """
     q, k, v = _heads(qkv, heads)
     scale = 1.0 / np.sqrt(q.shape[2])
     logits = scale * (q.swapaxes(2, 3) @ k) + bias
@@ -102,7 +106,7 @@ def _attend(qkv: Array, heads: int, bias: Array | float) -> Values:
         g = cotangents[0].reshape(y.shape)
 
         def back(dlogits: Array, q: Array, k: Array, g: Array) -> Array:
-            """Linear in each argument, so that their absolute values give the scales."""
+            """Compute the gradients, or from absolute values their scales."""
             dq, dk, dv = scale * k @ dlogits.swapaxes(2, 3), scale * q @ dlogits, g @ weights
             return np.stack([dq, dk, dv], 1).reshape(qkv.shape)
 
@@ -133,23 +137,24 @@ def _window_attention(node: t.WindowAttention, context: Context, qkv: Array, tab
     node.out_shapes(qkv.shape, table.shape, image.shape)
     index = t.relative_position_index(node.window)
     bias = table[index].transpose(2, 0, 1)[None]
-    apart = t.shifted_window_mask(node, image.shape)
-    if apart is not None:
-        bias = bias + np.tile(apart[:, None], (image.shape[0], 1, 1, 1))
+    mask = t.shifted_window_mask(node, image.shape)
+    if mask is not None:
+        bias = bias + np.tile(mask[:, None], (image.shape[0], 1, 1, 1))
     values, attend_vjp = _attend(qkv, node.heads, bias)
 
     def vjp(cotangents: tuple[Array, ...]) -> Gradients:
         back = attend_vjp(cotangents)
 
-        def of_table(dbias: Array) -> Array:
+        def to_table(dbias: Array) -> Array:
+            """Sum over the windows and over the pairs that share an entry of the table."""
             dtable = np.zeros(table.shape)
             np.add.at(dtable, index, dbias.sum(0).transpose(1, 2, 0))
             return dtable
 
-        nothing = np.zeros(image.shape)
+        zero = np.zeros(image.shape)
         return Gradients(
-            (back.inputs[0], of_table(back.inputs[1]), nothing),
-            (back.input_scales[0], of_table(back.input_scales[1]), nothing),
+            (back.inputs[0], to_table(back.inputs[1]), zero),
+            (back.input_scales[0], to_table(back.input_scales[1]), zero),
             {},
             {},
         )
@@ -158,6 +163,7 @@ def _window_attention(node: t.WindowAttention, context: Context, qkv: Array, tab
 
 
 def _partition(image: Array, node: t.Windowed) -> Array:
+    """Cut a padded and shifted image into windows (N windows, C, window x window)."""
     n, c, height, width = image.shape
     (down, across), m = node.grid(image.shape), node.window
     padded = np.zeros((n, c, down * m, across * m))
@@ -167,6 +173,7 @@ def _partition(image: Array, node: t.Windowed) -> Array:
 
 
 def _merge(windows: Array, image: Shape, node: t.Windowed) -> Array:
+    """Put windows back together to an image: the transpose of `_partition`."""
     n, _, height, width = image
     (down, across), m = node.grid(image), node.window
     c = windows.shape[1]

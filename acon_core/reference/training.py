@@ -1,4 +1,7 @@
-"""Training in float64 by the published recipe: what the optimiser of every framework is compared with."""
+"""Train in float64 by the published recipe.
+
+The optimiser of every framework is compared with this.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,24 @@ from acon_core.training import Batch, Recipe
 
 
 def loss_and_cotangent(logits: NDArray, classes: NDArray[np.int64], smoothing: float) -> tuple[float, NDArray[np.float64]]:
-    """The mean cross-entropy with smoothed labels, and its gradient with respect to the logits (N, classes)."""
+    """Compute the cross-entropy with label smoothing, and its gradient.
+
+    Parameters
+    ----------
+    logits : ndarray
+        The logits (N, classes), in any dtype.
+    classes : ndarray of int64
+        The class of each sample (N,).
+    smoothing : float
+        With s for this value, the target is (1 - s) for the class plus s / classes for every class.
+
+    Returns
+    -------
+    loss : float
+        The mean over the samples.
+    cotangent : ndarray
+        The gradient with respect to the logits (N, classes).
+    """
     logits = np.asarray(logits, np.float64)
     shifted = logits - logits.max(1, keepdims=True)
     log_probabilities = shifted - np.log(np.exp(shifted).sum(1, keepdims=True))
@@ -24,7 +44,24 @@ def loss_and_cotangent(logits: NDArray, classes: NDArray[np.int64], smoothing: f
 
 
 def fit(node: Node, state: dict[str, NDArray], batches: Sequence[Batch], recipe: Recipe) -> NDArray[np.float64]:
-    """Train in float64, a batch a step, and return the loss before each step; `state` moves in place."""
+    """Train a network in float64, one step per batch.
+
+    Parameters
+    ----------
+    node : Node
+        The network. Its output is (N, classes).
+    state : dict of str to ndarray
+        The canonical state to start from. Replaced in place by that after training.
+    batches : sequence of (images, classes)
+        ``recipe.steps`` batches: images (N, C, H, W), classes (N,).
+    recipe : Recipe
+        Learning rates, momentum, weight decay and label smoothing.
+
+    Returns
+    -------
+    ndarray
+        The loss before each step, of shape (steps,).
+    """
     table = {path: param for path, param in named_params(node).items() if param.kind == "weight"}
     state.update({path: np.asarray(array, np.float64) for path, array in state.items() if array.dtype.kind == "f"})
     velocity = {path: np.zeros(param.shape) for path, param in table.items()}

@@ -110,7 +110,7 @@ def test_waivers_are_strict() -> None:
     waiver = Waiver("max_pool2d/ties", "dx", "a reason")
     wrong = {"spoil_vjp": lambda back: replace(back, dx=back.dx + 1)}
     assert status(backend_with((waiver,), **wrong), "max_pool2d/ties") == ("waived", "dx: a reason")
-    assert status(backend_with((waiver,)), "max_pool2d/ties")[1] == "the waiver of dx is not needed; take it out"
+    assert status(backend_with((waiver,)), "max_pool2d/ties")[1] == "the waiver of dx is not needed; remove it"
     assert status(backend_with((waiver,), **wrong), "max_pool2d/oblong")[0] == "fail"
     other = {"spoil_vjp": lambda back: replace(back, dx=back.dx + 1, y=back.y + 1)}
     assert status(backend_with((waiver,), **other), "max_pool2d/ties")[0] == "fail"

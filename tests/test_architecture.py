@@ -1,0 +1,87 @@
+"""The layers of acon_core: a module imports its own package and lower floors, nothing else."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+
+# From the ground up. A module belongs to the room with the longest name that fits; "" is the package itself.
+FLOORS = (
+    ("", "errors", "random"),
+    ("tensors", "training"),
+    ("checkpoint.codecs", "spec"),
+    ("building", "layout", "networks", "numerics"),
+    ("backends",),
+    ("checkpoint",),
+    ("reference", "surgery"),
+    ("conformance", "verification"),
+    ("cli",),
+)
+FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
+# What a backend builds on: it knows neither the reference nor what runs backends.
+FOR_BACKENDS = set(FLOOR) - {"reference", "conformance", "verification", "cli"}
+
+
+def modules(folder: Path) -> dict[str, Path]:
+    """The modules of a package by dotted name, from the package's name on."""
+    paths = {path.relative_to(folder.parent).with_suffix(""): path for path in sorted(folder.rglob("*.py"))}
+    return {".".join(name.parts).removesuffix(".__init__"): path for name, path in paths.items()}
+
+
+CORE = modules(ROOT / "acon_core")
+
+
+def imported(path: Path) -> Iterator[str]:
+    """The modules of acon_core that a file imports, anywhere in it."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names if alias.name.partition(".")[0] == "acon_core")
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import in line {node.lineno}"
+            if (node.module or "").partition(".")[0] == "acon_core":
+                names = (f"{node.module}.{alias.name}" for alias in node.names)
+                yield from (name if name in CORE else str(node.module) for name in names)
+
+
+def room(module: str) -> str | None:
+    """The room of a module, or None."""
+    parts = module.split(".")[1:]
+    found = (".".join(parts[:count]) for count in range(len(parts), 0, -1))
+    return next((name for name in found if name in FLOOR), None if parts else "")
+
+
+def test_every_module_has_a_floor() -> None:
+    rooms = {module: room(module) for module in CORE}
+    assert [module for module, name in rooms.items() if name is None] == []
+    assert set(FLOOR) == set(rooms.values()), "a room without modules"
+
+
+@pytest.mark.parametrize("module", CORE)
+def test_imports_point_down(module: str) -> None:
+    own = room(module)
+    for target in imported(CORE[module]):
+        other = room(target)
+        assert other == own or FLOOR[str(other)] < FLOOR[str(own)], f"{module} imports {target}, which is not below it"
+
+
+@pytest.mark.parametrize("name", ["acon_torch", "acon_jax", "acon_paddle", "acon_megengine"])
+def test_backends_import_their_foundation(name: str) -> None:
+    for module, path in modules(ROOT / "backends" / name).items():
+        for target in imported(path):
+            assert room(target) in FOR_BACKENDS, f"{module} imports {target}"
+
+
+def test_checkpoints_load_without_the_floors_above() -> None:
+    """`acon convert` starts without the reference, although some package below might import it by accident."""
+    code = "import sys, acon_core.checkpoint; print(*(name for name in sys.modules if name.startswith('acon_core')))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    loaded = {room(module) for module in done.stdout.split()}
+    assert "checkpoint" in loaded
+    assert not [name for name in loaded if FLOOR[str(name)] > FLOOR["checkpoint"]]
