@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hidden import without
 
 from acon_core import spec
 from acon_core.checkpoint import convert, formats, metadata, read_file, read_network
@@ -56,12 +57,13 @@ def test_nothing_in_the_current_folder_is_run(tmp_path: Path, command: list[str]
     assert not mark.exists()
 
 
-def test_a_framework_that_is_not_installed_is_not_found_there(tmp_path: Path) -> None:
+def test_missing_framework_is_not_found_in_the_current_folder(tmp_path: Path) -> None:
     mark = trap(tmp_path)
+    env = without(tmp_path / "hook", "torch")
     written(tmp_path / "a")
     np.savez(tmp_path / "x.npz", x=np.zeros((1, 3, 32, 32), np.uint8))
     command = [ACON, "run", "a", "--input", "x.npz", "--output", "y.npz", "--backend", "torch"]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, check=False)
     assert (done.returncode, mark.exists()) == (2, False)
     assert "'torch' cannot be used here" in done.stderr
 
