@@ -13,16 +13,22 @@ import pytest
 ROOT = Path(__file__).parents[1]
 
 # From the ground up. A module belongs to the room with the longest name that fits; "" is the package itself.
-FLOORS = (
-    ("", "errors", "random"),
-    ("tensors", "training"),
-    ("checkpoint.codecs", "spec"),
-    ("building", "layout", "networks", "numerics"),
-    ("backends",),
-    ("checkpoint",),
-    ("reference", "surgery"),
-    ("conformance", "verification"),
-    ("cli",),
+# docs/architecture.md shows this table.
+FLOORS: tuple[dict[str, str], ...] = (
+    {"": "the version", "errors": "the exceptions", "random": "reproducible random numbers"},
+    {"tensors": "arrays that load on demand", "training": "the published training recipe"},
+    {"spec": "networks, layers and activations as data", "checkpoint.codecs": "file formats without a network"},
+    {
+        "networks": "the registry of networks",
+        "layout": "canonical and native names and arrays",
+        "building": "what the `build.py` of every backend shares",
+        "numerics": "test states and the measure of an error",
+    },
+    {"backends": "the interface of a backend, and its discovery"},
+    {"checkpoint": "recognition, conversion and comparison of files"},
+    {"reference": "every node in NumPy float64", "surgery": "operations on native modules"},
+    {"conformance": "cases, golden numbers, runner", "verification": "running a checkpoint before and after conversion"},
+    {"cli": "the command `acon`"},
 )
 FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
 # What a backend builds on: it knows neither the reference nor what runs backends.
@@ -85,3 +91,14 @@ def test_checkpoints_load_without_the_floors_above() -> None:
     loaded = {room(module) for module in done.stdout.split()}
     assert "checkpoint" in loaded
     assert not [name for name in loaded if FLOOR[str(name)] > FLOOR["checkpoint"]]
+
+
+def test_documentation_shows_the_floors() -> None:
+    lines = ["| folder or file of `acon_core` | what |", "|---|---|"]
+    for rooms in reversed(FLOORS):
+        names = ", ".join(f"`{name.replace('.', '/') or '__init__'}`" for name in rooms)
+        lines.append(f"| {names} | {'; '.join(rooms.values())} |")
+    table = "\n".join(lines)
+    text = (ROOT / "docs" / "architecture.md").read_text()
+    shown = text.partition("<!-- floors: begin -->")[2].partition("<!-- floors: end -->")[0].strip()
+    assert shown == table, f"docs/architecture.md: put this between the marks:\n{table}"
