@@ -59,7 +59,6 @@ def completed(docstring: str | None, framework: Framework) -> str:
         "package": framework.package,
         "module": framework.module,
         "tensor": framework.tensor,
-        "imports": "\n".join(f">>> {line}" for line in framework.imports),
         "channel_axis": str(framework.channel_axis),
         "axis_of_tokens": " Pass -1 for tokens (N, L, C)." if channels_first else " No other axis is possible.",
         "images": "(N, 3, H, W)" if channels_first else "(N, H, W, 3)",
@@ -73,7 +72,14 @@ def completed(docstring: str | None, framework: Framework) -> str:
         "loaded_dtype": "",
         **framework.texts,
     }
-    return Template(inspect.cleandoc(docstring or "")).substitute(texts)
+    text = Template(inspect.cleandoc(docstring or "")).safe_substitute(texts)
+    imports = "\n".join(f">>> {line}" for line in used_imports(framework.imports, text.partition("Examples\n")[2]))
+    return Template(text).substitute(imports=imports)
+
+
+def used_imports(imports: Sequence[str], text: str) -> list[str]:
+    """The import statements whose names a text uses."""
+    return [line for line in imports if re.search(rf"\b{line.split()[-1]}\b[.(| ]", text)]
 
 
 def class_docstring(kind: type[Activation], framework: Framework) -> str:
@@ -90,11 +96,11 @@ def class_docstring(kind: type[Activation], framework: Framework) -> str:
     parts["Parameters"] = with_parameters("\n".join(table[name] for name in names), framework.own)
     note = framework.notes.get(kind.__name__, framework.notes.get("", ""))
     parts["Notes"] = "\n\n".join(filter(None, [parts.get("Notes", ""), note]))
-    parts["Examples"] = completed(_example(kind, framework), framework)
-    return joined(parts)
+    parts["Examples"] = _example(kind)
+    return completed(joined(parts), framework)
 
 
-def _example(kind: type[Activation], framework: Framework) -> str:
+def _example(kind: type[Activation]) -> str:
     needed = issubclass(kind, ChannelwiseActivation) and kind.needs_channels
     return (
         "$imports\n"

@@ -6,16 +6,16 @@ _SAVES_INPUT = "For the backward pass, only the input and the parameters are sav
 
 FRAMEWORK = Framework(
     package=__name__,
-    imports=("import jax", "from flax import nnx", "from jax import numpy as jnp"),
+    imports=("import jax", "from flax import nnx", "from jax import numpy as jnp", "from jax.typing import DTypeLike"),
     module="nnx.Module",
     tensor="jax.Array",
     weight="nnx.Param",
     channel_axis=-1,
     zeros="jnp.zeros(({}))",
-    call="def __call__(self, x: jax.Array, *, rngs: nnx.Rngs | None = None, taps: dict[str, jax.Array] | None = None)"
+    call="def __call__(self, x: jax.Array, *, rngs: nnx.Rngs | None = ..., taps: dict[str, jax.Array] | None = ...)"
     " -> jax.Array: ...",
     own=(
-        Own("dtype", "jax.typing.DTypeLike | None", "Dtype of the parameters. The default is float32."),
+        Own("dtype", "DTypeLike | None", "Dtype of the parameters. The default is float32."),
         Own(
             "rngs",
             "nnx.Rngs | None",
