@@ -22,12 +22,14 @@ FLOORS: tuple[dict[str, str], ...] = (
     {
         "networks": "the registry of networks",
         "layout": "canonical and native names and arrays",
+        "framework": "what a framework adds to public signatures and docstrings",
         "building": "what the `build.py` of every backend shares",
         "numerics": "test states and the measure of an error",
     },
     {"backends": "the interface of a backend, and its discovery"},
     {"checkpoint": "recognition, conversion and comparison of files"},
     {"reference": "every node in NumPy float64", "surgery": "operations on native modules"},
+    {"frontend": "the public functions and classes of every backend"},
     {"conformance": "cases, golden numbers, runner", "verification": "running a checkpoint before and after conversion"},
     {"cli": "the command `acon`"},
 )

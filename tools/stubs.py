@@ -13,8 +13,8 @@ from importlib import import_module
 from pathlib import Path
 
 from acon_core import backends
+from acon_core.framework import FUNCTIONS, HOMES, KINDS, Framework
 from acon_core.frontend.docstrings import used_imports
-from acon_core.frontend.framework import FUNCTIONS, HOMES, KINDS, Framework
 from acon_core.frontend.from_spec import class_signature
 from acon_core.frontend.functions import function_signature
 from acon_core.spec.activation_base import Activation

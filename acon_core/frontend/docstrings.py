@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from string import Template
 
-from acon_core.frontend.framework import Framework, Own
+from acon_core.framework import Framework, Own
 from acon_core.spec.activation_base import Activation, ChannelwiseActivation
 
 SECTIONS = ("Parameters", "Returns", "Raises", "See Also", "Notes", "References", "Examples")

@@ -6,8 +6,8 @@ import inspect
 from types import new_class
 from typing import Any, ClassVar
 
+from acon_core.framework import KINDS, Framework, Own
 from acon_core.frontend.docstrings import class_docstring
-from acon_core.frontend.framework import KINDS, Framework, Own
 from acon_core.spec import ChannelwiseActivation
 from acon_core.spec.activation_base import Activation
 from acon_core.spec.node import Rules

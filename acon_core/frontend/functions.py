@@ -13,8 +13,8 @@ from acon_core import spec, surgery
 from acon_core.backends import Backend
 from acon_core.checkpoint import load_network
 from acon_core.errors import SpecError
+from acon_core.framework import FUNCTIONS, Framework
 from acon_core.frontend.docstrings import completed, joined, sections, with_parameters
-from acon_core.frontend.framework import FUNCTIONS, Framework
 from acon_core.networks import create as create_network
 from acon_core.spec.activation_base import Activation
 from acon_core.spec.node import Node

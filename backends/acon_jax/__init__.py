@@ -1,6 +1,6 @@
 """ACON for JAX with Flax NNX. Importing this package imports neither; using one of its names does."""
 
-from acon_core.frontend.framework import PATH, Framework, Own, attach
+from acon_core.framework import PATH, Framework, Own, attach
 
 _SAVES_INPUT = "For the backward pass, only the input and the parameters are saved."
 

@@ -3,7 +3,7 @@
 Importing megengine flushes denormal numbers to zero for the whole process, NumPy's included.
 """
 
-from acon_core.frontend.framework import Framework, attach
+from acon_core.framework import Framework, attach
 
 FRAMEWORK = Framework(
     package=__name__,

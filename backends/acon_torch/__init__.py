@@ -1,6 +1,6 @@
 """ACON for PyTorch. Importing this package does not import torch; using one of its names does."""
 
-from acon_core.frontend.framework import PATH, Framework, Own, attach
+from acon_core.framework import PATH, Framework, Own, attach
 
 _SAVES_INPUT = "For the backward pass, only the input and the parameters are saved."
 
