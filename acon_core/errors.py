@@ -16,6 +16,10 @@ class AconError(Exception):
     The command line prints the message on one line and exits with status 2.
     """
 
+    def with_message(self, message: str) -> AconError:
+        """Return the same error with another message, such as one that names the file."""
+        return type(self)(message)
+
 
 class SpecError(AconError, ValueError):
     """An invalid node, graph, name or shape, or a node type that an operation has no rule for."""
@@ -64,3 +68,6 @@ class CheckpointError(AconError):
     def __init__(self, kind: Literal["unsafe", "corrupt", "unsupported"], message: str) -> None:
         super().__init__(message)
         self.kind = kind
+
+    def with_message(self, message: str) -> CheckpointError:
+        return CheckpointError(self.kind, message)

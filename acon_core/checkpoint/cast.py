@@ -1,4 +1,4 @@
-"""`acon convert --cast`: weights in a dtype that a format can hold, where it cannot hold their own."""
+"""`acon convert --cast`: cast tensors to a dtype that the target format can store."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from acon_core.checkpoint.reading import Checkpoint
 from acon_core.errors import CheckpointError
 from acon_core.tensors import LazyTensor, LazyTensors, lazy_items
 
-# What each becomes: the first that a format holds. What loses nothing stands first.
-INSTEAD = {
+# Replacements of each dtype in order of preference, the lossless ones first.
+REPLACEMENTS = {
     "float8_e4m3fn": ("float16", "bfloat16", "float32"),
     "float8_e5m2": ("float16", "bfloat16", "float32"),
     "float16": ("float32", "float64"),
@@ -25,37 +25,38 @@ INSTEAD = {
 
 
 def cast(checkpoint: Checkpoint, format: Format) -> Checkpoint:
-    """The checkpoint with every tensor that the format keeps in a dtype that it can hold, and a note on each kind of change.
+    """Return the checkpoint in dtypes that the format supports, with a note on each kind of cast.
 
-    Nearest values, ties to even; a float that becomes infinite or an integer that does not fit is an error when it is met,
-    never another number. Raises CheckpointError for a dtype that has no other.
+    Floats are rounded to nearest, ties to even. A float that overflows to infinity and an integer
+    that does not fit are errors when the tensor is loaded. Raises CheckpointError for a dtype
+    without a supported replacement.
     """
-    held = format.codec.DTYPES
-    kept = {path for path, _, native, _ in format.layout.table(checkpoint.network.graph) if native is not None}
-    changes: Counter[tuple[str, str]] = Counter()
+    supported = format.codec.DTYPES
+    stored = {path for path, _, native, _ in format.layout.table(checkpoint.network.graph) if native is not None}
+    casts: Counter[tuple[str, str]] = Counter()
     tensors: dict[str, LazyTensor] = {}
     for path, tensor in lazy_items(checkpoint.state).items():
-        name = tensor.dtype.name
-        if name in held or path not in kept:
+        dtype = tensor.dtype.name
+        if dtype in supported or path not in stored:
             tensors[path] = tensor
             continue
-        other = next((each for each in INSTEAD.get(name, ()) if each in held), None)
-        if other is None:
-            raise CheckpointError("unsupported", f"{path}: {format.name} cannot hold {name}, nor what it could be cast to")
-        tensors[path] = _cast(path, tensor, np.dtype(other))
-        changes[name, other] += 1
-    notes = [f"{count} tensors of {old} were cast to {new}" for (old, new), count in changes.items()]
+        replacement = next((each for each in REPLACEMENTS.get(dtype, ()) if each in supported), None)
+        if replacement is None:
+            raise CheckpointError("unsupported", f"{path}: {format.name} cannot store {dtype} or a dtype to cast it to")
+        tensors[path] = _cast(path, tensor, np.dtype(replacement))
+        casts[dtype, replacement] += 1
+    notes = [f"cast {count} tensors from {old} to {new}" for (old, new), count in casts.items()]
     return replace(checkpoint, state=LazyTensors(tensors), notes=(*checkpoint.notes, *notes))
 
 
 def _cast(path: str, tensor: LazyTensor, dtype: np.dtype) -> LazyTensor:
     def load() -> NDArray:
         array = tensor.load()
-        with np.errstate(over="ignore", invalid="ignore"):  # invalid: a signalling NaN, which becomes a quiet one
-            found: NDArray = array.astype(dtype)
-            lost = found != array if dtype.kind == "i" else np.isinf(found) & ~np.isinf(array)
+        with np.errstate(over="ignore", invalid="ignore"):  # invalid: a signalling NaN becomes a quiet one
+            result: NDArray = array.astype(dtype)
+            lost = result != array if dtype.kind == "i" else np.isinf(result) & ~np.isinf(array)
         if lost.any():
-            raise CheckpointError("unsupported", f"{path}: {array[lost].flat[0]} does not fit into {dtype}, so it is not cast")
-        return found
+            raise CheckpointError("unsupported", f"{path}: cannot cast {array[lost].flat[0]} to {dtype}: out of range")
+        return result
 
     return LazyTensor(tensor.shape, dtype, load)

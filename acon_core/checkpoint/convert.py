@@ -1,7 +1,8 @@
-"""Native file -> canonical state -> native file: read, recognised, written, read again and compared bit for bit."""
+"""Convert a checkpoint to another format: read, write, read again, and compare bit for bit."""
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import tempfile
@@ -9,8 +10,6 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from types import MappingProxyType
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,18 +19,32 @@ from acon_core.checkpoint.codecs import sharded
 from acon_core.checkpoint.codecs.arrays import little_endian_bytes
 from acon_core.checkpoint.dialects import dialect_named
 from acon_core.checkpoint.formats import Format, format_for, format_named
-from acon_core.checkpoint.metadata import metadata
-from acon_core.checkpoint.reading import Checkpoint, check_size, read_network
-from acon_core.errors import AconError, CheckpointError, SpecError, StateError
+from acon_core.checkpoint.metadata import check_size, metadata
+from acon_core.checkpoint.query import NetworkQuery
+from acon_core.checkpoint.reading import Checkpoint, read_checkpoint
+from acon_core.errors import AconError, SpecError, StateError
 from acon_core.networks import Preprocessing
 from acon_core.spec import ChannelwiseActivation, Graph, Node, bind, count, initial_state, named_params
+from acon_core.tensors import check_names
 
-_PART = 1 << 20  # bytes
+_BLOCK = 1 << 20  # bytes
 
 
 @dataclass(frozen=True)
 class Conversion:
-    """What a conversion did: what was read, the format written, the tensors written and what was left out."""
+    """The result of `convert`.
+
+    Parameters
+    ----------
+    source : Checkpoint
+        What was written, after `transform` and `cast`.
+    target : Format
+        The format that was written.
+    tensors : int
+        The number of tensors in the new file.
+    notes : tuple of str
+        What was left out, renamed, cast or verified.
+    """
 
     source: Checkpoint
     target: Format
@@ -39,91 +52,128 @@ class Conversion:
     notes: tuple[str, ...]
 
 
-Step = Callable[[str], None]
-Operation = Callable[[Node, Mapping[str, NDArray]], tuple[Node, dict[str, NDArray]]]
-
-
-def simplified(operation: Operation) -> Callable[[Checkpoint], Checkpoint]:
-    """`fuse` or `fold` of `acon_core.spec` as a change of checkpoints: the network's activation changes with its graph."""
-
-    def change(checkpoint: Checkpoint) -> Checkpoint:
-        network = checkpoint.network
-        try:
-            graph, state = operation(network.graph, dict(checkpoint.state))
-        except SpecError as error:
-            raise SpecError(f"{checkpoint.path}: {error}") from None
-        assert isinstance(graph, Graph)  # whatever is done to a graph gives one
-        activation = network.activation
-        if activation is not None:
-            changed, _ = operation(bind(activation, 8), initial_state(bind(activation, 8)))
-            activation = replace(changed, channels=None) if isinstance(changed, ChannelwiseActivation) else changed
-        saved = count(network.graph).parameters - count(graph).parameters
-        note = (
-            f"{saved} of {count(network.graph).parameters} parameters were folded away; the function in evaluation is the same"
-        )
-        found = replace(network, graph=graph, activation=activation)
-        return replace(checkpoint, network=found, state=state, notes=(*checkpoint.notes, note))
-
-    return change
+Transform = Callable[[Node, Mapping[str, NDArray]], tuple[Node, dict[str, NDArray]]]
+Verify = Callable[[Checkpoint, Path, Format], list[str]]
 
 
 def convert(
     source: str | os.PathLike[str],
     target: str | os.PathLike[str],
     to: str | None = None,
-    network: str | None = None,
-    act: str | None = None,
+    query: NetworkQuery = NetworkQuery(),
     *,
-    dialect: str | None = None,
     to_dialect: str | None = None,
-    options: Mapping[str, Any] = MappingProxyType({}),
-    contract: Preprocessing | None = None,
+    preprocessing: Preprocessing | None = None,
     shard_bytes: int | None = None,
     cast: bool = False,
-    change: Callable[[Checkpoint], Checkpoint] = lambda checkpoint: checkpoint,
-    step: Step = lambda text: None,
-    verify: Callable[[Checkpoint, Path, Format], list[str]] | None = None,
+    transform: Transform | None = None,
+    verify: Verify | None = None,
+    on_stage: Callable[[str], None] = lambda stage: None,
 ) -> Conversion:
-    """Write `source` as a checkpoint of another framework, and prove that it holds the same.
+    """Write a checkpoint in another format, and prove that it holds the same values.
 
-    `to`: the format, else the one of the target's ending. `dialect`, `to_dialect`: whose names the tensors of each have, where
-    they are not the spec's. `options`: the network's own, as for `read_network`. `contract`: what the input must be, where the
-    source does not say it or says it wrongly. `shard_bytes`: the size of a shard of `safetensors_sharded`. `cast`: whether a
-    dtype that the format cannot hold may become one that it can (`cast.INSTEAD`). `change` makes another network and state of
-    what was read (`simplified`). `step` is told what happens. Raises AconError and its kinds.
+    The new file is written beside the target, read again, compared bit for bit and passed to
+    `verify`. Only then does it replace the target: an error leaves the target unchanged.
 
-    The new file is written beside the target, read again, compared with the source bit for bit, shown to `verify`, and only
-    then takes the target's name: whatever fails before leaves the target as it was.
+    Parameters
+    ----------
+    source, target : path-like
+        The checkpoint to read, and the file to write.
+    to : str, optional
+        The name of the target format; by default, the target's suffix decides.
+    query : NetworkQuery
+        What is known about the network in `source`.
+    to_dialect : str, optional
+        The naming scheme of the tensors in `target`.
+    preprocessing : Preprocessing, optional
+        The preprocessing of the input, if `source` does not state it or states it wrongly.
+    shard_bytes : int, optional
+        The size of a shard in bytes, for ``safetensors_sharded``.
+    cast : bool
+        Whether to cast dtypes that the format cannot store; see `acon_core.checkpoint.cast`.
+    transform : callable, optional
+        `acon_core.spec.fuse` or `acon_core.spec.fold`, applied to graph and state before writing.
+    verify : callable, optional
+        Called with the source, the new file and its format; returns notes, or raises. `acon convert
+        --verify` passes `acon_core.verification.verify.verify`.
+    on_stage : callable
+        Called with ``"reading"``, ``"writing"``, ``"comparing"`` and ``"running"``.
+
+    Returns
+    -------
+    Conversion
+        The source, the format and notes.
+
+    Raises
+    ------
+    AconError
+        If the source cannot be read or recognised, the target cannot be written, or the format or
+        dialect does not exist.
+    CheckpointError
+        If the format cannot store a tensor.
+    StateError
+        If the file that was written differs from the source.
+
+    Examples
+    --------
+    >>> from acon_core.checkpoint import convert, formats, metadata
+    >>> from acon_core.networks import create
+    >>> from acon_core.spec import initial_state
+    >>> network = create("acon/dcn", "acon_c")
+    >>> state = initial_state(network.graph)
+    >>> formats()["npz"].codec.write(Path("dcn.npz"), state, metadata(network))
+    >>> convert("dcn.npz", "dcn.safetensors").target.name
+    'safetensors'
     """
     source, target = Path(source), Path(target)
     format = replace(format_named(to) if to else format_for(target), dialect=dialect_named(to_dialect))
     if target.is_dir():
-        raise AconError(f"{target}: is a folder; give the name of a file")
+        raise AconError(f"{target}: is a folder; expected the name of a file")
     if target.exists() and source.exists() and (source.samefile(target) or _is_part(target, source)):
-        raise AconError(f"{target}: is the file that is read; give another target")
-    step("reading")
-    checkpoint = change(read_network(source, network, act, dialect, **options))
-    if contract is not None:
-        check_size(checkpoint.network, contract)
-        checkpoint = replace(checkpoint, network=replace(checkpoint.network, input=contract), warnings=())
+        raise AconError(f"{target}: is the source file, or part of it; choose another target")
+    on_stage("reading")
+    checkpoint = read_checkpoint(source, query)
+    if transform is not None:
+        checkpoint = _transformed(checkpoint, transform)
+    if preprocessing is not None:
+        check_size(checkpoint.network, preprocessing)
+        checkpoint = replace(checkpoint, network=replace(checkpoint.network, input=preprocessing), warnings=())
     if format.dialect is not None:
         format.dialect.check(checkpoint.network.name)
     if cast:
         checkpoint = cast_state(checkpoint, format)
-    step("writing")
+    on_stage("writing")
     native = format.layout.to_native(checkpoint.network.graph, checkpoint.state)
     with staging(target) as draft:
         write(format, draft, native, metadata(checkpoint.network, format.dialect), shard_bytes)
-        step("comparing")
-        told = compare(checkpoint, native, format, draft)
+        on_stage("comparing")
+        notes = compare(checkpoint, native, format, draft)
         if verify is not None:
-            step("running")
-            told += verify(checkpoint, draft, format)
-    return Conversion(checkpoint, format, len(native), (*checkpoint.notes, *told))
+            on_stage("running")
+            notes += verify(checkpoint, draft, format)
+    return Conversion(checkpoint, format, len(native), (*checkpoint.notes, *notes))
+
+
+def _transformed(checkpoint: Checkpoint, transform: Transform) -> Checkpoint:
+    """Return the checkpoint with its graph, state and activation transformed."""
+    network = checkpoint.network
+    try:
+        graph, state = transform(network.graph, dict(checkpoint.state))
+    except SpecError as error:
+        raise SpecError(f"{checkpoint.path}: {error}") from None
+    assert isinstance(graph, Graph)  # fuse and fold map a graph to a graph
+    activation = network.activation
+    if activation is not None:
+        changed, _ = transform(bind(activation, 8), initial_state(bind(activation, 8)))
+        activation = replace(changed, channels=None) if isinstance(changed, ChannelwiseActivation) else changed
+    before, after = count(network.graph).parameters, count(graph).parameters
+    note = f"removed {before - after} of {before} parameters; the outputs in evaluation mode are the same"
+    network = replace(network, graph=graph, activation=activation)
+    return replace(checkpoint, network=network, state=state, notes=(*checkpoint.notes, note))
 
 
 def _is_part(target: Path, source: Path) -> bool:
-    """Whether a file is one of those that a source is made of: a shard of an index, or anything in a folder."""
+    """Return whether a file is one of the source's: a shard of an index, or a file in a folder."""
     if source.is_dir():
         return source.resolve() in target.resolve().parents
     return sharded.sniff(source) and any(shard.exists() and shard.samefile(target) for shard in sharded.shards(source))
@@ -132,78 +182,72 @@ def _is_part(target: Path, source: Path) -> bool:
 def write(
     format: Format, path: Path, native: Mapping[str, NDArray], entries: Mapping[str, str], shard_bytes: int | None
 ) -> None:
-    """Write native tensors, in shards of a size where one is given. Raises AconError where the format has no shards."""
+    """Write native tensors and metadata. Raises AconError if the format has no shards to size."""
     if shard_bytes is None:
         format.codec.write(path, native, entries)
     elif format.codec is sharded:
         sharded.write(path, native, entries, shard_bytes=shard_bytes)
     else:
-        raise AconError(f"{path}: a {format.name} file has no shards; end the target's name in {sharded.SUFFIXES[0]}")
+        raise AconError(f"{path}: format {format.name} has no shards; expected a target that ends in {sharded.SUFFIXES[0]}")
 
 
 @contextmanager
 def staging(target: Path) -> Iterator[Path]:
-    """Where to write what shall become `target`: the same name in a folder beside it, which lives no longer than this.
+    """Yield a path in a temporary directory next to `target`.
 
-    At the end the file, and before it whatever else was written there, takes its place; after an error nothing does.
+    On success, move everything written there into place.
     """
     try:
         folder = Path(tempfile.mkdtemp(prefix=".acon-", dir=target.parent))
     except OSError as error:
         raise AconError(
-            f"{target}: cannot be written: {error.strerror}; check that the folder exists and may be written to"
+            f"{target}: cannot be written: {error.strerror}; check that the folder exists and is writable"
         ) from error
     try:
         draft = folder / target.name
         yield draft
+        # The target last, so that an index never names shards that are not in place yet.
         for part in sorted(folder.iterdir(), key=lambda each: each == draft):
             try:
                 part.replace(target.parent / part.name)
             except OSError as error:
                 raise AconError(f"{target.parent / part.name}: cannot be replaced: {error.strerror}; move it away") from error
     except AconError as error:
-        message = str(error).replace(str(folder), str(target.parent))
-        raise CheckpointError(error.kind, message) if isinstance(error, CheckpointError) else type(error)(message) from error
+        raise error.with_message(str(error).replace(str(folder), str(target.parent))) from error
     finally:
         shutil.rmtree(folder)
 
 
 def compare(checkpoint: Checkpoint, native: Mapping[str, NDArray], format: Format, written: Path) -> list[str]:
-    """Read the written file again: the same names, and every bit of the state that its tensors stand for.
+    """Read the new file and compare its names and the bits of its state with the source.
 
-    Returns notes on what the format has no place for. Raises StateError otherwise.
+    Returns notes on what the format cannot store. Raises StateError for a difference.
     """
-    again = format.codec.read(written)
-    if sorted(again.tensors) != sorted(native):
-        raise StateError(f"{written}: read again, the names differ: {difference_of_names(native, again.tensors)}")
-    state, made = format.layout.to_canonical(checkpoint.network.graph, again.tensors)
+    file = format.codec.read(written)
+    check_names(native, file.tensors, f"{written}: read back")
+    state, regenerated = format.layout.to_canonical(checkpoint.network.graph, file.tensors)
     for path, array in checkpoint.state.items():
-        if path not in made:
-            _same_bits(path, array, state[path])
+        if path not in regenerated:
+            _check_same_bits(path, array, state[path])
     table = named_params(checkpoint.network.graph)
     notes = []
-    lost = [path for path in made if table[path].kind == "counter" and checkpoint.state[path].any()]
+    lost = [path for path in regenerated if table[path].kind == "counter" and checkpoint.state[path].any()]
     if lost:
-        notes.append(f"{len(lost)} counters (first: {lost[0]}) have no place in a {format.name} file; they come back as 0")
-    if not again.metadata:
-        told = [f"{name}={value}" for name, value in checkpoint.network.options.items()]
-        told += [f"--dialect {format.dialect.name}"] if format.dialect else []
-        told += [f"that the input must be {checkpoint.network.input}"] if checkpoint.network.input else []
-        if told:
-            notes.append(f"a {format.name} file has no place for what its reader must know or pass: {', '.join(told)}")
+        notes.append(f"format {format.name} does not store counters: {len(lost)} will be read as 0 (first: {lost[0]})")
+    if not file.metadata:
+        network = checkpoint.network
+        needed = [f"--option {name}={json.dumps(value, separators=(',', ':'))}" for name, value in network.options.items()]
+        needed += [f"--dialect {format.dialect.name}"] if format.dialect else []
+        needed += [f"the preprocessing ({network.input})"] if network.input else []
+        if needed:
+            notes.append(f"format {format.name} has no metadata; its reader must know: {', '.join(needed)}")
     return notes
 
 
-def difference_of_names(expected: Mapping[str, object], found: Mapping[str, object]) -> str:
-    """The first name that one has and the other has not."""
-    first = sorted(set(expected) ^ set(found))[0]
-    return f"{first!r} is {'missing' if first in expected else 'left over'}"
-
-
-def _same_bits(name: str, expected: NDArray, found: NDArray) -> None:
+def _check_same_bits(name: str, expected: NDArray, found: NDArray) -> None:
     if expected.dtype != found.dtype or expected.shape != found.shape:
         raise StateError(f"{name}: wrote {expected.dtype} {expected.shape}, read {found.dtype} {found.shape}")
     first, second = (np.frombuffer(little_endian_bytes(array), np.uint8) for array in (expected, found))
-    # Part by part, so that what the comparison makes stays in the cache and never has a tensor's size.
-    if not all(np.array_equal(first[at : at + _PART], second[at : at + _PART]) for at in range(0, first.size, _PART)):
-        raise StateError(f"{name}: what was written and what was read again differ")
+    # In blocks: the result of a comparison stays in the cache and never has the size of a tensor.
+    if not all(np.array_equal(first[at : at + _BLOCK], second[at : at + _BLOCK]) for at in range(0, first.size, _BLOCK)):
+        raise StateError(f"{name}: the values read back differ from the values written")

@@ -1,4 +1,4 @@
-"""The checkpoint formats: each backend's own, found with it, and safetensors, the canonical one, with its kin."""
+"""The checkpoint formats: safetensors, npz and those of the installed backends."""
 
 from __future__ import annotations
 
@@ -29,9 +29,18 @@ _CORE: dict[str, Codec] = {SAFETENSORS: safetensors_file, "safetensors_sharded":
 
 @dataclass(frozen=True)
 class Format:
-    """A file format, and the layout of the tensors in it, under the names of a dialect where there is one.
+    """A file format, with the layout and the names of its tensors.
 
-    `backend`: whose layout it is; none for the formats of the core, whose tensors are as the spec lays them out.
+    Parameters
+    ----------
+    name : str
+        The value of ``--to``.
+    codec : Codec
+        The module that reads and writes the files.
+    backend : str, optional
+        The backend whose layout the tensors have; None for the canonical layout of the spec.
+    dialect : Dialect, optional
+        The naming scheme of the tensors; None for the names of the spec.
     """
 
     name: str
@@ -46,18 +55,29 @@ class Format:
 
 
 def formats() -> dict[str, Format]:
-    """Every format at hand by name. Neither a framework nor its backend module is imported."""
-    found = {name: Format(name, files) for name, files in _CORE.items()}
+    """Return the available formats by name. Imports no framework.
+
+    Returns
+    -------
+    dict of str to Format
+        The formats of the core, then those of each installed backend.
+
+    Examples
+    --------
+    >>> formats()["safetensors"].codec.SUFFIXES
+    ('.safetensors',)
+    """
+    known = {name: Format(name, codec) for name, codec in _CORE.items()}
     for name, package in backends.packages().items():
         if find_spec(f"{package}.checkpoint"):
-            files = backends.import_module(name, "checkpoint.codec")
-            more: Mapping[str, Codec] = getattr(files, "EXTRA_CODECS", {})
-            found |= {each: Format(each, module, name) for each, module in {name: files, **more}.items()}
-    return found
+            codec = backends.import_module(name, "checkpoint.codec")
+            extra: Mapping[str, Codec] = getattr(codec, "EXTRA_CODECS", {})
+            known |= {each: Format(each, module, name) for each, module in {name: codec, **extra}.items()}
+    return known
 
 
 def format_named(name: str) -> Format:
-    """The format of that name. Raises AconError for one that does not exist."""
+    """Return the format of that name. Raises AconError for an unknown name."""
     known = formats()
     if name not in known:
         raise AconError(f"--to {name}: no such format; expected one of {', '.join(sorted(known))}")
@@ -65,20 +85,21 @@ def format_named(name: str) -> Format:
 
 
 def format_for(path: Path) -> Format:
-    """The format that a file name's ending stands for. Raises AconError where it stands for none."""
-    for each in formats().values():
+    """Return the format of a file name's suffix. Raises AconError for an unknown suffix."""
+    known = formats()
+    for each in known.values():
         if path.name.endswith(each.codec.SUFFIXES):
             return each
-    endings = ", ".join(f"{each.codec.SUFFIXES[0]} ({name})" for name, each in sorted(formats().items()) if each.codec.SUFFIXES)
-    raise AconError(f"{path}: the ending names no format; pass --to, or use one of {endings}")
+    suffixes = ", ".join(f"{each.codec.SUFFIXES[0]} ({name})" for name, each in sorted(known.items()) if each.codec.SUFFIXES)
+    raise AconError(f"{path}: unknown suffix; pass --to, or use one of {suffixes}")
 
 
 def sniff(path: Path) -> list[Format]:
-    """The formats that a file's content may be, most often one. Raises CheckpointError when it is none of them."""
+    """Return the formats that a file's content matches. Raises CheckpointError if none does."""
     kind = "folder" if path.is_dir() else "file"
     known = {name: each for name, each in formats().items() if path.is_dir() == each.codec.IS_DIRECTORY}
-    fitting = [each for each in known.values() if each.codec.sniff(path)]
-    if not fitting:
-        names = ", ".join(sorted(known)) or "none is a folder"
-        raise CheckpointError("unsupported", f"{path}: a {kind} that is no checkpoint of any known format ({names})")
-    return fitting
+    matches = [each for each in known.values() if each.codec.sniff(path)]
+    if not matches:
+        expected = f"expected one of {', '.join(sorted(known))}" if known else f"no known format is a {kind}"
+        raise CheckpointError("unsupported", f"{path}: not a checkpoint {kind} of a known format; {expected}")
+    return matches

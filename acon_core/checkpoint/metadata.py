@@ -1,47 +1,71 @@
-"""What travels beside the tensors where a format has room: whose weights they are, and what their input must be."""
+"""The metadata of a checkpoint: its network, options, dialect and preprocessing."""
 
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
+from collections.abc import Mapping
+from dataclasses import asdict, replace
 from typing import Any
 
 from acon_core.checkpoint.codecs.text import printable
 from acon_core.checkpoint.dialects import Dialect
-from acon_core.errors import CheckpointError, SpecError
-from acon_core.networks import Network, Preprocessing, as_tuples
+from acon_core.checkpoint.query import NetworkQuery
+from acon_core.errors import AconError, CheckpointError, SpecError
+from acon_core.networks import NETWORKS, Network, Preprocessing, as_tuples, create
 from acon_core.spec import activation_name
 
-# What a file says of its network costs no more than this to try: pixels of an image's side; blocks of a stage and the like.
-LARGEST = 4096
-MOST = 64
+# Upper bounds for options read from file metadata, so that an untrusted file cannot make us build
+# a huge network: for `image_size` in pixels, and for every other option, such as blocks per stage.
+MAX_IMAGE_SIZE = 4096
+MAX_OPTION = 64
 
 
 def parse_options(text: str) -> dict[str, Any]:
-    """The options that a file's metadata holds, lists as tuples. Raises CheckpointError for what no network here can have."""
+    """Return the network options in metadata. Raises CheckpointError if they are invalid."""
 
     def small(name: str, value: object) -> bool:
-        return isinstance(value, int) and abs(value) <= (LARGEST if name == "image_size" else MOST)
+        return isinstance(value, int) and abs(value) <= (MAX_IMAGE_SIZE if name == "image_size" else MAX_OPTION)
 
     try:
         options = json.loads(text)
     except (ValueError, RecursionError):
         options = None
-    fine = isinstance(options, dict) and all(
+    valid = isinstance(options, dict) and all(
         small(name, value) or (isinstance(value, list) and len(value) <= 8 and all(small(name, each) for each in value))
         for name, value in options.items()
     )
-    if not fine:
+    if not valid:
         raise CheckpointError(
             "corrupt",
-            f"its options are {printable(text[:80])}, expected whole numbers or lists of them by name, none above {MOST}",
+            f"invalid metadata: options are {printable(text[:80])}, expected an object of integers or lists of them, "
+            f"none above {MAX_OPTION}",
         )
     return as_tuples(options)
 
 
 def metadata(network: Network, dialect: Dialect | None = None) -> dict[str, str]:
-    """What travels beside the tensors where the format has room: the network, the activation, the classes, the input, the
-    options, and the dialect of the names."""
+    """Return what a checkpoint of a network says about itself.
+
+    Parameters
+    ----------
+    network : Network
+        The network whose state is written. A network of the user's own function records only its
+        number of classes and its preprocessing, because such a function is never run for a file.
+    dialect : Dialect, optional
+        The naming scheme of the tensors.
+
+    Returns
+    -------
+    dict of str to str
+        Some of ``network``, ``activation``, ``num_classes``, ``input``, ``options`` and
+        ``dialect``; and ``writer``.
+
+    Examples
+    --------
+    >>> from acon_core.networks import create
+    >>> metadata(create("acon/dcn", "acon_c"))["activation"]
+    'acon_c'
+    """
     entries = {
         "network": network.name,
         "activation": activation_name(network.activation) if network.activation else "",
@@ -49,17 +73,63 @@ def metadata(network: Network, dialect: Dialect | None = None) -> dict[str, str]
         "input": json.dumps(asdict(network.input)) if network.input else "",
         "options": json.dumps(dict(network.options)) if network.options else "",
     }
-    own = ("num_classes", "input") if ":" in network.name else tuple(entries)  # a user's function is never run for a file
-    told = {name: entries[name] for name in own if entries[name]}
-    return told | ({"dialect": dialect.name} if dialect else {}) | {"writer": "acon-ports"}
+    names = ("num_classes", "input") if ":" in network.name else tuple(entries)
+    known = {name: entries[name] for name in names if entries[name]}
+    return known | ({"dialect": dialect.name} if dialect else {}) | {"writer": "acon-ports"}
+
+
+def complete(query: NetworkQuery, metadata: Mapping[str, str]) -> NetworkQuery:
+    """Return the query with the file's metadata where the caller left something out.
+
+    Raises CheckpointError for metadata that describe no network.
+    """
+    network, act = metadata.get("network"), metadata.get("activation")
+    try:
+        query = replace(query, dialect=metadata.get("dialect") if query.dialect is None else query.dialect)
+        # Only a registered name: `package.module:function` would run code that a file names.
+        if network in NETWORKS and query.network in (None, network):
+            options = parse_options(metadata.get("options", "{}"))
+            create(network, act, **options)
+            query = replace(query, network=network, act=query.act or act, options={**options, **query.options})
+    except CheckpointError:
+        raise
+    except AconError as error:
+        raise CheckpointError("corrupt", f"invalid metadata: {printable(str(error))}") from None
+    return query
 
 
 def parse_input(text: str) -> Preprocessing:
-    """The input contract in a file's metadata, or on the command line. Raises CheckpointError for what is none."""
+    """Return the preprocessing from JSON text. Raises CheckpointError if it is invalid."""
     try:
-        given = json.loads(text)
-        if type(given) is not dict:
+        fields = json.loads(text)
+        if type(fields) is not dict:
             raise SpecError("expected an object")
-        return Preprocessing(**as_tuples(given))
+        return Preprocessing(**as_tuples(fields))
     except (ValueError, TypeError, RecursionError) as error:
-        raise CheckpointError("corrupt", f"its input is {printable(text[:80])}: {printable(str(error)[:120])}") from None
+        raise CheckpointError("corrupt", f"invalid input {printable(text[:80])}: {printable(str(error)[:120])}") from None
+
+
+def apply_metadata_input(network: Network, metadata: Mapping[str, str]) -> tuple[Network, tuple[str, ...]]:
+    """Return the network with the metadata's preprocessing, and a warning if it is another one.
+
+    Raises CheckpointError if the metadata have another number of classes than the tensors.
+    """
+    classes = metadata.get("num_classes")
+    if classes and classes != str(network.num_classes):
+        message = f"metadata say {printable(classes[:20])} classes, but the tensors have {network.num_classes}"
+        raise CheckpointError("corrupt", f"invalid metadata: {message}")
+    preprocessing = parse_input(metadata["input"]) if "input" in metadata else None
+    if preprocessing is None or preprocessing == network.input:
+        return network, ()
+    check_size(network, preprocessing)
+    published = f"; {network.name} was published with {network.input}" if network.input else ""
+    return replace(network, input=preprocessing), (f"the input must be {preprocessing}{published}",)
+
+
+def check_size(network: Network, preprocessing: Preprocessing) -> None:
+    """Raise CheckpointError if the network does not accept images of this size."""
+    size = preprocessing.size
+    try:
+        network.graph.out_shapes((1, 3, size, size))
+    except SpecError as error:
+        raise CheckpointError("corrupt", f"invalid input: the network does not accept {size}x{size} images: {error}") from None

@@ -1,16 +1,16 @@
-"""Which network a file's tensors are: by their names and shapes, held against the specs of the registry."""
+"""Recognise the network in a file by the names and shapes of its tensors."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
-from functools import cache
-from typing import Any, NoReturn
+from dataclasses import dataclass, replace
+from functools import cache, cached_property
 
 import numpy as np
 
-from acon_core.checkpoint.dialects import DIALECTS, dialect_hint, format_choices
+from acon_core.checkpoint.dialects import DIALECTS, dialect_hint, dialect_named, format_choices
 from acon_core.checkpoint.formats import Format
+from acon_core.checkpoint.query import NetworkQuery
 from acon_core.errors import AconError, CheckpointError, SpecError
 from acon_core.networks import NETWORKS, Network, create, has_choice
 from acon_core.spec.activation_base import bind
@@ -18,7 +18,7 @@ from acon_core.spec.activations import ACTIVATIONS, activation, activation_name
 from acon_core.spec.node import Node
 from acon_core.spec.param import Shape
 
-# What is tried when the activation is not named: the published forms, and the generators that people train in their place.
+# Activations that are tried if none is given: the published ones, and variants that people train.
 CANDIDATES = (
     *(name for name in ACTIVATIONS if name != "meta_acon"),
     *(f"meta_acon(reduction={r}, norm={norm})" for norm in ("batch", "none", "layer") for r in (4, 8, 16, 32)),
@@ -33,207 +33,216 @@ CANDIDATES = (
     "fused_repact(shift=true)",
 )
 
-# At which no two candidates have the same tensors but those that have them at every width.
+# A width at which two candidates have equal tensors only if they have them at every width.
 WIDTH = 96
 
+# Parameters of `create` that are not options when reading a file, and what to do instead.
+RESERVED = {"name": "pass --network", "act": "pass --act", "num_classes": "omit it, the tensors of the head determine it"}
+
 Shapes = Mapping[str, Shape]
-Options = Mapping[str, Any]
 
-_plain = cache(create)
+_create_cached = cache(create)
 
 
-def recognise(format: Format, shapes: Shapes, network: str | None, act: str | None, options: Options) -> tuple[Format, Network]:
-    """The one network whose tensors in this format have exactly these names and shapes, and the format in its dialect.
+def recognise(format: Format, shapes: Shapes, query: NetworkQuery) -> tuple[Format, Network]:
+    """Return the only network with exactly these tensors, and the format in its dialect.
 
-    `network`, `act`: narrow the search; the number of classes is read off the head. `options`: of the network, which without
-    a name is the one that is recognised without them. Where no network fits under the names that the format says, and it says
-    no dialect, the one dialect under whose names some fits is taken. Raises CheckpointError when none fits (with the nearest
-    network and where it differs), or under several dialects, AconError when several networks do (with the option that decides
-    between them), and SpecError for an option that does not exist.
+    The number of classes follows from the head. Options without a network apply to the network that
+    is recognised without them. If no network matches without a dialect, each dialect is tried.
+
+    Raises CheckpointError if no network matches, with the nearest one and how it differs, or if
+    several dialects match; AconError if several networks match, with what to pass; SpecError if an
+    option does not exist.
     """
-    named = sorted({"name", "act", "num_classes"} & set(options))
-    if named:
-        raise SpecError(f"{named[0]} is no option of a network in a file: its classes are read off the head; leave it out")
-    if options and network is None:
-        network = recognise(format, shapes, None, act, {})[1].name
-    if network is not None:
-        if format.dialect is not None:
-            format.dialect.check(network)
-        create(network, act, **options)  # what does not exist, or cannot have this activation, says so itself
-    elif act is not None:
-        activation(act)
-    found = _fitting(format, shapes, network, act, options)
-    if not found and format.dialect is None:
-        spoken = {
-            name: fitting
-            for name, dialect in DIALECTS.items()
-            if (fitting := _fitting(replace(format, dialect=dialect), shapes, network, act, options))
-        }
-        if len(spoken) > 1:
-            raise CheckpointError("unsupported", dialect_hint(shapes) or format_choices(DIALECTS[name] for name in spoken))
-        for name in spoken:
-            format, found = replace(format, dialect=DIALECTS[name]), spoken[name]
-    if not found:
-        _refuse(format, shapes, network, act, options)
-    if len(found) > 1:
-        raise AconError(
-            f"{len(found)} networks have exactly these names and shapes, and the tensors cannot tell which: {_choices(found)}"
+    for name, advice in RESERVED.items():
+        if name in query.options:
+            raise SpecError(f"{name} is not an option of a network in a file; {advice}")
+    if query.options and query.network is None:
+        _, network = recognise(format, shapes, replace(query, options={}))
+        query = replace(query, network=network.name)
+    _check(query)
+    search = _Search(replace(format, dialect=dialect_named(query.dialect)), shapes, query)
+    if not search.matches and query.dialect is None:
+        in_dialect = (replace(search, format=replace(format, dialect=dialect)) for dialect in DIALECTS.values())
+        successful = [each for each in in_dialect if each.matches]
+        if len(successful) > 1:
+            dialects = [each.format.dialect for each in successful if each.format.dialect]
+            raise CheckpointError("unsupported", dialect_hint(shapes) or format_choices(dialects))
+        search = successful[0] if successful else search
+    if not search.matches:
+        raise search.mismatch()
+    if len(search.matches) > 1:
+        count = len(search.matches)
+        raise AconError(f"the tensors are ambiguous: {count} networks have these names and shapes: {_choices(search.matches)}")
+    return search.format, search.matches[0]
+
+
+def _check(query: NetworkQuery) -> None:
+    """Raise AconError if the query's network, activation or option does not exist or apply."""
+    if query.network is not None:
+        if dialect := dialect_named(query.dialect):
+            dialect.check(query.network)
+        create(query.network, query.act, **query.options)
+    elif query.act is not None:
+        activation(query.act)
+
+
+def _takes_activation(name: str) -> bool:
+    return ":" not in name and has_choice(name)
+
+
+@dataclass(frozen=True)
+class _Search:
+    """The tensors of a file against the networks that a query allows, in one format and dialect."""
+
+    format: Format
+    shapes: Shapes
+    query: NetworkQuery
+
+    @cached_property
+    def names(self) -> list[str]:
+        """The networks that the query and the dialect allow."""
+        network, act, dialect = self.query.network, self.query.act, self.format.dialect
+        names = [network] if network else [name for name in NETWORKS if act is None or has_choice(name)]
+        return [name for name in names if dialect is None or dialect.applies_to(name)]
+
+    @cached_property
+    def likely(self) -> list[str]:
+        """Those of `names` whose tensors outside the activations are all in the file.
+
+        One spec per network decides this, before its activations are tried.
+        """
+        return [name for name in self.names if self._has_skeleton(name)]
+
+    @cached_property
+    def matches(self) -> list[Network]:
+        """The networks with exactly the tensors of the file."""
+        groups = [[self.query.act]] if self.query.act else self._activation_groups()
+        matches = []
+        for name in self.likely:
+            for acts in groups if _takes_activation(name) else [[None]]:
+                if any(self._equals(network) for network in self._networks(name, acts[:1])):
+                    matches += self._networks(name, acts)
+        return matches
+
+    def mismatch(self) -> AconError:
+        """Return the error for no match: what to pass, or how the nearest network differs."""
+        hint = dialect_hint(self.shapes) if self.format.dialect is None else None
+        if hint:
+            return CheckpointError("unsupported", hint)
+        if not self.names:
+            return AconError(f"no network of dialect {self.query.dialect} takes an activation; omit --act")
+        name = self.likely[0] if self.likely else min(self.names, key=lambda name: len(self._differences(self._skeleton(name))))
+        acts = CANDIDATES if _takes_activation(name) and not self.query.act else [self.query.act]
+        networks = self._networks(name, acts) or [self._skeleton(name)]
+        candidates = [(network, self._differences(network)) for network in networks]
+        nearest, differences = min(candidates, key=lambda candidate: len(candidate[1]))
+        return CheckpointError(
+            "unsupported",
+            f"no network has exactly these {len(self.shapes)} tensors; the nearest is {describe(nearest)}: "
+            f"{differences[0]} ({len(differences)} differences); pass another --network or --act",
         )
-    return format, found[0]
+
+    def _activation_groups(self) -> list[list[str]]:
+        """Return the candidates whose tensor names are in the file, grouped by equal tensors."""
+        suffixes = {name.split(".", count)[-1] for name in self.shapes for count in range(name.count(".") + 1)}
+        groups: dict[tuple[tuple[str, Shape], ...], list[str]] = {}
+        for act in CANDIDATES:
+            tensors = tuple(self.format.layout.each_shape(bind(activation(act), WIDTH)))
+            if all(name in suffixes for name, _ in tensors):
+                groups.setdefault(tensors, []).append(act)
+        return list(groups.values())
+
+    def _published(self, name: str, act: str | None) -> Network | None:
+        """Return the network with the published classes, or None if it refuses the activation."""
+        options = self.query.options
+        try:
+            # A user's own function may change between calls.
+            return create(name, act, **options) if options or ":" in name else _create_cached(name, act)
+        except SpecError:
+            return None
+
+    def _networks(self, name: str, acts: Sequence[str | None]) -> list[Network]:
+        """Return the network with each activation that it accepts and the classes in the file."""
+        networks = []
+        for act in acts:
+            published = self._published(name, act)
+            if published is not None:
+                classes = None if ":" in name else self._num_classes(published)
+                same = classes in (None, published.num_classes)
+                networks.append(published if same else create(name, act, classes, **self.query.options))
+        return networks
+
+    def _skeleton(self, name: str) -> Network:
+        """Return the network without its activations."""
+        skeleton = self._published(name, "identity" if _takes_activation(name) else None)
+        assert skeleton is not None  # every network accepts identity
+        return skeleton
+
+    def _has_skeleton(self, name: str) -> bool:
+        """Return whether the file has the tensors of the skeleton, for any number of classes."""
+        skeleton = self._skeleton(name)
+        head = f"{self._head(skeleton)[0]}."
+        return all(
+            native in self.shapes and (native.startswith(head) or self.shapes[native] == shape)
+            for native, shape in self.format.layout.each_shape(skeleton.graph)
+        )
+
+    def _equals(self, network: Network) -> bool:
+        """Return whether the file has exactly the network's tensors."""
+        count = 0
+        for native, shape in self.format.layout.each_shape(network.graph):
+            if self.shapes.get(native) != shape:
+                return False
+            count += 1
+        return count == len(self.shapes)
+
+    def _differences(self, network: Network) -> list[str]:
+        return difference(self.shapes, self.format.layout.native_shapes(network.graph))
+
+    def _head(self, network: Network) -> tuple[str | None, Node]:
+        """Return the native path of the layer whose outputs are the classes, and the layer."""
+        places = {path: (native, node) for path, native, node in self.format.layout.places(network.graph)}
+        return places.get(network.head, (None, network.graph)) if network.head is not None else (None, network.graph)
+
+    def _num_classes(self, network: Network) -> int | None:
+        """Return the classes of the head's weight in the file; None if there is no such weight."""
+        path, head = self._head(network)
+        if path is None:
+            return None
+        slot = self.format.layout.slots(head)["weight"]
+        native = self.shapes.get(f"{path}.{slot.name}", ()) if slot else ()
+        if slot is None or len(native) != len(head.params["weight"].shape):
+            return None
+        return max(int(slot.to_canonical(np.broadcast_to(np.int8(0), native)).shape[0]), 1)
 
 
-def _fitting(format: Format, shapes: Shapes, network: str | None, act: str | None, options: Options) -> list[Network]:
-    """Every network that has exactly these names and shapes in this format and its dialect."""
-    if network is not None and ":" in network:
-        own = create(network, act, **options)
-        return [own] if _fits(format, shapes, own) else []
-    names = _names(format, network, act)
-    groups: list[list[str | None]] = [[act]] if act else [*_alike(format, shapes)]
-    fitting = []
-    # A file has whatever its network has besides the activations: one spec a network tells, before all of theirs are tried.
-    for name in (name for name in names if _has(format, shapes, name, options)):
-        for group in groups if has_choice(name) else [[None]]:
-            one = _made(format, shapes, name, group[:1], options)
-            if one and _fits(format, shapes, one[0]):
-                fitting += _made(format, shapes, name, group, options)
-    return fitting
-
-
-def _names(format: Format, network: str | None, act: str | None) -> list[str]:
-    """The networks of the registry that may be a file in this format's dialect: with an activation, those that take one."""
-    dialect = format.dialect
-    names = [network] if network else [name for name in NETWORKS if act is None or has_choice(name)]
-    return [name for name in names if dialect is None or dialect.applies_to(name)]
-
-
-def _choices(fitting: Sequence[Network]) -> str:
-    """The networks that fit, the activations of each in a row, and the options that decide: the end of an error."""
+def _choices(networks: Sequence[Network]) -> str:
+    """Return the networks, their activations, and what to pass, as the end of an error."""
     acts: dict[str, list[str]] = {}
-    for each in fitting:
+    for each in networks:
         acts.setdefault(each.name, []).extend([activation_name(each.activation)] if each.activation else [])
-    told = [f"{name} with {' or '.join(acts[name])}" if acts[name] else f"{name} as published" for name in acts]
-    if len(told) == 1:
-        return f"{told[0]}; pass --act"
-    more = ", and --act where there is a choice" if any(len(each) > 1 for each in acts.values()) else ""
-    return f"{'; '.join(told)}; pass --network{more}"
-
-
-def _alike(format: Format, shapes: Shapes) -> list[list[str | None]]:
-    """The candidates whose tensors' names occur, those that have the same tensors together: one of them tells of all."""
-    endings = {name.split(".", count)[-1] for name in shapes for count in range(name.count(".") + 1)}
-    groups: dict[tuple[tuple[str, Shape], ...], list[str | None]] = {}
-    for act in CANDIDATES:
-        tensors = tuple(format.layout.each_shape(bind(activation(act), WIDTH)))
-        if all(name in endings for name, _ in tensors):
-            groups.setdefault(tensors, []).append(act)
-    return list(groups.values())
-
-
-def _published(name: str, act: str | None, options: Options) -> Network | None:
-    """The network with that activation, None where it cannot have it: a value without space has no neighbours to look at."""
-    try:
-        return create(name, act, **options) if options else _plain(name, act)
-    except SpecError:
-        return None
-
-
-def _made(format: Format, shapes: Shapes, name: str, acts: Sequence[str | None], options: Options) -> list[Network]:
-    """The network with each of these activations that it can have, None what it was published with, and as many classes as the
-    head in the file has."""
-    made = []
-    for act in acts:
-        published = _published(name, act, options)
-        if published is not None:
-            classes = _classes(format, shapes, published)
-            made.append(published if classes in (None, published.num_classes) else create(name, act, classes, **options))
-    return made
-
-
-def _bare(name: str, options: Options) -> Network:
-    bare = _published(name, "identity" if has_choice(name) else None, options)
-    assert bare is not None  # there is no place that cannot do nothing
-    return bare
-
-
-def _has(format: Format, shapes: Shapes, name: str, options: Options) -> bool:
-    """Whether the tensors that a network has with every activation are there, in their shapes, whatever its classes."""
-    bare = _bare(name, options)
-    head = f"{_head(format, bare)[0]}."
-    return all(
-        native in shapes and (native.startswith(head) or shapes[native] == shape)
-        for native, shape in format.layout.each_shape(bare.graph)
-    )
-
-
-def _nearest(format: Format, shapes: Shapes, names: Sequence[str], options: Options) -> str:
-    """The network, without its activations, that fewest tensors keep from being the file."""
-    return min(names, key=lambda name: len(difference(shapes, format.layout.native_shapes(_bare(name, options).graph))))
-
-
-def _fits(format: Format, shapes: Shapes, network: Network) -> bool:
-    """Whether the network's tensors are the file's, none missing and none left over."""
-    count = 0
-    for native, shape in format.layout.each_shape(network.graph):
-        if shapes.get(native) != shape:
-            return False
-        count += 1
-    return count == len(shapes)
-
-
-def _head(format: Format, network: Network) -> tuple[str | None, Node]:
-    """What the layer whose outputs are the classes is called in the format, and that layer."""
-    places = {path: (native, node) for path, native, node in format.layout.places(network.graph)}
-    return places.get(network.head, (None, network.graph)) if network.head is not None else (None, network.graph)
-
-
-def _classes(format: Format, shapes: Shapes, network: Network) -> int | None:
-    """The number of classes that the head's weight in the file stands for, None where there is no such weight."""
-    path, head = _head(format, network)
-    if path is None:
-        return None
-    slot = format.layout.slots(head)["weight"]
-    native = shapes.get(f"{path}.{slot.name}", ()) if slot else ()
-    if slot is None or len(native) != len(head.params["weight"].shape):
-        return None
-    return max(int(slot.to_canonical(np.broadcast_to(np.int8(0), native)).shape[0]), 1)
-
-
-def _refuse(format: Format, shapes: Shapes, network: str | None, act: str | None, options: Options) -> NoReturn:
-    """Raise the CheckpointError that says what to do, or which network is nearest and how it differs."""
-    advice = dialect_hint(shapes) if format.dialect is None else None
-    if advice:
-        raise CheckpointError("unsupported", advice)
-    if network is not None and ":" in network:
-        candidates = [create(network, act, **options)]
-    else:
-        names = _names(format, network, act)
-        likely = [name for name in names if _has(format, shapes, name, options)]
-        nearest = likely[0] if likely else _nearest(format, shapes, names, options)
-        acts: list[str | None] = [act] if act or not has_choice(nearest) else [*CANDIDATES]
-        candidates = _made(format, shapes, nearest, acts, options)
-    differences = [difference(shapes, format.layout.native_shapes(each.graph)) for each in candidates]
-    best = min(range(len(candidates)), key=lambda index: len(differences[index]))
-    raise CheckpointError(
-        "unsupported",
-        f"no network fits these {len(shapes)} tensors; nearest is {describe(candidates[best])}: "
-        f"{differences[best][0]} ({len(differences[best])} differences); name another with --network and --act",
-    )
+    phrases = [f"{name} with {' or '.join(acts[name])}" if acts[name] else f"{name} as published" for name in acts]
+    if len(phrases) == 1:
+        return f"{phrases[0]}; pass --act"
+    act = ", and --act if several activations are listed" if any(len(each) > 1 for each in acts.values()) else ""
+    return f"{'; '.join(phrases)}; pass --network{act}"
 
 
 def difference(found: Shapes, expected: Shapes) -> list[str]:
-    """What keeps a set of named shapes from being another, a phrase each."""
-    lines = [f"{name!r} is missing" for name in expected if name not in found]
-    lines += [f"{name!r:.200} is left over" for name in found if name not in expected]
-    lines += [
+    """Return how named shapes differ from the expected ones, one phrase each."""
+    phrases = [f"{name!r} is missing" for name in expected if name not in found]
+    phrases += [f"{name!r:.200} is unexpected" for name in found if name not in expected]
+    phrases += [
         f"{name!r} has shape {tuple(found[name])}, expected {shape}"
         for name, shape in expected.items()
         if name in found and tuple(found[name]) != shape
     ]
-    return lines
+    return phrases
 
 
 def describe(network: Network) -> str:
-    """A network in one phrase: name, activation, classes, options."""
+    """Return the name, activation, classes and options of a network in one phrase."""
     act = f" with {activation_name(network.activation)}" if network.activation else ""
     classes = f", {network.num_classes} classes" if network.num_classes else ""
     options = "".join(f", {name}={value}" for name, value in network.options.items())

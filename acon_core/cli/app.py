@@ -12,10 +12,11 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from acon_core import __version__
+from acon_core.checkpoint import NetworkQuery
 from acon_core.checkpoint.dialects import DIALECTS
 from acon_core.errors import AconError
 from acon_core.networks import as_tuples
-from acon_core.verification.run import find_functions_in
+from acon_core.verification.run import allow_imports_from
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 out = Console(soft_wrap=True, highlight=False, emoji=False)
@@ -51,7 +52,7 @@ def acon(
 def own_function(network: str | None) -> str | None:
     """Make the current folder importable if `network` names a function of the user's own."""
     if network is not None and ":" in network:
-        find_functions_in(Path.cwd())
+        allow_imports_from(Path.cwd())
     return network
 
 
@@ -59,12 +60,8 @@ NETWORK_HELP = "Registered name, or package.module:function of your own."
 NetworkOption = Annotated[str | None, typer.Option(help=NETWORK_HELP, callback=own_function)]
 ActOption = Annotated[str | None, typer.Option(help="Activation, such as acon_c or 'meta_acon(reduction=8)'.")]
 DialectOption = Annotated[str | None, typer.Option(help=f"Naming scheme of the tensors: {', '.join(DIALECTS)}.")]
-ToDialectOption = Annotated[str | None, typer.Option(help="Naming scheme of the tensors of TARGET.")]
 OptionOption = Annotated[
     list[str] | None, typer.Option(help="Network option as NAME=JSON, such as depths=[1,1,2,1]; repeatable.")
-]
-ToOption = Annotated[
-    str | None, typer.Option(help="Format: torch, megengine, paddle, jax, safetensors, npz, ... (default: by TARGET's suffix)")
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
@@ -79,6 +76,11 @@ def options_of(given: list[str] | None) -> dict[str, Any]:
         except json.JSONDecodeError as error:
             raise AconError(f"--option {text}: expected NAME=JSON, such as depths=[1,1,2,1]: {error}") from error
     return as_tuples(options)
+
+
+def query_of(network: str | None, act: str | None, dialect: str | None, option: list[str] | None) -> NetworkQuery:
+    """Return what the options of a command say about the network in a file."""
+    return NetworkQuery(network, act, dialect, options_of(option))
 
 
 def progress() -> Progress:

@@ -1,1 +1,1 @@
-"""Networks of checkpoints run on backends: `acon run`, and what `acon convert --verify` compares."""
+"""Run the network of a checkpoint on a backend: `acon run` and `acon convert --verify`."""

@@ -1,11 +1,10 @@
-"""`acon run`: a checkpoint's network on images, through any backend."""
+"""`acon run`: run a checkpoint's network on images, on any backend."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 from zipfile import BadZipFile
 
 import numpy as np
@@ -13,8 +12,9 @@ from numpy.typing import NDArray
 
 from acon_core import backends
 from acon_core.backends import Model
-from acon_core.checkpoint import Checkpoint, read_network
+from acon_core.checkpoint import Checkpoint, NetworkQuery
 from acon_core.checkpoint.codecs.atomic_write import atomic_write
+from acon_core.checkpoint.reading import read_checkpoint
 from acon_core.errors import AconError
 from acon_core.networks import Preprocessing
 
@@ -22,54 +22,54 @@ BATCH = 4
 
 
 def read_images(path: Path) -> NDArray:
-    """The one NCHW array of an .npz, as it is. Raises AconError for anything else."""
+    """Return the only array of an .npz file, NCHW. Raises AconError for anything else."""
     try:
         with np.load(path, allow_pickle=False) as archive:
             arrays: dict[str, NDArray] = {name: archive[name] for name in archive.files}
     except (OSError, ValueError, BadZipFile, AttributeError, EOFError) as error:
-        raise AconError(f"{path}: expected an .npz with one NCHW array: {error}") from error
+        raise AconError(f"{path}: expected an .npz file with one NCHW array: {error}") from error
     if len(arrays) != 1:
-        raise AconError(f"{path}: expected one array, found {len(arrays)}: {', '.join(arrays)}; save the images alone")
+        raise AconError(f"{path}: expected one array, found {len(arrays)}: {', '.join(arrays)}; save only the images")
     name, images = arrays.popitem()
     if not isinstance(images, np.ndarray):
-        raise AconError(f"{path}: {name} is no array; expected an .npz as np.savez writes it")
+        raise AconError(f"{path}: {name} is not an array; write the file with np.savez")
     if images.ndim != 4 or not (images.dtype == np.uint8 or images.dtype.kind == "f"):
         raise AconError(f"{path}: {name}: expected uint8 or float (N, C, H, W), found {images.dtype} {images.shape}")
     return images
 
 
-def find_functions_in(folder: Path) -> None:
-    """Look for a function of the user's own there too: after everything else, and after backends were looked up.
+def allow_imports_from(folder: Path) -> None:
+    """Append a folder to `sys.path`, so that a user's own function in it can be imported.
 
-    A folder may hold anything, such as somebody's `numpy.py` or another backend; nothing there takes an installed one's place.
+    Backends are looked up first and the folder comes last, so that nothing in it, such as a
+    `numpy.py` or another backend, replaces what is installed.
     """
     backends.packages()
     sys.path.append(str(folder))
 
 
-def check_images(contract: Preprocessing | None, images: NDArray, path: Path) -> list[str]:
-    """A warning where the images look scaled to another range than the network's; nothing can see their channels' order.
+def check_images(preprocessing: Preprocessing | None, images: NDArray, path: Path) -> list[str]:
+    """Return a warning if the images look scaled to another range than the network expects.
 
-    Raises AconError for values outside of that range: the network would run and give a wrong answer.
+    Raises AconError for values outside that range. The channel order cannot be checked.
     """
-    if contract is None or not images.size:
+    if preprocessing is None or not images.size:
         return []
-    (least, most), (low, high) = contract.bounds, (float(images.min()), float(images.max()))
-    slack = 1e-3 * (most - least)
-    if not (least - slack <= low and high <= most + slack):
-        raise AconError(
-            f"{path}: values from {low:.4g} to {high:.4g}, expected {least:.4g} to {most:.4g}: the input must be {contract}"
-        )
-    if high - low <= (most - least) / 100:
-        return [f"{path}: values from {low:.4g} to {high:.4g} only, of {least:.4g} to {most:.4g}: the input must be {contract}"]
+    (lower, upper), (low, high) = preprocessing.bounds, (float(images.min()), float(images.max()))
+    slack = 1e-3 * (upper - lower)
+    found, expected = f"{low:.4g} to {high:.4g}", f"{lower:.4g} to {upper:.4g}"
+    if not (lower - slack <= low and high <= upper + slack):
+        raise AconError(f"{path}: values from {found}, expected {expected}: the input must be {preprocessing}")
+    if high - low <= (upper - lower) / 100:
+        return [f"{path}: values from {found} only, expected {expected}: the input must be {preprocessing}"]
     return []
 
 
-def model_of(checkpoint: Checkpoint, backend: str) -> tuple[Model, str]:
-    """The checkpoint's network on a backend with its weights, and the dtype that it runs in.
+def build_model(checkpoint: Checkpoint, backend: str) -> tuple[Model, str]:
+    """Return the network on a backend with the checkpoint's weights, and the dtype that it runs in.
 
-    A file of the backend's own format is read by the framework's own loader, so that what runs is what the file says to
-    the framework; any other, or one in a dialect, goes through the canonical state.
+    The framework's own loader reads a file of the backend's own format, so that the run shows what
+    the framework makes of the file. Other files, and dialects, go through the canonical state.
     """
     dtype = "float64" if backend == "numpy" else "float32"
     model = backends.get(backend).build(checkpoint.network.graph, dtype=dtype, seed=None)
@@ -81,39 +81,32 @@ def model_of(checkpoint: Checkpoint, backend: str) -> tuple[Model, str]:
 
 
 def run_in_batches(model: Model, images: NDArray, dtype: str) -> Iterator[NDArray]:
-    """The outputs, a few images at a time: evaluation does not mix rows."""
+    """Yield the outputs of a few images at a time."""
     for start in range(0, max(len(images), 1), BATCH):
         yield model(images[start : start + BATCH].astype(dtype)).y
 
 
 def run_checkpoint(
-    file: Path,
-    input: Path,
-    output: Path,
-    backend: str,
-    network: str | None,
-    act: str | None,
-    dialect: str | None,
-    options: Mapping[str, Any],
-    tell: Callable[[int, int], None],
+    file: Path, input: Path, output: Path, backend: str, query: NetworkQuery, on_progress: Callable[[int, int], None]
 ) -> tuple[NDArray, list[str]]:
-    """Run `file` on the images of `input` and write `logits` to `output`: float64 from numpy, else float32.
+    """Run the network in `file` on the images in `input`, and write `logits` to `output`.
 
-    Returns the logits, and what is worth telling about the images. Raises AconError for images that the network was not
-    trained for.
+    `on_progress` is called with the number of images done and in total. Returns the logits (float64
+    from numpy, else float32) and warnings about the images. Raises AconError for images outside the
+    range that the network expects.
     """
-    for read in (file, input):
-        if output.exists() and read.exists() and output.samefile(read):
-            raise AconError(f"{output}: is a file that is read; give another output")
+    for source in (file, input):
+        if output.exists() and source.exists() and output.samefile(source):
+            raise AconError(f"{output}: is an input file; choose another output")
     images = read_images(input)
-    checkpoint = read_network(file, network, act, dialect, **options)
-    told = [*checkpoint.warnings, *check_images(checkpoint.network.input, images, input)]
-    model, dtype = model_of(checkpoint, backend)
-    parts = []
-    for part in run_in_batches(model, images, dtype):
-        parts.append(part)
-        tell(sum(map(len, parts)), len(images))
-    logits = np.concatenate(parts).astype(dtype)
+    checkpoint = read_checkpoint(file, query)
+    warnings = [*checkpoint.warnings, *check_images(checkpoint.network.input, images, input)]
+    model, dtype = build_model(checkpoint, backend)
+    batches: list[NDArray] = []
+    for batch in run_in_batches(model, images, dtype):
+        batches.append(batch)
+        on_progress(sum(map(len, batches)), len(images))
+    logits = np.concatenate(batches).astype(dtype)
     with atomic_write(output) as target:
         np.savez(target, logits=logits)
-    return logits, told
+    return logits, warnings

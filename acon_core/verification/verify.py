@@ -1,4 +1,4 @@
-"""`acon convert --verify`: every framework at hand runs the network of the new file, and gives what the reference gives."""
+"""`acon convert --verify`: run the new file in every available framework, against the reference."""
 
 from __future__ import annotations
 
@@ -15,9 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from acon_core import backends
-from acon_core.checkpoint import Checkpoint, metadata, read_network
+from acon_core.checkpoint import Checkpoint, NetworkQuery, metadata
 from acon_core.checkpoint.codecs import safetensors_file
 from acon_core.checkpoint.formats import Format, formats
+from acon_core.checkpoint.reading import read_checkpoint
 from acon_core.errors import AconError, SpecError, StateError
 from acon_core.networks import Network
 from acon_core.numerics import asymmetric_state, scaled_error
@@ -27,23 +28,24 @@ from acon_core.spec.node import named_params
 from acon_core.spec.param import Shape
 from acon_core.verification.worker import LAYER, OUTPUT, STATISTIC, TRAINED, run_worker, write_request
 
-# As many rows as in the golden training steps: batch statistics of fewer divide by the spread of almost nothing.
+# As many rows as in the golden training steps. Batch statistics of fewer divide by almost nothing.
 SIZE = (5, 3, 64, 96)
-# Where `nox -s demo` and its like make environments, beside a checkout of the project.
+# Where `nox -s demo` creates environments beside a checkout of the project.
 ENVIRONMENTS = Path(__file__).parent.parent.parent / ".nox"
-# Not `python -m`, which looks for modules in the current folder first, where a downloaded model may lie with a numpy.py.
+# Not `python -m`, which imports from the current folder first, where a numpy.py may lie.
 CHILD = "import sys; from acon_core.verification.worker import main; main(*sys.argv[1:])"
-# How far off an answer may be, of its scale. What frameworks compute is the conformance suite's to hold tightly; this tells a
-# file that is laid out wrongly from rounding, which depth and untrained weights amplify. Measured: rounding comes to 1.5e-4 at
-# most (a probe of MobileNetV3 large on JAX); the mildest wrong layout, a transposed 16x16 weight of a Meta-ACON generator,
-# moves the layer that it is in by 4.4e-2, and one outside of a generator by 0.26 or more.
+# The largest allowed difference, relative to the scale of a result. It separates wrong layouts from
+# rounding, which depth and untrained weights amplify; the conformance suite has the tight bounds.
+# Measured: rounding is at most 1.5e-4 (a probe of MobileNetV3 large on JAX). The mildest wrong
+# layout, a transposed 16x16 weight of a Meta-ACON generator, changes its layer by 4.4e-2; a wrong
+# layout outside a generator by 0.26 or more.
 BOUND = 2e-3
 
-Answers = dict[str, NDArray]
+Results = dict[str, NDArray]
 
 
 def input_shape(network: Network) -> Shape:
-    """A small batch, of the published size where the network takes no other."""
+    """Return a small batch's shape, in the published size if the network accepts no other."""
     try:
         network.graph.out_shapes(SIZE)
     except SpecError:
@@ -52,56 +54,60 @@ def input_shape(network: Network) -> Shape:
 
 
 def interpreter(backend: str) -> str | None:
-    """A Python that has the framework: the one that ACON_PYTHON_<NAME> names, else this one, else that of nox, else none."""
-    named = os.environ.get(f"ACON_PYTHON_{backend.upper()}")
-    if named:
-        return str(Path(shutil.which(named) or named).absolute())  # not resolved: the link is what makes it an environment's
+    """Return a Python that has the framework, or None.
+
+    In this order: the one in ACON_PYTHON_<BACKEND>, this one, the one of `nox -s demo`.
+    """
+    configured = os.environ.get(f"ACON_PYTHON_{backend.upper()}")
+    if configured:
+        # Not resolved: the path of the link determines the environment.
+        return str(Path(shutil.which(configured) or configured).absolute())
     if find_spec(formats()[backend].codec.FRAMEWORK):
         return sys.executable
-    made = ENVIRONMENTS / f"run-{backend}" / "bin" / "python"
-    return str(made) if made.exists() else None
+    python = ENVIRONMENTS / f"run-{backend}" / "bin" / "python"
+    return str(python) if python.exists() else None
 
 
 def verify(checkpoint: Checkpoint, written: Path, format: Format) -> list[str]:
-    """Run the source on the reference, and the new file on the reference and on every framework at hand.
+    """Compare the new file with the source, on the reference and on every available framework.
 
-    In evaluation and in one training step, with running statistics after it; and layer by layer with a probe in the weights'
-    place, no two of whose values are alike, so that a square weight left untransposed shows. The file's own framework reads
-    it with its own loader. Returns what was run and how closely it agreed, a line each. Raises StateError when something
-    differs by more than rounding explains, and names it.
+    Compares the outputs in evaluation, the outputs and running statistics of one training step, and
+    the output of every layer with probe weights. The probe's values all differ, so that a square
+    weight that was not transposed shows. A framework reads its own format with its own loader.
+
+    Returns one note per run, with the errors. Raises StateError for a difference beyond rounding.
     """
     network = checkpoint.network
     low, high = network.input.bounds if network.input else (-1.0, 1.0)
     shape, random = input_shape(network), Stream("verify", network.name)
-    # The probe's weights expect nothing of an image, so it gets values that it does not blow up.
+    # The probe weights are not trained for images; a small input keeps their outputs finite.
     ranges = {"x": (low, high), "probe_x": (-2.0, 2.0)}
     inputs = {name: random.uniform(shape, *ends).astype(np.float32) for name, ends in ranges.items()}
-    # A function of the user's own takes no arguments, so its activation is not one of them.
+    # A user's own function takes no arguments, so its activation cannot be passed.
     act = activation_name(network.activation) if network.activation and ":" not in network.name else None
-    dialect = format.dialect.name if format.dialect else None
-    with tempfile.TemporaryDirectory() as folder:
-        probe = _probe(checkpoint, Path(folder), written.name, format)
-        write_request(Path(folder), {"file": written, "probe": probe.path}, network, act, dialect, inputs)
+    query = NetworkQuery(network.name, act, format.dialect.name if format.dialect else None, network.options)
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        probe = _probe(checkpoint, folder, written.name, format)
+        write_request(folder, {"file": written, "probe": probe.path}, query, inputs)
         expected = run_worker(checkpoint, probe, "numpy", **inputs)
-        again = read_network(written, network.name, act, dialect, **network.options)
-        for name, array in run_worker(again, probe, "numpy", **inputs).items():
-            if not np.array_equal(array, expected[name], equal_nan=True):
-                raise StateError(f"{written}: the reference gives another {name} from the new file than from the old one")
-        told = ["verified: the reference gives the same from both files, in evaluation and after a training step, bit for bit"]
-        absent = []
+        for result, array in run_worker(read_checkpoint(written, query), probe, "numpy", **inputs).items():
+            if not np.array_equal(array, expected[result], equal_nan=True):
+                raise StateError(f"{written}: on the reference, {result} of the new file differs from the source")
+        notes = ["verified: on the reference, both files give the same bits in evaluation and after a training step"]
+        missing = []
         known = formats()
         for backend in (name for name in backends.packages() if name in known):
             python = interpreter(backend)
             if python is None:
-                absent.append(backend)
+                missing.append(backend)
             else:
-                found = _asked(python, backend, written, Path(folder), network)
-                told.append(_held(written, backend, found, expected))
-    return [*told, f"not at hand, so not run: {', '.join(absent)}"] if absent else told
+                notes.append(_compare(written, backend, _run(python, backend, written, folder, network), expected))
+    return [*notes, f"not available, so not run: {', '.join(missing)}"] if missing else notes
 
 
 def _probe(checkpoint: Checkpoint, folder: Path, name: str, format: Format) -> Checkpoint:
-    """The same network with other values, as a file of the same format."""
+    """Write the network with probe weights as a file of the same format."""
     graph = checkpoint.network.graph
     table = named_params(graph)
     state = {
@@ -114,38 +120,41 @@ def _probe(checkpoint: Checkpoint, folder: Path, name: str, format: Format) -> C
     return replace(checkpoint, path=path, format=format, state=state)
 
 
-def _asked(python: str, backend: str, file: Path, folder: Path, network: Network) -> Answers:
-    """What another process answers, which runs in `folder`, so that it finds no module in the current one."""
-    own = [str(Path.cwd())] if ":" in network.name else []
-    command = [python, "-c", CHILD, backend, str(folder), *own]
+def _run(python: str, backend: str, file: Path, folder: Path, network: Network) -> Results:
+    """Run the request in `folder` in another process.
+
+    The process starts in `folder`, so that it imports nothing from the current one.
+    """
+    own_function = [str(Path.cwd())] if ":" in network.name else []
+    command = [python, "-c", CHILD, backend, str(folder), *own_function]
     try:
         done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
     except OSError as error:
         raise AconError(f"ACON_PYTHON_{backend.upper()}: {python} cannot be started: {error.strerror}") from error
     if done.returncode:
-        said = done.stderr.strip().splitlines()[-1:] or [f"exit status {done.returncode}"]
-        raise AconError(f"{file}: {backend} could not run it: {said[0]}")
-    return dict(safetensors_file.read(folder / "answers.safetensors").tensors)
+        message = done.stderr.strip().splitlines()[-1:] or [f"exit status {done.returncode}"]
+        raise AconError(f"{file}: {backend} could not run it: {message[0]}")
+    return dict(safetensors_file.read(folder / "results.safetensors").tensors)
 
 
-def _held(file: Path, backend: str, found: Answers, expected: Answers) -> str:
-    """One line on how closely a framework's answers agree. Raises StateError for the one that does not."""
+def _compare(file: Path, backend: str, results: Results, expected: Results) -> str:
+    """Return a note on the errors of a framework. Raises StateError for one beyond BOUND."""
     worst: dict[str, float] = {}
     for name, array in expected.items():
-        what, scale = _measure(name, expected)
-        error = scaled_error(found[name], array, scale)
+        what, scale = _scale(name, expected)
+        error = scaled_error(results[name], array, scale)
         if not error <= BOUND:
-            raise StateError(f"{file}: {backend} gives another {name}: {error:.1e} of its scale, allowed {BOUND:.0e}")
+            raise StateError(f"{file}: {name} on {backend} differs by {error:.1e} of its scale, expected at most {BOUND:.0e}")
         worst[what] = max(error, worst.get(what, 0.0))
-    parts = [f"{what} {error:.1e}" for what, error in worst.items()]
+    errors = ", ".join(f"{what} {error:.1e}" for what, error in worst.items())
     layers = sum(name.startswith(LAYER) for name in expected)
-    return f"verified: {backend} within {', '.join(parts)} of their scales ({layers} layers)"
+    return f"verified: {backend} agrees with the reference, errors relative to scale: {errors} ({layers} layers)"
 
 
-def _measure(name: str, expected: Answers) -> tuple[str, float]:
-    """What an answer is called, and its scale, as in the conformance suite."""
+def _scale(name: str, expected: Results) -> tuple[str, float]:
+    """Return the kind of a result and its scale, as in the conformance suite."""
     if name.startswith(STATISTIC):
         variance = float(expected[name.rpartition(".")[0] + ".running_var"].max())
         return ("running means", variance**0.5) if name.endswith(".running_mean") else ("running variances", variance)
-    what = "layers of a probe" if name.startswith(LAYER) else {OUTPUT: "outputs", TRAINED: "outputs in training"}[name]
-    return what, float(np.abs(expected[name]).max(initial=0.0))
+    kind = "layers with probe weights" if name.startswith(LAYER) else {OUTPUT: "outputs", TRAINED: "outputs in training"}[name]
+    return kind, float(np.abs(expected[name]).max(initial=0.0))

@@ -13,13 +13,13 @@ from numpy.typing import NDArray
 
 from acon_core import backends, spec
 from acon_core.backends import Backend
-from acon_core.checkpoint import convert, formats, metadata
+from acon_core.checkpoint import NetworkQuery, convert, formats, metadata
 from acon_core.errors import AconError, StateError
 from acon_core.layout import Slot
 from acon_core.networks import Preprocessing, create
 from acon_core.verification.verify import verify
 
-NETWORK = "test_verify:square"
+QUERY = NetworkQuery("test_verify:square")
 
 
 def square() -> spec.Graph:
@@ -51,11 +51,11 @@ def source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, backend: Backend) ->
 
 def test_it_runs_the_framework_in_evaluation_in_training_and_layer_by_layer(source: Path, backend: Backend) -> None:
     for to in (backend.name, "npz"):
-        done = convert(source, source.parent / to, to, NETWORK, verify=verify)
-        (told,) = (note for note in done.notes if f"verified: {backend.name} within" in note)
-        for what in ("outputs", "outputs in training", "running means", "running variances", "layers of a probe", "(6 layers)"):
+        done = convert(source, source.parent / to, to, QUERY, verify=verify)
+        (told,) = (note for note in done.notes if f"verified: {backend.name} agrees" in note)
+        for what in ("outputs", "outputs in training", "running means", "running variances", "layers with probe", "(6 layers)"):
             assert what in told
-        assert any("not at hand" in note and backend.name not in note for note in done.notes)
+        assert any("not available" in note and backend.name not in note for note in done.notes)
 
 
 @pytest.mark.parametrize(
@@ -73,13 +73,13 @@ def test_a_published_network_in_its_own_format(
     path = source.parent / "b.safetensors"
     formats()["safetensors"].codec.write(path, spec.initial_state(network.graph, 7), metadata(network))
     done = convert(path, source.parent / "c", backend.name, verify=verify)
-    assert any(f"verified: {backend.name} within" in note for note in done.notes)
+    assert any(f"verified: {backend.name} agrees" in note for note in done.notes)
 
 
 def test_images_are_as_the_network_takes_them_whatever_range_they_come_from(source: Path, backend: Backend) -> None:
     contract = Preprocessing("RGB", (0.0, 1e30), (4e29, 5e29, 6e29), (2e29, 3e29, 4e29), 64, 72)
-    done = convert(source, source.parent / "b", backend.name, NETWORK, contract=contract, verify=verify)
-    assert any(f"verified: {backend.name} within" in note for note in done.notes)
+    done = convert(source, source.parent / "b", backend.name, QUERY, preprocessing=contract, verify=verify)
+    assert any(f"verified: {backend.name} agrees" in note for note in done.notes)
 
 
 MINE = """
@@ -108,8 +108,8 @@ def test_nothing_that_lies_in_the_current_folder_is_run_but_the_users_own_functi
     monkeypatch.setenv(f"ACON_PYTHON_{backend.name.upper()}", os.path.relpath(sys.executable, folder))
     graph = create(name).graph
     formats()["safetensors"].codec.write(Path("a.safetensors"), spec.initial_state(graph, 3))
-    done = convert("a.safetensors", "b", backend.name, name, verify=verify)
-    assert any(f"verified: {backend.name} within" in note for note in done.notes)
+    done = convert("a.safetensors", "b", backend.name, NetworkQuery(name), verify=verify)
+    assert any(f"verified: {backend.name} agrees" in note for note in done.notes)
     assert not ran.exists()
 
 
@@ -146,21 +146,21 @@ def test_a_weight_that_is_left_untransposed_both_ways_is_found_by_name(
         return found
 
     monkeypatch.setattr(layout, "slots", slots)
-    convert(source, source.parent / "unproven", backend.name, NETWORK)
-    with pytest.raises(StateError, match=rf"{backend.name} gives another layer/{layer}: "):
-        convert(source, source.parent / "b", backend.name, NETWORK, verify=verify)
+    convert(source, source.parent / "unproven", backend.name, QUERY)
+    with pytest.raises(StateError, match=rf"layer/{layer} on {backend.name} differs by "):
+        convert(source, source.parent / "b", backend.name, QUERY, verify=verify)
     assert not (source.parent / "b").exists()
 
 
 def test_a_python_that_is_not_there_is_an_error(source: Path, backend: Backend, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(f"ACON_PYTHON_{backend.name.upper()}", "/no/such/python")
     with pytest.raises(AconError, match="/no/such/python cannot be started"):
-        convert(source, source.parent / "b", backend.name, NETWORK, verify=verify)
+        convert(source, source.parent / "b", backend.name, QUERY, verify=verify)
 
 
 def test_a_framework_that_cannot_run_it_is_an_error(source: Path, backend: Backend, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(f"ACON_PYTHON_{backend.name.upper()}", sys.executable)
     monkeypatch.chdir(source.parent)  # where the user's own function is not found
     with pytest.raises(Exception, match=r"could not run it: .*test_verify"):
-        convert(source, source.parent / "b", backend.name, NETWORK, verify=verify)
+        convert(source, source.parent / "b", backend.name, QUERY, verify=verify)
     assert not (source.parent / "b").exists()

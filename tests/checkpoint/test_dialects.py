@@ -10,8 +10,7 @@ import numpy as np
 import pytest
 
 from acon_core import spec
-from acon_core.checkpoint import convert, formats, read_file, read_network, recognise
-from acon_core.checkpoint.convert import simplified
+from acon_core.checkpoint import NetworkQuery, convert, formats, read_file, read_network, recognise
 from acon_core.checkpoint.dialects import DIALECTS, Dialect, Names
 from acon_core.checkpoint.formats import format_named
 from acon_core.errors import AconError, CheckpointError, SpecError
@@ -104,7 +103,7 @@ def test_it_computes_what_the_published_code_does(dialect: str, act: str, hardsw
 def test_a_dialect_goes_both_ways_in_every_format(name: str, format: str) -> None:
     """Of every node in its table, with arrays whose elements all differ."""
     layout = DIALECTS[name].rename(format_named(format).layout)
-    for node in DIALECTS[name].table:
+    for node in DIALECTS[name].nodes:
         place = spec.sequential(first=spec.sequential(act=node))
         state = {
             path: np.arange(1, 1 + int(np.prod(param.shape))).reshape(param.shape) * 1.0
@@ -131,19 +130,19 @@ def test_an_order_is_undone_by_its_inverse() -> None:
 
 def test_what_the_tensors_cannot_tell_is_asked(tmp_path: Path) -> None:
     path = write(tmp_path / "a.pth", theirs(a_state(SMALL, "repact_1"), True))
-    with pytest.raises(AconError, match=r"a\.pth: 2 networks .* cannot tell which: .*variant=1.*variant=2.*pass --act"):
+    with pytest.raises(AconError, match=r"a\.pth: the tensors are ambiguous: 2 networks .*variant=1.*variant=2.*pass --act"):
         read_network(path, dialect="repact")
     with pytest.raises(
         CheckpointError,
-        match=r"a\.pth: 'features\.0\.2\.ActorAtn' is no name of the spec's; pass --dialect repact for .*RepAct_Origin, "
-        r".* or --dialect repact_reconstruct for .*_Reconstruct: which it was, the tensors cannot tell",
+        match=r"a\.pth: 'features\.0\.2\.ActorAtn' is not a name of the spec; the tensor names are ambiguous; pass "
+        r"--dialect repact \(.*RepAct_Origin, .*\) or --dialect repact_reconstruct \(.*_Reconstruct\)",
     ):
         read_network(path, SMALL, "repact_1")
-    with pytest.raises(AconError, match="--dialect french: no such dialect; known: repact, the RepAct code's"):
+    with pytest.raises(AconError, match=r"--dialect french: no such dialect; expected one of repact \(the RepAct code's"):
         read_network(path, dialect="french")
     third = write(tmp_path / "b.pth", theirs(a_state(SMALL, "repact_3"), True))
     assert read_network(third, dialect="repact").network.activation == spec.RepAct(variant=3)
-    with pytest.raises(CheckpointError, match=r"no network fits .* nearest is repact/mobilenet_v3_small"):
+    with pytest.raises(CheckpointError, match=r"no network has exactly .* nearest is repact/mobilenet_v3_small"):
         read_network(third, dialect="repact_reconstruct")
 
 
@@ -168,7 +167,7 @@ def test_activations_that_are_called_alike_need_no_dialect(tmp_path: Path, act: 
 def test_there_and_back_through_another_framework_gives_the_file_again(tmp_path: Path) -> None:
     original = theirs(a_state("repact/swin_tiny_patch4_window7_224", "repact_3", 100), True)
     path = write(tmp_path / "a.pth", original)
-    convert(path, tmp_path / "b.msgpack", "jax", dialect="repact")
+    convert(path, tmp_path / "b.msgpack", "jax", NetworkQuery(dialect="repact"))
     convert(tmp_path / "b.msgpack", tmp_path / "c.pth", to_dialect="repact")
     _, again = read_file(tmp_path / "c.pth")
     assert list(again.tensors) == list(original)
@@ -179,7 +178,7 @@ def test_there_and_back_through_another_framework_gives_the_file_again(tmp_path:
 
 def test_fuse_reads_a_dialect_and_leaves_none(tmp_path: Path) -> None:
     path = write(tmp_path / "a.pth", theirs(a_state(SMALL, "repact_3"), True))
-    convert(path, tmp_path / "b.pth", dialect="repact", change=simplified(fuse))
+    convert(path, tmp_path / "b.pth", query=NetworkQuery(dialect="repact"), transform=fuse)
     x = np.random.default_rng(3).uniform(-1, 1, (1, 3, 32, 48))
     whole, fused = read_network(path, dialect="repact"), read_network(tmp_path / "b.pth")
     assert fused.network.activation == spec.FusedRepAct(shift=True)
@@ -191,7 +190,7 @@ def test_what_follows_from_the_network_is_checked_and_no_counter(tmp_path: Path)
     """Swin's index: made again where a format cannot hold it, which no note calls a loss; refused where a file has another."""
     state = a_state("repact/swin_tiny_patch4_window7_224", "gelu")
     path = write(tmp_path / "a.pth", state)
-    done = convert(path, tmp_path / "b.pkl", "megengine", act="gelu")
+    done = convert(path, tmp_path / "b.pkl", "megengine", NetworkQuery(act="gelu"))
     assert done.notes == ()
     back = read_network(tmp_path / "b.pkl", act="gelu")
     assert not any("counters" in note for note in back.notes)
@@ -199,11 +198,11 @@ def test_what_follows_from_the_network_is_checked_and_no_counter(tmp_path: Path)
     np.testing.assert_array_equal(back.state[name], spec.relative_position_index(7))
     assert back.state[name].dtype == np.int64
     write(path, state | {name: state[name].T.copy()})
-    with pytest.raises(CheckpointError, match=f"{name}: follows from the network, and the file has other values"):
+    with pytest.raises(CheckpointError, match=f"{name}: the network determines its values, but the file has other values"):
         read_network(path, act="gelu")
     state = a_state(SMALL, "dyrelu")
     write(path, state | {"features.0.2.lambdas": np.ones(4, np.float32)})
-    with pytest.raises(CheckpointError, match=r"features\.0\.2\.lambdas: follows from the network"):
+    with pytest.raises(CheckpointError, match=r"features\.0\.2\.lambdas: the network determines its values"):
         read_network(path)
 
 
@@ -238,7 +237,7 @@ def test_the_command_line_asks_and_reads(tmp_path: Path) -> None:
         return subprocess.run(command, capture_output=True, text=True, check=False)
 
     told = acon("inspect", path)
-    assert "--dialect repact for" in told.stdout
+    assert "--dialect repact (the RepAct" in told.stdout
     told = acon("inspect", path, "--dialect", "repact", "--act", "repact_2")
     assert "network: repact/mobilenet_v3_small with repact(variant=2), 3 classes" in told.stdout
     done = acon("convert", path, tmp_path / "b", "--to", "jax", "--network", SMALL, "--act", "repact_2", "--dialect", "repact")
@@ -257,7 +256,7 @@ def test_a_file_of_ours_says_its_dialect_itself(tmp_path: Path) -> None:
         command = [sys.executable, "-m", "acon_core.cli", *map(str, arguments)]
         return subprocess.run(command, capture_output=True, text=True, check=False)
 
-    convert(tmp_path / "a.pth", tmp_path / "b.safetensors", act="repact_1", to_dialect="repact")
+    convert(tmp_path / "a.pth", tmp_path / "b.safetensors", query=NetworkQuery(act="repact_1"), to_dialect="repact")
     assert "features.0.2.ActorAtn" in read_file(tmp_path / "b.safetensors")[1].tensors
     found = read_network(tmp_path / "b.safetensors")
     assert (found.network.name, found.network.activation) == (SMALL, spec.RepAct(variant=1))

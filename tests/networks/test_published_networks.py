@@ -15,10 +15,11 @@ import pytest
 from published_networks import CLASSES, PINNED, RUN, WHOLE, digest, filled, image
 
 from acon_core import spec
-from acon_core.checkpoint import convert, formats, read_file, read_network
+from acon_core.checkpoint import NetworkQuery, convert, formats, read_file, read_network
 from acon_core.checkpoint.convert import Checkpoint
 from acon_core.checkpoint.dialects import DIALECTS
 from acon_core.checkpoint.formats import Format, format_named
+from acon_core.checkpoint.recognise import recognise
 from acon_core.errors import AconError, CheckpointError, SpecError
 from acon_core.networks import NETWORKS, create, has_choice
 from acon_core.reference import forward
@@ -84,12 +85,12 @@ def test_what_is_like_no_other_is_recognised_by_itself(tmp_path: Path) -> None:
         assert (found.network.name, found.network.num_classes) == (name, CLASSES)
         dialect = DIALECTS["timm"] if "swin" in name else None
         assert found.format.dialect == dialect
-        notes = ["the names are those of timm's Swin: dialect timm, which no other fits"] if dialect else []
+        notes = ["recognised the tensor names of timm's Swin (dialect timm)"] if dialect else []
         assert list(found.notes) == notes
     for name in ("paddleclas/resnet34", "paddleclas/resnet50"):
         found = read_network(written(tmp_path, name))
         assert (found.network.name, found.network.num_classes) == (entry(name), CLASSES)
-        assert found.notes[0] == "the names are those of PaddleClas's ResNet: dialect paddleclas, which no other fits"
+        assert found.notes[0] == "recognised the tensor names of PaddleClas's ResNet (dialect paddleclas)"
 
 
 @pytest.mark.parametrize(
@@ -104,7 +105,7 @@ def test_what_has_another_network_s_tensors_is_asked_for(tmp_path: Path, name: s
     options = {"depth": 1} if "vit" in name else {}
     path = written(tmp_path, name, **options)
     if not options:
-        message = f"cannot tell which: {others}; {name} as published; pass --network, and --act where there is a choice"
+        message = f"the tensors are ambiguous: .*: {others}; {name} as published; pass --network, and --act if several"
         with pytest.raises(AconError, match=message):
             read_network(path)
     assert read_network(path, name, **options).network.name == name
@@ -117,7 +118,7 @@ def test_what_has_another_network_s_tensors_is_asked_for(tmp_path: Path, name: s
 def test_with_an_activation_networks_without_a_choice_are_none(tmp_path: Path) -> None:
     path = written(tmp_path, "torchvision/mobilenet_v3_large")
     assert read_network(path, act="relu").network.name == "repact/mobilenet_v3_large"
-    with pytest.raises(CheckpointError, match=r"no network fits .* 'conv1\.bias' is missing"):
+    with pytest.raises(CheckpointError, match=r"no network has exactly .* 'conv1\.bias' is missing"):
         read_network(written(tmp_path, "torchvision/resnet18"), act="relu")
 
 
@@ -138,9 +139,9 @@ def test_wrappers_names_are_taken_off_in_any_order(tmp_path: Path, prefix: str) 
     assert found.network.name == RESNET
     wrappers = {"module.": "DataParallel", "_orig_mod.": "torch.compile"}
     for each in prefix.rstrip(".").split("."):
-        assert f"'{each}.' ({wrappers[each + '.']}) was taken off every name" in found.notes
+        assert f"removed the prefix '{each}.' ({wrappers[each + '.']}) from all tensor names" in found.notes
     inside = written(tmp_path, RESNET, "model.module.")
-    with pytest.raises(CheckpointError, match="no network fits"):
+    with pytest.raises(CheckpointError, match="no network has exactly these"):
         read_network(inside)
 
 
@@ -176,14 +177,24 @@ def test_there_and_back_gives_the_file_again(tmp_path: Path) -> None:
 
 def test_a_dialect_in_a_network_that_it_has_not_is_refused(tmp_path: Path) -> None:
     path = written(tmp_path, "torchvision/resnet18")
-    message = (
-        r"dialect paddleclas: PaddleClas's ResNet has paddleclas/resnet\*, .*, and not torchvision/resnet18; pass --network"
-    )
+    message = r"dialect paddleclas \(PaddleClas's ResNet\) does not apply to torchvision/resnet18; .* paddleclas/resnet\*"
     with pytest.raises(AconError, match=message):
         convert(path, tmp_path / "b.pdparams", to_dialect="paddleclas")
     assert not (tmp_path / "b.pdparams").exists()
-    with pytest.raises(AconError, match=r"dialect timm: .*, and not repact/swin_tiny_patch4_window7_224; pass --network"):
+    with pytest.raises(AconError, match=r"dialect timm .* does not apply to repact/swin_tiny_patch4_window7_224; .* --network"):
         read_network(written(tmp_path, SWIN), "repact/swin_tiny_patch4_window7_224", "gelu", "timm")
+
+
+def test_an_activation_that_no_network_of_a_dialect_takes(tmp_path: Path) -> None:
+    with pytest.raises(AconError, match="no network of dialect timm takes an activation; omit --act"):
+        read_network(written(tmp_path, SWIN), act="gelu", dialect="timm")
+
+
+def test_an_activation_that_the_nearest_network_refuses() -> None:
+    torch = format_named("torch")
+    shapes = torch.layout.native_shapes(create("timm/vit_base_patch16_224").graph) | {"more": (2,)}
+    with pytest.raises(CheckpointError, match="the nearest is repact/vit_base_patch16_224"):
+        recognise(torch, shapes, NetworkQuery(act="frelu"))
 
 
 def test_nearest_is_told_where_nothing_fits(tmp_path: Path) -> None:
@@ -197,7 +208,7 @@ def test_the_command_line_says_network_and_dialect(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "acon_core.cli", "inspect", str(path)]
     told = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     assert f"network: {RESNET}, {CLASSES} classes" in told
-    assert "notes: the names are those of PaddleClas's ResNet: dialect paddleclas" in told
+    assert "notes: recognised the tensor names of PaddleClas's ResNet (dialect paddleclas)" in told
     assert "input: RGB, 0 to 1, mean (0.485, 0.456, 0.406)" in told
 
 

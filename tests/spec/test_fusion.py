@@ -10,8 +10,7 @@ import numpy as np
 import pytest
 
 from acon_core import spec
-from acon_core.checkpoint import convert, metadata, read_network
-from acon_core.checkpoint.convert import simplified
+from acon_core.checkpoint import NetworkQuery, convert, metadata, read_network
 from acon_core.checkpoint.formats import format_named
 from acon_core.errors import SpecError
 from acon_core.networks import create
@@ -118,8 +117,8 @@ def test_a_checkpoint_is_simplified_into_any_format_and_recognised(operation, ac
     }
     torch = format_named("torch")
     torch.codec.write(tmp_path / "a.pth", torch.layout.to_native(network.graph, state), metadata(network))
-    done = convert(tmp_path / "a.pth", tmp_path / "b.pdparams", act=act, change=simplified(operation))
-    assert any("parameters were folded away" in note for note in done.notes)
+    done = convert(tmp_path / "a.pth", tmp_path / "b.pdparams", query=NetworkQuery(act=act), transform=operation)
+    assert any("parameters; the outputs" in note for note in done.notes)
     found = read_network(tmp_path / "b.pdparams")
     assert spec.activation_name(found.network.activation) == expected
     x = Stream("x").uniform((2, 3, 32, 40), -1, 1)
@@ -138,7 +137,7 @@ def test_the_command_line(tmp_path: Path) -> None:
 
     done = acon("fuse", tmp_path / "a.safetensors", tmp_path / "b.msgpack")
     assert done.returncode == 0, done.stderr
-    assert "parameters were folded away" in done.stdout
+    assert "parameters; the outputs" in done.stdout
     assert "b.msgpack (jax): acon/shufflenet_v2_x0_5 with fused_repact, 7 classes" in done.stdout
     refused = acon("fold", tmp_path / "a.safetensors", tmp_path / "c.msgpack")
     assert refused.returncode == 2

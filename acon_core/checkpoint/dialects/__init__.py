@@ -1,4 +1,4 @@
-"""Other people's names for what the spec has: a table a code base, read and written as a framework's own names are."""
+"""Dialects: the parameter names of other code bases, one module each."""
 
 from __future__ import annotations
 
@@ -13,31 +13,31 @@ from acon_core.errors import AconError
 
 DIALECTS = {dialect.name: dialect for dialect in (repact, repact_reconstruct, timm, paddleclas)}
 
-# What a wrapper puts before every name, and whose wrapper it is.
+# Prefixes that wrapper modules add to every tensor name, and the wrapper.
 PREFIXES = {"module.": "DataParallel", "_orig_mod.": "torch.compile"}
 
 
 def dialect_named(name: str | None) -> Dialect | None:
-    """The dialect of that name; None, the spec's own names, for None. Raises AconError for one that does not exist."""
+    """Return the dialect of that name, and None for None. Raises AconError for an unknown name."""
     if name is not None and name not in DIALECTS:
-        known = "; ".join(f"{each.name}, {each.about}" for each in DIALECTS.values())
-        raise AconError(f"--dialect {printable(name)}: no such dialect; known: {known}")
+        known = "; ".join(f"{each.name} ({each.description})" for each in DIALECTS.values())
+        raise AconError(f"--dialect {printable(name)}: no such dialect; expected one of {known}")
     return DIALECTS[name] if name else None
 
 
 def dialect_hint(names: Iterable[str]) -> str | None:
-    """What to do about a file with names of a dialect, where it was read without one: the end of an error. None: nothing."""
+    """Return what to pass when a tensor name belongs to a dialect, as the end of an error."""
     for name in names:
-        speakers = [each for each in DIALECTS.values() if any(name.endswith(f".{mark}") for mark in each.parameter_names)]
-        if speakers:
-            return f"{name!r:.200} is no name of the spec's; {format_choices(speakers)}"
+        dialects = [each for each in DIALECTS.values() if any(name.endswith(f".{own}") for own in each.parameter_names)]
+        if dialects:
+            return f"{name!r:.200} is not a name of the spec; {format_choices(dialects)}"
     return None
 
 
-def format_choices(speakers: Iterable[Dialect]) -> str:
-    """The end of an error: which dialects a file may be in, and why none is taken."""
-    choices = ", or ".join(f"--dialect {each.name} for {each.about}" for each in speakers)
-    return f"pass {choices}: which it was, the tensors cannot tell"
+def format_choices(dialects: Iterable[Dialect]) -> str:
+    """Return the dialects to choose from, as the end of an error."""
+    choices = " or ".join(f"--dialect {each.name} ({each.description})" for each in dialects)
+    return f"the tensor names are ambiguous; pass {choices}"
 
 
-__all__ = ["DIALECTS", "PREFIXES", "Dialect", "Names", "choice", "dialect_named", "heard"]
+__all__ = ["DIALECTS", "PREFIXES", "Dialect", "Names", "dialect_hint", "dialect_named", "format_choices"]

@@ -1,4 +1,4 @@
-"""What a dialect is: a table of names, and the layout that it makes of a framework's."""
+"""A dialect: the names that another code base uses for the parameters of a network."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from acon_core.spec.param import Param
 
 @dataclass(frozen=True)
 class Names:
-    """What one node's parameters and children are called, where that is not what the spec calls them.
+    """The names of a node's parameters and children in a dialect, where they differ from the spec.
 
-    `orders`: of a parameter whose elements are in another order, which of ours stands in each place.
+    `orders`: for a parameter whose elements are permuted, the index of each element in the spec.
     """
 
     params: Mapping[str, str] = field(default_factory=dict)
@@ -31,51 +31,65 @@ class Names:
 
 @dataclass(frozen=True)
 class Dialect:
-    """A code base's names: what is called otherwise there; everything else is called as in the spec.
+    """The names of another code base. Names that are not listed are the spec's.
 
-    `about`: which code, as the end of a sentence that begins with its name. `table`: a node's names wherever it stands.
-    `places`: names that follow from the place in the whole network: a pattern of paths of the spec's, in which `*` is any one
-    name, to the whole path there, in which `{up}` is what the node above is called and `{count}` how many places have had
-    that row before. `absent`: patterns of parameters that its files do not have, since they follow from the network.
-    `networks`: patterns of the registry's names in which it is spoken; any, where there are none.
+    Parameters
+    ----------
+    name : str
+        The value of ``--dialect``.
+    description : str
+        The code base and what it is read from, as printed in errors.
+    nodes : mapping of Node to Names
+        The names of a node wherever it occurs.
+    paths : mapping of str to str
+        A pattern of spec paths to the path in the dialect. In a pattern, ``*`` matches one name. In
+        the path, ``{parent}`` is the dialect's path of the parent node and ``{index}`` the number
+        of earlier matches of this pattern.
+    absent : sequence of str
+        Patterns of parameters that are not stored, because the network determines their values.
+    networks : sequence of str
+        Patterns of the registered networks that the dialect applies to; empty for any network.
     """
 
     name: str
-    about: str
-    table: Mapping[Node, Names] = field(default_factory=dict)
-    places: Mapping[str, str] = field(default_factory=dict)
+    description: str
+    nodes: Mapping[Node, Names] = field(default_factory=dict)
+    paths: Mapping[str, str] = field(default_factory=dict)
     absent: Sequence[str] = ()
     networks: Sequence[str] = ()
 
     def rename(self, layout: Layout) -> Layout:
-        """A framework's layout under this dialect's names."""
-        return _Spoken(layout, self)
+        """Return the layout with this dialect's names."""
+        return DialectLayout(layout, self)
 
     def applies_to(self, network: str) -> bool:
-        """Whether a network of that name may have this dialect's names."""
-        return not self.networks or any(_fits(pattern, network) for pattern in self.networks)
+        """Return whether a file of this network can use the dialect."""
+        return not self.networks or any(_matches(pattern, network) for pattern in self.networks)
 
     def check(self, network: str) -> None:
-        """Raise AconError for a network that has nothing to do with this dialect: under its names it would be another one."""
+        """Raise AconError if the dialect does not apply to the network."""
         if not self.applies_to(network):
             raise AconError(
-                f"dialect {self.name}: {self.about} has {', '.join(self.networks)}, and not {network}; pass --network"
+                f"dialect {self.name} ({self.description}) does not apply to {network}; "
+                f"omit --dialect, or pass --network with one of {', '.join(self.networks)}"
             )
 
     @property
     def parameter_names(self) -> frozenset[str]:
-        """Its names of parameters: no file has one of them that is not in this dialect."""
-        return frozenset(theirs for names in self.table.values() for theirs in names.params.values())
+        """Parameter names that occur only in files of this dialect."""
+        return frozenset(name for names in self.nodes.values() for name in names.params.values())
 
 
-class _Spoken(Layout):
+class DialectLayout(Layout):
+    """A framework's layout with the names of a dialect."""
+
     def __init__(self, layout: Layout, dialect: Dialect) -> None:
         super().__init__(f"{layout.name}, dialect {dialect.name}", integers=layout.integers)
         self.layout, self.dialect = layout, dialect
 
     def names(self, node: Node) -> Names:
-        # Only what is hashable, a layer or a leaf, can be in a table; a graph is nobody's but its own.
-        return self.dialect.table.get(node, Names())
+        """Return the dialect's names of a node."""
+        return self.dialect.nodes.get(node, Names())
 
     def child(self, node: Node, name: str) -> str:
         return self.names(node).children.get(name, name)
@@ -86,7 +100,7 @@ class _Spoken(Layout):
 
     def table(self, node: Node) -> Iterator[tuple[str, Param, str | None, Slot | None]]:
         for path, param, native, slot in super().table(node):
-            if any(_fits(pattern, path) for pattern in self.dialect.absent):
+            if any(_matches(pattern, path) for pattern in self.dialect.absent):
                 yield path, param, None, None
             else:
                 yield path, param, native, slot
@@ -94,15 +108,15 @@ class _Spoken(Layout):
     def places(self, node: Node, path: str = "", native: str = "") -> Iterator[tuple[str, str, Node]]:
         return self._walk(node, path, native, Counter())
 
-    def _walk(self, node: Node, path: str, native: str, seen: Counter[str]) -> Iterator[tuple[str, str, Node]]:
+    def _walk(self, node: Node, path: str, native: str, matches: Counter[str]) -> Iterator[tuple[str, str, Node]]:
         yield path, native, node
         for name, child in node.children.items():
-            place, below = join(path, name), join(native, self.child(node, name))
-            row = next((pattern for pattern in self.dialect.places if _fits(pattern, place)), None)
-            if row is not None:
-                below = self.dialect.places[row].format(up=native, count=seen[row])
-                seen[row] += 1
-            yield from self._walk(child, place, below, seen)
+            child_path, child_native = join(path, name), join(native, self.child(node, name))
+            pattern = next((pattern for pattern in self.dialect.paths if _matches(pattern, child_path)), None)
+            if pattern is not None:
+                child_native = self.dialect.paths[pattern].format(parent=native, index=matches[pattern])
+                matches[pattern] += 1
+            yield from self._walk(child, child_path, child_native, matches)
 
 
 @cache
@@ -110,25 +124,22 @@ def _compiled(pattern: str) -> re.Pattern[str]:
     return re.compile(re.escape(pattern).replace(r"\*", "[^.]+"))
 
 
-def _fits(pattern: str, path: str) -> bool:
+def _matches(pattern: str, path: str) -> bool:
     return _compiled(pattern).fullmatch(path) is not None
 
 
 def _renamed(slot: Slot, name: str, names: Names) -> Slot:
+    native = names.params.get(name, slot.name)
     order = names.orders.get(name)
     if order is None:
-        return Slot(names.params.get(name, slot.name), slot.to_native, slot.to_canonical)
-    there, back = _taken(order), _taken(tuple(np.argsort(order).tolist()))
-    return Slot(
-        names.params.get(name, slot.name),
-        lambda array: slot.to_native(there(array)),
-        lambda array: back(slot.to_canonical(array)),
-    )
+        return Slot(native, slot.to_native, slot.to_canonical)
+    permute, invert = _permutation(order), _permutation(tuple(np.argsort(order).tolist()))
+    return Slot(native, lambda array: slot.to_native(permute(array)), lambda array: invert(slot.to_canonical(array)))
 
 
-def _taken(order: tuple[int, ...]) -> ArrayTransform:
-    def change(array: NDArray) -> NDArray:
-        taken: NDArray = array[list(order)]
-        return taken
+def _permutation(order: tuple[int, ...]) -> ArrayTransform:
+    def permute(array: NDArray) -> NDArray:
+        permuted: NDArray = array[list(order)]
+        return permuted
 
-    return change
+    return permute

@@ -1,4 +1,4 @@
-"""The RepAct code's names of RepAct, and its two orders of the branches."""
+"""The parameter names of the RepAct code, and the two branch orders in it."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from acon_core.checkpoint.dialects.dialect import Dialect, Names
 from acon_core.spec.repact import RepAct
 
 _PARAMS = {"weights": "ActorAtn", "alpha": "actor_PReLU.weight"}
-# Ours are identity, ReLU, PReLU, HardSwish; RepAct I and III have the last two the other way round.
+# The spec's order is identity, ReLU, PReLU, HardSwish; RepAct I and III swap the last two.
 _HARDSWISH_FIRST = {"weights": (0, 1, 3, 2)}
 
 repact = Dialect(

@@ -1,4 +1,4 @@
-"""timm's names in Swin: a stage begins with the merging of patches, which here ends the one before, and the head has a pool."""
+"""timm's Swin: patch merging starts a stage, where in the spec it ends the stage before."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from acon_core.checkpoint.dialects.dialect import Dialect
 timm = Dialect(
     "timm",
     "timm's Swin",
-    places={
+    paths={
         "layers.0.downsample": "layers.1.downsample",
         "layers.1.downsample": "layers.2.downsample",
         "layers.2.downsample": "layers.3.downsample",

@@ -61,7 +61,7 @@ def test_names_and_metadata(acon: Callable[..., str], tmp_path: Path, text: str)
     assert "not recognised" in seen
     assert "metadata: num_classes = " in seen
     assert "1 differ" in acon("diff", first, second, status=1)
-    assert "no network fits" in acon("convert", first, tmp_path / "c.npz", status=2)
+    assert "no network has exactly these" in acon("convert", first, tmp_path / "c.npz", status=2)
     if text in (":smile:", "[red]"):
         assert f"  {text} weight  float32  (2,)  8 bytes" in seen
 
@@ -98,15 +98,15 @@ def test_what_a_file_says_of_itself(acon: Callable[..., str], tmp_path: Path, en
 
 @pytest.mark.parametrize("text", ["".join(TEXTS[:-1]), TEXTS[-1][:90_000]], ids=["controls", "long"])
 def test_what_is_left_over(acon: Callable[..., str], tmp_path: Path, text: str) -> None:
-    for name, ending in ((text, "left over"), (f"{text}.ActorAtn", "no name of the spec")):
+    for name, ending in ((text, "is unexpected"), (f"{text}.ActorAtn", "is not a name of the spec")):
         assert ending in acon("convert", trained(tmp_path / "a", {}, name), tmp_path / "b.npz", status=2)
 
 
 def test_options_that_are_no_object(acon: Callable[..., str], tmp_path: Path) -> None:
     path = trained(tmp_path / "a", {"options": "".join(TEXTS)})
-    assert "its options are " in acon("convert", path, tmp_path / "b.npz", status=2)
+    assert "invalid metadata: options are " in acon("convert", path, tmp_path / "b.npz", status=2)
 
 
 def test_the_input_that_a_file_says_has_other_fields(acon: Callable[..., str], tmp_path: Path) -> None:
     path = trained(tmp_path / "a", {"input": json.dumps({TEXTS[0]: 1})})
-    assert "its input is " in acon("convert", path, tmp_path / "b.npz", status=2)
+    assert "invalid input " in acon("convert", path, tmp_path / "b.npz", status=2)
