@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import nox
@@ -15,6 +16,8 @@ nox.options.reuse_venv = "yes"
 ROOT = Path(__file__).parent
 DATA = ROOT / "conformance_data"
 CHECKPOINT = DATA / "shufflenetv2_acon_0.5x.pth.tar"
+# PyTorch has wheels for every Python that this project supports; the others are run on one of these.
+RUNNING = f"{sys.version_info.major}.{sys.version_info.minor}"
 PYTHON = {"torch": "3.11", "jax": "3.11", "paddle": "3.11", "megengine": "3.10"}
 TEST_TOOLS = [
     "pytest>=8",
@@ -92,12 +95,13 @@ def environment(session: nox.Session, backend: str) -> str:
     folder = ROOT / ".nox" / f"run-{backend}"
     python = folder / "bin" / "python"
     if not python.exists():
-        session.run(f"python{PYTHON[backend]}", "-m", "venv", str(folder), external=True)
+        version = RUNNING if backend == "torch" else PYTHON[backend]
+        session.run(f"python{version}", "-m", "venv", str(folder), external=True)
         session.run(str(python), "-m", "pip", "install", "-q", "-c", "constraints.txt", "-e", f".[{backend}]", external=True)
     return str(python)
 
 
-@nox.session(python="3.11")
+@nox.session
 def demo(session: nox.Session) -> None:
     """The main job: the published code's checkpoint in every format, run by NumPy and by frameworks (default: torch)."""
     asked = session.posargs or ["torch"]
@@ -182,7 +186,7 @@ def networks(session: nox.Session) -> None:
     session.run("python", "tools/network_counts.py")
 
 
-@nox.session(python="3.11")
+@nox.session
 def picture(session: nox.Session) -> None:
     """Draw docs/acon.png: ACON-C and its derivative."""
     session.install("-c", "constraints.txt", "-e", ".[plot]")

@@ -1,4 +1,4 @@
-"""Which backend a run is about: `--backend NAME`. One that cannot be imported is an error; nothing is skipped."""
+"""Select the backend under test with `--backend NAME`. It is an error if it cannot be imported."""
 
 from __future__ import annotations
 
@@ -15,8 +15,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure() -> None:
-    """Where there are as many workers of pytest-xdist as cores, each keeps to its own: the pools of threads that frameworks and
-    compilers start would take turns on all of them, which costs a tenth of the time."""
+    """Pin each worker of pytest-xdist to one core if there are as many workers as cores.
+
+    Otherwise the thread pools of frameworks and compilers compete for all cores, which costs 10 %
+    of the time.
+    """
     worker, workers = os.environ.get("PYTEST_XDIST_WORKER"), int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "0"))
     if worker and hasattr(os, "sched_setaffinity"):
         cores = sorted(os.sched_getaffinity(0))
@@ -26,7 +29,7 @@ def pytest_configure() -> None:
 
 @pytest.fixture(scope="session")
 def backend(pytestconfig: pytest.Config) -> Backend:
-    """The backend under test, imported."""
+    """Import the backend under test."""
     name = pytestconfig.getoption("--backend")
     if name is None:
         raise pytest.UsageError("--backend NAME says which backend is tested here")
@@ -34,9 +37,12 @@ def backend(pytestconfig: pytest.Config) -> Backend:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Tests that name a backend run in its environment alone, and are counted as deselected elsewhere; in a framework's
-    environment the framework-free tests of checkpoints are deselected, since the core environment runs them. Slow tests come
-    first: else one of a minute starts when the other worker has nothing left."""
+    """Deselect the tests of other environments, and run slow tests first.
+
+    A test that is marked with a backend runs only in the environment of that backend. The tests of
+    checkpoints need no framework and run only in the core environment. Slow tests come first, so
+    that none starts when the other worker has nothing left.
+    """
     chosen = config.getoption("--backend")
     here, elsewhere = [], []
     for item in items:

@@ -12,7 +12,8 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 
-# From the ground up. A module belongs to the room with the longest name that fits; "" is the package itself.
+# From the ground up. A module belongs to the room with the longest name that fits. "" is the
+# package itself.
 # docs/architecture.md shows this table.
 FLOORS: tuple[dict[str, str], ...] = (
     {"": "the version", "errors": "the exceptions", "random": "reproducible random numbers"},
@@ -21,12 +22,14 @@ FLOORS: tuple[dict[str, str], ...] = (
     {
         "networks": "the registry of networks",
         "layout": "canonical and native names and arrays",
+        "framework": "what a framework adds to public signatures and docstrings",
         "building": "what the `build.py` of every backend shares",
         "numerics": "test states and the measure of an error",
     },
     {"backends": "the interface of a backend, and its discovery"},
     {"checkpoint": "recognition, conversion and comparison of files"},
     {"reference": "every node in NumPy float64", "surgery": "operations on native modules"},
+    {"frontend": "the public functions and classes of every backend"},
     {"conformance": "cases, golden numbers, runner", "verification": "running a checkpoint before and after conversion"},
     {"cli": "the command `acon`"},
 )
@@ -36,7 +39,7 @@ FOR_BACKENDS = set(FLOOR) - {"reference", "conformance", "verification", "cli"}
 
 
 def modules(folder: Path) -> dict[str, Path]:
-    """The modules of a package by dotted name, from the package's name on."""
+    """Return the modules of a package by dotted name."""
     paths = {path.relative_to(folder.parent).with_suffix(""): path for path in sorted(folder.rglob("*.py"))}
     return {".".join(name.parts).removesuffix(".__init__"): path for name, path in paths.items()}
 
@@ -45,7 +48,7 @@ CORE = modules(ROOT / "acon_core")
 
 
 def imported(path: Path) -> Iterator[str]:
-    """The modules of acon_core that a file imports, anywhere in it."""
+    """Yield the modules of acon_core that a file imports anywhere."""
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names if alias.name.partition(".")[0] == "acon_core")
@@ -57,7 +60,7 @@ def imported(path: Path) -> Iterator[str]:
 
 
 def room(module: str) -> str | None:
-    """The room of a module, or None."""
+    """Return the room of a module, or None."""
     parts = module.split(".")[1:]
     found = (".".join(parts[:count]) for count in range(len(parts), 0, -1))
     return next((name for name in found if name in FLOOR), None if parts else "")
@@ -85,7 +88,7 @@ def test_backends_import_their_foundation(name: str) -> None:
 
 
 def test_checkpoints_load_without_the_floors_above() -> None:
-    """`acon convert` starts without the reference, although some package below might import it by accident."""
+    """`acon convert` does not need the reference, surgery or the conformance suite."""
     code = "import sys, acon_core.checkpoint; print(*(name for name in sys.modules if name.startswith('acon_core')))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     loaded = {room(module) for module in done.stdout.split()}

@@ -1,4 +1,4 @@
-"""Every framework's layout is its own inverse, says its own shapes, and is what the framework's documentation says."""
+"""The layouts of all frameworks: exact inverses, correct shapes, and as documented upstream."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ ints = st.integers(1, 6)
 
 @st.composite
 def nodes(draw: st.DrawFn) -> spec.Graph:
-    """A chain of random layers of uneven widths."""
+    """Make a chain of random layers of unequal widths."""
     channels, layers = draw(ints), []
     for _ in range(draw(st.integers(1, 4))):
         groups = draw(st.sampled_from([1, channels]))
@@ -40,7 +40,7 @@ def nodes(draw: st.DrawFn) -> spec.Graph:
 
 @given(graph=nodes(), seed=st.integers(0, 2**32))
 @settings(max_examples=60, deadline=None)
-def test_every_layout_is_its_own_inverse_and_keeps_the_shapes_it_says(graph: spec.Graph, seed: int) -> None:
+def test_layouts_round_trip(graph: spec.Graph, seed: int) -> None:
     state = spec.initial_state(graph, seed)
     for format in formats().values():
         native = format.layout.to_native(graph, state)
@@ -56,7 +56,7 @@ def test_every_layout_is_its_own_inverse_and_keeps_the_shapes_it_says(graph: spe
 
 
 def test_layouts_by_hand() -> None:
-    """What each framework keeps of one weight, worked out from its documentation, not from our own code."""
+    """Compare with arrays made from the documentation of each framework, not from our code."""
     conv, linear = spec.Conv2d(4, 6, (2, 3), groups=2), spec.Linear(2, 3)
     weight = np.arange(6 * 2 * 2 * 3).reshape(6, 2, 2, 3)
     bias = np.arange(6)
@@ -79,14 +79,14 @@ def test_layouts_by_hand() -> None:
     assert list(format_named("megengine").layout.to_native(spec.BatchNorm(4), norm)) == [*list(norm)[:4]]
 
 
-def test_every_type_with_parameters_has_a_layout_in_every_format() -> None:
+def test_every_type_has_a_layout() -> None:
     examples = {"Conv2d": spec.Conv2d(2, 3, 1), "Linear": spec.Linear(2, 3), "BatchNorm": spec.BatchNorm(2)}
     examples |= {"LayerNorm": spec.LayerNorm(4)}
     examples |= {type(node).__name__: node for node in (spec.activation(name, 3) for name in spec.ACTIVATIONS) if node.params}
     with_params = {
         name for name, kind in NODE_TYPES.items() if name in examples or getattr(kind, "params", None) is not spec.Node.params
     }
-    # Layers whose children alone have parameters need no layout of their own.
+    # A layer without parameters of its own needs no layout.
     assert with_params - {"FReLU", "AconFReLU"} == set(examples), "a new type with parameters needs an example here"
     for format in formats().values():
         for node in examples.values():
@@ -94,7 +94,7 @@ def test_every_type_with_parameters_has_a_layout_in_every_format() -> None:
 
 
 @given(shape=st.lists(st.integers(0, 7), max_size=3), length=st.integers(0, 300), turn=st.randoms(use_true_random=False))
-def test_c_order_is_the_same_array_however_large(shape: list[int], length: int, turn: Random) -> None:
+def test_contiguous(shape: list[int], length: int, turn: Random) -> None:
     shape = [*shape, length]
     axes = turn.sample(range(len(shape)), len(shape))
     array = np.random.default_rng(length).integers(0, 1 << 32, shape, np.uint32).view(np.float32).transpose(axes)[..., ::-1]

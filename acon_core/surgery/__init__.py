@@ -1,13 +1,13 @@
 """Operations on native modules that are the same in every framework, over the few verbs that each backend offers."""
 
 from acon_core.surgery.bounds import GradientBounds, gradient_bounds
-from acon_core.surgery.decay import decays
+from acon_core.surgery.decay import UNDECAYED_NAMES, decays
 from acon_core.surgery.doctor import Diagnosis, doctor
 from acon_core.surgery.modules import Modules, Observed
 from acon_core.surgery.rebuild import fold, fuse
 from acon_core.surgery.replace import Replacements, replace_activations
 
 __all__ = [
-    "Diagnosis", "GradientBounds", "Modules", "Observed", "Replacements", "decays", "doctor", "fold", "fuse",
+    "UNDECAYED_NAMES", "Diagnosis", "GradientBounds", "Modules", "Observed", "Replacements", "decays", "doctor", "fold", "fuse",
     "gradient_bounds", "replace_activations",
 ]  # fmt: skip

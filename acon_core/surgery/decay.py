@@ -8,6 +8,9 @@ from acon_core.spec import join
 from acon_core.surgery.modules import Modules
 from acon_core.surgery.rebuild import outermost_spec_modules
 
+UNDECAYED_NAMES = ("p1", "p2", "beta")
+"""Names of ACON's parameters, which never decay, whoever wrote the module (ultralytics/yolov5 issue 2891)."""
+
 
 def decays(modules: Modules, model: Any) -> dict[str, bool]:
     """For every trainable parameter, by native path, whether weight decay applies.

@@ -1,49 +1,53 @@
-"""ACON for JAX. `layout` and `files` need NumPy alone; whatever else is asked for imports JAX and Flax."""
+"""ACON for JAX with Flax NNX. Importing this package imports neither; using one of its names does."""
 
-from __future__ import annotations
+from acon_core.framework import PATH, Framework, Own, attach
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+_SAVES_INPUT = "For the backward pass, only the input and the parameters are saved."
 
-if TYPE_CHECKING:
-    from acon_jax.activations import (
-        AconA,
-        AconB,
-        AconC,
-        AconFReLU,
-        AReLU,
-        DyReLU,
-        FReLU,
-        FusedRepAct,
-        MetaAconC,
-        PReLU,
-        RepAct,
-        Swish,
-        activation,
-    )
-    from acon_jax.backend import create, load
-    from acon_jax.functional import acon, smooth_maximum
-    from acon_jax.surgery import doctor, fold, fuse, gradient_bounds, param_groups, replace_activations
-
-_NAMES = {
-    "activations": (
-        "AReLU", "AconA", "AconB", "AconC", "AconFReLU", "DyReLU", "FReLU", "FusedRepAct", "MetaAconC", "PReLU", "RepAct",
-        "Swish", "activation",
+FRAMEWORK = Framework(
+    package=__name__,
+    imports=("import jax", "from flax import nnx", "from jax import numpy as jnp", "from jax.typing import DTypeLike"),
+    module="nnx.Module",
+    tensor="jax.Array",
+    weight="nnx.Param",
+    channel_axis=-1,
+    zeros="jnp.zeros(({}))",
+    call="def __call__(self, x: jax.Array, *, rngs: nnx.Rngs | None = ..., taps: dict[str, jax.Array] | None = ...)"
+    " -> jax.Array: ...",
+    own=(
+        Own("dtype", "DTypeLike | None", "Dtype of the parameters. The default is float32."),
+        Own(
+            "rngs",
+            "nnx.Rngs | None",
+            "Random streams for the initial values. None leaves zeros, for a state that is loaded afterwards.",
+            required=True,
+            example="nnx.Rngs(0)",
+        ),
+        PATH,
     ),
-    "backend": ("create", "load"),
-    "functional": ("acon", "smooth_maximum"),
-    "surgery": ("doctor", "fold", "fuse", "gradient_bounds", "param_groups", "replace_activations"),
-}  # fmt: skip
-_HOME = {name: module for module, names in _NAMES.items() for name in names}
-
-__all__ = [
-    "AReLU", "AconA", "AconB", "AconC", "AconFReLU", "DyReLU", "FReLU", "FusedRepAct", "MetaAconC", "PReLU", "RepAct",
-    "Swish", "acon", "activation", "create", "doctor", "fold", "fuse", "gradient_bounds", "load", "param_groups",
-    "replace_activations", "smooth_maximum",
-]  # fmt: skip
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOME:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}; it has {', '.join(__all__)}")
-    return getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
+    texts={
+        "model": "nnx.Sequential(nnx.Conv(3, 8, (3, 3), rngs=nnx.Rngs(0)), nnx.relu)",
+        "create": "\n\nIn training, dropout draws from ``network(x, rngs=nnx.Rngs(0))``. No module keeps a random stream, so\n"
+        "that `nnx.state` holds only weights and running statistics. ``network(x, taps=values)`` records every named\n"
+        "value of the network in a dict.",
+        "dtypes": "``float32``, ``float16``, ``bfloat16``, or, if JAX has it enabled, ``float64``",
+        "loaded_dtype": ". It takes images (N, H, W, 3)",
+        "sites": "Activations are modules of this package, `nnx.PReLU`, and functions that modules hold as attributes,\n"
+        "    such as ``self.act = nnx.relu``, or in an `nnx.Sequential`.",
+    },
+    notes={
+        "": _SAVES_INPUT,
+        "AconA": f"`beta` has shape (C,). {_SAVES_INPUT}",
+        "AconB": f"`p2` and `beta` have shape (C,). {_SAVES_INPUT}",
+        "AconC": f"`p1`, `p2` and `beta` have shape (C,). {_SAVES_INPUT}",
+        "MetaAconC": "`p1` and `p2` have shape (C,), the kernels (1, 1, in, out). `bn1` and `bn2` hold `scale`, `bias`,\n"
+        "`mean` and `var`.",
+        "FReLU": "Images are (N, H, W, C). `conv_frelu.kernel` has shape (3, 3, 1, C).",
+        "AconFReLU": "Images are (N, H, W, C). `conv_frelu.kernel` has shape (3, 3, 1, C).",
+        "RepAct": "For the backward pass, variants 1 and 2 save only the input and the parameters.",
+        "Swish": "`nnx.swish` is this function with a fixed weight of 1.",
+        "PReLU": "`nnx.PReLU` has one `negative_slope`, initially 0.01, and gradient 1 at 0.",
+        "DyReLU": "`lambdas` and `init_v` belong to the state, as variables of type `Derived`, and are not `nnx.Param`.",
+    },
+)
+__getattr__, __dir__, __all__ = attach(FRAMEWORK)

@@ -1,9 +1,8 @@
-"""The verbs that the conformance runner calls, and `create` and `load` for users."""
+"""The backend for the conformance runner, and the public functions."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from os import PathLike
 from pathlib import Path
 from typing import Any
 
@@ -18,16 +17,16 @@ from numpy.typing import NDArray
 
 from acon_core import spec
 from acon_core.backends import Outputs, Vjp, Waiver, check_state
-from acon_core.checkpoint import NetworkQuery, load_network
 from acon_core.errors import SpecError
-from acon_core.networks import create as create_network
+from acon_core.frontend.functions import Frontend
 from acon_core.training import Batch, Recipe
-from acon_jax import activations  # noqa: F401  (registers its rules)
+from acon_jax import FRAMEWORK
+from acon_jax.activations import CLASSES, Activation
 from acon_jax.arrays import on_device, precision, to_jax, to_numpy
 from acon_jax.build import BuildContext, make
 from acon_jax.checkpoint.layout import layout
 from acon_jax.modules import call
-from acon_jax.surgery import param_groups
+from acon_jax.surgery import NnxModules, param_groups
 
 DTYPES = {"float32": jnp.float32, "float64": jnp.float64, "bfloat16": jnp.bfloat16, "float16": jnp.float16}
 
@@ -49,7 +48,7 @@ def _vjp(model: nnx.Module, x: Array, cotangent: Array, rngs: nnx.Rngs) -> tuple
 
 @nnx.jit(static_argnames="smoothing")
 def _step(model: nnx.Module, optimizer: nnx.Optimizer, x: Array, classes: Array, rngs: nnx.Rngs, *, smoothing: float) -> Array:
-    """One step of training, and the loss before it."""
+    """Take one step of training and return the loss before it."""
 
     def loss(model: nnx.Module, rngs: nnx.Rngs) -> Array:
         logits = call(model, x, rngs=rngs, taps=None)
@@ -67,7 +66,7 @@ def _arrays(state: nnx.State) -> dict[str, NDArray]:
 
 
 class JaxModel:
-    """An nnx module under the verbs of `acon_core.backends.Model`; arrays are turned to channels last and back on the way."""
+    """An nnx module as an `acon_core.backends.Model`; it converts arrays to channels last and back."""
 
     def __init__(self, node: spec.Node, native: nnx.Module, dtype: str, compiled: bool = False, seed: int = 0) -> None:
         self.node, self.native, self.dtype = node, native, dtype
@@ -113,7 +112,7 @@ class JaxModel:
         self._set_mode(True)
         with precision(self.dtype):
             decayed = param_groups(self.native, recipe.weight_decay)
-            # As numbers, since optax's own schedule computes them in float32.
+            # A table of rates: optax's own schedules compute in float32.
             rates = on_device(np.array(recipe.rates(), jnp.dtype(self.dtype)))
             descent = optax.chain(decayed, optax.sgd(lambda step: rates[step], recipe.momentum))
             optimizer = nnx.Optimizer(self.native, descent, wrt=nnx.Param)
@@ -132,7 +131,7 @@ class JaxModel:
 
 
 class JaxBackend:
-    """JAX with Flax under the verbs of `acon_core.backends.Backend`."""
+    """JAX with Flax as an `acon_core.backends.Backend`."""
 
     name = "jax"
     dtypes = tuple(DTYPES)
@@ -145,58 +144,21 @@ class JaxBackend:
         return model
 
 
-backend = JaxBackend()
+class JaxFrontend(Frontend[nnx.Module]):
+    """The public functions for JAX."""
+
+    framework, backend, modules, classes = FRAMEWORK, JaxBackend(), NnxModules(), CLASSES
+
+    def make(self, node: spec.Node, **own: Any) -> nnx.Module:
+        return make(node, Activation._context(**own))
+
+    def check_dtype(self, dtype: str) -> None:
+        if dtype == "float64" and not jax.config.jax_enable_x64:
+            raise SpecError(
+                "float64 is disabled in JAX, which would silently compute in float32; "
+                "call jax.config.update('jax_enable_x64', True) first"
+            )
 
 
-def _for_user(dtype: str) -> None:
-    if dtype == "float64" and not jax.config.jax_enable_x64:
-        raise SpecError("float64: JAX would compute in float32 and not say so; jax.config.update('jax_enable_x64', True) first")
-
-
-def create(
-    name: str,
-    act: spec.Node | str | None = None,
-    num_classes: int | None = None,
-    *,
-    features: Sequence[str] = (),
-    dtype: str = "float32",
-    seed: int = 0,
-    **options: Any,
-) -> nnx.Module:
-    """A published network with its published initial values: `create("acon/shufflenet_v2_x0_5", act="meta_acon")`.
-
-    `act`, `num_classes`: as published where they are not given.
-    An nnx.Module in training mode; attribute names are the published code's. (N, H, W, 3) -> (N, num_classes), channels
-    last. Any H and W, except in ViT and DCN.
-    `features`: names of stages, whose values (N, H', W', C) come out instead, as a tuple; what none of them needs is left
-    out. `options`: the network's own, such as `repeats=(1, 1, 1)`. Where it has dropout, training draws from
-    `model(x, rngs=nnx.Rngs(0))`; `nnx.state(model)` holds the weights and running statistics alone, as a tree of dicts.
-    `model(x, taps=values)` puts every named value into a dict.
-    Raises SpecError for a name or an option that does not exist, and for float64 where JAX has it switched off.
-    """
-    _for_user(dtype)
-    network = create_network(name, act, num_classes, features=features, **options)
-    return backend.build(network.graph, dtype=dtype, seed=seed).native
-
-
-def load(
-    path: str | PathLike[str],
-    network: str | None = None,
-    act: str | None = None,
-    dialect: str | None = None,
-    features: Sequence[str] = (),
-    **options: Any,
-) -> nnx.Module:
-    """The network of a checkpoint of any of the frameworks, as an nnx.Module in evaluation mode that takes (N, H, W, 3).
-
-    `network`, `act`: where the tensors' names and shapes leave a choice. `dialect`: whose names they are, where another
-    published code has its own. `features`, `options`: as for `create`; a file of this package's with metadata says its options
-    itself, any other must be told those that change no shape, such as `replace_stride_with_dilation`. Raises CheckpointError,
-    StateError or SpecError, each of which says what was expected, what was found and the way out.
-    """
-    checkpoint = load_network(path, NetworkQuery(network, act, dialect, options), features)
-    _for_user(checkpoint.dtype)
-    model = backend.build(checkpoint.network.graph, dtype=checkpoint.dtype, seed=None)
-    model.load(checkpoint.state)
-    model.native.eval()
-    return model.native
+frontend = JaxFrontend()
+backend = frontend.backend

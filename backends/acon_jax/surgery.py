@@ -1,4 +1,4 @@
-"""What `acon_core.surgery` does, for nnx models: activations found, replaced, fused, diagnosed; which weights decay."""
+"""Access to nnx modules for `acon_core.surgery`, and weight decay for optax."""
 
 from __future__ import annotations
 
@@ -20,15 +20,14 @@ from numpy.typing import NDArray
 
 from acon_core import spec, surgery
 from acon_core.errors import AconError
-from acon_core.surgery import Diagnosis, GradientBounds, Observed, Replacements
-from acon_jax.activations import Activation
+from acon_core.surgery import Observed
+from acon_jax.activations import CLASSES, Activation
 from acon_jax.arrays import precision
 from acon_jax.build import BuildContext, make
 from acon_jax.checkpoint.layout import layout
 from acon_jax.modules import Graph, Primitive
 
-# The spec of a plain function, from the keywords that a `functools.partial` of it holds.
-FUNCTIONS: dict[Callable[..., Any], Callable[..., spec.Node]] = {
+NATIVE_ACTIVATIONS: dict[Callable[..., Any], Callable[..., spec.Node]] = {
     jax.nn.identity: spec.Identity,
     jax.nn.relu: spec.ReLU,
     jax.nn.relu6: spec.ReLU6,
@@ -44,12 +43,17 @@ FUNCTIONS: dict[Callable[..., Any], Callable[..., spec.Node]] = {
     jax.nn.hard_sigmoid: spec.HardSigmoid,
     jax.nn.sigmoid: spec.Sigmoid,
 }
-# What a call of one of them leaves in a jaxpr: a compiled function of its name, or for sigmoid, an operation.
-NAMES = {function.__name__ for function in FUNCTIONS} - {"identity", "sigmoid"}
+"""The specs of JAX's activation functions, from the keywords that a `functools.partial` holds."""
+
+ACTIVATION_FUNCTIONS = {function.__name__ for function in NATIVE_ACTIVATIONS} - {"identity", "sigmoid"}
+"""The names under which their calls appear in a jaxpr. Sigmoid appears as the operation `logistic`."""
+
 SCOPE = "acon_site_"
-UNDECAYED = ("p1", "p2", "beta", "bias", "scale")
-# By their exact types: a subclass of the user's own may compute something else.
-OURS = {Graph, Primitive, *Activation.classes.values()}
+UNDECAYED = (*surgery.UNDECAYED_NAMES, "bias", "scale")
+"""Names of parameters that never decay, whatever their shape."""
+
+OURS = {Graph, Primitive, *CLASSES.values()}
+"""Our classes, by exact type: a user's subclass may compute something else."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,7 +70,7 @@ def _node_of_function(function: Any) -> spec.Node | None:
     if isinstance(function, partial) and not function.args:
         function, options = function.func, function.keywords
     try:
-        return FUNCTIONS[function](**options)
+        return NATIVE_ACTIVATIONS[function](**options)
     except (KeyError, TypeError):  # not in the table, not hashable, or with an option that the spec does not have
         return None
 
@@ -100,15 +104,14 @@ class NnxModules:
         # An array that is bound to no device goes with any other; one that is bound to one stays there.
         bound = isinstance(like, jax.Array) and like.committed and len(like.devices()) == 1
         with precision(dtype):
-            if type(node) in Activation.classes:
-                axis = old._channel_axis if isinstance(old, Activation) else -1
-                options = {"channel_axis": axis} if isinstance(node, spec.ChannelwiseActivation) else {}
-                made = Activation.classes[type(node)](node, dtype=dtype, rngs=None, **options)
+            context = BuildContext(dtype)
+            if isinstance(old, Activation) and isinstance(node, spec.ChannelwiseActivation) and type(node) in CLASSES:
+                made = CLASSES[type(node)](node, context, channel_axis=old._channel_axis)
             else:
-                made = make(node, BuildContext(dtype))
+                made = make(node, context)
             arrays = {path: jnp.asarray(array, dtype) for path, array in layout.to_native(node, state).items()}
             nnx.update(made, unflatten_dict(jax.device_put(arrays, like.sharding if bound else None), sep="."))
-        if next((flag for each in models for flag in _evaluating(each)), False):
+        if next((flag for each in models for flag in _evaluation_flags(each)), False):
             made.eval()
         return made
 
@@ -185,8 +188,8 @@ def _arrays(module: nnx.Module) -> dict[str, NDArray]:
     return {path: np.array(variable[...]) for path, variable in _variables(module)}
 
 
-def _evaluating(model: nnx.Module) -> Iterator[bool]:
-    """Whether `eval()` was the last word: of every module below that keeps it."""
+def _evaluation_flags(model: nnx.Module) -> Iterator[bool]:
+    """The flags of all modules that say whether they are in evaluation mode."""
     for _, module in modules.sites(model):
         for name in ("use_running_average", "deterministic"):
             if isinstance(flag := getattr(module, name, None), bool):
@@ -267,7 +270,7 @@ def _functional(jaxpr: Any, scopes: list[tuple[str, bool]], outer: str) -> Itera
         name = "sigmoid" if equation.primitive.name == "logistic" else equation.params.get("name")
         if known:
             continue
-        if name in NAMES or name == "sigmoid":
+        if name in ACTIVATION_FUNCTIONS or name == "sigmoid":
             yield f"{name} in {path or 'the model'}"
             continue
         for value in jax.tree.leaves(list(equation.params.values()), is_leaf=_is_jaxpr):
@@ -277,28 +280,6 @@ def _functional(jaxpr: Any, scopes: list[tuple[str, bool]], outer: str) -> Itera
 
 def _is_jaxpr(value: Any) -> bool:
     return isinstance(value, ClosedJaxpr | Jaxpr)
-
-
-def replace_activations(
-    model: nnx.Module,
-    replacements: Mapping[str, str | spec.Node],
-    example: Any,
-    *,
-    channel_axis: int = -1,
-    beta: float = 100.0,
-) -> Replacements:
-    """Replace activations of a model in place: `replace_activations(model, {"relu": "acon_c"}, example)`.
-
-    `replacements`: old names to new ones, options in brackets. The old ones are nnx.PReLU, modules of this package, and plain
-    functions that modules hold, `self.act = nnx.relu` or in an nnx.Sequential. `example`: an array, or a tuple of arguments,
-    that the model is traced with, in evaluation, to find the widths; nothing of the model moves. `beta`: for ReLU and the like
-    into ACON, which differ by 0.2785 / beta at most. `channel_axis`: -1, where nnx has its channels; what replaces a module of
-    this package has its own.
-    Returns what was done at each site, what stayed and why, and the calls of activation functions that nothing holds.
-    New modules start in training mode unless a BatchNorm or Dropout of the model says otherwise.
-    Raises SpecError for a name that does not exist, AconError for a model that is itself an activation.
-    """
-    return surgery.replace_activations(modules, model, replacements, example, channel_axis=channel_axis, beta=beta)
 
 
 def param_groups(model: nnx.Module, weight_decay: float) -> optax.GradientTransformation:
@@ -320,42 +301,3 @@ def param_groups(model: nnx.Module, weight_decay: float) -> optax.GradientTransf
         return decays[path]
 
     return optax.add_decayed_weights(weight_decay, lambda tree: jax.tree_util.tree_map_with_path(decays_at, tree))
-
-
-def fuse(model: nnx.Module) -> nnx.Module:
-    """Every RepAct of a model in its exact closed form, y = A x + B relu(x) + H hardswish(x), for inference.
-
-    Those in nnx modules of your own are changed in place, and the same model is returned; a model that is one spec, such as
-    what `create` and `load` return, comes back as a new module. RepAct III's norm is taken in with its running statistics.
-    Dtypes and other layers stay; the mode too. Raises AconError where there is no RepAct.
-    """
-    return surgery.fuse(modules, model)
-
-
-def fold(model: nnx.Module) -> nnx.Module:
-    """The batch norms of every Meta-ACON generator folded into its two convolutions: exact in evaluation.
-
-    Those in nnx modules of your own are changed in place, and the same model is returned; a model that is one spec, such as
-    what `create` and `load` return, comes back as a new module. Saves 2 (hidden + C) parameters a layer.
-    Raises AconError where there is no Meta-ACON with norm=batch.
-    """
-    return surgery.fold(modules, model)
-
-
-def doctor(module: nnx.Module, *, channel_axis: int = -1) -> Diagnosis:
-    """Run the exact identities of ACON-C on a module with parameters `p1`, `p2`, `beta` of C elements, whoever wrote it.
-
-    `channel_axis`: where its input has the channels. The parameters, nnx.Param or plain arrays, are set to values that differ
-    in every channel, and put back. Returns a Diagnosis: `healthy`, and each identity with its error; `print` it.
-    Raises AconError where the module has no such parameters or cannot be run.
-    """
-    return surgery.doctor(modules, module, channel_axis)
-
-
-def gradient_bounds(model: nnx.Module) -> dict[str, GradientBounds]:
-    """Between which values dy / dx of every ACON lies, per channel, by path: kappa p1 + (1 - kappa) p2 and the reverse.
-
-    kappa = 1.0998 is the largest slope of x sigmoid(x). Each has `low`, `high`, `beta` (C,) and `linear`, whether the channel
-    has gone linear; `print` one for a summary. Reads the parameters alone.
-    """
-    return surgery.gradient_bounds(modules, model)

@@ -1,50 +1,29 @@
-"""ACON for MegEngine. `layout` and `files` need NumPy alone; whatever else is asked for imports megengine.
+"""ACON for MegEngine. Importing this package does not import megengine; using one of its names does.
 
-That import flushes denormal numbers to zero for the whole process, NumPy's included.
+Importing megengine flushes denormal numbers to zero for the whole process, NumPy's included.
 """
 
-from __future__ import annotations
+from acon_core.framework import Framework, attach
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from acon_megengine.activations import (
-        AconA,
-        AconB,
-        AconC,
-        AconFReLU,
-        AReLU,
-        DyReLU,
-        FReLU,
-        FusedRepAct,
-        MetaAconC,
-        PReLU,
-        RepAct,
-        Swish,
-        activation,
-    )
-    from acon_megengine.backend import create, load
-    from acon_megengine.functional import acon, smooth_maximum
-    from acon_megengine.surgery import doctor, fold, fuse, gradient_bounds, param_groups, replace_activations
-
-__all__ = [
-    "AReLU", "AconA", "AconB", "AconC", "AconFReLU", "DyReLU", "FReLU", "FusedRepAct", "MetaAconC", "PReLU", "RepAct", "Swish",
-    "acon", "activation", "create", "doctor", "fold", "fuse", "gradient_bounds", "load", "param_groups",
-    "replace_activations", "smooth_maximum",
-]  # fmt: skip
-
-_HOME = {
-    **dict.fromkeys(__all__[:12], "activations"),
-    **dict.fromkeys(("acon", "smooth_maximum"), "functional"),
-    **dict.fromkeys(("doctor", "fold", "fuse", "gradient_bounds", "param_groups", "replace_activations"), "surgery"),
-    "activation": "activations",
-    "create": "backend",
-    "load": "backend",
-}
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOME:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}; it has {', '.join(__all__)}")
-    return getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
+FRAMEWORK = Framework(
+    package=__name__,
+    imports=("import megengine", "from megengine import functional as F", "from megengine import module as M"),
+    module="M.Module",
+    tensor="megengine.Tensor",
+    weight="megengine.Parameter",
+    channel_axis=1,
+    zeros="F.zeros(({}))",
+    call="def forward(self, x: megengine.Tensor) -> megengine.Tensor: ...",
+    texts={
+        "model": "M.Sequential(M.Conv2d(3, 8, 3), M.ReLU())",
+        "dtypes": "``float32``, the only one",
+        "loaded_dtype": ", which must be float32",
+        "sites": "Modules of this package and of `megengine.module` are replaced, not subclasses of them. Calls of a\n"
+        "    function that was imported by its name, ``from megengine.functional import relu``, are not seen.",
+    },
+    notes={
+        "": "Parameters are float32; 16-bit inputs are computed in float32. For the backward pass, each function saves only\n"
+        "its arguments. MegEngine's kernels do not propagate NaN, and neither does this.",
+    },
+)
+__getattr__, __dir__, __all__ = attach(FRAMEWORK)

@@ -1,10 +1,9 @@
-"""The verbs that the conformance runner calls, and `create` and `load` for users."""
+"""The backend for the conformance runner, and the public functions."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from functools import partial, reduce
-from os import PathLike
 from pathlib import Path
 from typing import Any
 
@@ -21,24 +20,24 @@ from numpy.typing import NDArray
 
 from acon_core import spec
 from acon_core.backends import Outputs, Vjp, Waiver, check_state
-from acon_core.checkpoint import NetworkQuery, load_network
 from acon_core.errors import SpecError
-from acon_core.networks import create as create_network
+from acon_core.frontend.functions import Frontend
 from acon_core.training import Batch, Recipe
-from acon_megengine import activations  # noqa: F401  (registers its rules)
+from acon_megengine import FRAMEWORK
+from acon_megengine.activations import CLASSES, Activation
 from acon_megengine.arrays import to_array, to_tensor
 from acon_megengine.build import BuildContext, make
 from acon_megengine.checkpoint.layout import layout
-from acon_megengine.surgery import param_groups
+from acon_megengine.surgery import MegEngineModules, param_groups
 
 DTYPES = ("float32",)
 
-# Whose NaN becomes a number in `maximum`, `minimum`, `relu` or the vectorised body of `sigmoid`.
+# In these, NaN becomes a number in `maximum`, `minimum`, `relu` or the vectorised body of `sigmoid`.
 SWALLOWED = ("relu", "relu6", "leaky_relu", "elu", "selu", "celu", "softplus", "hardsigmoid", "sigmoid")
 
 
 class MegEngineModel:
-    """A MegEngine module under the verbs of `acon_core.backends.Model`."""
+    """A MegEngine module as an `acon_core.backends.Model`."""
 
     def __init__(self, node: spec.Node, native: M.Module, compiled: bool = False) -> None:
         self.node, self.native, self.compiled = node, native, compiled
@@ -47,7 +46,7 @@ class MegEngineModel:
     def load(self, state: Mapping[str, NDArray]) -> None:
         check_state(self.node, state, *DTYPES)
         native = layout.to_native(self.node, state)
-        # load_state_dict and state_dict reshape every statistic once a module: seconds, where there are hundreds.
+        # load_state_dict and state_dict reshape every statistic once per module, which takes seconds for hundreds of them.
         for name, tensor in self.native.named_tensors():
             tensor._reset(Tensor(native[name].reshape(tensor.shape), no_cache=True))
 
@@ -95,10 +94,10 @@ class MegEngineModel:
         return np.array(losses)
 
     def _run(self, function: Callable[..., Any], kind: tuple[Hashable, ...], *tensors: Tensor) -> Any:
-        """The function's result; when compiled, through a trace of its own for each kind of call and shape of input."""
+        """Call the function; when compiled, through one trace for each kind of call and shape of input."""
         if not self.compiled:
             return function(*tensors)
-        # An error leaves a trace that cannot be used again, so it is put back only when it has run.
+        # A trace cannot be used again after an error, so it is stored only after it has run.
         key = (*kind, tensors[0].shape)
         run = self._traces.pop(key, None) or trace(function, symbolic=True)
         made = run(*tensors)
@@ -115,7 +114,7 @@ class MegEngineModel:
                 hook.remove()
 
     def _apply(self, x: Tensor) -> Tensor:
-        """The network on a copy: one that returns its input itself has no gradient, and nothing to trace."""
+        """Run the network on a copy: a network that returns its input has no gradient, and nothing to trace."""
         return self.native(F.copy(x))
 
     def _record(self, tap: str, recorded: dict[str, Tensor]) -> HookHandler:
@@ -129,7 +128,7 @@ class MegEngineModel:
     def _backward(self, x: Tensor, cotangent: Tensor) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
         weights = dict(self.native.named_parameters())
         leaves = [x, *weights.values()]
-        # Gradients accumulate in `grad`; the user's are put back.
+        # Gradients accumulate in `grad`: keep the user's and restore them.
         kept = [leaf.grad for leaf in leaves]
         for leaf in leaves:
             leaf.grad = None
@@ -143,7 +142,7 @@ class MegEngineModel:
 
 
 class MegEngineBackend:
-    """MegEngine under the verbs of `acon_core.backends.Backend`."""
+    """MegEngine as an `acon_core.backends.Backend`."""
 
     name = "megengine"
     dtypes = DTYPES
@@ -160,49 +159,14 @@ class MegEngineBackend:
         return model
 
 
-backend = MegEngineBackend()
+class MegEngineFrontend(Frontend[M.Module]):
+    """The public functions for MegEngine."""
+
+    framework, backend, modules, classes = FRAMEWORK, MegEngineBackend(), MegEngineModules(), CLASSES
+
+    def make(self, node: spec.Node, **own: Any) -> M.Module:
+        return make(node, Activation._context(**own))
 
 
-def create(
-    name: str,
-    act: spec.Node | str | None = None,
-    num_classes: int | None = None,
-    *,
-    features: Sequence[str] = (),
-    dtype: str = "float32",
-    seed: int = 0,
-    **options: Any,
-) -> M.Module:
-    """A published network with its published initial values: `create("acon/shufflenet_v2_x0_5", act="meta_acon")`.
-
-    `act`, `num_classes`: as published where they are not given.
-    Attribute names are the published code's. (N, 3, H, W) -> (N, num_classes), any H and W, except in ViT and
-    DCN; `dtype` is float32.
-    `features`: names of stages; the module is then a backbone, whose outputs are a tuple of those stages' values
-    (N, C, H', W') and that has no more than they need. `options`: the network's own, such as `repeats=(1, 1, 1)`.
-    Raises SpecError for a name or option that does not exist, or another dtype.
-    """
-    network = create_network(name, act, num_classes, features=features, **options)
-    return backend.build(network.graph, dtype=dtype, seed=seed).native
-
-
-def load(
-    path: str | PathLike[str],
-    network: str | None = None,
-    act: str | None = None,
-    dialect: str | None = None,
-    features: Sequence[str] = (),
-    **options: Any,
-) -> M.Module:
-    """The network of a checkpoint of any of the frameworks, in evaluation mode.
-
-    `network`, `act`: where the tensors' names and shapes leave a choice. `dialect`: other people's names, where they are
-    not recognised. `features`, `options`: as in `create`; a file of this package's with metadata says its options itself, any
-    other must be told those that change no shape, such as `replace_stride_with_dilation`. Raises CheckpointError, StateError
-    or SpecError, each of which says what was expected, what was found and the way out.
-    """
-    checkpoint = load_network(path, NetworkQuery(network, act, dialect, options), features)
-    model = backend.build(checkpoint.network.graph, dtype=checkpoint.dtype, seed=None)
-    model.load(checkpoint.state)
-    model.native.eval()
-    return model.native
+frontend = MegEngineFrontend()
+backend = frontend.backend

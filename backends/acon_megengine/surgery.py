@@ -1,4 +1,4 @@
-"""Other people's MegEngine models: activations replaced, fused, folded and examined, with weight decay where it belongs."""
+"""Access to MegEngine modules for `acon_core.surgery`, and parameter groups for weight decay."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from acon_megengine.build import BuildContext
 from acon_megengine.build import make as build_module
 from acon_megengine.checkpoint.layout import layout as megengine_layout
 
-NATIVE: dict[type[M.Module], Callable[[Any], Node]] = {
+NATIVE_ACTIVATIONS: dict[type[M.Module], Callable[[Any], Node]] = {
     M.Identity: lambda module: spec.Identity(),
     M.ReLU: lambda module: spec.ReLU(),
     M.LeakyReLU: lambda module: spec.LeakyReLU(module.negative_slope),
@@ -34,20 +34,20 @@ NATIVE: dict[type[M.Module], Callable[[Any], Node]] = {
     M.SiLU: lambda module: spec.SiLU(),
     M.Sigmoid: lambda module: spec.Sigmoid(),
 }
-"""MegEngine's own activation modules, looked up by their exact type, as specs."""
+"""The specs of MegEngine's activation modules, by exact type: a subclass may compute something else."""
 
-FUNCTIONS = ("relu", "relu6", "leaky_relu", "prelu", "gelu", "silu", "softplus", "sigmoid", "hswish", "hsigmoid")
+ACTIVATION_FUNCTIONS = ("relu", "relu6", "leaky_relu", "prelu", "gelu", "silu", "softplus", "sigmoid", "hswish", "hsigmoid")
 """The activation functions of `megengine.functional`."""
 
 UNDECAYED = (_BatchNorm, M.LayerNorm, M.GroupNorm, M.InstanceNorm, M.GeneralNorm, M.PReLU)
-"""MegEngine's modules whose weights may have several axes and never decay."""
+"""Modules of MegEngine whose parameters never decay, whatever their shape."""
 
 HOMES = ("megengine", __name__.partition(".")[0])
-"""The packages whose classes and calls we know: a user's subclass of one of them may compute anything."""
+"""The packages whose classes and calls are known: a user's subclass may compute something else."""
 
 
 class MegEngineModules:
-    """MegEngine modules under the verbs of `acon_core.surgery.Modules`."""
+    """`acon_core.surgery.Modules` for MegEngine."""
 
     layout = megengine_layout
     channel_axis = 1
@@ -59,7 +59,7 @@ class MegEngineModules:
         made = vars(module).get("spec")
         if isinstance(made, Node):
             return made if type(module).__module__.partition(".")[0] in HOMES else None
-        return NATIVE[type(module)](module) if type(module) in NATIVE else None
+        return NATIVE_ACTIVATIONS[type(module)](module) if type(module) in NATIVE_ACTIVATIONS else None
 
     def state(self, module: M.Module, node: Node) -> dict[str, NDArray]:
         native = {name: np.array(array) for name, array in module.state_dict().items()}
@@ -95,7 +95,7 @@ class MegEngineModules:
         own_call = M.Module.__call__
 
         def enter(module: M.Module, *args: Any, **kwargs: Any) -> Any:
-            # In place of hooks, which MegEngine does not tell what was given by keyword.
+            # Hooks of MegEngine do not see keyword arguments.
             if id(module) not in paths:
                 return own_call(module, *args, **kwargs)
             given = next(chain(args, kwargs.values()), None)
@@ -108,15 +108,15 @@ class MegEngineModules:
                 running.pop()
 
         def call(function: Callable[..., Any], name: str, *args: Any, **kwargs: Any) -> Any:
-            # MegEngine's own modules and ours call them too: there, a site explains it.
+            # Calls from MegEngine's modules and ours belong to a site.
             caller = sys._getframe(1).f_globals.get("__name__", "")
             if caller.partition(".")[0] not in HOMES:
                 functional.append(f"{name} in {running[-1] if running else ''}")
             return function(*args, **kwargs)
 
-        with _evaluating(model), ExitStack() as stack:
+        with evaluation_mode(model), ExitStack() as stack:
             stack.enter_context(patch.object(M.Module, "__call__", enter))
-            for name in FUNCTIONS:
+            for name in ACTIVATION_FUNCTIONS:
                 own = getattr(F, name)
                 for namespace in (F, F.nn, F.elemwise):
                     if getattr(namespace, name, None) is own:
@@ -126,9 +126,8 @@ class MegEngineModules:
 
     def parameters(self, model: M.Module) -> Iterator[tuple[str, Any, bool]]:
         for path, parameter, owner in model.named_parameters(with_parent=True):
-            # A convolution's bias is 4-D, and so are the weights of norms and of MegEngine's PReLU. p1, p2 and beta are an
-            # activation's, whoever wrote it (ultralytics/yolov5 issue 2891).
-            named = path.split(".")[-1] in ("bias", "p1", "p2", "beta")
+            # A convolution's bias is 4-D, and so are the weights of norms and of MegEngine's PReLU.
+            named = path.split(".")[-1] in ("bias", *surgery.UNDECAYED_NAMES)
             yield path, parameter, parameter.ndim > 1 and not named and not isinstance(owner, UNDECAYED)
 
     def read(self, module: M.Module, name: str) -> NDArray:
@@ -143,12 +142,12 @@ class MegEngineModules:
             setattr(module, name, array.astype(np.asarray(value).dtype))
 
     def run(self, module: M.Module, x: NDArray) -> NDArray:
-        with _evaluating(module):
+        with evaluation_mode(module):
             return to_array(module(Tensor(x)))
 
 
 def _below(value: Any, path: str) -> Iterator[tuple[str, M.Module]]:
-    """The modules in a value, as MegEngine finds them: attributes, and what lists, tuples and dictionaries hold."""
+    """Yield the modules in a value as MegEngine finds them: attributes, and items of lists, tuples and dictionaries."""
     if isinstance(value, M.Module):
         yield path, value
         parts: Any = vars(value).items()
@@ -162,7 +161,7 @@ def _below(value: Any, path: str) -> Iterator[tuple[str, M.Module]]:
 
 
 def _put(holder: Any, names: Sequence[str], module: M.Module) -> Any:
-    """The holder with the module in the place that the names lead to; a tuple on the way is made anew."""
+    """Put a module in the place that the names lead to and return the holder; tuples on the way are replaced."""
     if not names:
         return module
     name, *rest = names
@@ -178,8 +177,8 @@ def _put(holder: Any, names: Sequence[str], module: M.Module) -> Any:
 
 
 @contextmanager
-def _evaluating(model: M.Module) -> Iterator[None]:
-    """In evaluation, each module's own mode put back afterwards."""
+def evaluation_mode(model: M.Module) -> Iterator[None]:
+    """Run the body in evaluation mode, then restore the mode of every module."""
     modes = [(module, module.training) for module in model.modules()]
     model.eval()
     try:
@@ -190,28 +189,6 @@ def _evaluating(model: M.Module) -> Iterator[None]:
 
 
 modules = MegEngineModules()
-
-
-def replace_activations(
-    model: M.Module,
-    replacements: Mapping[str, str | Node],
-    example: Any,
-    *,
-    channel_axis: int = 1,
-    beta: float = 100.0,
-) -> surgery.Replacements:
-    """Replace activations of a model in place: `replace_activations(model, {"relu": "acon_c"}, x)`; `print` the result.
-
-    `replacements`: old names to new ones, with options where wanted, `repact(variant=1)`. `example`: a tensor, or a tuple of
-    them, that the model is run on once, in evaluation, to find the widths. `channel_axis`: where the activations' inputs have
-    their channels: 1, or -1 for tokens (N, L, C). The function is kept where it can be: exactly (SiLU into ACON, ReLU into
-    RepAct), or to 0.2785 / `beta` (ReLU into ACON); a model in training goes on as it was.
-    Returns what was done at each site and why not where nothing was; calls such as `F.relu(x)` in a forward are listed, since
-    nothing can replace them (those of a name imported by itself, `from ... import relu`, are not seen).
-    Make optimisers and traces after this, not before: the parameters are new.
-    Raises SpecError for a name that does not exist, AconError for a model that is itself an activation.
-    """
-    return surgery.replace_activations(modules, model, replacements, example, channel_axis=channel_axis, beta=beta)
 
 
 def param_groups(model: M.Module, weight_decay: float) -> list[dict[str, Any]]:
@@ -226,46 +203,3 @@ def param_groups(model: M.Module, weight_decay: float) -> list[dict[str, Any]]:
     for path, parameter, _ in modules.parameters(model):
         groups[chosen[path]].append(parameter)
     return [{"params": groups[decay], "weight_decay": weight_decay if decay else 0.0} for decay in (True, False)]
-
-
-def fuse(model: M.Module) -> M.Module:
-    """Every RepAct of a model in its exact closed form, A x + B relu(x) + H hardswish(x) (+ c from RepAct III's norm).
-
-    For inference: five parameters become three or four, and the norm goes. The same function in evaluation, to rounding.
-    The model is changed in place and returned; one that is itself made from a spec, such as one that `create` made or a
-    `RepAct` alone, is returned as a new module and stays as it was.
-    Raises AconError where there is no RepAct.
-    """
-    return surgery.fuse(modules, model)
-
-
-def fold(model: M.Module) -> M.Module:
-    """The batch norms of every Meta-ACON generator folded into its two convolutions: weight gain, (bias - mean) gain + shift.
-
-    For inference: exact in evaluation, to rounding, since the generator is linear up to its sigmoid; it saves
-    2 (hidden + C) parameters a layer, and as many statistics.
-    The model is changed in place and returned; one that is itself made from a spec is returned as a new module and stays as
-    it was. Raises AconError where there is no Meta-ACON with norm `batch`.
-    """
-    return surgery.fold(modules, model)
-
-
-def doctor(module: M.Module, *, channel_axis: int = 1) -> surgery.Diagnosis:
-    """Whether a module, whoever wrote it, computes ACON-C: its exact identities, run one after the other.
-
-    `module`: has `p1`, `p2`, `beta` of C elements each, which are set to test values and put back; `channel_axis`: where its
-    input has the channels. The identities: symmetry in p1 and p2; f(beta) + f(-beta) = (p1 + p2) x; its value at beta = 0;
-    the odd part; homogeneity; the two closed forms; SiLU at (1, 0, 1); the maximum as beta grows.
-    Returns a Diagnosis; `print` shows what holds, `.healthy` sums up. Raises AconError for a module without such parameters.
-    """
-    return surgery.doctor(modules, module, channel_axis)
-
-
-def gradient_bounds(model: M.Module) -> dict[str, surgery.GradientBounds]:
-    """Between which values dy / dx lies, channel by channel, for every ACON activation of ours in a model, by its path.
-
-    The ends are kappa p1 + (1 - kappa) p2 and the same with p1 and p2 changed over, kappa = 1.0998: whatever x and beta are.
-    Each has arrays (C,) `low`, `high`, `beta` (None where it is generated) and `linear`, the channels that have lost their
-    bend; `print` shows a summary. Without such an activation: an empty dictionary. Source: Ma et al. 2021, section 3.2.
-    """
-    return surgery.gradient_bounds(modules, model)

@@ -1,46 +1,40 @@
-"""ACON for PaddlePaddle. `layout` and `files` need NumPy alone; whatever else is asked for imports paddle."""
+"""ACON for PaddlePaddle. Importing this package does not import paddle; using one of its names does."""
 
-from __future__ import annotations
+from acon_core.framework import PATH, Framework, Own, attach
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+_SAVES_INPUT = "For the backward pass, only the input and the parameters are saved. It can be differentiated once."
+_NORM = "Its BatchNorm is ours, whose running variance is the unbiased one. It can be differentiated once."
 
-if TYPE_CHECKING:
-    from acon_paddle.activations import (
-        AconA,
-        AconB,
-        AconC,
-        AconFReLU,
-        AReLU,
-        DyReLU,
-        FReLU,
-        FusedRepAct,
-        MetaAconC,
-        PReLU,
-        RepAct,
-        Swish,
-        activation,
-    )
-    from acon_paddle.backend import create, load
-    from acon_paddle.functional import acon, smooth_maximum
-    from acon_paddle.surgery import doctor, fold, fuse, gradient_bounds, param_groups, replace_activations
-
-__all__ = [
-    "AReLU", "AconA", "AconB", "AconC", "AconFReLU", "DyReLU", "FReLU", "FusedRepAct", "MetaAconC", "PReLU", "RepAct", "Swish",
-    "acon", "activation", "create", "doctor", "fold", "fuse", "gradient_bounds", "load", "param_groups",
-    "replace_activations", "smooth_maximum",
-]  # fmt: skip
-
-_HOMES = {
-    "activations": [*__all__[:12], "activation"],
-    "backend": ["create", "load"],
-    "functional": ["acon", "smooth_maximum"],
-    "surgery": ["doctor", "fold", "fuse", "gradient_bounds", "param_groups", "replace_activations"],
-}
-_HOME = {name: home for home, names in _HOMES.items() for name in names}
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOME:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}; it has {', '.join(__all__)}")
-    return getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
+FRAMEWORK = Framework(
+    package=__name__,
+    imports=("import paddle", "from paddle import nn"),
+    module="nn.Layer",
+    tensor="paddle.Tensor",
+    weight="paddle.Tensor",
+    channel_axis=1,
+    zeros="paddle.zeros([{}])",
+    call="def forward(self, x: paddle.Tensor) -> paddle.Tensor: ...",
+    own=(
+        Own("dtype", "str | None", "Dtype of the parameters, ``float32`` or ``float64``. The default is Paddle's."),
+        PATH,
+    ),
+    texts={
+        "model": "nn.Sequential(nn.Conv2D(3, 8, 3), nn.ReLU())",
+        "create": " Only the leaves that Paddle names otherwise (`_mean`, `_variance`) are Paddle's.",
+        "dtypes": "``float32`` or ``float64``",
+        "loaded_dtype": "; 16-bit parameters become float32",
+        "sites": "Layers of this package and of `paddle.nn` are replaced, not subclasses of them.",
+    },
+    notes={
+        "": _SAVES_INPUT,
+        "MetaAconC": _NORM,
+        "FReLU": "Its BatchNorm is ours, whose running variance is the unbiased one.",
+        "AconFReLU": _NORM,
+        "RepAct": "For the backward pass, only the input and a few numbers are saved; variant 3 also saves what its\n"
+        "norm needs. It can be differentiated once.",
+        "Swish": f"`paddle.nn.Swish` is SiLU and learns nothing. {_SAVES_INPUT}",
+        "PReLU": f"`weight` is `_weight` in `paddle.nn.PReLU`. {_SAVES_INPUT}",
+        "DyReLU": "`lambdas` and `init_v` are buffers. It can be differentiated once.",
+    },
+)
+__getattr__, __dir__, __all__ = attach(FRAMEWORK)

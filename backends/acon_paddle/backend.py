@@ -1,9 +1,8 @@
-"""The verbs that the conformance runner calls, and `create` and `load` for users."""
+"""The backend for the conformance runner, and the public functions."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from os import PathLike
 from pathlib import Path
 from typing import Any
 
@@ -15,15 +14,15 @@ from paddle.nn.layer.layers import HookRemoveHelper
 
 from acon_core import spec
 from acon_core.backends import Outputs, Vjp, Waiver, check_state
-from acon_core.checkpoint import NetworkQuery, load_network
 from acon_core.errors import StateError
-from acon_core.networks import create as create_network
+from acon_core.frontend.functions import Frontend
 from acon_core.tensors import check_names
 from acon_core.training import Batch, Recipe
-from acon_paddle import activations  # noqa: F401  (registers its rules)
+from acon_paddle import FRAMEWORK
+from acon_paddle.activations import CLASSES, Activation
 from acon_paddle.build import BuildContext, make
 from acon_paddle.checkpoint.layout import layout
-from acon_paddle.surgery import param_groups
+from acon_paddle.surgery import PaddleModules, param_groups
 
 
 def _compile(layer: nn.Layer) -> Callable[[Tensor], Tensor]:
@@ -34,12 +33,12 @@ def _compile(layer: nn.Layer) -> Callable[[Tensor], Tensor]:
 
 
 class PaddleModel:
-    """A Paddle layer under the verbs of `acon_core.backends.Model`."""
+    """A Paddle layer as an `acon_core.backends.Model`."""
 
     def __init__(self, node: spec.Node, native: nn.Layer, dtype: str, compiled: bool = False) -> None:
         self.node, self.native, self.dtype = node, native, dtype
-        # A program each for evaluation and training: to_static looks at the mode of layers alone, and gives one that is
-        # in evaluation no gradient.
+        # One program each for evaluation and training: to_static reads only the mode of layers, and a program traced in
+        # evaluation has no gradient.
         self._run = [_compile(native), _compile(native)] if compiled else [native, native]
 
     def load(self, state: Mapping[str, NDArray]) -> None:
@@ -121,7 +120,7 @@ class PaddleModel:
 
 
 class PaddleBackend:
-    """Paddle under the verbs of `acon_core.backends.Backend`. The 16-bit dtypes have no kernels on a CPU."""
+    """Paddle as an `acon_core.backends.Backend`. The 16-bit dtypes have no kernels on a CPU."""
 
     name = "paddle"
     dtypes = ("float32", "float64")
@@ -133,49 +132,17 @@ class PaddleBackend:
         return model
 
 
-backend = PaddleBackend()
+class PaddleFrontend(Frontend[nn.Layer]):
+    """The public functions for Paddle."""
+
+    framework, backend, modules, classes = FRAMEWORK, PaddleBackend(), PaddleModules(), CLASSES
+
+    def make(self, node: spec.Node, **own: Any) -> nn.Layer:
+        return make(node, Activation._context(**own))
+
+    def loaded_dtype(self, dtype: str) -> str:
+        return dtype if dtype in self.backend.dtypes else "float32"
 
 
-def create(
-    name: str,
-    act: spec.Node | str | None = None,
-    num_classes: int | None = None,
-    *,
-    features: Sequence[str] = (),
-    dtype: str = "float32",
-    seed: int = 0,
-    **options: Any,
-) -> nn.Layer:
-    """A published network with its published initial values: `create("acon/shufflenet_v2_x0_5", act="meta_acon")`.
-
-    `act`, `num_classes`: as published where they are not given.
-    Attribute names are the published code's; only the leaves that Paddle names otherwise (`_mean`, `_variance`) are Paddle's.
-    (N, 3, H, W) -> (N, num_classes). `features`: names of stages; their values (N, C, H', W') come out instead, as a tuple,
-    and what none of them needs is left out. `options`: the network's own, such as `repeats=(1, 1, 1)`. Works under
-    paddle.jit.to_static and paddle.jit.save. Raises SpecError for a name or an option that does not exist.
-    """
-    network = create_network(name, act, num_classes, features=features, **options)
-    return backend.build(network.graph, dtype=dtype, seed=seed).native
-
-
-def load(
-    path: str | PathLike[str],
-    network: str | None = None,
-    act: str | None = None,
-    dialect: str | None = None,
-    features: Sequence[str] = (),
-    **options: Any,
-) -> nn.Layer:
-    """The network of a checkpoint of any of the frameworks, in evaluation mode; 16-bit weights become float32.
-
-    `network`, `act`: where the tensors' names and shapes leave a choice. `dialect`: whose names they are, where another
-    published code has its own. `features`, `options`: as for `create`; a file of this package's with metadata says its options
-    itself, any other must be told those that change no shape, such as `replace_stride_with_dilation`. Raises CheckpointError,
-    StateError or SpecError, each of which says what was expected, what was found and the way out.
-    """
-    checkpoint = load_network(path, NetworkQuery(network, act, dialect, options), features)
-    dtype = checkpoint.dtype if checkpoint.dtype in backend.dtypes else "float32"
-    model = backend.build(checkpoint.network.graph, dtype=dtype, seed=None)
-    model.load(checkpoint.cast(dtype))
-    model.native.eval()
-    return model.native
+frontend = PaddleFrontend()
+backend = frontend.backend

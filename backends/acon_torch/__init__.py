@@ -1,45 +1,39 @@
-"""ACON for PyTorch. `layout` and `files` need NumPy alone; whatever else is asked for imports torch."""
+"""ACON for PyTorch. Importing this package does not import torch; using one of its names does."""
 
-from __future__ import annotations
+from acon_core.framework import PATH, Framework, Own, attach
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+_SAVES_INPUT = "For the backward pass, only the input and the parameters are saved."
 
-if TYPE_CHECKING:
-    from acon_torch.activations import (
-        AconA,
-        AconB,
-        AconC,
-        AconFReLU,
-        AReLU,
-        DyReLU,
-        FReLU,
-        FusedRepAct,
-        MetaAconC,
-        PReLU,
-        RepAct,
-        Swish,
-        activation,
-    )
-    from acon_torch.backend import create, load
-    from acon_torch.functional import acon, smooth_maximum
-    from acon_torch.surgery import doctor, fold, fuse, gradient_bounds, param_groups, replace_activations
-
-__all__ = [
-    "AReLU", "AconA", "AconB", "AconC", "AconFReLU", "DyReLU", "FReLU", "FusedRepAct", "MetaAconC", "PReLU", "RepAct", "Swish",
-    "acon", "activation", "create", "doctor", "fold", "fuse", "gradient_bounds", "load", "param_groups", "replace_activations",
-    "smooth_maximum",
-]  # fmt: skip
-
-_HOME = {
-    "backend": ("create", "load"),
-    "functional": ("acon", "smooth_maximum"),
-    "surgery": ("doctor", "fold", "fuse", "gradient_bounds", "param_groups", "replace_activations"),
-}
-_MODULE = {name: module for module, names in _HOME.items() for name in names}
-
-
-def __getattr__(name: str) -> Any:
-    if name not in __all__:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}; it has {', '.join(__all__)}")
-    return getattr(import_module(f"{__name__}.{_MODULE.get(name, 'activations')}"), name)
+FRAMEWORK = Framework(
+    package=__name__,
+    imports=("import torch", "from torch import nn"),
+    module="nn.Module",
+    tensor="torch.Tensor",
+    weight="nn.Parameter",
+    channel_axis=1,
+    zeros="torch.zeros({})",
+    call="def forward(self, x: torch.Tensor) -> torch.Tensor: ...",
+    own=(
+        Own("dtype", "torch.dtype | None", "Dtype of the parameters. The default is PyTorch's."),
+        Own("device", "torch.device | str | None", "Device of the parameters. The default is PyTorch's."),
+        PATH,
+    ),
+    texts={
+        "model": "nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU())",
+        "dtypes": "``float32``, ``float64``, ``float16`` or ``bfloat16``",
+        "sites": "Modules of this package and of `torch.nn` are replaced, not subclasses of them.",
+    },
+    notes={
+        "": _SAVES_INPUT,
+        "MetaAconC": "For the backward pass, nothing of the size of the input is saved beside it, except for "
+        '``level="pixel"``, whose\nbeta has that size.',
+        "FReLU": "`bn_frelu` is a `torch.nn.BatchNorm2d`, so that `SyncBatchNorm.convert_sync_batchnorm` finds it.",
+        "AconFReLU": "`bn1` and `bn2` are `torch.nn.BatchNorm2d`, so that `SyncBatchNorm.convert_sync_batchnorm` finds them.",
+        "RepAct": "For the backward pass, only the input, the parameters and three numbers are saved; variant 3 also saves\n"
+        "what its norm needs.",
+        "PReLU": f"It loads the state dict of `torch.nn.PReLU`. {_SAVES_INPUT}",
+        "DyReLU": "`lambdas` and `init_v` are buffers. For the backward pass, nothing of the size of the input is saved "
+        "beside it.",
+    },
+)
+__getattr__, __dir__, __all__ = attach(FRAMEWORK)

@@ -1,10 +1,9 @@
-"""The verbs that the conformance runner calls, and `create` and `load` for users."""
+"""The backend for the conformance runner, and the public functions."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from os import PathLike
 from pathlib import Path
 from typing import Any
 
@@ -15,27 +14,27 @@ from torch import Tensor, nn
 
 from acon_core import spec
 from acon_core.backends import Outputs, Vjp, Waiver, check_state
-from acon_core.checkpoint import NetworkQuery, load_network
-from acon_core.networks import create as create_network
+from acon_core.frontend.functions import Frontend
 from acon_core.training import Batch, Recipe
-from acon_torch import activations  # noqa: F401  (registers its rules)
+from acon_torch import FRAMEWORK
+from acon_torch.activations import CLASSES, Activation
 from acon_torch.arrays import to_array, to_tensor
 from acon_torch.build import BuildContext, make
-from acon_torch.surgery import param_groups
+from acon_torch.surgery import TorchModules, param_groups
 
 DTYPES = {"float32": torch.float32, "float64": torch.float64, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
-# What DataParallel and torch.compile put before every name.
+# The prefixes that DataParallel and torch.compile put before every name.
 WRAPPED = re.compile(r"^(module\.|_orig_mod\.)+")
 
 
 class TorchModel:
-    """A PyTorch module under the verbs of `acon_core.backends.Model`."""
+    """A PyTorch module as an `acon_core.backends.Model`."""
 
     def __init__(self, node: spec.Node, native: nn.Module, dtype: str, compiled: bool = False) -> None:
         self.node, self.native, self.dtype = node, native, dtype
         if compiled:
-            # All graphs share one `forward`: after eight compilations of it, PyTorch would run the rest eagerly and not say so.
+            # All graphs share one `forward`. After eight compilations of it, PyTorch would silently run the rest eagerly.
             torch.compiler.reset()
         self._run = torch.compile(native) if compiled else native
 
@@ -97,7 +96,7 @@ class TorchModel:
 
 
 class TorchBackend:
-    """PyTorch under the verbs of `acon_core.backends.Backend`."""
+    """PyTorch as an `acon_core.backends.Backend`."""
 
     name = "torch"
     dtypes = tuple(DTYPES)
@@ -109,46 +108,14 @@ class TorchBackend:
         return model
 
 
-backend = TorchBackend()
+class TorchFrontend(Frontend[nn.Module]):
+    """The public functions for PyTorch."""
+
+    framework, backend, modules, classes = FRAMEWORK, TorchBackend(), TorchModules(), CLASSES
+
+    def make(self, node: spec.Node, **own: Any) -> nn.Module:
+        return make(node, Activation._context(**own))
 
 
-def create(
-    name: str,
-    act: spec.Node | str | None = None,
-    num_classes: int | None = None,
-    *,
-    features: Sequence[str] = (),
-    dtype: str = "float32",
-    seed: int = 0,
-    **options: Any,
-) -> nn.Module:
-    """A published network with its published initial values: `create("acon/shufflenet_v2_x0_5", act="meta_acon")`.
-
-    `act`, `num_classes`: as published where they are not given. Attribute names are the published code's, so that its state
-    dict loads. (N, 3, H, W) -> (N, num_classes). `features`: names of stages, whose values (N, C, H', W') come out instead, as
-    a tuple; what none of them needs is left out. `options`: the network's own, such as `repeats=(1, 1, 1)`. Raises SpecError
-    for a name or an option that does not exist.
-    """
-    network = create_network(name, act, num_classes, features=features, **options)
-    return backend.build(network.graph, dtype=dtype, seed=seed).native
-
-
-def load(
-    path: str | PathLike[str],
-    network: str | None = None,
-    act: str | None = None,
-    dialect: str | None = None,
-    features: Sequence[str] = (),
-    **options: Any,
-) -> nn.Module:
-    """The network of a checkpoint of any of the frameworks, in evaluation mode.
-
-    `network`, `act`: where the tensors' names and shapes leave a choice. `dialect`: whose names they are, where another
-    published code has its own. `features`, `options`: as for `create`; a file of this package's with metadata says its options
-    itself, any other must be told those that change no shape, such as `replace_stride_with_dilation`. Raises CheckpointError,
-    StateError or SpecError, each of which says what was expected, what was found and the way out.
-    """
-    checkpoint = load_network(path, NetworkQuery(network, act, dialect, options), features)
-    model = backend.build(checkpoint.network.graph, dtype=checkpoint.dtype, seed=None)
-    model.load(checkpoint.state)
-    return model.native.eval()
+frontend = TorchFrontend()
+backend = frontend.backend

@@ -1,4 +1,4 @@
-"""The golden cases, one test each: eagerly in every dtype, and through the framework's compiler where a case asks for it."""
+"""The conformance cases, one test each: eager in every dtype, compiled where a case asks for it."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ CASES = load_cases()
 
 @pytest.fixture(scope="session")
 def goldens() -> Callable[[Case], Golden]:
-    """Of one case at a time, and once: the training steps take the reference some seconds."""
+    """Load golden numbers case by case, once: the reference needs seconds for a training step."""
     return functools.cache(lambda case: of_cases([case])[case.name])
 
 
 def hold(backend: Backend, case: Case, goldens: Callable[[Case], Golden], dtype: str, compiled: bool) -> None:
-    """Pass, fail, or be counted as what it is: a waiver shows as xfailed, an unsupported dtype as skipped, with reasons."""
+    """Pass or fail. Report a waiver as xfailed and an unsupported dtype as skipped."""
     golden = goldens(case) if dtype in backend.dtypes else {}  # those of a network take seconds to make
     result = run_case(backend, case, golden, dtype, compiled)
     if result.status == "unsupported":

@@ -1,4 +1,4 @@
-"""Thirty steps of training with each framework's own optimiser stay in step with float64."""
+"""Thirty steps of training with the framework's own optimiser, compared with float64."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from acon_core.conformance import curves
 
 @pytest.mark.slow
 @pytest.mark.parametrize("run", curves.RUNS, ids=lambda run: run.name)
-def test_the_loss_stays_in_step(backend: Backend, run: curves.Run) -> None:
+def test_losses_against_float64(backend: Backend, run: curves.Run) -> None:
     exact = curves.stored()[run.name]
     losses = curves.train(backend, run)
     found = curves.divergence(losses, exact)

@@ -1,4 +1,4 @@
-"""What the pages show runs, and they leave no activation out."""
+"""The snippets of the README and of the documentation run, and the pages leave no activation out."""
 
 from __future__ import annotations
 
@@ -8,15 +8,20 @@ from pathlib import Path
 import pytest
 
 from acon_core import spec
+from acon_core.backends import Backend
 
-PAGE = Path(__file__).parents[2] / "docs" / "activations.md"
+ROOT = Path(__file__).parents[2]
+ACTIVATIONS = ROOT / "docs" / "activations.md"
+
+
+def snippets(page: Path) -> list[str]:
+    return re.findall(r"```python\n(.*?)```", page.read_text(), re.DOTALL)
 
 
 @pytest.mark.backend("torch")
-def test_the_snippets_of_the_page_on_activations_run(capsys: pytest.CaptureFixture[str]) -> None:
-    snippets = re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.DOTALL)
-    assert len(snippets) == 2
-    for snippet in snippets:
+def test_snippets_of_the_activations_page(capsys: pytest.CaptureFixture[str]) -> None:
+    assert len(snippets(ACTIVATIONS)) == 2
+    for snippet in snippets(ACTIVATIONS):
         exec(snippet, {})
     printed = capsys.readouterr().out
     assert "torch.Size([2, 64, 7, 5]) torch.Size([2, 9, 64])" in printed
@@ -25,8 +30,26 @@ def test_the_snippets_of_the_page_on_activations_run(capsys: pytest.CaptureFixtu
 
 
 @pytest.mark.backend("torch")
-def test_the_page_names_every_activation_and_every_alias_that_it_claims() -> None:
-    text = PAGE.read_text()
+def test_snippet_of_the_readme_prints_what_the_readme_shows(capsys: pytest.CaptureFixture[str]) -> None:
+    (snippet,) = snippets(ROOT / "README.md")
+    exec(snippet, {})
+    assert f"```\n{capsys.readouterr().out}```" in (ROOT / "README.md").read_text()
+
+
+def test_snippet_of_the_usage_page(
+    backend: Backend, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(ROOT)
+    loading = [each for each in snippets(ROOT / "docs" / "usage.md") if "photos_bgr_224" in each]
+    assert len(loading) == 4
+    (snippet,) = (each for each in loading if f"import acon_{backend.name}," in each)
+    exec(snippet, {})
+    assert re.findall(r"\d+", capsys.readouterr().out.split("]")[0])[-4:] == ["511", "636", "511", "511"]
+
+
+@pytest.mark.backend("torch")
+def test_the_activations_page_names_every_activation_and_alias() -> None:
+    text = ACTIVATIONS.read_text()
     for name in spec.ACTIVATIONS:
         assert f"`{name}" in text, name
     for name in ("ACONC", "DYReLU", "LReLU", "RepAct_Origin", "RepAct_Softmax", "RepAct_BN"):

@@ -1,4 +1,4 @@
-"""The published recipe, by each framework's own optimiser, against what it does to the same network in float64."""
+"""Four steps of the published recipe with the framework's own optimiser, compared with float64."""
 
 from __future__ import annotations
 
@@ -16,12 +16,13 @@ NETWORK = spec.sequential(
     conv=spec.Conv2d(3, 5, (3, 2), stride=2), norm=spec.BatchNorm(5), act=spec.AconC(5), pool=spec.GlobalAvgPool(),
     flatten=spec.Flatten(), head=spec.Linear(5, CLASSES),
 )  # fmt: skip
-# Each number moves losses and weights by far more than the bounds, and is exact in float32, which Paddle keeps them in.
+# Each number changes losses and weights by far more than the bounds. All are exact in float32, in
+# which Paddle stores them.
 RECIPE = training.Recipe(steps=4, rate=0.25, momentum=0.75, weight_decay=0.0625, label_smoothing=0.25)
 
 
 def batches() -> list[training.Batch]:
-    """Four, one of them smaller."""
+    """Make four batches, one of them smaller."""
     made = []
     for step, size in enumerate((6, 6, 5, 6)):
         random = Stream("training", step)
@@ -31,7 +32,7 @@ def batches() -> list[training.Batch]:
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-def test_four_steps_of_the_recipe(backend: Backend, dtype: str) -> None:
+def test_training_against_float64(backend: Backend, dtype: str) -> None:
     if dtype not in backend.dtypes:
         pytest.skip(f"unsupported: {backend.name} does not compute in {dtype}")
     model = backend.build(NETWORK, dtype=dtype, seed=3)

@@ -1,4 +1,4 @@
-"""The runner itself: a backend that is wrong in any one way is caught, and a waiver is held to its word."""
+"""The conformance runner: it detects each kind of wrong backend, and waivers are strict."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ TRAINING = "sequence/conv_norm_acon"
 
 
 class Broken(ReferenceModel):
-    """The reference, with one thing done wrong."""
+    """The reference with one defect."""
 
     spoil_vjp: Callable[[Vjp], Vjp] = staticmethod(lambda back: back)
     spoil_outputs: Callable[[Outputs], Outputs] = staticmethod(lambda outputs: outputs)
@@ -77,28 +77,28 @@ DEFECTS: dict[str, dict[str, object]] = {
 
 
 @pytest.mark.parametrize("key", DEFECTS)
-def test_a_wrong_number_fails_and_is_named(key: str) -> None:
+def test_wrong_number_fails(key: str) -> None:
     assert status(backend_with(), TRAINING) == ("pass", "")
     found, message = status(backend_with(**DEFECTS[key]), TRAINING)
     assert found == "fail"
     assert re.sub(r"^(\w+)/\d", r"\1/0", message.split(":")[0]) == key
 
 
-def test_a_gradient_that_is_not_there_is_an_error() -> None:
+def test_missing_gradient_fails() -> None:
     backend = backend_with(spoil_vjp=lambda back: replace(back, dparams={k: v for k, v in back.dparams.items() if k != "2.p1"}))
     found, message = status(backend, TRAINING)
     assert found == "fail"
     assert "'2.p1' is missing" in message
 
 
-def test_a_wrong_tap_or_shape_fails() -> None:
+def test_wrong_tap_or_shape_fails() -> None:
     name = "shufflenet_v2_x0_5/relu/96x64"
     spoiled = backend_with(spoil_outputs=lambda o: Outputs(o.y, o.taps | {"features.3": o.taps["features.3"][:, ::-1]}))
     assert status(spoiled, name)[1].startswith("tap/0/features.3")
     assert status(backend_with(spoil_outputs=lambda o: Outputs(o.y[:, :-1], o.taps)), name)[0] == "fail"
 
 
-def test_an_error_that_is_not_raised_fails() -> None:
+def test_missing_error_fails() -> None:
     assert status(backend_with(), "batch_norm/one_value")[0] == "pass"
     assert status(backend_with(swallow=True), "batch_norm/one_value") == (
         "fail",
@@ -116,7 +116,7 @@ def test_waivers_are_strict() -> None:
     assert status(backend_with((waiver,), **other), "max_pool2d/ties")[0] == "fail"
 
 
-def test_counts_are_apart_and_a_missing_backend_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_counts_and_missing_backend(monkeypatch: pytest.MonkeyPatch) -> None:
     result = run_backend("numpy", select="relu/kink")
     assert result.counts == {"pass": 2}
     assert not result.failed
@@ -126,7 +126,7 @@ def test_counts_are_apart_and_a_missing_backend_is_an_error(monkeypatch: pytest.
         run_backend("paddle", select="relu/kink")
 
 
-def test_non_finite_values_must_match_in_place() -> None:
+def test_scaled_error_of_non_finite_values() -> None:
     expected = np.array([1.0, np.nan, np.inf])
     assert scaled_error(expected.copy(), expected, 1.0) == 0.0
     with np.errstate(all="raise"):
@@ -136,20 +136,20 @@ def test_non_finite_values_must_match_in_place() -> None:
     assert scaled_error(np.array([1.0]), np.array([[1.0]]), 1.0) == np.inf
 
 
-def test_every_tolerance_is_far_below_what_a_mistake_makes() -> None:
-    """The smallest mistake of the list, a biased running variance among many values, moves it by 1e-3 of itself or more."""
+def test_tolerances_are_small() -> None:
+    """The smallest defect, a biased running variance, is an error of 1e-3 or more."""
     assert all(each.reason for each in TOLERANCES.values())
     for (_, _, dtype), each in TOLERANCES.items():
         assert each.bound <= {"float64": 2e-12, "float32": 5e-4, "float16": 5e-4, "bfloat16": 4e-3}[dtype]
 
 
-def test_cases_are_data_each_with_its_numbers() -> None:
+def test_cases_match_schema_and_golden_numbers() -> None:
     assert golden.check() == []
     assert sorted(CASES) == sorted(set(CASES))
 
 
-def test_a_stored_number_that_changed_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Against what is made anew, for every stored number; a case that nobody has is found as well."""
+def test_compare_finds_a_changed_number(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Compare reports a stored number that changed, and one that belongs to no case."""
     honest = {key: array for key, array in golden.stored().items() if key.startswith("acon_c/rank_4:")}
     cases = [CASES["acon_c/rank_4"]]
     monkeypatch.setattr(golden, "load_cases", lambda: cases)
@@ -161,7 +161,7 @@ def test_a_stored_number_that_changed_is_found(monkeypatch: pytest.MonkeyPatch) 
     assert [line.split(": ")[0] for line in golden.compare()] == ["gone:y/0", "acon_c/rank_4:dparams/0/beta"]
 
 
-def test_golden_inputs_are_exact_and_asymmetric() -> None:
+def test_inputs_are_exact_and_asymmetric() -> None:
     for case in CASES.values():
         for step, shape in enumerate(case.batches):
             x = case.x(step)
@@ -171,13 +171,13 @@ def test_golden_inputs_are_exact_and_asymmetric() -> None:
                 assert len(set(shape)) == len(shape) or 1 in shape or len(shape) == 5, (case.name, shape)
 
 
-def test_a_stranger_finds_its_backend_by_entry_point() -> None:
+def test_discovery_by_entry_point() -> None:
     assert backends.packages()["numpy"] == "acon_core.reference"
     assert backends.get("numpy").name == "numpy"
 
 
 @pytest.mark.parametrize("case", [CASES["batch_norm/training"], CASES["acon_c/rank_4"]], ids=lambda case: case.name)
-def test_a_case_s_state_has_nothing_trivial(case: Case) -> None:
+def test_states_are_asymmetric(case: Case) -> None:
     for path, array in case.state(case.build()).items():
         if array.ndim:
             assert (array != 0).all(), path

@@ -65,18 +65,18 @@ DESCRIPTORS = {
     "fused_repact": Descriptor("FusedRepAct", "(shift=False)", ({}, {"shift": True})),
 }
 
-# The public functions beside them. AXIS is where a framework has its channels: 1, or -1.
+# The public functions beside them. AXIS is the framework's channel axis: 1, or -1.
 FUNCTIONS = {
     "acon": "(x, p1, p2, beta, channel_axis=AXIS)",
     "smooth_maximum": "(*values, beta=1.0)",
-    "activation": "(name, channels=None, *, channel_axis=AXIS, **options)",
+    "activation": "(name, channels=None, *, channel_axis=None, **options)",
     "create": "(name, act=None, num_classes=None, *, features=(), **options)",
     "load": "(path, network=None, act=None, dialect=None, features=(), **options)",
-    "replace_activations": "(model, replacements, example, *, channel_axis=AXIS, beta=100.0)",
+    "replace_activations": "(model, replacements, example, *, channel_axis=None, beta=100.0)",
     "param_groups": "(model, weight_decay)",
     "fuse": "(model)",
     "fold": "(model)",
-    "doctor": "(module, *, channel_axis=AXIS)",
+    "doctor": "(module, *, channel_axis=None)",
     "gradient_bounds": "(model)",
 }
 # Keyword-only parameters that are a framework's own, not part of what must be the same.

@@ -207,7 +207,7 @@ def near(sample: np.ndarray, std: float) -> bool:
     return abs(sample.std() / std - 1) < 5 / math.sqrt(sample.size) and abs(sample.mean()) < 5 * std / math.sqrt(sample.size)
 
 
-def test_initial_values_are_the_published_ones() -> None:
+def test_initial_values() -> None:
     """ResNet: `kaiming_normal_` by outputs for convolutions, PyTorch's own elsewhere. DCN: Paddle's own. TFNet: by name."""
     state = spec.initial_state(resnet(50, "meta_acon", 11).graph, dtype="float64")
     assert near(state["conv1.weight"], math.sqrt(2 / (64 * 49)))

@@ -151,7 +151,7 @@ def test_norms_and_what_is_dropped_are_as_published() -> None:
         assert rates == (pytest.approx(np.repeat(np.linspace(0, 0.1, 12), 2)) if name == SWIN else [])
 
 
-def test_initial_values_are_the_published_ones() -> None:
+def test_initial_values() -> None:
     """By their spread: 5 standard errors of the sample's; what is constant exactly."""
     spreads = {
         "repact/shufflenet_v2_x0_5": {

@@ -1,4 +1,4 @@
-"""The family against what is not the reference: mpmath, exact identities, the maxout families that it smooths."""
+"""The activations against mpmath, identities, their formulas and the maxima that they smooth."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ mp = mpmath.mp
 
 with mpmath.workdps(50):
     SCALE = mp.mpf("1.0507009873554804934193349852946")
-# Each as anyone would write it down, for mpmath at 50 digits.
+# The textbook formulas, for mpmath at 50 digits.
 FORMULAS = {
     spec.Identity(): lambda x: x,
     spec.ReLU(): lambda x: max(x, 0),
@@ -38,7 +38,7 @@ FORMULAS = {
     spec.HardSigmoid(): lambda x: min(max(x + 3, 0), 6) / mp.mpf(6),
     spec.Sigmoid(): lambda x: 1 / (1 + mp.exp(-x)),
 }  # fmt: skip
-# What the gradient is where a formula has a kink, as the spec's docstrings say it.
+# The gradient at the kinks of a formula, as the docstrings of the spec define it.
 KINKS = {
     spec.ReLU(): {0.0: 0.0},
     spec.ReLU6(): {0.0: 0.0, 6.0: 0.0},
@@ -51,14 +51,14 @@ KINKS = {
 }
 
 
-def test_every_function_of_single_elements_is_here() -> None:
+def test_every_elementwise_function_is_tested() -> None:
     assert {type(node) for node in FORMULAS} == {
         kind for kind in spec.ACTIVATIONS.values() if issubclass(kind, spec.Elementwise)
     }
 
 
 def reference(node: spec.Node, x: float, **state: float) -> tuple[float, float]:
-    """The value and the derivative at one point."""
+    """Compute the value and the derivative at one point."""
     values = {name: np.full(param.shape, state[name]) for name, param in spec.named_params(node).items()}
     result = forward(node, values, [np.full((1, 1), x)])
     return float(result.values[0][0, 0]), float(result.vjp((np.ones((1, 1)),)).inputs[0][0, 0])
@@ -67,8 +67,8 @@ def reference(node: spec.Node, x: float, **state: float) -> tuple[float, float]:
 @pytest.mark.parametrize("node", FORMULAS, ids=str)
 @given(thousandths=st.integers(-100_000, 100_000))
 @settings(max_examples=60, deadline=None)
-def test_values_and_slopes_are_mpmath_s(node: spec.Node, thousandths: int) -> None:
-    """Off the kinks, where a derivative is what mpmath differentiates."""
+def test_values_and_derivatives_against_mpmath(node: spec.Node, thousandths: int) -> None:
+    """Compare at points that are not kinks."""
     x = thousandths / 1000 + 0.0003
     y, slope = reference(node, x)
     with mpmath.workdps(50):
@@ -78,14 +78,14 @@ def test_values_and_slopes_are_mpmath_s(node: spec.Node, thousandths: int) -> No
 
 
 @pytest.mark.parametrize("node", FORMULAS, ids=str)
-def test_gradients_at_kinks_are_the_spec_s(node: spec.Node) -> None:
+def test_gradients_at_kinks_of_elementwise_functions(node: spec.Node) -> None:
     for x, slope in KINKS.get(node, {}).items():
         for signed in {x, -x} if x == 0 else {x}:
             assert reference(node, signed)[1] == pytest.approx(slope, abs=1e-15), (node, signed)
 
 
 @pytest.mark.parametrize("node", FORMULAS, ids=str)
-def test_far_out_everything_is_finite(node: spec.Node) -> None:
+def test_finite_for_large_inputs(node: spec.Node) -> None:
     for x in (1e30, -1e30, 3e38, -3e38, 1e4, -1e4, 710.0, -745.2):
         y, slope = reference(node, x)
         assert math.isfinite(y), x
@@ -98,7 +98,7 @@ gates = st.integers(-2500, 2500).map(lambda n: n / 1000)
 
 @given(x=values, p2=gates, beta=gates)
 @settings(max_examples=80, deadline=None)
-def test_acon_a_and_b_and_swish_are_acon_c_with_fixed_slopes(x: float, p2: float, beta: float) -> None:
+def test_acon_a_b_and_swish_are_special_cases_of_acon_c(x: float, p2: float, beta: float) -> None:
     assert reference(spec.AconA(1), x, beta=beta) == reference(spec.AconC(1), x, p1=1.0, p2=0.0, beta=beta)
     assert reference(spec.AconB(1), x, p2=p2, beta=beta) == reference(spec.AconC(1), x, p1=1.0, p2=p2, beta=beta)
     assert reference(spec.Swish(), x, weight=beta) == reference(spec.AconC(1), x, p1=1.0, p2=0.0, beta=beta)
@@ -113,7 +113,7 @@ def smooth_maximum(arguments: list[np.ndarray], beta: float) -> tuple[np.ndarray
 
 @given(x=st.lists(values, min_size=2, max_size=5), beta=gates)
 @settings(max_examples=80, deadline=None)
-def test_smooth_maximum_is_mpmath_s(x: list[float], beta: float) -> None:
+def test_smooth_maximum_against_mpmath(x: list[float], beta: float) -> None:
     y, slopes = smooth_maximum([np.full((1, 1), each) for each in x], beta)
 
     def exact(*arguments: mpmath.mpf) -> mpmath.mpf:
@@ -128,8 +128,8 @@ def test_smooth_maximum_is_mpmath_s(x: list[float], beta: float) -> None:
             assert abs(slope[0, 0] - mpmath.diff(exact, tuple(points), order)) <= 1e-13
 
 
-def test_the_maxout_families_are_smooth_maximum_s_limits() -> None:
-    """max(x, 0), max(x, p x) and max(x, T(x)) as beta grows, their ACON members at any beta, the mean at 0."""
+def test_limits_of_smooth_maximum() -> None:
+    """Compare with maxima for large beta, with ACON-A and -B for any, and with the mean for 0."""
     x = np.random.default_rng(0).uniform(-3, 3, (2, 1, 4, 5))
     pairs = {"relu": 0 * x, "prelu": 0.25 * x, "frelu": np.roll(x, 1, 3)}
     for other in pairs.values():
@@ -143,14 +143,14 @@ def test_the_maxout_families_are_smooth_maximum_s_limits() -> None:
     np.testing.assert_allclose(smooth_maximum([x, 0.25 * x], 1.7)[0], forward(spec.AconB(1), state, [x]).values[0], atol=1e-15)
 
 
-def test_smooth_maximum_overflows_for_no_finite_values() -> None:
+def test_smooth_maximum_does_not_overflow() -> None:
     a, b = np.array([[1e300, -1e300, 1e4]]), np.array([[1e299, 1e300, -1e4]])
     y, slopes = smooth_maximum([a, b], 2.0)
     np.testing.assert_array_equal(y, np.maximum(a, b))
     np.testing.assert_array_equal(slopes[0], (a > b).astype(float))
 
 
-def test_equal_values_of_a_maximum_share_the_gradient() -> None:
+def test_gradient_of_maximum_at_ties() -> None:
     node = spec.graph("a, b", ["y = max(a, b)"], "y", {"max": spec.Maximum()})
     result = forward(node, {}, [np.array([[1.0, 2.0, -3.0, 0.0]]), np.array([[1.5, 2.0, -4.0, -0.0]])])
     np.testing.assert_array_equal(result.values[0], [[1.5, 2.0, -3.0, 0.0]])
@@ -159,8 +159,8 @@ def test_equal_values_of_a_maximum_share_the_gradient() -> None:
     np.testing.assert_array_equal(second, [[8.0, 4.0, 0.0, 4.0]])
 
 
-def test_dyrelu_starts_as_relu_and_shares_the_gradient_where_pieces_meet() -> None:
-    """With theta 0 the pieces are x and 0: at x = 0 each has half, so that the slope there is 1/2."""
+def test_dyrelu_with_theta_0_is_relu() -> None:
+    """The two lines are x and 0, so the gradient at the tie x = 0 is 1/2."""
     for variant in ("A", "B"):
         node = spec.DyReLU(5, variant=variant)  # type: ignore[arg-type]
         table = spec.named_params(node)
@@ -173,7 +173,7 @@ def test_dyrelu_starts_as_relu_and_shares_the_gradient_where_pieces_meet() -> No
 
 @given(p1=gates, p2=gates, beta=gates, x=st.lists(st.floats(-50, 50), min_size=1, max_size=20))
 @settings(max_examples=60, deadline=None)
-def test_the_derivative_lies_within_its_bounds(p1: float, p2: float, beta: float, x: list[float]) -> None:
+def test_derivative_within_bounds(p1: float, p2: float, beta: float, x: list[float]) -> None:
     state = {name: np.full((1, 1, 1, 1), value) for name, value in {"p1": p1, "p2": p2, "beta": beta}.items()}
     found = bounds_of(spec.AconC(1), state)
     slopes = forward(spec.AconC(1), state, [np.array(x).reshape(1, 1, -1)]).vjp((np.ones((1, 1, len(x))),)).inputs[0]
@@ -181,8 +181,8 @@ def test_the_derivative_lies_within_its_bounds(p1: float, p2: float, beta: float
     assert (slopes <= found.high[0] + 1e-12).all()
 
 
-def test_the_bounds_are_reached() -> None:
-    """At z = +-2.3993572805154677, where the second derivative is 0."""
+def test_derivative_bounds_are_tight() -> None:
+    """The extremes are at z = +-2.3993572805154677, where the second derivative is 0."""
     assert pytest.approx((2.3993572805154676678 + 2) / 4, abs=1e-15) == KAPPA
     state = {"p1": np.full((1, 1, 1, 1), 1.2), "p2": np.full((1, 1, 1, 1), -0.8), "beta": np.full((1, 1, 1, 1), 1.5)}
     found = bounds_of(spec.AconC(1), state)
@@ -192,8 +192,8 @@ def test_the_bounds_are_reached() -> None:
     assert (flat.low[0], flat.high[0], flat.linear[0]) == (pytest.approx(0.2), pytest.approx(0.2), True)
 
 
-def test_channels_may_be_at_any_axis() -> None:
-    """Each channelwise activation gives the same, transposed, wherever its channels are."""
+def test_channel_axis() -> None:
+    """A channelwise activation gives the same values, transposed, for every channel axis."""
     x = np.random.default_rng(2).uniform(-3, 3, (3, 6, 4, 5))
     for name, kind in spec.ACTIVATIONS.items():
         if not issubclass(kind, spec.ChannelwiseActivation):
@@ -212,12 +212,12 @@ def sigma(z: np.ndarray) -> np.ndarray:
 
 
 def acon(x: np.ndarray, p1: np.ndarray | float, p2: np.ndarray | float, beta: np.ndarray) -> np.ndarray:
-    """As the released code writes it."""
+    """Compute ACON-C with the operations of the released code."""
     return (p1 * x - p2 * x) * sigma(beta * (p1 * x - p2 * x)) + p2 * x
 
 
 def norm(x: np.ndarray, state: dict[str, np.ndarray], name: str) -> np.ndarray:
-    """Batch normalisation in evaluation."""
+    """Apply batch normalisation in evaluation mode."""
     w, b, m, v = (state[f"{name}.{key}"].reshape(1, -1, 1, 1) for key in ("weight", "bias", "running_mean", "running_var"))
     return w * (x - m) / np.sqrt(v + 1e-5) + b
 
@@ -228,14 +228,14 @@ def layer_norm(x: np.ndarray, state: dict[str, np.ndarray], name: str) -> np.nda
 
 
 def full(x: np.ndarray, state: dict[str, np.ndarray], name: str) -> np.ndarray:
-    """A 1x1 convolution of one pixel, or a linear layer."""
+    """Apply a 1x1 convolution to one pixel, or a linear layer."""
     weight = state[f"{name}.weight"].reshape(len(state[f"{name}.bias"]), -1)
     flat = x.reshape(len(x), -1)
     return (flat @ weight.T + state[f"{name}.bias"]).reshape(len(x), -1, 1, 1)
 
 
 def funnel(x: np.ndarray, state: dict[str, np.ndarray], stride: int = 1) -> np.ndarray:
-    """The depthwise 3x3 convolution with padding 1, pixel by pixel."""
+    """Apply a depthwise 3x3 convolution with padding 1, pixel by pixel."""
     padded = np.pad(x, ((0, 0), (0, 0), (1, 1), (1, 1)))
     rows, columns = (range(0, size, stride) for size in x.shape[2:])
     windows = np.stack([np.stack([padded[:, :, i : i + 3, j : j + 3] for j in columns], 2) for i in rows], 2)
@@ -245,7 +245,7 @@ def funnel(x: np.ndarray, state: dict[str, np.ndarray], stride: int = 1) -> np.n
 
 
 def pooled(x: np.ndarray) -> np.ndarray:
-    """The 3x3 max pool with stride 2 and padding 1, pixel by pixel."""
+    """Apply a 3x3 max pool with stride 2 and padding 1, pixel by pixel."""
     padded = np.pad(x, ((0, 0), (0, 0), (1, 1), (1, 1)), constant_values=-np.inf)
     rows, columns = (range(0, size, 2) for size in x.shape[2:])
     return np.stack([np.stack([padded[:, :, i : i + 3, j : j + 3].max((2, 3)) for j in columns], 2) for i in rows], 2)
@@ -262,7 +262,7 @@ def generated(x: np.ndarray, s: dict[str, np.ndarray], beta: np.ndarray) -> np.n
     return acon(x, s["p1"], s["p2"], sigma(beta))
 
 
-# Every activation with parameters, in evaluation, written out from the papers and the released code.
+# Every activation with parameters, in evaluation mode, from the papers and the released code.
 WRITTEN_OUT = {
     "swish": lambda x, s: x * sigma(s["weight"] * x),
     "prelu": lambda x, s: np.maximum(x, 0) + s["weight"] * np.minimum(x, 0),
@@ -304,7 +304,7 @@ INITIAL = {
 
 
 @pytest.mark.parametrize("name", WRITTEN_OUT)
-def test_the_reference_is_what_the_papers_write(name: str) -> None:
+def test_activations_against_their_formulas(name: str) -> None:
     random = np.random.default_rng(5)
     node = spec.bind(spec.activation(name), 6)
     state = {
@@ -317,8 +317,8 @@ def test_the_reference_is_what_the_papers_write(name: str) -> None:
     np.testing.assert_allclose(found, WRITTEN_OUT[name](x, state), rtol=0, atol=2e-14)
 
 
-def test_every_activation_with_parameters_is_written_out() -> None:
-    """Here, or in `test_fusion`, where RepAct's branches are."""
+def test_every_activation_with_parameters_has_a_formula() -> None:
+    """The formulas of RepAct are in `tests/spec/test_fusion.py`."""
     kinds = {type(spec.activation(name)) for name in WRITTEN_OUT}
     assert kinds | {spec.RepAct, spec.FusedRepAct} == {
         kind for kind in spec.ACTIVATIONS.values() if issubclass(kind, spec.Activation)
@@ -326,13 +326,13 @@ def test_every_activation_with_parameters_is_written_out() -> None:
 
 
 @pytest.mark.parametrize("name", INITIAL)
-def test_initial_values_are_the_published_ones(name: str) -> None:
+def test_initial_values(name: str) -> None:
     state = spec.initial_state(spec.bind(spec.activation(name), 6), 1, "float64")
     for path, value in INITIAL[name].items():
         np.testing.assert_array_equal(state[path], value)
 
 
-def test_published_slopes_are_standard_normal() -> None:
+def test_initial_slopes_are_standard_normal() -> None:
     for name in ("acon_c", "meta_acon"):
         state = spec.initial_state(spec.activation(name, 4000), 1, "float64")
         for path in ("p1", "p2"):

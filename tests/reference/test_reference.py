@@ -1,4 +1,4 @@
-"""The reference against what is not the reference: differences, mpmath, exact identities, the published outputs."""
+"""The reference against finite differences, mpmath, exact identities and the published outputs."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from acon_core.errors import OneValuePerChannelError, SpecError, StateError
 from acon_core.reference import forward
 
 LAYERS = [case for case in load_cases() if case.scope == "layer" and not case.raises and case.gradients]
-# Where a difference quotient means something: no kink between the two points, no value that its step would swamp.
+# Cases for finite differences: no kink between the points, no value much smaller than the step.
 SMOOTH = [case for case in LAYERS if not case.values or case.name.startswith("sigmoid")]
 
 
 @pytest.mark.parametrize("case", SMOOTH, ids=lambda case: case.name)
-def test_gradients_are_difference_quotients(case: Case) -> None:
-    """Along a random direction of the input and of every parameter at once, with a four-point quotient."""
-    # Functions of pieces are smooth up to the next kink, which a small step does not reach; a max pool's ties are nearer.
+def test_gradients_against_finite_differences(case: Case) -> None:
+    """Compare along a random direction of the input, and of each parameter, with four points."""
+    # A step must not reach the next kink. The near-ties of a max pool need a smaller step.
     node, step = case.build(), 1e-7 if "max_pool2d" in case.name else 1e-5
     state = {path: array.astype(np.float64) for path, array in case.state(node).items()}
-    # Values that are exact in 16 bits lie on kinks: off them.
+    # Move away from the kinks, where many values that are exact in 16 bits lie.
     x = case.x(0) + np.random.default_rng(1).uniform(1e-3, 2e-3, case.batches[0])
     result = forward(node, state, [x], case.train)
     cotangent = case.cotangent(0, result.values[0].shape).astype(np.float64)
@@ -47,7 +47,7 @@ def test_gradients_are_difference_quotients(case: Case) -> None:
 
 
 @pytest.mark.parametrize("case", LAYERS, ids=lambda case: case.name)
-def test_a_scale_bounds_its_gradient(case: Case) -> None:
+def test_scales_bound_gradients(case: Case) -> None:
     node = case.build()
     result = forward(node, case.state(node), [case.x(0)], case.train)
     back = result.vjp((case.cotangent(0, result.values[0].shape).astype(np.float64),))
@@ -70,13 +70,13 @@ def acon(x: np.ndarray, p1: float, p2: float, beta: float) -> Vjp:
 
 
 def thousandths(limit: int) -> st.SearchStrategy[float]:
-    """Values at which mpmath's numerical derivative keeps its digits."""
+    """Make values for which the numerical derivative of mpmath is accurate."""
     return st.integers(-1000 * limit, 1000 * limit).map(lambda n: n / 1000)
 
 
 @given(x=thousandths(30), p1=thousandths(3), p2=thousandths(3), beta=thousandths(5))
 @settings(max_examples=200, deadline=None)
-def test_acon_c_is_what_mpmath_says_at_60_digits(x: float, p1: float, p2: float, beta: float) -> None:
+def test_acon_c_against_mpmath(x: float, p1: float, p2: float, beta: float) -> None:
     with mpmath.workdps(60):
         a, b, k, t = (mpmath.mpf(value) for value in (p1, p2, beta, x))
 
@@ -88,15 +88,15 @@ def test_acon_c_is_what_mpmath_says_at_60_digits(x: float, p1: float, p2: float,
         gradients = [found.dx[0], *(found.dparams[name].item() for name in ("p1", "p2", "beta"))]
         slope = abs(p1) + abs(p2)
         scales = [abs(x) * slope, slope, abs(x), abs(x), (x * (p1 - p2)) ** 2]
-        bend = 1 + abs(beta * (p1 - p2) * x)
+        curvature = 1 + abs(beta * (p1 - p2) * x)
         for value, exact, scale in zip([found.y[0], *gradients], expected, scales, strict=True):
-            assert abs(value - exact) <= 2e-15 * bend * scale + 1e-50
+            assert abs(value - exact) <= 2e-15 * curvature * scale + 1e-50
 
 
 ORDERS = [(1, 0, 0, 0), (0, 1, 0, 0), (0, 0, 1, 0), (0, 0, 0, 1)]
 
 
-def test_the_exact_identities_of_acon_c() -> None:
+def test_identities_of_acon_c() -> None:
     x = np.linspace(-7.3, 6.1, 401)
     p1, p2, beta = 1.2, -0.8, 1.7
     y = acon(x, p1, p2, beta).y
@@ -116,8 +116,11 @@ def test_the_exact_identities_of_acon_c() -> None:
     np.testing.assert_allclose(acon(x, p1, p2, 1e6).y, np.maximum(p1 * x, p2 * x), atol=1e-9)
 
 
-def test_the_derivative_reaches_the_published_bounds_and_no_further() -> None:
-    """max f' = k p1 + (1 - k) p2 with k = 1.0998..., at beta (p1 - p2) x = 2.3993... (Ma et al. 2021, section 3.2)."""
+def test_published_bounds_of_the_derivative() -> None:
+    """The maximum of f' is k p1 + (1 - k) p2 with k = 1.0998..., at beta (p1 - p2) x = 2.3993...
+
+    Source: Ma et al. 2021, section 3.2.
+    """
     kappa, peak = 1.099839320128866917, 2.3993572805154676678
     p1, p2, beta = 1.2, -0.8, 0.9
     x = np.append(np.linspace(-40, 40, 20001), peak / (beta * (p1 - p2)))
@@ -127,7 +130,7 @@ def test_the_derivative_reaches_the_published_bounds_and_no_further() -> None:
     assert slope.min() >= kappa * p2 + (1 - kappa) * p1 - 1e-15
 
 
-def test_conv2d_is_the_sum_that_its_docstring_says() -> None:
+def test_conv2d_against_loops() -> None:
     node = spec.Conv2d(4, 6, (2, 3), (1, 2), (1, 0), (2, 1), groups=2)
     random = np.random.default_rng(1)
     x, w, b = random.normal(size=(2, 4, 5, 7)), random.normal(size=(6, 2, 2, 3)), random.normal(size=6)
@@ -140,7 +143,7 @@ def test_conv2d_is_the_sum_that_its_docstring_says() -> None:
 
 
 def test_batch_norm_by_hand() -> None:
-    """Three values per channel: mean 2, biased variance 2/3, unbiased 1."""
+    """The three values have mean 2, biased variance 2/3 and unbiased variance 1."""
     node = spec.BatchNorm(1, eps=0.0, decay=0.9)
     state = {"weight": np.array([3.0]), "bias": np.array([0.5]), "running_mean": np.array([10.0])}
     state |= {"running_var": np.array([4.0]), "num_batches_tracked": np.array(7)}
@@ -151,7 +154,7 @@ def test_batch_norm_by_hand() -> None:
     assert result.statistics["num_batches_tracked"].item() == 8
 
 
-def test_even_and_odd_channels_are_a_shuffle_and_halves() -> None:
+def test_interleaved_split_is_shuffle_and_halves() -> None:
     x = np.random.default_rng(2).normal(size=(2, 10, 3))
     even, odd = forward(spec.Split(2, interleaved=True), {}, [x]).values
     shuffled = forward(spec.ChannelShuffle(5), {}, [x]).values[0]
@@ -161,7 +164,7 @@ def test_even_and_odd_channels_are_a_shuffle_and_halves() -> None:
 
 
 @pytest.mark.parametrize("name", ["max_pool2d/ties", "relu/kink"])
-def test_the_spec_s_gradient_at_kinks(name: str) -> None:
+def test_gradients_at_kinks(name: str) -> None:
     if name == "relu/kink":
         back = forward(spec.ReLU(), {}, [np.array([[0.0, -0.0, 1e-300, -1e-300]])]).vjp((np.ones((1, 4)),))
         assert back.inputs[0].tolist() == [[0.0, 0.0, 1.0, 0.0]]
@@ -172,14 +175,14 @@ def test_the_spec_s_gradient_at_kinks(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["shufflenetv2_acon_0.5x", "tfnet_0.5"])
-def test_the_published_checkpoints_give_the_published_logits(name: str) -> None:
+def test_published_logits(name: str) -> None:
     checkpoint = read_network(DATA / f"{name}.pth.tar")
     with np.load(DATA / "photos_bgr_224.npz") as photos, np.load(DATA / f"{name}.out.npz") as published:
         logits = forward(checkpoint.network.graph, checkpoint.state, [photos["images"]]).values[0]
         assert np.abs(logits - published["logits"]).max() <= 1e-14 * np.abs(published["logits"]).max()
 
 
-def test_errors_name_the_place() -> None:
+def test_errors_name_the_path() -> None:
     node = spec.sequential(spec.Conv2d(3, 4, 1), spec.BatchNorm(4), spec.Dropout(0.5))
     state = spec.initial_state(node)
     with pytest.raises(OneValuePerChannelError, match=r"^1: training needs more than one value per channel"):

@@ -1,0 +1,85 @@
+"""Activation classes made from spec types: signature, docstring, constructor and build rule."""
+
+from __future__ import annotations
+
+import inspect
+from types import new_class
+from typing import Any, ClassVar
+
+from acon_core.framework import KINDS, Framework, Own
+from acon_core.frontend.docstrings import class_docstring
+from acon_core.spec import ChannelwiseActivation
+from acon_core.spec.activation_base import Activation
+from acon_core.spec.node import Rules
+
+
+def class_signature(kind: type[Activation], own: tuple[Own, ...]) -> inspect.Signature:
+    """How the class of an activation is called: the fields of its spec, then the framework's own, by keyword.
+
+    `channels` has no default where it is always needed. `channel_axis=None` is the framework's axis.
+    """
+    parameters = dict(inspect.signature(kind).parameters)
+    if issubclass(kind, ChannelwiseActivation):
+        parameters["channel_axis"] = parameters["channel_axis"].replace(default=None, annotation="int | None")
+        if kind.needs_channels:
+            parameters["channels"] = parameters["channels"].replace(default=inspect.Parameter.empty, annotation="int")
+    return inspect.Signature([*parameters.values(), *(each.parameter(each.required) for each in own)])
+
+
+class FromSpec:
+    """Mixin of a backend's base class of activations, of which `define_classes` makes one subclass for each spec type.
+
+    A class is called with the fields of its spec, or, as a build rule, with a node and a context; then its state is
+    loaded later. The backend implements three hooks.
+    """
+
+    framework: ClassVar[Framework]
+    kind: ClassVar[type[Activation]]
+    _signature: ClassVar[inspect.Signature]
+
+    def __init_subclass__(cls, kind: type[Activation] | None = None, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        if kind is not None:
+            cls.kind, cls.__doc__ = kind, class_docstring(kind, cls.framework)
+            cls._signature = cls.__signature__ = class_signature(kind, cls.framework.own)  # type: ignore[attr-defined]
+        elif "__init__" in vars(cls) and hasattr(cls, "kind"):  # a user's subclass with a constructor of its own
+            _, *parameters = inspect.signature(cls.__init__).parameters.values()
+            cls.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+
+    def __init__(self, *values: Any, **options: Any) -> None:
+        if values and isinstance(values[0], self.kind):
+            self._assemble(*values, **options)
+            return
+        given = self._signature.bind(*values, **options)
+        given.apply_defaults()
+        own = {each.name: given.arguments.pop(each.name) for each in self.framework.own}
+        self._assemble(self._node(given.arguments), self._context(**own))
+        self._draw(**own)
+
+    def _node(self, arguments: dict[str, Any]) -> Activation:
+        """The spec that the constructor's arguments describe."""
+        if arguments.get("channel_axis", 1) is None:
+            arguments["channel_axis"] = self.framework.channel_axis
+        return self.kind(**arguments)
+
+    @staticmethod
+    def _context(**own: Any) -> Any:
+        """Hook: the build context of the framework's own parameters."""
+        raise NotImplementedError
+
+    def _assemble(self, node: Activation, context: Any) -> None:
+        """Hook: build the module of a node, with room for its parameters."""
+        raise NotImplementedError
+
+    def _draw(self, **own: Any) -> None:
+        """Hook: set initial values."""
+        raise NotImplementedError
+
+
+def define_classes(base: type[FromSpec], rules: Rules[Any]) -> dict[type[Activation], type[Any]]:
+    """Make a public class of each spec type in `KINDS`, in the module of `base`, and its rule."""
+    made: dict[type[Activation], type[Any]] = {}
+    for name, kind in KINDS.items():
+        made[kind] = new_class(name, (base,), {"kind": kind}, lambda names: names.update(__module__=base.__module__))
+        rules.register(kind)(made[kind])
+    return made
