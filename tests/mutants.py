@@ -88,7 +88,7 @@ MUTANTS = [
     Mutant("features: in the program's order", "acon_core/spec/transforms.py", "outputs=tuple(taps),", "outputs=tuple(dict.fromkeys(n for s in steps for n in s.outputs if n in taps)),", "core", f"{NETWORKS} -k features"),
     Mutant("features: nothing is dropped", "acon_core/spec/transforms.py", "if not own and not below:", "if False:", "core", f"{NETWORKS} -k features"),
     # The family: one breakage an activation at least, in what the spec says or in what the reference computes.
-    Mutant("identity: a sign in the gradient", POINTWISE, "simple(x, np.ones(()))", "simple(x, -np.ones(()))", "core", FAMILY),
+    Mutant("identity: a sign in the gradient", POINTWISE, "elementwise(x, np.ones(()))", "elementwise(x, -np.ones(()))", "core", FAMILY),
     Mutant("relu: gradient 1 at 0", POINTWISE, "return (x > 0).astype", "return (x >= 0).astype", "core", FAMILY),
     Mutant("relu6: gradient 1 at 6", POINTWISE, "(x < 6)).astype", "(x <= 6)).astype", "core", FAMILY),
     Mutant("leaky_relu: gradient 1 at 0", POINTWISE, "np.where(x > 0, 1.0, node.slope)", "np.where(x >= 0, 1.0, node.slope)", "core", FAMILY),
@@ -97,7 +97,7 @@ MUTANTS = [
     Mutant("celu: times alpha for by alpha", POINTWISE, "np.minimum(x, 0.0) / node.alpha", "np.minimum(x, 0.0) * node.alpha", "core", FAMILY),
     Mutant("gelu: the other tail", POINTWISE, "_erfc(-x / math.sqrt(2.0))", "_erfc(x / math.sqrt(2.0))", "core", FAMILY),
     Mutant("gelu_tanh: a digit of the cubic", POINTWISE, "0.044715", "0.04475", "core", FAMILY),
-    Mutant("silu: a sign in the gradient", POINTWISE, "return simple(x * s, s + x * (s * t))", "return simple(x * s, s - x * (s * t))", "core", FAMILY),
+    Mutant("silu: a sign in the gradient", POINTWISE, "return elementwise(x * s, s + x * (s * t))", "return elementwise(x * s, s - x * (s * t))", "core", FAMILY),
     Mutant("mish: no second term of the gradient", POINTWISE, "np.tanh(soft) + x *", "np.tanh(soft) + 0 *", "core", FAMILY),
     Mutant("softplus: beta left out of the gradient", POINTWISE, "sigmoid(node.beta * x))", "sigmoid(x))", "core", FAMILY),
     Mutant("hardswish: the gradient at 3", POINTWISE, "np.where(x >= 3.0, 1.0", "np.where(x > 3.0, 1.0", "core", FAMILY),

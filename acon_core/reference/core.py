@@ -50,9 +50,9 @@ Vjp = Callable[[tuple[Array, ...]], Gradients]
 Values = tuple[tuple[Array, ...], Vjp]
 
 
-def simple(y: Array, *back: Array) -> Values:
-    """Make a value whose VJP multiplies the cotangent by one factor of `back` for each input."""
-    return (y,), lambda cotangents: gradients(*(cotangents[0] * factor for factor in back))
+def elementwise(y: Array, *derivatives: Array) -> Values:
+    """Make the value and VJP of an elementwise function from its derivative for each input."""
+    return (y,), lambda cotangents: gradients(*(cotangents[0] * derivative for derivative in derivatives))
 
 
 def sigmoid(z: Array) -> Array:

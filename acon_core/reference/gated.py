@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from acon_core.reference.core import Array, Context, Gradients, Values, evaluate, gradients, sigmoid, simple
+from acon_core.reference.core import Array, Context, Gradients, Values, elementwise, evaluate, gradients, sigmoid
 from acon_core.reference.pointwise import hardswish, hardswish_slope, relu_slope
 from acon_core.spec import gated as g
 
@@ -88,7 +88,7 @@ def _smooth_maximum(node: g.SmoothMaximum, context: Context, *values: Array) -> 
 @evaluate.register(g.Maximum)
 def _maximum(node: g.Maximum, context: Context, a: Array, b: Array) -> Values:
     tie_weight = np.where(a > b, 1.0, np.where(a == b, 0.5, 0.0))
-    return simple(np.maximum(a, b), tie_weight, 1.0 - tie_weight)
+    return elementwise(np.maximum(a, b), tie_weight, 1.0 - tie_weight)
 
 
 @evaluate.register(g.PReLUFunction)

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 
 from acon_core.errors import OneValuePerChannelError, SpecError
-from acon_core.reference.core import Array, Context, Gradients, Values, evaluate, gradients, simple
+from acon_core.reference.core import Array, Context, Gradients, Values, elementwise, evaluate, gradients
 from acon_core.spec import primitives as p
 from acon_core.spec.node import join
 from acon_core.spec.param import Shape
@@ -168,13 +168,13 @@ def _flatten(node: p.Flatten, context: Context, x: Array) -> Values:
 def _dropout(node: p.Dropout | p.DropPath, context: Context, x: Array) -> Values:
     if context.train and node.rate:
         raise SpecError(f"{context.path}: {node} is random in training; use deterministic(node), or evaluation mode")
-    return simple(x, np.ones(()))
+    return elementwise(x, np.ones(()))
 
 
 @evaluate.register(p.Add)
 def _add(node: p.Add, context: Context, a: Array, b: Array) -> Values:
     node.out_shapes(a.shape, b.shape)
-    return simple(a + b, np.ones(()), np.ones(()))
+    return elementwise(a + b, np.ones(()), np.ones(()))
 
 
 @evaluate.register(p.ChannelScale)
