@@ -1,4 +1,9 @@
-"""The published networks by name. Adding one is adding a file and a line in `NETWORKS`."""
+"""The published networks by name.
+
+Each file is one architecture; `sources` has the forms that other projects publish. `create` calls
+their functions by name and passes on their options. To add a network, add a file and a line in
+`NETWORKS`.
+"""
 
 from __future__ import annotations
 
@@ -12,15 +17,15 @@ from typing import Any
 from acon_core.errors import SpecError
 from acon_core.networks.dcn import dcn
 from acon_core.networks.mobilenet_v3 import mobilenet_v3
-from acon_core.networks.network import Network, Preprocessing, as_tuples
-from acon_core.networks.paddleclas import paddleclas_resnet
-from acon_core.networks.repact_shufflenet_v2 import repact_shufflenet_v2
+from acon_core.networks.network import Network, as_tuples
+from acon_core.networks.preprocessing import Preprocessing
 from acon_core.networks.resnet import resnet
-from acon_core.networks.shufflenet_v2 import shufflenet_v2
+from acon_core.networks.shufflenet_v2 import repact_shufflenet_v2, shufflenet_v2
+from acon_core.networks.sources.paddleclas import paddleclas_resnet
+from acon_core.networks.sources.timm import timm_swin_tiny, timm_vit_base
+from acon_core.networks.sources.torchvision import torchvision_mobilenet_v3, torchvision_resnet, torchvision_shufflenet_v2
 from acon_core.networks.swin import swin_tiny
 from acon_core.networks.tfnet import tfnet
-from acon_core.networks.timm import timm_swin_tiny, timm_vit_base
-from acon_core.networks.torchvision import torchvision_mobilenet_v3, torchvision_resnet, torchvision_shufflenet_v2
 from acon_core.networks.vit import vit_base
 from acon_core.spec.graph import Graph
 from acon_core.spec.node import Node
@@ -65,29 +70,59 @@ NETWORKS: dict[str, Callable[..., Network]] = {
 
 
 def has_choice(name: str) -> bool:
-    """Whether a network of the registry takes an activation; those that are there for others' weights have their own alone."""
+    """Return whether the network takes an activation; those in `sources` have fixed ones."""
     return "act" in inspect.signature(NETWORKS[name]).parameters
 
 
 def create(
     name: str, act: Node | str | None = None, num_classes: int | None = None, *, features: Sequence[str] = (), **options: Any
 ) -> Network:
-    """The network of that name with that activation; `package.module:function` calls a function of the user's own.
+    """Return the network of a name as data.
 
-    `act`, `num_classes`: None is what the network was published with. `features`: stages that are the outputs instead.
-    `options`: of the network's function. A user's own function takes no arguments and returns a Graph or a Network: it is
-    given none of these. Raises SpecError for a name, a stage or an option that does not exist.
+    Parameters
+    ----------
+    name : str
+        A name in `NETWORKS`, or ``package.module:function``: a function of your own without
+        arguments that returns a `Graph` or a `Network`. It accepts no other parameter of this
+        function but `features`.
+    act : Node or str, optional
+        The activation. Default: the published one.
+    num_classes : int, optional
+        Number of classes. Default: the published number.
+    features : sequence of str
+        Stages whose values become the outputs, in this order, in place of the class scores.
+    **options
+        Options of the network's function, such as `repeats` or `image_size`.
+
+    Returns
+    -------
+    Network
+        The network, without values of parameters.
+
+    Raises
+    ------
+    SpecError
+        If the name, an option or a stage does not exist, or a value is out of range.
+
+    Examples
+    --------
+    >>> from acon_core.networks import create
+    >>> network = create("acon/shufflenet_v2_x0_5", "meta_acon", num_classes=10)
+    >>> network.graph.out_shapes((1, 3, 224, 224))
+    ((1, 10),)
+    >>> create("acon/resnet50", features=["stage3", "stage4"]).graph.out_shapes((1, 3, 64, 96))
+    ((1, 1024, 4, 6), (1, 2048, 2, 3))
     """
-    made = _made(name, act, num_classes, options)
+    made = _create(name, act, num_classes, options)
     return made.features(features) if features else made
 
 
-def _made(name: str, act: Node | str | None, num_classes: int | None, options: Mapping[str, Any]) -> Network:
+def _create(name: str, act: Node | str | None, num_classes: int | None, options: Mapping[str, Any]) -> Network:
     if ":" in name:
         given = [option for option, value in {"act": act, "num_classes": num_classes, **options}.items() if value is not None]
         if given:
-            raise SpecError(f"network {name!r}: {given[0]} was given, and it takes no arguments; build them into the function")
-        return _users_own(name)
+            raise SpecError(f"network {name!r}: takes no {given[0]}; set it inside the function, which takes no arguments")
+        return _import_network(name)
     if name not in NETWORKS:
         raise SpecError(f"network {name!r} is not known; known: {', '.join(NETWORKS)}, or package.module:function")
     make = NETWORKS[name]
@@ -96,27 +131,25 @@ def _made(name: str, act: Node | str | None, num_classes: int | None, options: M
     if unknown:
         raise SpecError(f"network {name!r}: {unknown[0]!r} is not an option; options: {', '.join(known)}")
     if act is not None and not has_choice(name):
-        raise SpecError(
-            f"network {name!r}: has its published activations alone; leave out act, and replace them with replace_activations"
-        )
+        raise SpecError(f"network {name!r} has fixed activations: omit act, or call replace_activations() on the model")
     published = {"act": act, "num_classes": num_classes}
     try:
         made = make(**{option: value for option, value in published.items() if value is not None}, **options)
     except (TypeError, ValueError) as error:
         if not options or isinstance(error, SpecError):
             raise
-        told = ", ".join(f"{option}={value!r}" for option, value in options.items())
-        raise SpecError(f"network {name!r}: cannot be made with {told}: {error}") from error
+        described = ", ".join(f"{option}={value!r}" for option, value in options.items())
+        raise SpecError(f"network {name!r}: cannot be made with {described}: {error}") from error
     return replace(made, options=options) if options else made
 
 
-def _users_own(name: str) -> Network:
+def _import_network(name: str) -> Network:
     module_name, _, function_name = name.partition(":")
     try:
         made = getattr(importlib.import_module(module_name), function_name)()
     except (ImportError, AttributeError) as error:
         raise SpecError(
-            f"network {name!r} cannot be had: {error}; expected package.module:function, importable here"
+            f"network {name!r} cannot be imported: {error}; expected package.module:function that this Python can import"
         ) from error
     if isinstance(made, Graph):
         return Network(name, made)
@@ -125,25 +158,4 @@ def _users_own(name: str) -> Network:
     return made
 
 
-__all__ = [
-    "NETWORKS",
-    "Network",
-    "Preprocessing",
-    "as_tuples",
-    "create",
-    "dcn",
-    "has_choice",
-    "mobilenet_v3",
-    "paddleclas_resnet",
-    "repact_shufflenet_v2",
-    "resnet",
-    "shufflenet_v2",
-    "swin_tiny",
-    "tfnet",
-    "timm_swin_tiny",
-    "timm_vit_base",
-    "torchvision_mobilenet_v3",
-    "torchvision_resnet",
-    "torchvision_shufflenet_v2",
-    "vit_base",
-]
+__all__ = ["NETWORKS", "Network", "Preprocessing", "as_tuples", "create", "has_choice"]

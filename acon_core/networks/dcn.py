@@ -1,4 +1,4 @@
-"""The small network of the Paddle notebook on ACON: four convolutions and two linear layers for images of 32 by 32."""
+"""The small network of the Paddle notebook on ACON, for images of 32x32 pixels."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from acon_core.spec.tokens import ImageSize
 
 SIZE = 32
 
-# What Paddle's own layers start from; PyTorch's differ.
+# The defaults of Paddle's layers, which differ from PyTorch's.
 INIT_RULES = (
     InitRule(Conv2d, "weight", KaimingNormal("in")),
     InitRule(Conv2d, "bias", Constant(0.0)),
@@ -26,10 +26,22 @@ INIT_RULES = (
 
 
 def dcn(act: Node | str = AconC(), num_classes: int = 1) -> Network:
-    """`act` after the third convolution, ReLU elsewhere. (N, 3, 32, 32) -> (N, num_classes); SpecError for another size.
+    """Return the notebook's network: `act` after the third convolution, ReLU elsewhere.
 
-    `act`: an activation spec, or its name. With ReLU it is the notebook's `dcn3`, with ACON-C and Meta-ACON its two `dcn2`.
-    No norm but that of Meta-ACON's generator. Source: the notebook on ACON in Paddle's AI Studio, with its names of layers.
+    Parameters
+    ----------
+    act : Node or str
+        Activation after the third convolution. ReLU gives the notebook's `dcn3`; ACON-C and
+        Meta-ACON give its two `dcn2`.
+    num_classes : int
+
+    Notes
+    -----
+    (N, 3, 32, 32) -> (N, num_classes). Images of another size are a SpecError.
+
+    References
+    ----------
+    The notebook on ACON in Paddle's AI Studio, whose names of layers are kept.
     """
     act = resolve_activation("dcn", act, num_classes)
     network = sequential(

@@ -1,4 +1,4 @@
-"""MobileNetV3 as the RepAct code has it: one activation everywhere, where the paper has ReLU first and HardSwish later."""
+"""MobileNetV3 of the RepAct code: one activation, where the paper has ReLU and HardSwish."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from acon_core.errors import SpecError
-from acon_core.networks.network import Network, resolve_activation
-from acon_core.networks.repact import INPUT, SOURCE
+from acon_core.networks.network import REPACT_SOURCE, Network, resolve_activation
+from acon_core.networks.preprocessing import IMAGENET_INPUT
 from acon_core.spec.activation_base import bind
 from acon_core.spec.graph import Graph, InitRule, graph, sequential
 from acon_core.spec.node import Node
@@ -18,7 +18,8 @@ from acon_core.spec.repact import RepAct
 
 STEM = 16
 HIDDEN = {"small": 1024, "large": 1280}
-# Kernel, expanded channels, channels, squeeze and excitation, stride: Howard et al. 2019, tables 1 and 2.
+# Kernel, expanded channels, channels, squeeze and excitation, stride: Howard et al. 2019, tables 1
+# and 2.
 BLOCKS = {
     "small": (
         (3, 16, 16, True, 2),
@@ -61,24 +62,39 @@ INIT_RULES = (
 
 
 def mobilenet_v3(size: str = "small", act: Node | str = RepAct(), num_classes: int = 1000) -> Network:
-    """MobileNetV3 of `size` "small" or "large", for input of any size; dropout 0.2 before the last layer.
+    """Return a MobileNetV3 with dropout of 0.2 before its last layer.
 
-    `act`: an activation spec, or its name, after every expansion and depthwise convolution, the stem and the last
-    convolution: 23 places in small, 31 in large. Squeeze-and-excitation keeps ReLU and the hard sigmoid, the classifier
-    HardSwish. The norms of the backbone have eps 0.001 and decay 0.99, those inside an activation its own.
-    (N, 3, H, W) -> (N, num_classes). Raises SpecError for another size. Source: Howard et al. 2019; RepAct's mobilenetV3.py.
+    Parameters
+    ----------
+    size : {"small", "large"}
+        The variant.
+    act : Node or str
+        Activation of the stem, of each expansion and depthwise convolution and of the last
+        convolution: 23 places in small, 31 in large. Squeeze-and-excitation keeps ReLU and the hard
+        sigmoid, the classifier HardSwish.
+    num_classes : int
+
+    Notes
+    -----
+    (N, 3, H, W) -> (N, num_classes), for images of any size.
+
+    The batch norms have eps 0.001 and decay 0.99, except inside an activation.
+
+    References
+    ----------
+    Howard et al. 2019, "Searching for MobileNetV3"; 2771096196/RepAct, mobilenetV3.py.
     """
     if size not in BLOCKS:
         raise SpecError(f"mobilenet_v3: expected a size in {', '.join(BLOCKS)}, found {size!r}")
     act = resolve_activation("mobilenet_v3", act, num_classes)
     made = mobilenet(
-        "repact", size, [act] * (len(BLOCKS[size]) + 2), num_classes, f"Howard et al. 2019 (MobileNetV3), {SOURCE}"
+        "repact", size, [act] * (len(BLOCKS[size]) + 2), num_classes, f"Howard et al. 2019 (MobileNetV3), {REPACT_SOURCE}"
     )
     return replace(made, activation=act)
 
 
-def mobilenet(family: str, size: str, acts: Sequence[Node], num_classes: int, source: str) -> Network:
-    """The network of a family that has it, with the activation of the stem, of each block and of the last convolution."""
+def mobilenet(publisher: str, size: str, acts: Sequence[Node], num_classes: int, source: str) -> Network:
+    """Return the graph; `acts`: of the stem, of each block and of the last convolution."""
     layers: list[Node] = [convolution(3, STEM, 3, acts[0], stride=2)]
     ends, channels = [0], STEM
     for act, (kernel, expanded, outputs, squeezed, stride) in zip(acts[1:-1], BLOCKS[size], strict=True):
@@ -94,7 +110,7 @@ def mobilenet(family: str, size: str, acts: Sequence[Node], num_classes: int, so
         classifier=sequential(Linear(last, hidden), HardSwish(), Dropout(0.2), Linear(hidden, num_classes)),
     )
     return Network(
-        name=f"{family}/mobilenet_v3_{size}",
+        name=f"{publisher}/mobilenet_v3_{size}",
         num_classes=num_classes,
         graph=replace(network, init_rules=INIT_RULES),
         stages={
@@ -102,13 +118,13 @@ def mobilenet(family: str, size: str, acts: Sequence[Node], num_classes: int, so
             "conv_last": f"features.{len(layers)}",
         },
         head="classifier.3",
-        input=INPUT,
+        input=IMAGENET_INPUT,
         source=source,
     )
 
 
 def convolution(inputs: int, outputs: int, kernel: int, act: Node | None, stride: int = 1, groups: int = 1) -> Graph:
-    """Convolution without bias that keeps the size at stride 1, norm, and the activation where there is one."""
+    """Apply a convolution that keeps the size at stride 1, a norm, and `act` unless None."""
     activation = () if act is None else (bind(act, outputs),)
     return sequential(
         Conv2d(inputs, outputs, kernel, stride, (kernel - 1) // 2, groups=groups, bias=False),
@@ -118,7 +134,7 @@ def convolution(inputs: int, outputs: int, kernel: int, act: Node | None, stride
 
 
 def block(inputs: int, expanded: int, outputs: int, kernel: int, stride: int, squeezed: bool, act: Node) -> Graph:
-    """Expanded, depthwise, squeezed, projected; added to x where it can be. (N, inputs, H, W) -> (N, outputs, H', W')."""
+    """Expand, filter depthwise, squeeze, project; add x if the shapes agree."""
     layers: list[Node] = [] if expanded == inputs else [convolution(inputs, expanded, 1, act)]
     layers.append(convolution(expanded, expanded, kernel, act, stride, groups=expanded))
     if squeezed:
@@ -130,7 +146,7 @@ def block(inputs: int, expanded: int, outputs: int, kernel: int, stride: int, sq
 
 
 def squeeze_and_excitation(channels: int) -> Graph:
-    """x times hardsigmoid(fc2(relu(fc1(mean over space)))). (N, C, H, W) -> the same. Source: Hu et al. 2018."""
+    """Return x * hardsigmoid(fc2(relu(fc1(mean over space)))). Source: Hu et al. 2018."""
     hidden = divisible(channels // 4)
     children: dict[str, Node] = {
         "fc1": Conv2d(channels, hidden, 1),
@@ -145,6 +161,6 @@ def squeeze_and_excitation(channels: int) -> Graph:
 
 
 def divisible(channels: int) -> int:
-    """The nearest multiple of 8, or the next where that would take away more than a tenth."""
+    """Round to a multiple of 8, and up if rounding removed more than a tenth."""
     nearest = max(8, (channels + 4) // 8 * 8)
     return nearest + 8 if nearest < 0.9 * channels else nearest

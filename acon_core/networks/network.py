@@ -1,70 +1,28 @@
-"""What a published network is beyond its graph: its name, its activation, its stages, what its input must look like."""
+"""A published network as data, and checks of its options."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
-from typing import Any, Literal
+from typing import Any
 
 from acon_core.errors import SpecError
+from acon_core.networks.preprocessing import Preprocessing
 from acon_core.spec.activations import activation, parse_name
 from acon_core.spec.graph import Graph
 from acon_core.spec.node import Node
 from acon_core.spec.param import Shape
 from acon_core.spec.transforms import select
 
-
-@dataclass(frozen=True)
-class Preprocessing:
-    """What a trained network expects of an image: channel `order`, the `range` of values, `mean` and `std` that are then taken
-    off and divided by, per channel, and the `size` (height and width in pixels) that it was evaluated at: the middle of an
-    image whose shorter side was resized to `resize` pixels. Raises SpecError for what no image has."""
-
-    order: Literal["BGR", "RGB"]
-    range: tuple[float, float]
-    mean: tuple[float, float, float]
-    std: tuple[float, float, float]
-    size: int
-    resize: int
-
-    def __post_init__(self) -> None:
-        numbers = {"range": (self.range, 2), "mean": (self.mean, 3), "std": (self.std, 3)}
-        for name, (values, count) in numbers.items():
-            if type(values) is not tuple or len(values) != count or not all(type(v) in (int, float) for v in values):
-                raise SpecError(f"input: {name} must be {count} numbers, found {values!r:.60}")
-        if self.order not in ("BGR", "RGB"):
-            raise SpecError(f"input: order must be BGR or RGB, found {self.order!r:.20}")
-        if not all(map(math.isfinite, (*self.range, *self.mean, *self.std))):
-            raise SpecError("input: range, mean and std must be finite")
-        if not (self.range[0] < self.range[1] and min(self.std) > 0):
-            raise SpecError(f"input: range {self.range} must go up, and std {self.std} be above 0")
-        if not all(type(v) is int and 0 < v <= 4096 for v in (self.size, self.resize)) or self.resize < self.size:
-            raise SpecError(f"input: size {self.size!r:.20} and resize {self.resize!r:.20} must be pixels, resize no smaller")
-
-    def at(self, size: int) -> Preprocessing:
-        """The same for images of another size, which are the same part of what they are cut from."""
-        return replace(self, size=size, resize=round(self.resize * size / self.size))
-
-    @property
-    def bounds(self) -> tuple[float, float]:
-        """The least and the largest value that an image can have where the network takes it."""
-        low, high = (
-            pick((edge - m) / s for m, s in zip(self.mean, self.std, strict=True))
-            for pick, edge in zip((min, max), self.range, strict=True)
-        )
-        return low, high
-
-    def __str__(self) -> str:
-        scaled = "not normalised" if self.mean == (0, 0, 0) and self.std == (1, 1, 1) else f"mean {self.mean}, std {self.std}"
-        cut = f"the middle {self.size}x{self.size} of a shorter side of {self.resize}"
-        return f"{self.order}, {self.range[0]:g} to {self.range[1]:g}, {scaled}, {cut}"
+ACON_SOURCE = "Ma et al. 2021 (ACON); nmaac/acon at 99fd679"
+REPACT_SOURCE = "Wu et al. 2024 (RepAct); 2771096196/RepAct at c0e7194"
 
 
 def resolve_activation(network: str, act: Node | str, num_classes: int, **defaults: Any) -> Node:
-    """Return `act` as a spec. `defaults` fill the options that a name leaves open, where it has them.
+    """Return `act` as a spec.
 
-    Raises SpecError for a name that does not exist, or fewer than one class.
+    `defaults` fill the options that a name leaves open, where the activation has them. Raises
+    SpecError for a name that does not exist, or fewer than one class.
     """
     check_num_classes(network, num_classes)
     if not isinstance(act, str):
@@ -75,30 +33,50 @@ def resolve_activation(network: str, act: Node | str, num_classes: int, **defaul
 
 
 def check_num_classes(network: str, num_classes: int) -> None:
-    """Raise SpecError for no classes."""
+    """Raise SpecError for fewer than one class."""
     if num_classes < 1:
         raise SpecError(f"{network}: expected at least one class, found {num_classes}")
 
 
 def check_stage_depths(network: str, option: str, blocks: Sequence[int], stages: int) -> None:
-    """Raise SpecError for blocks a stage that are too few or too many, or none in one; `option`: what they are called."""
+    """Raise SpecError unless `option` gives each stage at least one block."""
     if len(blocks) != stages or min(blocks) < 1:
         raise SpecError(f"{network}: expected {stages} {option} of at least one block, found {tuple(blocks)}")
 
 
 def as_tuples(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Return values read from JSON with each list as a tuple, as the fields and options expect."""
+    """Return values read from JSON with each list as a tuple, as fields and options expect."""
     return {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
 
 
 @dataclass(frozen=True, eq=False)
 class Network:
-    """A graph with what the registry knows of it; a user's own network needs the first two alone.
+    """A graph and what the registry knows about it.
 
-    `activation`: the one that was chosen; None where there is no choice, since a network has its published ones alone.
-    `stages`: names of features to the taps that are those features. `head`: the path of the layer whose outputs are the
-    classes. `input`: what a trained one expects; where that was never said, `size` is the height and width in pixels that it
-    was published with. `source`: the paper and the code that it follows. `options`: those that `create` was given.
+    A network of your own needs only the first two fields.
+
+    Parameters
+    ----------
+    name : str
+        The name in the registry, or ``package.module:function``.
+    graph : Graph
+        The network as data.
+    activation : Node, optional
+        The activation that was chosen. None if the network has fixed activations.
+    num_classes : int, optional
+        Number of outputs; None for a backbone.
+    stages : mapping of str to str
+        Tap of each feature that `features` can return, by name.
+    head : str, optional
+        Path of the layer that computes the class scores.
+    input : Preprocessing, optional
+        What a trained network expects.
+    size : int, optional
+        Height and width in pixels that the network was published with, where `input` is not known.
+    source : str
+        The paper and the published code that the network follows.
+    options : mapping
+        The options that were given to `create`.
     """
 
     name: str
@@ -114,17 +92,30 @@ class Network:
 
     @property
     def input_shape(self) -> Shape:
-        """One image of the size that the network was published with. Raises SpecError where none is known."""
+        """Shape of one image of the published size. Raises SpecError if the size is not known."""
         size = self.input.size if self.input else self.size
         if size is None:
-            raise SpecError(f"network {self.name!r} does not say what its input is; set Network.input")
+            raise SpecError(f"network {self.name!r}: the input size is not known; set Network.input or Network.size")
         return (1, 3, size, size)
 
     def features(self, names: Sequence[str]) -> Network:
-        """The same network as a backbone: its outputs are the named stages, in that order, and what only served others is gone.
+        """Return the network as a backbone whose outputs are the named stages.
 
-        `names`: of `stages`. The state is a part of the whole network's, under the same paths. Raises SpecError for a name
-        that is no stage, or no names.
+        Parameters
+        ----------
+        names : sequence of str
+            Some of `stages`, in the order of the outputs.
+
+        Returns
+        -------
+        Network
+            The same network without the layers that no named stage needs. Its state is a part of
+            the whole network's, under the same paths.
+
+        Raises
+        ------
+        SpecError
+            If a name is not a stage, or there is none.
         """
         known = f"stages: {', '.join(self.stages) or 'none'}"
         unknown = [name for name in names if name not in self.stages]

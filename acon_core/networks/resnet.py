@@ -1,4 +1,4 @@
-"""ResNet with one activation replaced, as the ACON code has it: after the 3x3 convolution of a bottleneck, nowhere else."""
+"""ResNet of the ACON code, with any activation after the 3x3 convolutions of bottlenecks."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from acon_core.errors import SpecError
-from acon_core.networks.network import Network, Preprocessing, resolve_activation
+from acon_core.networks.network import ACON_SOURCE, Network, resolve_activation
+from acon_core.networks.preprocessing import ACON_INPUT
 from acon_core.spec.acon import AconC
 from acon_core.spec.activation_base import bind
 from acon_core.spec.graph import Graph, InitRule, graph, sequential
@@ -23,8 +24,6 @@ EXPANSION = 4
 
 INIT_RULES = (InitRule(Conv2d, "weight", KaimingNormal("out")),)
 
-INPUT = Preprocessing(order="BGR", range=(0.0, 255.0), mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0), size=224, resize=256)
-
 
 def resnet(
     depth: int = 50,
@@ -35,18 +34,43 @@ def resnet(
     stride_on: int = 1,
     project_first: bool = False,
 ) -> Network:
-    """ResNet of `depth` 18, 34, 50, 101 or 152, for input of any size.
+    """Return a ResNet with `act` after its 3x3 convolutions.
 
-    `act`: an activation spec, or its name. A bottleneck (50 and deeper) has it after its 3x3 convolution alone; the stem, the
-    first 1x1 convolution and the sum keep ReLU. A basic block (18, 34) has it in both of its places.
-    `bias`: whether convolutions have one. `stride_on`: which convolution of a bottleneck has the stride, 1, the first 1x1 as in
-    the first paper, or 3, the 3x3. `project_first`: whether the very first block has a convolution and a norm on its identity,
-    also where that fits as it is (18, 34). Published with the ACON code are the defaults; torchvision's graph has no biases and
-    stride_on=3, PaddleClas's project_first too.
-    `replace_stride_with_dilation`: for stages 2, 3 and 4, whether they dilate their 3x3 convolutions and keep the size, where
-    the first block of a dilated stage still has the dilation before it. Bottlenecks alone; the state is the same.
-    (N, 3, H, W) -> (N, num_classes). Raises SpecError for another depth or `stride_on`, or dilated basic blocks.
-    Source: He et al. 2016; nmaac/acon ResNet_ACON and ResNet_MetaACON, which name no 18 and 34 though they have the block.
+    The defaults are those of the ACON code. A bottleneck (depth 50 and more) has `act` after its
+    3x3 convolution only; the stem, the first 1x1 convolution and the sum keep ReLU. A basic block
+    (18, 34) has `act` in both of its places.
+
+    Parameters
+    ----------
+    depth : {18, 34, 50, 101, 152}
+        Number of layers.
+    act : Node or str
+        Activation in the places above.
+    num_classes : int
+    replace_stride_with_dilation : sequence of 3 bool
+        For stages 2, 3 and 4: whether their 3x3 convolutions are dilated and keep the size. The
+        first block of a dilated stage keeps the dilation before it. Only for bottlenecks. The state
+        does not depend on it.
+    bias : bool
+        Whether convolutions have a bias.
+    stride_on : {1, 3}
+        The convolution of a bottleneck that has the stride: the first 1x1, as in the paper, or the
+        3x3.
+    project_first : bool
+        Whether the first block of stage 1 has a convolution and a norm on its identity even if the
+        shapes agree (18, 34).
+
+    Notes
+    -----
+    (N, 3, H, W) -> (N, num_classes), for images of any size.
+
+    torchvision's graph has ``bias=False, stride_on=3``; PaddleClas's has ``project_first=True``
+    too.
+
+    References
+    ----------
+    He et al. 2016, "Deep Residual Learning"; nmaac/acon, ResNet_ACON and ResNet_MetaACON, which
+    define the basic block but no network of it.
     """
     if depth not in REPEATS:
         raise SpecError(f"resnet: expected a depth in {list(REPEATS)}, found {depth}")
@@ -58,7 +82,7 @@ def resnet(
     if stride_on not in (1, 3):
         raise SpecError(f"resnet: expected stride_on 1 or 3, the size of the convolution that has it, found {stride_on}")
     if depth in BASIC and any(replace_stride_with_dilation):
-        raise SpecError(f"resnet: basic blocks cannot be dilated, and depth {depth} has no others; take 50, 101 or 152")
+        raise SpecError(f"resnet: basic blocks cannot be dilated, and depth {depth} has no others; use depth 50, 101 or 152")
     act = resolve_activation("resnet", act, num_classes)
     stages: dict[str, Node] = {}
     channels, dilation = STEM, 1
@@ -97,8 +121,8 @@ def resnet(
         graph=replace(network, init_rules=INIT_RULES),
         stages={"stem": "maxpool", **{f"stage{index + 1}": layer for index, layer in enumerate(stages)}},
         head="fc",
-        input=INPUT,
-        source="He et al. 2016 (ResNet), Ma et al. 2021 (ACON); nmaac/acon at 99fd679",
+        input=ACON_INPUT,
+        source=f"He et al. 2016 (ResNet), {ACON_SOURCE}",
     )
 
 
@@ -112,7 +136,7 @@ def bottleneck(
     bias: bool,
     stride_on: int,
 ) -> Graph:
-    """1x1, 3x3 with the dilation and `act`, 1x1, the stride on one of them; plus identity.
+    """Add 1x1, 3x3 (dilated, with `act`) and 1x1 convolutions to the identity.
 
     (N, inputs, H, W) -> (N, 4 width, H', W').
     """
@@ -136,7 +160,7 @@ def bottleneck(
 
 
 def basic_block(inputs: int, width: int, stride: int, act: Node, identity: Mapping[str, Node], bias: bool) -> Graph:
-    """3x3 with the stride and `act`, 3x3; plus identity, then `act`. (N, inputs, H, W) -> (N, width, H', W')."""
+    """Add two 3x3 convolutions to the identity; `act` after the first and after the sum."""
     children: dict[str, Node] = {
         "conv1": Conv2d(inputs, width, 3, stride, 1, bias=bias),
         "bn1": BatchNorm(width),
@@ -150,14 +174,14 @@ def basic_block(inputs: int, width: int, stride: int, act: Node, identity: Mappi
 
 
 def downsample(inputs: int, outputs: int, stride: int, bias: bool) -> Mapping[str, Node]:
-    """What makes the identity fit."""
+    """Return the layers that give the identity the shape of the branch."""
     return {"downsample": sequential(Conv2d(inputs, outputs, 1, stride, bias=bias), BatchNorm(outputs))}
 
 
 def _residual(
     children: Mapping[str, Node], program: Sequence[str], branch: str, last: str, identity: Mapping[str, Node]
 ) -> Graph:
-    """The branch's program, the sum with x or what became of it, and the last activation."""
+    """Add x, or its projection, to the branch, and apply the last activation."""
     kept = ["identity = downsample(x)"] if identity else []
     total = [f"total = add({branch}, {'identity' if identity else 'x'})", f"y = {last}(total)"]
     return graph("x", [*program, *kept, *total], "y", {**children, **identity, "add": Add()})

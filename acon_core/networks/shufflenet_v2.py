@@ -1,12 +1,19 @@
-"""ShuffleNetV2 with any activation, as the ACON code has it: every ReLU replaced, convolutions with bias, even/odd split."""
+"""ShuffleNetV2 with any activation, in the two forms that are published.
+
+The form of the ACON code has biases in its convolutions and splits channels into even and odd.
+The form of the RepAct code is torchvision's: no biases, halves of the channels, and a channel
+shuffle after they are joined.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from itertools import accumulate
 
 from acon_core.errors import SpecError
-from acon_core.networks.network import Network, Preprocessing, check_stage_depths, resolve_activation
+from acon_core.networks.network import ACON_SOURCE, REPACT_SOURCE, Network, check_stage_depths, resolve_activation
+from acon_core.networks.preprocessing import ACON_INPUT, IMAGENET_INPUT
 from acon_core.spec.acon import AconC
 from acon_core.spec.activation_base import bind
 from acon_core.spec.graph import Graph, InitRule, graph, sequential
@@ -14,6 +21,7 @@ from acon_core.spec.node import Node
 from acon_core.spec.param import Constant, Normal, NormalPerInput
 from acon_core.spec.primitives import (
     BatchNorm,
+    ChannelShuffle,
     Concat,
     Conv2d,
     Dropout,
@@ -23,15 +31,18 @@ from acon_core.spec.primitives import (
     MaxPool2d,
     Split,
 )
+from acon_core.spec.repact import RepAct
 
 REPEATS = (4, 8, 4)
 STEM = 24
+# Channels of the three stages and of the last convolution: Ma et al. 2018, table 5.
 CHANNELS = {
     0.5: (48, 96, 192, 1024),
     1.0: (116, 232, 464, 1024),
     1.5: (176, 352, 704, 1024),
     2.0: (244, 488, 976, 2048),
 }
+REPACT_WIDTHS = (0.5, 1.0)
 
 INIT_RULES = (
     InitRule(Conv2d, "weight", Normal(0.01), under="first"),
@@ -42,60 +53,105 @@ INIT_RULES = (
     InitRule(Linear, "bias", Constant(0.0)),
 )
 
-INPUT = Preprocessing(order="BGR", range=(0.0, 255.0), mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0), size=224, resize=256)
-
 
 def shufflenet_v2(
     width: float = 0.5, act: Node | str = AconC(), num_classes: int = 1000, repeats: Sequence[int] = REPEATS
 ) -> Network:
-    """ShuffleNetV2 at `width` 0.5, 1.0, 1.5 or 2.0, for input of any size; dropout 0.2 at 2.0 only. `repeats`: blocks a stage.
+    """Return the ShuffleNetV2 of the ACON code. Dropout of 0.2 at width 2.0 only.
 
-    `act`: an activation spec, or its name; `meta_acon` by name has the published reduction, 8 at 0.5x and 16 elsewhere.
-    (N, 3, H, W) -> (N, num_classes). Not torchvision's graph: the projection keeps its input's channels.
-    Raises SpecError for another width, or repeats that cannot be.
-    Source: Ma et al. 2018; nmaac/acon ShuffleNetV2_ACON and ShuffleNet_MetaACON.
+    Parameters
+    ----------
+    width : {0.5, 1.0, 1.5, 2.0}
+        Width multiplier.
+    act : Node or str
+        Activation in every place. The name `meta_acon` has the published reduction: 8 at width 0.5,
+        16 elsewhere.
+    num_classes : int
+    repeats : sequence of 3 int
+        Blocks per stage.
+
+    Notes
+    -----
+    (N, 3, H, W) -> (N, num_classes), for images of any size.
+
+    This is not torchvision's graph: the projection of a downsampling block keeps its input
+    channels.
+
+    References
+    ----------
+    Ma et al. 2018, "ShuffleNet V2"; nmaac/acon, ShuffleNetV2_ACON and ShuffleNet_MetaACON.
     """
     if width not in CHANNELS:
         raise SpecError(f"shufflenet_v2: expected a width in {sorted(CHANNELS)}, found {width}")
     check_stage_depths("shufflenet_v2", "repeats", repeats, len(REPEATS))
     act = resolve_activation("shufflenet_v2", act, num_classes, reduction=8 if width == 0.5 else 16)
-    *stages, last = CHANNELS[width]
-    blocks: list[Node] = []
+    *widths, last = CHANNELS[width]
+    stages: list[list[Node]] = []
     channels = STEM
-    for count, outputs in zip(repeats, stages, strict=True):
-        blocks.append(downsampling_block(channels, outputs, act))
-        blocks += [block(outputs, act) for _ in range(count - 1)]
+    for count, outputs in zip(repeats, widths, strict=True):
+        stages.append([downsampling_block(channels, outputs, act), *(block(outputs, act) for _ in range(count - 1))])
         channels = outputs
-    dropout = {"dropout": Dropout(0.2)} if width == 2.0 else {}
+    stem = sequential(Conv2d(3, STEM, 3, 2, 1), BatchNorm(STEM), bind(act, STEM))
+    return assemble(
+        name=f"acon/shufflenet_v2_x{width:.1f}".replace(".", "_"),
+        act=act,
+        num_classes=num_classes,
+        stem={"first_conv": stem, "maxpool": MaxPool2d(3, 2, 1)},
+        stages=stages,
+        first_stage=2,
+        widths=(channels, last),
+        dropout=width == 2.0,
+        init_rules=INIT_RULES,
+        source=f"Ma et al. 2018 (ShuffleNetV2), {ACON_SOURCE}",
+    )
+
+
+def assemble(
+    *,
+    name: str,
+    act: Node,
+    num_classes: int,
+    stem: Mapping[str, Node],
+    stages: Sequence[Sequence[Node]],
+    first_stage: int,
+    widths: tuple[int, int],
+    dropout: bool,
+    init_rules: tuple[InitRule, ...],
+    source: str,
+) -> Network:
+    """Return stem, stages, last convolution and classifier under the names of the ACON code.
+
+    `widths`: input and output channels of the last convolution.
+    """
+    channels, last = widths
     network = sequential(
-        first_conv=sequential(Conv2d(3, STEM, 3, 2, 1), BatchNorm(STEM), bind(act, STEM)),
-        maxpool=MaxPool2d(3, 2, 1),
-        features=sequential(*blocks),
+        **stem,
+        features=sequential(*(node for stage in stages for node in stage)),
         conv_last=sequential(Conv2d(channels, last, 1), BatchNorm(last), bind(act, last)),
         globalpool=GlobalAvgPool(),
-        **dropout,
+        **({"dropout": Dropout(0.2)} if dropout else {}),
         flatten=Flatten(),
         classifier=sequential(Linear(last, num_classes)),
     )
-    ends = [sum(repeats[: index + 1]) - 1 for index in range(len(repeats))]
+    blocks = accumulate(len(stage) for stage in stages)
     return Network(
-        name=f"acon/shufflenet_v2_x{width:.1f}".replace(".", "_"),
+        name=name,
         activation=act,
         num_classes=num_classes,
-        graph=replace(network, init_rules=INIT_RULES),
+        graph=replace(network, init_rules=init_rules),
         stages={
-            "stem": "maxpool",
-            **{f"stage{i + 2}": f"features.{end}" for i, end in enumerate(ends)},
+            "stem": list(stem)[-1],
+            **{f"stage{index}": f"features.{count - 1}" for index, count in enumerate(blocks, first_stage)},
             "conv_last": "conv_last",
         },
         head="classifier.0",
-        input=INPUT,
-        source="Ma et al. 2018 (ShuffleNetV2), Ma et al. 2021 (ACON); nmaac/acon at 99fd679",
+        input=ACON_INPUT,
+        source=source,
     )
 
 
 def branch_main(inputs: int, outputs: int, middle: int, stride: int, act: Node) -> Graph:
-    """Pointwise, norm, activation; depthwise, norm; pointwise, norm, activation."""
+    """Apply pointwise, depthwise, pointwise convolutions, with `act` after the pointwise ones."""
     return sequential(
         Conv2d(inputs, middle, 1),
         BatchNorm(middle),
@@ -109,7 +165,7 @@ def branch_main(inputs: int, outputs: int, middle: int, stride: int, act: Node) 
 
 
 def block(channels: int, act: Node) -> Graph:
-    """Stride 1: the even channels pass, the odd ones go through the main branch. (N, C, H, W) -> the same."""
+    """Keep the even channels and send the odd ones through the main branch."""
     half = channels // 2
     return graph(
         "x",
@@ -120,7 +176,7 @@ def block(channels: int, act: Node) -> Graph:
 
 
 def downsampling_block(inputs: int, outputs: int, act: Node) -> Graph:
-    """Stride 2: projection and main branch both see all of x. (N, inputs, H, W) -> (N, outputs, H / 2, W / 2)."""
+    """Send x through both branches with stride 2: half the size, rounded up."""
     branch_proj = sequential(
         Conv2d(inputs, inputs, 3, 2, 1, groups=inputs),
         BatchNorm(inputs),
@@ -135,3 +191,109 @@ def downsampling_block(inputs: int, outputs: int, act: Node) -> Graph:
         "y",
         {"branch_main": main, "branch_proj": branch_proj, "concat": Concat()},
     )
+
+
+def repact_shufflenet_v2(
+    width: float = 0.5, act: Node | str = RepAct(), num_classes: int = 1000, repeats: Sequence[int] = REPEATS
+) -> Network:
+    """Return the ShuffleNetV2 of the RepAct code, which has torchvision's graph and names.
+
+    Parameters
+    ----------
+    width : {0.5, 1.0}
+        Width multiplier.
+    act : Node or str
+        Activation in all 37 places of ReLU.
+    num_classes : int
+    repeats : sequence of 3 int
+        Blocks per stage.
+
+    Notes
+    -----
+    (N, 3, H, W) -> (N, num_classes), for images of 32x32 or more.
+
+    References
+    ----------
+    Ma et al. 2018, "ShuffleNet V2"; 2771096196/RepAct, shufflenetV2.py.
+    """
+    if width not in REPACT_WIDTHS:
+        raise SpecError(f"repact_shufflenet_v2: expected a width in {list(REPACT_WIDTHS)}, found {width}")
+    act = resolve_activation("repact_shufflenet_v2", act, num_classes)
+    return shuffled("repact", width, act, num_classes, repeats, f"Ma et al. 2018 (ShuffleNetV2), {REPACT_SOURCE}")
+
+
+def shuffled(publisher: str, width: float, act: Node, num_classes: int, repeats: Sequence[int], source: str) -> Network:
+    """Return torchvision's graph with any activation, under the publisher's name."""
+    *widths, last = CHANNELS[width]
+    check_stage_depths(f"{publisher}/shufflenet_v2", "repeats", repeats, len(widths))
+    stages: dict[str, Node] = {}
+    channels = STEM
+    for index, (count, outputs) in enumerate(zip(repeats, widths, strict=True)):
+        first = shuffled_downsampling_block(channels, outputs, act)
+        stages[f"stage{index + 2}"] = sequential(first, *(shuffled_block(outputs, act) for _ in range(count - 1)))
+        channels = outputs
+    return Network(
+        name=f"{publisher}/shufflenet_v2_x{width:.1f}".replace(".", "_"),
+        activation=act,
+        num_classes=num_classes,
+        graph=sequential(
+            conv1=sequential(Conv2d(3, STEM, 3, 2, 1, bias=False), BatchNorm(STEM), bind(act, STEM)),
+            maxpool=MaxPool2d(3, 2, 1),
+            **stages,
+            conv5=sequential(Conv2d(channels, last, 1, bias=False), BatchNorm(last), bind(act, last)),
+            pool=GlobalAvgPool(),
+            flatten=Flatten(),
+            fc=Linear(last, num_classes),
+        ),
+        stages={"stem": "maxpool", **{name: name for name in stages}, "conv_last": "conv5"},
+        head="fc",
+        input=IMAGENET_INPUT,
+        source=source,
+    )
+
+
+def shuffled_branch(inputs: int, outputs: int, stride: int, act: Node) -> Graph:
+    """Apply pointwise, depthwise, pointwise convolutions, with `act` after the pointwise ones."""
+    return sequential(
+        Conv2d(inputs, outputs, 1, bias=False),
+        BatchNorm(outputs),
+        bind(act, outputs),
+        Conv2d(outputs, outputs, 3, stride, 1, groups=outputs, bias=False),
+        BatchNorm(outputs),
+        Conv2d(outputs, outputs, 1, bias=False),
+        BatchNorm(outputs),
+        bind(act, outputs),
+    )
+
+
+def shuffled_block(channels: int, act: Node) -> Graph:
+    """Keep the first half of the channels and send the second through its branch."""
+    half = channels // 2
+    children: dict[str, Node] = {
+        "branch2": shuffled_branch(half, half, 1, act),
+        "split": Split(2, interleaved=False),
+        "concat": Concat(),
+        "shuffle": ChannelShuffle(2),
+    }
+    program = ["passed, other = split(x)", "made = branch2(other)", "both = concat(passed, made)", "y = shuffle(both)"]
+    return graph("x", program, "y", children)
+
+
+def shuffled_downsampling_block(inputs: int, outputs: int, act: Node) -> Graph:
+    """Send x through both branches with stride 2: half the size, rounded up."""
+    half = outputs // 2
+    branch1 = sequential(
+        Conv2d(inputs, inputs, 3, 2, 1, groups=inputs, bias=False),
+        BatchNorm(inputs),
+        Conv2d(inputs, half, 1, bias=False),
+        BatchNorm(half),
+        bind(act, half),
+    )
+    children: dict[str, Node] = {
+        "branch1": branch1,
+        "branch2": shuffled_branch(inputs, half, 2, act),
+        "concat": Concat(),
+        "shuffle": ChannelShuffle(2),
+    }
+    program = ["passed = branch1(x)", "made = branch2(x)", "both = concat(passed, made)", "y = shuffle(both)"]
+    return graph("x", program, "y", children)

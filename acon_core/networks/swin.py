@@ -1,4 +1,7 @@
-"""Swin Transformer as the RepAct code has it, with any activation in its MLPs; its tokens stay images, (N, C, H, W)."""
+"""Swin Transformer of the RepAct code, with any activation in its MLPs.
+
+Tokens stay images of shape (N, C, H, W).
+"""
 
 from __future__ import annotations
 
@@ -6,8 +9,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from acon_core.errors import SpecError
-from acon_core.networks.network import Network, check_stage_depths, resolve_activation
-from acon_core.networks.repact import INPUT, SOURCE
+from acon_core.networks.network import REPACT_SOURCE, Network, check_stage_depths, resolve_activation
+from acon_core.networks.preprocessing import IMAGENET_INPUT
 from acon_core.spec.activation_base import bind
 from acon_core.spec.graph import Graph, InitRule, graph, sequential
 from acon_core.spec.node import Node
@@ -27,13 +30,15 @@ from acon_core.spec.tokens import (
 PATCH = 4
 WINDOW = 7
 WIDTH = 96
-# In images of this size and its multiples, windows fit in every stage. Where they do not, codes differ in what they pad when.
+# Windows fit in every stage for multiples of this size. For others, implementations pad
+# differently.
 FITTING = PATCH * 8 * WINDOW
 DEPTHS = (2, 2, 6, 2)
 HEADS = (3, 6, 12, 24)
 DROP_PATH = 0.1
 
-# Published as normal values cut off at +-2, which for this deviation are a hundred of them: no value is ever cut.
+# The released code uses trunc_normal_(std=0.02, a=-2, b=2). The bounds are 100 std away, so a plain
+# normal is equivalent.
 NARROW = Normal(0.02)
 
 INIT_RULES = (InitRule(Linear, "weight", NARROW), InitRule(Linear, "bias", Constant(0.0)))
@@ -42,17 +47,33 @@ INIT_RULES = (InitRule(Linear, "weight", NARROW), InitRule(Linear, "bias", Const
 def swin_tiny(
     act: Node | str = RepAct(), num_classes: int = 1000, depths: Sequence[int] = DEPTHS, image_size: int | None = None
 ) -> Network:
-    """Swin-T: patches of 4 pixels, windows of 7 patches, every second block's shifted by 3, for input of any size.
+    """Return Swin-T: 4x4 patches, windows of 7x7 patches, shifted by 3 in every second block.
 
-    `act`: an activation spec, or its name, between the two layers of each block's MLP, at its hidden width: 12 places.
-    `depths`: blocks in each of the four stages. Stochastic depth rises evenly from 0 at the first block to 0.1 at the last.
-    `image_size`: height and width in pixels of the only images that it then takes, a multiple of 224, so that windows fit in
-    every stage. It is then the paper's network: no shift where one window covers all there is, as in the last stage at 224.
-    Without it the windows are shifted there too, and the mask parts what the shift brought together, as in the RepAct code.
-    An image whose height or width 4 does not divide gets zeros below and to the right up to the next multiple; the published
-    code adds a whole patch along an axis that 4 divides when it does not divide the other one, which is not copied.
-    (N, 3, H, W) -> (N, num_classes). Raises SpecError for depths or an image_size that cannot be, and for images of another.
-    Source: Liu et al. 2021; RepAct's swinTransformer.py.
+    Parameters
+    ----------
+    act : Node or str
+        Activation between the two layers of each block's MLP, at its hidden width: 12 places.
+    num_classes : int
+    depths : sequence of 4 int
+        Blocks per stage.
+    image_size : int, optional
+        The only height and width in pixels to accept, a multiple of 224. Windows are then not
+        shifted in a stage that one window covers, as in the paper. Default: any size, and windows
+        are shifted there too, as in the RepAct code.
+
+    Notes
+    -----
+    (N, 3, H, W) -> (N, num_classes).
+
+    Stochastic depth rises linearly from 0 at the first block to 0.1 at the last.
+
+    An image whose height or width is not a multiple of 4 is padded with zeros below and to the
+    right to the next multiple. The published code differs: it also adds a whole patch along an axis
+    that is a multiple of 4 if the other is not.
+
+    References
+    ----------
+    Liu et al. 2021, "Swin Transformer"; 2771096196/RepAct, swinTransformer.py.
     """
     check_stage_depths("swin_tiny", "depths", depths, len(HEADS))
     if image_size is not None and (image_size < FITTING or image_size % FITTING):
@@ -86,13 +107,13 @@ def swin_tiny(
         graph=replace(network, init_rules=INIT_RULES),
         stages={"stem": "patch_embed", **{f"stage{index + 1}": f"layers.{index}.blocks" for index in range(len(stages))}},
         head="head",
-        input=INPUT.at(image_size) if image_size else INPUT,
-        source=f"Liu et al. 2021 (Swin), {SOURCE}",
+        input=IMAGENET_INPUT.at(image_size) if image_size else IMAGENET_INPUT,
+        source=f"Liu et al. 2021 (Swin), {REPACT_SOURCE}",
     )
 
 
 def block(width: int, heads: int, shift: int, rate: float, act: Node) -> Graph:
-    """x plus attention of its norm, plus the MLP of that sum's norm, each dropped at `rate`. (N, C, H, W) -> the same."""
+    """Add attention, then the MLP, each after a norm and dropped at `rate`."""
     children: dict[str, Node] = {
         "norm1": LayerNorm(width),
         "attn": attention(width, heads, shift),
@@ -111,9 +132,9 @@ def block(width: int, heads: int, shift: int, rate: float, act: Node) -> Graph:
 
 
 def attention(width: int, heads: int, shift: int) -> Graph:
-    """Attention inside of windows, with a learnt bias for each relative position. (N, C, H, W) -> the same.
+    """Attend within windows, with a learned bias for each relative position.
 
-    `relative_position_index` says which bias is whose. It follows from the window, and the published state holds it.
+    `relative_position_index` follows from the window size, but the published state contains it.
     """
     index = relative_position_index(WINDOW)
     params = {
@@ -135,7 +156,7 @@ def attention(width: int, heads: int, shift: int) -> Graph:
 
 
 def patch_merging(width: int) -> Graph:
-    """Each 2x2 square of patches as one. (N, C, H, W) -> (N, 2 C, H / 2, W / 2), rounded up."""
+    """Merge 2x2 patches into one with twice the channels; sizes are rounded up."""
     children: dict[str, Node] = {
         "reduction": Linear(4 * width, 2 * width, bias=False),
         "norm": LayerNorm(4 * width),

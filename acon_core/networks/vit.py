@@ -1,10 +1,10 @@
-"""Vision Transformer as the RepAct code has it, with any activation that tokens have a meaning for in its MLPs."""
+"""Vision Transformer of the RepAct code, with any activation in its MLPs that takes tokens."""
 
 from __future__ import annotations
 
 from acon_core.errors import SpecError
-from acon_core.networks.network import Network, resolve_activation
-from acon_core.networks.repact import INPUT, SOURCE
+from acon_core.networks.network import REPACT_SOURCE, Network, resolve_activation
+from acon_core.networks.preprocessing import IMAGENET_INPUT
 from acon_core.spec.activation_base import ChannelwiseActivation, bind
 from acon_core.spec.activations import activation_name
 from acon_core.spec.graph import Graph, InitRule, graph, sequential
@@ -20,7 +20,8 @@ DEPTH = 12
 HEADS = 12
 EPS = 1e-6
 
-# Published as normal values cut off at +-2, a hundred deviations and more away: no value is ever cut.
+# The released code truncates its normal values at +-2, 100 std away or more, so a plain normal is
+# equivalent.
 INIT_RULES = (
     InitRule(Linear, "weight", Normal(0.01)),
     InitRule(Linear, "bias", Constant(0.0)),
@@ -30,15 +31,30 @@ INIT_RULES = (
 
 
 def vit_base(act: Node | str = RepAct(), num_classes: int = 1000, image_size: int = 224, depth: int = DEPTH) -> Network:
-    """ViT-B/16: patches of 16 pixels as tokens, a class token, learnt positions. Nothing is dropped in training, as published.
+    """Return ViT-B/16: patches of 16x16 pixels, a class token, learned positions, no dropout.
 
-    `act`: an activation spec, or its name, between the two layers of each block's MLP, at its hidden width: 12 places. Those
-    that look at an image around each pixel (FReLU, ACON-FReLU) are refused: tokens have no space. `image_size`: height and
-    width in pixels, from which the number of positions follows; 16 divides it. `depth`: blocks.
-    (N, 3, image_size, image_size) -> (N, num_classes); SpecError for images of another size, even where the patches are as
-    many: the positions would not be those that were learnt.
-    Stages: the tokens after each quarter of the blocks; after each block, where they are fewer than four.
-    Source: Dosovitskiy et al. 2021; RepAct's vitModel.py.
+    Parameters
+    ----------
+    act : Node or str
+        Activation between the two layers of each block's MLP, at its hidden width: 12 places. FReLU
+        and ACON-FReLU need images and are a SpecError.
+    num_classes : int
+    image_size : int
+        Height and width in pixels, a multiple of 16. It determines the number of positions.
+    depth : int
+        Number of blocks.
+
+    Notes
+    -----
+    (N, 3, image_size, image_size) -> (N, num_classes). Images of another size are a SpecError,
+    even with the same number of patches, because positions are learned for this size.
+
+    The stages are the tokens after each quarter of the blocks, or after each block if there are
+    fewer than four.
+
+    References
+    ----------
+    Dosovitskiy et al. 2021, "An Image is Worth 16x16 Words"; 2771096196/RepAct, vitModel.py.
     """
     if image_size < PATCH or image_size % PATCH:
         raise SpecError(f"vit_base: expected an image_size that {PATCH} divides, found {image_size}")
@@ -47,8 +63,8 @@ def vit_base(act: Node | str = RepAct(), num_classes: int = 1000, image_size: in
     act = resolve_activation("vit_base", act, num_classes)
     if isinstance(act, ChannelwiseActivation) and act.rank not in (None, 3):
         raise SpecError(
-            f"vit_base: {activation_name(act)} takes images (N, C, H, W), and tokens (N, C, L) have no space; take another "
-            "activation, or a network whose values are images, such as repact/swin_tiny_patch4_window7_224"
+            f"vit_base: {activation_name(act)} needs images (N, C, H, W), but tokens are (N, C, L); use another activation, "
+            "or a network whose values are images, such as repact/swin_tiny_patch4_window7_224"
         )
     narrow = Normal(0.02)
     stages = min(4, depth)
@@ -79,13 +95,13 @@ def vit_base(act: Node | str = RepAct(), num_classes: int = 1000, image_size: in
         graph=graph("x", program, "head", children, params, INIT_RULES),
         stages={f"stage{stage}": f"blocks.{-(-depth * stage // stages) - 1}" for stage in range(1, stages + 1)},
         head="head",
-        input=INPUT.at(image_size),
-        source=f"Dosovitskiy et al. 2021 (ViT), {SOURCE}",
+        input=IMAGENET_INPUT.at(image_size),
+        source=f"Dosovitskiy et al. 2021 (ViT), {REPACT_SOURCE}",
     )
 
 
 def block(act: Node) -> Graph:
-    """x plus attention of its norm, plus the MLP of that sum's norm. (N, C, L) -> the same."""
+    """Add attention, then the MLP, each after a norm. (N, C, L) -> the same."""
     children: dict[str, Node] = {
         "norm1": LayerNorm(WIDTH, EPS),
         "attn": sequential(qkv=Linear(WIDTH, 3 * WIDTH), attend=Attention(HEADS), proj=Linear(WIDTH, WIDTH)),

@@ -105,12 +105,12 @@ def test_a_contract_of_one_s_own_travels_and_is_told(tmp_path: Path) -> None:
     [
         ({"order": "GBR"}, "order must be"),
         ({"range": [0.0]}, "range must be 2 numbers"),
-        ({"range": [1.0, 0.0]}, "must go up"),
+        ({"range": [1.0, 0.0]}, "must ascend"),
         ({"mean": [0.0, "x", 1.0]}, "mean must be 3 numbers"),
-        ({"std": [1.0, 0.0, 1.0]}, "above 0"),
+        ({"std": [1.0, 0.0, 1.0]}, "must be positive"),
         ({"std": [1.0, float("nan"), 1.0]}, "finite"),
         ({"size": -4}, "pixels"),
-        ({"resize": 100}, "no smaller"),
+        ({"resize": 100}, "resize at least size"),
         ({"more": 1}, "unexpected keyword"),
     ],
 )

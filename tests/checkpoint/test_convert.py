@@ -339,7 +339,7 @@ def test_a_user_s_own_function_is_given_nothing(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, given: dict[str, object]
 ) -> None:
     monkeypatch.syspath_prepend(str(Path(own_networks.__file__).parent))
-    with pytest.raises(SpecError, match=f"{next(iter(given))} was given, and it takes no arguments; build them into"):
+    with pytest.raises(SpecError, match=f"takes no {next(iter(given))}; set it inside the function, which takes no arguments"):
         create("own_networks:small", **given)  # type: ignore[arg-type]
     format_named("torch").codec.write(tmp_path / "a", spec.initial_state(small_of_one_s_own()), {})
     with pytest.raises(SpecError, match=r"a: .*no arguments; build|a: num_classes is not an option"):

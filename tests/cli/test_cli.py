@@ -58,7 +58,7 @@ def test_inspect_names_network_contract_and_tensors() -> None:
     done = acon("inspect", CHECKPOINT)
     assert done.returncode == 0, done.stderr
     assert "network: acon/shufflenet_v2_x0_5 with acon_c, 1000 classes" in done.stdout
-    assert "input: BGR, 0 to 255, not normalised, the middle 224x224 of a shorter side of 256" in done.stdout
+    assert "input: BGR, 0 to 255, not normalised, resize shorter side to 256, center-crop 224" in done.stdout
     assert "first_conv.2.p1  float32  (1, 24, 1, 1)" in done.stdout
     facts = json.loads(acon("inspect", CHECKPOINT, "--json").stdout)
     assert len(facts["tensors"]) == 505

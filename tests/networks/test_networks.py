@@ -171,7 +171,10 @@ def test_another_activation_in_tfnet_leaves_those_that_halve_the_image() -> None
             lambda: resnet(50, stride_on=2),
             "expected stride_on 1 or 3, the size of the convolution that has it, found 2",
         ),
-        (lambda: create("torchvision/resnet50", "acon_c"), "has its published activations alone; leave out act, and replace"),
+        (
+            lambda: create("torchvision/resnet50", "acon_c"),
+            "has fixed activations: omit act, or call replace_activations",
+        ),
         (lambda: create("torchvision/mobilenet_v3_small", num_classes=0), "at least one class, found 0"),
         (lambda: create("torchvision/shufflenet_v2_x1_0", num_classes=0), "at least one class, found 0"),
         (lambda: resnet(50, replace_stride_with_dilation=(True,)), "for stages 2, 3 and 4, found (True,)"),

@@ -225,7 +225,7 @@ def _stage_shapes(graph: spec.Node, stages: Mapping[str, str]) -> dict[str, tupl
 def test_every_activation_runs_on_tokens_or_is_refused_with_a_reason(name: str, act: str, base: dict[str, State]) -> None:
     options = SMALL[name]
     if name == VIT and act in ("frelu", "acon_frelu"):
-        with pytest.raises(SpecError, match=rf"vit_base: {act}.* takes images \(N, C, H, W\), and tokens .* have no space"):
+        with pytest.raises(SpecError, match=rf"vit_base: {act}.* needs images \(N, C, H, W\), but tokens are"):
             create(name, act, 5, **options)
         return
     graph = create(name, act, 5, **options).graph

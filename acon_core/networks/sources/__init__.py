@@ -1,0 +1,1 @@
+"""Networks as other projects publish them, for their weights: the activations are fixed."""
