@@ -136,6 +136,8 @@ MUTANTS = [
     Mutant("convert: may overwrite its source", CONVERT, "source.samefile(target)", "False", "core", LAYOUT),
     Mutant("unpickler: unknown names are let in", UNPICKLER, "if not (self.instances and _is_foreign(module, name)):", "if False:", "core", "tests/checkpoint tests/cli/test_cli.py"),
     Mutant("runner: everything holds", RUNNER, "return self.error <= self.bound", "return True", "core", "tests/conformance/test_runner.py"),
+    Mutant("names: what is unexpected is let in", "acon_core/tensors.py", "if missing or unexpected:", "if missing:", "core", "tests/test_tensors.py"),
+    Mutant("errors: NaN differs from NaN", "acon_core/numerics.py", " & ~(np.isnan(found) & np.isnan(expected))", "", "core", "tests/conformance/test_runner.py"),
     Mutant("runner: waivers are never missed", RUNNER, "    if unneeded:", "    if False:", "core", "tests/conformance/test_runner.py"),
     # What travels with a file, what may be changed on the way, and the proof of it.
     Mutant("reading: the file's input is not told", READING, "    for text in checkpoint.warnings:", "    for text in ():", "core", CHANGES),
