@@ -134,7 +134,7 @@ MUTANTS = [
     Mutant("megengine: bias one-dimensional", MGE_LAYOUT, "bias.reshape(1, -1, 1, 1)", "bias", "core", LAYOUT),
     Mutant("convert: bits are not compared", CONVERT, "        if path not in regenerated:\n            _check_same_bits", "        if False:\n            _check_same_bits", "core", LAYOUT),
     Mutant("convert: may overwrite its source", CONVERT, "source.samefile(target)", "False", "core", LAYOUT),
-    Mutant("unpickler: unknown names are let in", UNPICKLER, "if not (self.instances and _is_foreign(module, name)):", "if False:", "core", "tests/checkpoint tests/cli/test_cli.py"),
+    Mutant("unpickler: unknown names are let in", UNPICKLER, "if not (self.allow_instances and _is_foreign(module, name)):", "if False:", "core", "tests/checkpoint tests/cli/test_cli.py"),
     Mutant("runner: everything holds", RUNNER, "return self.error <= self.bound", "return True", "core", "tests/conformance/test_runner.py"),
     Mutant("names: what is unexpected is let in", "acon_core/tensors.py", "if missing or unexpected:", "if missing:", "core", "tests/test_tensors.py"),
     Mutant("errors: NaN differs from NaN", "acon_core/numerics.py", " & ~(np.isnan(found) & np.isnan(expected))", "", "core", "tests/conformance/test_runner.py"),

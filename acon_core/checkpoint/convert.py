@@ -176,7 +176,7 @@ def _is_part(target: Path, source: Path) -> bool:
     """Return whether a file is one of the source's: a shard of an index, or a file in a folder."""
     if source.is_dir():
         return source.resolve() in target.resolve().parents
-    return sharded.sniff(source) and any(shard.exists() and shard.samefile(target) for shard in sharded.shards(source))
+    return sharded.sniff(source) and any(shard.exists() and shard.samefile(target) for shard in sharded.shard_paths(source))
 
 
 def write(

@@ -107,8 +107,8 @@ def _verdict(file: Path) -> dict[str, Any]:
         kind = error.kind if isinstance(error, CheckpointError) else "unreadable"
         return {"file": str(file), "verdict": kind, "why": str(error)}
     facts = {"format": format.name, "tensors": len(content.tensors), "globals": list(content.globals_seen)}
-    if content.foreign:
-        why = f"{file}: a pickled module; other loaders would import {printable(', '.join(content.foreign))}"
+    if content.foreign_globals:
+        why = f"{file}: a pickled module; other loaders would import {printable(', '.join(content.foreign_globals))}"
         return {"file": str(file), "verdict": "unsafe", **facts, "why": why}
     return {"file": str(file), "verdict": "safe", **facts}
 

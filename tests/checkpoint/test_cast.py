@@ -55,7 +55,7 @@ def test_what_a_format_cannot_hold_is_cast_when_asked_and_refused_when_not(
     tmp_path: Path, dtype: str, to: str, becomes: str
 ) -> None:
     state = written(tmp_path / "a", "safetensors", dtype)
-    with pytest.raises(CheckpointError, match=rf"cannot hold {dtype}.*--cast"):
+    with pytest.raises(CheckpointError, match=rf"cannot store {dtype}.*--cast"):
         convert(tmp_path / "a", tmp_path / "b", to)
     assert [path.name for path in tmp_path.iterdir()] == ["a"]
     done = convert(tmp_path / "a", tmp_path / "b", to, cast=True)

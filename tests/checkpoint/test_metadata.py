@@ -16,7 +16,7 @@ from hidden import without
 
 from acon_core import spec
 from acon_core.checkpoint import NetworkQuery, convert, formats, metadata, read_file, read_network
-from acon_core.checkpoint.codecs.mapped_file import contains, map_file
+from acon_core.checkpoint.codecs.mapped_file import ends_contain, map_file
 from acon_core.checkpoint.convert import staging
 from acon_core.conformance.cases import DATA
 from acon_core.errors import AconError, CheckpointError
@@ -85,7 +85,7 @@ def test_only_the_ends_of_a_large_file_are_searched_for_what_tells_its_format(tm
         content = bytearray(3 * mib)
         content[at : at + 4] = b"mark"
         (tmp_path / name).write_bytes(content)
-        assert contains(map_file(tmp_path / name), b"mark") is seen, name
+        assert ends_contain(map_file(tmp_path / name), b"mark") is seen, name
 
 
 def test_a_function_that_the_user_names_is_found_there_after_everything_else(tmp_path: Path) -> None:
@@ -136,7 +136,7 @@ def test_an_input_of_a_size_that_the_network_does_not_take_is_refused(tmp_path: 
 def test_keys_that_would_all_have_one_hash_are_refused(tmp_path: Path, name: str) -> None:
     keys = {k * ((1 << 61) - 1): None for k in range(1, 3_000)}
     (tmp_path / "a").write_bytes(pickle.dumps({"state_dict": {"w": np.float32([1])}, "more": keys}, 4))
-    with pytest.raises(CheckpointError, match="expected a name or a small integer"):
+    with pytest.raises(CheckpointError, match="expected text or a small integer"):
         formats()[name].codec.read(tmp_path / "a")
 
 

@@ -42,8 +42,8 @@ def test_zlib_ng_is_optional(codec: ModuleType, tmp_path: Path) -> None:
     with zipfile.ZipFile(path) as archive:
         assert zlib.crc32(CONTENT) == archive.getinfo("archive/data").CRC
         assert archive.testzip() is None
-    assert codec.Zip(map_file(path), path).read("data") == CONTENT
+    assert codec.ZipArchive(map_file(path), path).read("data") == CONTENT
     spoiled = path.read_bytes().replace(CONTENT[:8], bytes(8))
     path.write_bytes(spoiled)
     with pytest.raises(CheckpointError, match="its checksum does not match"):
-        codec.Zip(map_file(path), path).read("data")
+        codec.ZipArchive(map_file(path), path).read("data")

@@ -1,4 +1,4 @@
-"""Files that are written whole or not at all."""
+"""Files that are written completely or not at all."""
 
 from __future__ import annotations
 
@@ -15,10 +15,11 @@ from acon_core.errors import AconError
 
 @contextmanager
 def atomic_write(path: Path) -> Iterator[BinaryIO]:
-    """A file that appears at `path` whole, or not at all: on any error the old file stays and no other is left behind.
+    """Open a file for writing that replaces `path` only when the block succeeds.
 
-    The bytes go to a new file in the same folder, reach the disk, and then take the name. A symbolic link at `path` is
-    replaced, never followed. Raises AconError naming the path where the system refuses.
+    The bytes go to a temporary file in the same directory, are flushed to disk, and the file is
+    then renamed. On any error the old file stays and the temporary file is removed. A symbolic link
+    at `path` is replaced, never followed. Raises AconError naming `path` if it cannot be written.
     """
     path = Path(path)
     temporary = path.parent / f".acon-{secrets.token_hex(8)}.tmp"
@@ -28,21 +29,21 @@ def atomic_write(path: Path) -> Iterator[BinaryIO]:
             raise AconError(f"{path}: is a folder; give the name of a file")
         descriptor = os.open(temporary, flags, 0o666)
     except OSError as error:
-        raise _unwritable(path, error) from error
+        raise _write_error(path, error) from error
     try:
         with os.fdopen(descriptor, "wb") as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)
-    except BaseException as error:  # an interrupt from the keyboard too must leave nothing behind
+    except BaseException as error:  # also KeyboardInterrupt
         temporary.unlink()
         if isinstance(error, OSError):
-            raise _unwritable(path, error) from error
+            raise _write_error(path, error) from error
         raise
 
 
-def _unwritable(path: Path, error: OSError) -> AconError:
+def _write_error(path: Path, error: OSError) -> AconError:
     full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-    hint = "the disk is full: make room" if full else "check that the folder exists and may be written to"
+    hint = "the disk is full: free some space" if full else "check that the folder exists and is writable"
     return AconError(f"{path}: cannot be written: {error.strerror or error}; {hint}; nothing was changed")

@@ -1,4 +1,4 @@
-"""Checkpoint files mapped into memory: a page is loaded when it is touched."""
+"""Memory-mapped checkpoint files: pages are loaded when they are touched."""
 
 from __future__ import annotations
 
@@ -9,15 +9,21 @@ from typing import cast
 from acon_core.checkpoint.codecs import limits
 from acon_core.errors import AconError, CheckpointError
 
+_SEARCHED = 1 << 20  # bytes at each end of a file
 
-class _Mapped(mmap.mmap):
-    """A mapped file that knows its name."""
+
+class _MappedFile(mmap.mmap):
+    """A memory map that knows the path of its file."""
 
     path: Path
 
 
 def map_file(path: Path) -> memoryview:
-    """The bytes of a file, mapped and not read: a page is loaded when it is touched."""
+    """Map a file into memory.
+
+    Raises CheckpointError if it is empty or larger than `LIMITS.file_bytes`, AconError if it is not
+    a regular file or cannot be opened.
+    """
     path = Path(path)
     try:
         size = path.stat().st_size
@@ -28,25 +34,27 @@ def map_file(path: Path) -> memoryview:
         if size == 0:
             raise CheckpointError("corrupt", f"{path}: the file is empty; copy or download it again")
         with path.open("rb") as file:
-            mapped = _Mapped(file.fileno(), 0, access=mmap.ACCESS_READ)
+            mapped = _MappedFile(file.fileno(), 0, access=mmap.ACCESS_READ)
             mapped.path = path
             return memoryview(mapped)
     except OSError as error:
         raise AconError(f"{path}: cannot be read: {error.strerror}; check the path and its permissions") from error
 
 
-def check_still_there(mapped: object) -> None:
-    """Raise CheckpointError where a mapped file was cut short since: to touch what it lost would end the process.
+def check_not_truncated(owner: object) -> None:
+    """Raise CheckpointError if a mapped file became shorter: touching lost pages kills the process.
 
-    `mapped`: what a buffer belongs to. What is lost between this and the copy of the bytes cannot be caught.
+    `owner` is what owns the buffer; only maps made by `map_file` are checked. A truncation between
+    this check and the copy of the bytes cannot be caught.
     """
-    if isinstance(mapped, _Mapped) and mapped.size() < len(mapped):
+    if isinstance(owner, _MappedFile) and owner.size() < len(owner):
         raise CheckpointError(
-            "corrupt", f"{mapped.path}: {len(mapped)} bytes have become {mapped.size()} while it was read; copy it again"
+            "corrupt",
+            f"{owner.path}: truncated from {len(owner)} to {owner.size()} bytes while it was read; copy it again",
         )
 
 
-def contains(data: memoryview, mark: bytes) -> bool:
-    """Whether the first or the last MiB of a mapped file has `mark` in it: what tells of a format stands at an end."""
+def ends_contain(data: memoryview, marker: bytes) -> bool:
+    """Whether the first or the last MiB of a mapped file contains `marker`."""
     file = cast("mmap.mmap", data.obj)
-    return file.find(mark, 0, 1 << 20) >= 0 or file.find(mark, max(len(data) - (1 << 20), 0)) >= 0
+    return file.find(marker, 0, _SEARCHED) >= 0 or file.find(marker, max(len(data) - _SEARCHED, 0)) >= 0

@@ -1,4 +1,4 @@
-"""NumPy arrays in pickles: what NumPy and the frameworks that lean on it write, read safely, and written again."""
+"""NumPy arrays in pickles, as NumPy, MegEngine and PaddlePaddle write them."""
 
 from __future__ import annotations
 
@@ -13,164 +13,164 @@ import numpy as np
 
 from acon_core.checkpoint.codecs.arrays import lazy_view, little_endian_bytes, view
 from acon_core.checkpoint.codecs.limits import Budget
-from acon_core.checkpoint.codecs.strict_json import decode, encode
-from acon_core.checkpoint.codecs.text import printable
-from acon_core.checkpoint.codecs.unpickler import MENTION, Constructor, Name, Table, set_item
+from acon_core.checkpoint.codecs.strict_json import decode_metadata, encode_metadata
+from acon_core.checkpoint.codecs.text import error_prefix
+from acon_core.checkpoint.codecs.unpickler import NAME_ONLY, Constructor, GlobalName, GlobalTable, set_item
 from acon_core.errors import CheckpointError
 from acon_core.tensors import LazyTensor
 
 
 @dataclass(eq=False)
-class DType:
-    """A dtype in a pickle, which tells its byte order in a second step."""
+class PickledDType:
+    """A dtype in a pickle. Its constructor gives the code, its state the byte order."""
 
     code: str
     order: str = "<"
 
-    def numpy(self) -> np.dtype:
-        """The dtype in the file's byte order."""
+    def to_numpy(self) -> np.dtype:
+        """Return the dtype in the file's byte order."""
         return np.dtype(self.order.replace("|", "<") + self.code)
 
 
 @dataclass(eq=False)
-class Array:
-    """An array in a pickle. It is described in two steps, and checked against its bytes when `tensor()` is called."""
+class PickledArray:
+    """An array in a pickle. Its constructor makes it empty, its state fills it in."""
 
     shape: tuple[int, ...] = ()
-    dtype: DType | None = None
-    fortran: bool = False
-    data: memoryview | str | None = None  # Python 2 and protocols 0 to 2 write bytes as text in latin-1
+    dtype: PickledDType | None = None
+    fortran_order: bool = False
+    data: memoryview | str | None = None  # Python 2 and protocols 0 to 2 store bytes as latin-1 text
 
-    def tensor(self) -> LazyTensor:
-        """The array, described and checked. Raises CheckpointError, to which the caller adds file and key."""
+    def to_lazy(self) -> LazyTensor:
+        """Check the array against its bytes. Raises CheckpointError without file and key."""
         if self.dtype is None or self.data is None:
-            raise CheckpointError("corrupt", "an array was begun and never given its values")
+            raise CheckpointError("corrupt", "an array without values")
         data = _latin1(self.data) if isinstance(self.data, str) else self.data
-        if self.fortran:
-            return lazy_view(view(data, self.dtype.numpy(), self.shape[::-1]).T)
-        return lazy_view(view(data, self.dtype.numpy(), self.shape))
+        if self.fortran_order:
+            return lazy_view(view(data, self.dtype.to_numpy(), self.shape[::-1]).T)
+        return lazy_view(view(data, self.dtype.to_numpy(), self.shape))
 
 
-def arrays(values: Mapping[str, object], path: Path, file_bytes: int) -> dict[str, LazyTensor]:
-    """Every `Array` of a state as a tensor; an error names the file and the key."""
-    found = {}
+def to_lazy_tensors(arrays: Mapping[str, object], path: Path, file_bytes: int) -> dict[str, LazyTensor]:
+    """Check all arrays of a state dict. Raises CheckpointError naming file and key."""
+    tensors = {}
     budget = Budget(file_bytes)
-    for key, value in values.items():
-        assert isinstance(value, Array)
-        try:
-            budget.spend(len(value.data or ""))
-            found[key] = value.tensor()
-        except CheckpointError as error:
-            raise CheckpointError(error.kind, f"{path}: {printable(key)}: {error}") from None
-    return found
+    for key, array in arrays.items():
+        assert isinstance(array, PickledArray)
+        with error_prefix(path, key):
+            budget.spend(len(array.data or ""))
+            tensors[key] = array.to_lazy()
+    return tensors
 
 
 def _reject(what: str, args: object) -> CheckpointError:
-    return CheckpointError("unsafe", f"{what} with arguments that no checkpoint has ({type(args).__name__}); nothing was run")
+    return CheckpointError(
+        "unsafe", f"{what} with arguments that checkpoints do not contain ({type(args).__name__}); nothing was run"
+    )
 
 
 def _latin1(text: str) -> memoryview:
     try:
         return memoryview(text.encode("latin-1"))
     except UnicodeEncodeError:
-        raise CheckpointError("corrupt", "an array holds text where bytes were expected") from None
+        raise CheckpointError("corrupt", "expected bytes in an array, found text") from None
 
 
-def _dtype(args: tuple[Any, ...]) -> DType:
+def _dtype(args: tuple[Any, ...]) -> PickledDType:
     if not 1 <= len(args) <= 3:
         raise _reject("numpy.dtype", args)
     code = args[0] if type(args[0]) is str else type(args[0]).__name__
     if not re.fullmatch(r"b1|[iu][1248]|f[248]|c(8|16)", code):
-        raise CheckpointError("unsupported", f"dtype {code!r:.40} is not a kind of number that is read here")
-    return DType(code)
+        raise CheckpointError("unsupported", f"dtype {code!r:.40} is not supported")
+    return PickledDType(code)
 
 
-def _dtype_state(dtype: DType, state: object) -> None:
+def _dtype_state(dtype: PickledDType, state: object) -> None:
     if type(state) is not tuple or len(state) < 5 or state[1] not in ("<", ">", "|") or state[2:5] != (None, None, None):
         raise CheckpointError("unsupported", "a structured dtype; save plain arrays of numbers")
     dtype.order = state[1]
 
 
-def _reconstruct(args: tuple[Any, ...]) -> Array:
-    if len(args) != 3 or args[0] != Name("numpy", "ndarray"):
+def _reconstruct(args: tuple[Any, ...]) -> PickledArray:
+    if len(args) != 3 or args[0] != GlobalName("numpy", "ndarray"):
         raise _reject("numpy's _reconstruct", args)
-    return Array()
+    return PickledArray()
 
 
-def _array_state(array: Array, state: object) -> None:
+def _array_state(array: PickledArray, state: object) -> None:
     if type(state) is not tuple or len(state) != 5:
         raise _reject("an array's state", state)
     if array.dtype is not None:
-        raise CheckpointError("corrupt", "an array that is given its values twice")
-    _, shape, dtype, fortran, data = state
-    _fill(array, shape, dtype, fortran, data)
+        raise CheckpointError("corrupt", "the values of an array are set twice")
+    _, shape, dtype, fortran_order, data = state
+    _fill(array, shape, dtype, fortran_order, data)
 
 
-def _fill(array: Array, shape: object, dtype: object, fortran: object, data: object) -> None:
+def _fill(array: PickledArray, shape: object, dtype: object, fortran_order: object, data: object) -> None:
     if not isinstance(data, memoryview | str):
         raise CheckpointError("unsupported", f"an array of Python objects (a {type(data).__name__}); save arrays of numbers")
-    if type(shape) is not tuple or type(dtype) is not DType or type(fortran) not in (bool, int):
+    if type(shape) is not tuple or type(dtype) is not PickledDType or type(fortran_order) not in (bool, int):
         raise _reject("an array", shape)
-    array.shape, array.dtype, array.fortran, array.data = shape, dtype, bool(fortran), data
+    array.shape, array.dtype, array.fortran_order, array.data = shape, dtype, bool(fortran_order), data
 
 
-def _frombuffer(args: tuple[Any, ...]) -> Array:
+def _frombuffer(args: tuple[Any, ...]) -> PickledArray:
     if len(args) != 4 or args[3] not in ("C", "F"):
         raise _reject("numpy's _frombuffer", args)
-    array = Array()
+    array = PickledArray()
     _fill(array, args[2], args[1], args[3] == "F", args[0])
     return array
 
 
-def _scalar(args: tuple[Any, ...]) -> Array:
+def _scalar(args: tuple[Any, ...]) -> PickledArray:
     if len(args) != 2:
         raise _reject("a NumPy scalar", args)
-    array = Array()
+    array = PickledArray()
     _fill(array, (), args[0], False, args[1])
     return array
 
 
 def _encode(args: tuple[Any, ...]) -> str:
-    """The text itself, which stands for its bytes: a file that asks for them a million times gets one copy."""
+    """Return the text itself in place of its bytes, so that repeated calls make no copies."""
     if len(args) != 2 or type(args[0]) is not str or args[1] not in ("latin1", "latin-1"):
         raise _reject("_codecs.encode", args)
     return args[0]
 
 
-def _no_bytes(args: tuple[Any, ...]) -> memoryview:
+def _empty_bytes(args: tuple[Any, ...]) -> memoryview:
     if args:
         raise _reject("bytes", args)
     return memoryview(b"")
 
 
 def _ordered_dict(args: tuple[Any, ...]) -> dict[object, object]:
-    """An empty one, to be filled, or from a list of lists of a key and a value, as Python 2 wrote it."""
+    """Make a dict, empty or, as Python 2 wrote it, from a list of lists of a key and a value."""
     if not args:
         return {}
     pairs = args[0]
     if len(args) != 1 or type(pairs) is not list or not all(type(pair) is list and len(pair) == 2 for pair in pairs):
         raise _reject("collections.OrderedDict", args)
-    found: dict[object, object] = {}
+    items: dict[object, object] = {}
     for key, value in pairs:
-        set_item(found, key, value)
-    pairs[:] = [None]  # no pickler names the list again, and a file that did so very often would fill the memory
-    return found
+        set_item(items, key, value)
+    pairs[:] = [None]  # a hostile file could use the list again and again, to fill the memory
+    return items
 
 
 def _ordered_dict_state(target: object, state: object) -> None:
-    """PyTorch hangs `_metadata`, the modules' versions, on its state dicts; nothing here depends on it."""
+    """Ignore the attribute `_metadata` of PyTorch's state dicts, which holds modules' versions."""
     if type(state) is not dict:
         raise _reject("an OrderedDict's state", state)
 
 
-ARRAYS: Table = {
+NUMPY_GLOBALS: GlobalTable = {
     ("collections", "OrderedDict"): Constructor(_ordered_dict, _ordered_dict_state),
-    ("numpy", "ndarray"): MENTION,
+    ("numpy", "ndarray"): NAME_ONLY,
     ("numpy", "dtype"): Constructor(_dtype, _dtype_state),
     ("_codecs", "encode"): Constructor(_encode),
     # Protocols 0 to 2 write empty bytes as a call of their type.
-    ("builtins", "bytes"): Constructor(_no_bytes),
-    ("__builtin__", "bytes"): Constructor(_no_bytes),
+    ("builtins", "bytes"): Constructor(_empty_bytes),
+    ("__builtin__", "bytes"): Constructor(_empty_bytes),
     **{
         (f"numpy.{core}.{module}", name): constructor
         for core in ("core", "_core")
@@ -186,17 +186,18 @@ ARRAYS: Table = {
 def write_pickle(
     file: BinaryIO, items: Mapping[str, LazyTensor | Mapping[str, str]], metadata: Mapping[str, str], *, ordered: bool
 ) -> None:
-    """Write a dict of arrays (or an OrderedDict, if `ordered`) as a pickle of protocol 4.
+    """Write a dict of arrays, or an OrderedDict if `ordered`, as a pickle of protocol 4.
 
-    A value may also be a dict of names. NumPy is named as `numpy.core`, which NumPy 1 and 2 both load, and each array's
-    bytes begin at a multiple of 64, so that a reader can map them. `metadata` stands first, as a string that is dropped at
-    once: whoever loads the pickle sees nothing of it. Equal arguments give equal bytes.
+    A value may also be a dict of text. The pickle refers to `numpy.core`, which NumPy 1 and 2 load.
+    The bytes of each array are aligned to 64, so that they can be mapped. `metadata` is a string at
+    the start that is popped at once, so that loaders do not see it. Equal arguments give equal
+    bytes.
     """
     writer = _Writer(file)
     writer.write(_PROTOCOL)
     if metadata:
-        told = _OURS + encode(metadata)
-        writer.write(_TEXT + struct.pack("<I", len(told)) + told + _DROP)
+        entry = _METADATA_TAG + encode_metadata(metadata)
+        writer.write(_BINUNICODE + struct.pack("<I", len(entry)) + entry + _POP)
     writer.write(b"ccollections\nOrderedDict\n)R" if ordered else b"}")
     writer.write(b"(")
     for key, value in items.items():
@@ -209,27 +210,28 @@ def write_pickle(
 
 
 def read_metadata(data: memoryview, where: str) -> dict[str, str]:
-    """The metadata that `write_pickle` put at the start of a pickle; none where it put none, or another wrote the pickle.
+    """Return the metadata that `write_pickle` put at the start of a pickle, or {} if there is none.
 
-    Raises CheckpointError for metadata that is cut short or is no JSON.
+    Raises CheckpointError for malformed metadata.
     """
-    begin = len(_PROTOCOL) + len(_TEXT) + 4
-    if bytes(data[: len(_PROTOCOL) + len(_TEXT)]) != _PROTOCOL + _TEXT or bytes(data[begin : begin + len(_OURS)]) != _OURS:
+    begin = len(_PROTOCOL) + len(_BINUNICODE) + 4
+    tag_end = begin + len(_METADATA_TAG)
+    if bytes(data[: begin - 4]) != _PROTOCOL + _BINUNICODE or bytes(data[begin:tag_end]) != _METADATA_TAG:
         return {}
     (length,) = struct.unpack("<I", data[begin - 4 : begin])
-    if bytes(data[begin + length : begin + length + 1]) != _DROP:
-        raise CheckpointError("corrupt", f"{where}: its metadata is not followed by what takes it off again")
-    return decode(data[begin + len(_OURS) : begin + length], where)
+    if bytes(data[begin + length : begin + length + 1]) != _POP:
+        raise CheckpointError("corrupt", f"{where}: expected the opcode POP after its metadata")
+    return decode_metadata(data[tag_end : begin + length], where)
 
 
 def text_opcode(text: str) -> bytes:
-    """BINUNICODE, which every protocol from 1 on has."""
+    """Encode text with BINUNICODE, which all protocols from 1 on have."""
     encoded = text.encode("utf-8")
     return b"X" + struct.pack("<I", len(encoded)) + encoded
 
 
 def int_opcode(value: int) -> bytes:
-    """The shortest opcode of protocol 2 for a whole number from 0 on."""
+    """Encode a non-negative integer with the shortest opcode of protocol 2."""
     if value < 1 << 8:
         return b"K" + struct.pack("<B", value)
     if value < 1 << 31:
@@ -239,20 +241,19 @@ def int_opcode(value: int) -> bytes:
 
 
 def tuple_opcodes(values: tuple[int, ...]) -> bytes:
-    """A tuple of whole numbers in protocol 2."""
+    """Encode a tuple of non-negative integers in protocol 2."""
     return b"(" + b"".join(map(int_opcode, values)) + b"t" if values else b")"
 
 
-# What a pickle of ours begins with, and the opcodes of a string and of taking it off the stack.
-_PROTOCOL, _TEXT, _DROP = b"\x80\x04", b"X", b"0"
-_OURS = b"acon-ports"
+_PROTOCOL, _BINUNICODE, _POP = b"\x80\x04", b"X", b"0"
+_METADATA_TAG = b"acon-ports"
 
 
 class _Writer:
     def __init__(self, file: BinaryIO) -> None:
         self.file = file
         self.length = 0
-        self.dtypes: dict[str, int] = {}
+        self.memo: dict[str, int] = {}  # of dtypes
 
     def write(self, data: bytes | memoryview) -> None:
         self.file.write(data)
@@ -265,7 +266,7 @@ class _Writer:
         self.dtype(array.dtype)
         self.write(b"\x89")
         head = b"B" + struct.pack("<I", len(data)) if len(data) < 1 << 32 else b"\x8e" + struct.pack("<Q", len(data))
-        # A string that is dropped at once moves the data to a multiple of 64.
+        # A string that is popped at once aligns the data to 64.
         padding = -(self.length + 6 + len(head)) % 64
         self.write(b"X" + struct.pack("<I", padding) + b" " * padding + b"0" + head)
         self.write(data)
@@ -273,10 +274,10 @@ class _Writer:
 
     def dtype(self, dtype: np.dtype) -> None:
         code = f"{dtype.kind}{dtype.itemsize}"
-        if code in self.dtypes:
-            self.write(b"h" + bytes([self.dtypes[code]]))
+        if code in self.memo:
+            self.write(b"h" + bytes([self.memo[code]]))
             return
         order = "|" if dtype.itemsize == 1 else "<"
-        self.dtypes[code] = len(self.dtypes)
-        self.write(b"cnumpy\ndtype\n(" + text_opcode(code) + b"\x89\x88tRq" + bytes([self.dtypes[code]]))
+        self.memo[code] = len(self.memo)
+        self.write(b"cnumpy\ndtype\n(" + text_opcode(code) + b"\x89\x88tRq" + bytes([self.memo[code]]))
         self.write(b"(K\x03" + text_opcode(order) + b"NNNJ\xff\xff\xff\xffJ\xff\xff\xff\xffK\x00tb")

@@ -1,7 +1,7 @@
-"""Whole modules in a pickle: the tensors of their state dict, found without any of their classes.
+"""State dicts of whole pickled modules, read without any of their classes.
 
-A framework that pickles a module writes its class's name and its attributes. The attributes are enough: the state dict is a
-walk through them. The names stay names.
+A pickled module holds the names of its classes and their attributes. A walk through the attributes
+gives the state dict; the class names stay text.
 """
 
 from __future__ import annotations
@@ -11,92 +11,91 @@ from typing import NamedTuple
 
 from acon_core.checkpoint.codecs import limits
 from acon_core.checkpoint.codecs.state_dict import STATE_KEYS
-from acon_core.checkpoint.codecs.unpickler import Instance, Pickled
+from acon_core.checkpoint.codecs.text import error_prefix
+from acon_core.checkpoint.codecs.unpickler import Instance, Unpickled
 from acon_core.errors import CheckpointError
 
 
-class Steps:
-    """How much of a module may still be looked at; a small file may name the same module very often."""
+class NameBudget:
+    """Bound on the names that a walk looks at: a small file may refer to one module very often."""
 
     def __init__(self) -> None:
         self.left = limits.LIMITS.module_names
 
     def spend(self, count: int) -> None:
-        """Count characters of names, or attributes. Raises CheckpointError when there are too many."""
+        """Count characters of names, or attributes. Raises CheckpointError above the bound."""
         self.left -= count
         if self.left < 0:
-            raise CheckpointError("corrupt", "its modules name each other again and again")
+            raise CheckpointError("corrupt", "its modules refer to each other too often")
 
 
-class Parts(NamedTuple):
-    """What one module adds to the state dict, in its order: tensors of its own, then the modules inside of it."""
+class ModuleMembers(NamedTuple):
+    """What one module adds to the state dict, in order: its own tensors, then its child modules."""
 
     tensors: Mapping[str, object]
     modules: Mapping[str, Instance]
 
 
-# Gives none for an instance that is not a module of the framework. Raises CheckpointError for one that is broken.
-Take = Callable[[Instance, Steps], Parts | None]
+# Returns None for an instance that is not a module of the framework; raises CheckpointError for a
+# broken one.
+ReadMembers = Callable[[Instance, NameBudget], ModuleMembers | None]
 
 
-def load_state(load: Callable[[bool], Pickled], take: Take, where: object) -> tuple[Pickled, list[str]]:
-    """What `load` reads, in which a whole module is its state dict, and a note where there was one.
+def load_state(load: Callable[[bool], Unpickled], read_members: ReadMembers, where: object) -> tuple[Unpickled, list[str]]:
+    """Load a pickle; replace whole modules in it by their state dicts, with a note for each.
 
-    `load` is told whether instances of unknown classes may occur, as `unpickler.load` is; that is tried only after a reading
-    without them met something unsafe, and counts only where a module stands at the top or under one of the usual names. In
-    all other cases the first error is raised. Raises CheckpointError, naming `where`, for a module that is broken.
+    `load` is called with the value of `allow_instances` of `unpickler.load`: first with False. Only
+    if that raises an `unsafe` error it is called with True, and only modules at the top level or
+    under one of `STATE_KEYS` count. Without any, the first error is raised. Raises CheckpointError,
+    naming `where`, for a broken module.
     """
     try:
         return load(False), []
     except CheckpointError as error:
         if error.kind != "unsafe":
             raise
-        strict = error
+        strict_error = error
     try:
-        pickled = load(True)
+        unpickled = load(True)
     except CheckpointError:
-        raise strict from None
-    nested = type(pickled.value) is dict
-    top = pickled.value if nested else {"": pickled.value}
+        raise strict_error from None
+    nested = type(unpickled.value) is dict
+    top = unpickled.value if nested else {"": unpickled.value}
     assert isinstance(top, dict)
     modules = {key: top[key] for key in (STATE_KEYS if nested else top) if type(top.get(key)) is Instance}
-    steps = Steps()
-    try:
-        states = {key: _state_dict(module, take, steps) for key, module in modules.items()}
-    except CheckpointError as error:
-        raise CheckpointError(error.kind, f"{where}: a whole module: {error}") from None
-    found = {key: state for key, state in states.items() if state is not None}
-    if not found:
-        raise strict
-    value = {**top, **found} if nested else found[""]
-    names = ", ".join(str(modules[key].name) for key in found)
-    note = f"a whole module ({names[:200]}) was read as its state dict; none of its classes was looked up or called"
-    return pickled._replace(value=value), [note]
+    budget = NameBudget()
+    with error_prefix(f"{where}: a whole module"):
+        walked = {key: _state_dict(module, read_members, budget) for key, module in modules.items()}
+    states = {key: state for key, state in walked.items() if state is not None}
+    if not states:
+        raise strict_error
+    value = {**top, **states} if nested else states[""]
+    names = ", ".join(str(modules[key].name) for key in states)
+    note = f"a whole module ({names[:200]}) was read as its state dict; none of its classes was imported or called"
+    return unpickled._replace(value=value), [note]
 
 
-def _state_dict(module: Instance, take: Take, steps: Steps) -> dict[str, object] | None:
+def _state_dict(module: Instance, read_members: ReadMembers, budget: NameBudget) -> dict[str, object] | None:
     state: dict[str, object] = {}
 
-    def walk(parts: Parts, prefix: str, depth: int) -> None:
+    def walk(members: ModuleMembers, prefix: str, depth: int) -> None:
         if depth > limits.LIMITS.depth:
             raise CheckpointError(
                 "corrupt", f"its modules are nested more than {limits.LIMITS.depth} deep, or contain themselves"
             )
-        steps.spend(sum(len(prefix) + len(name) for name in (*parts.tensors, *parts.modules)))
-        for name, tensor in parts.tensors.items():
+        budget.spend(sum(len(prefix) + len(name) for name in (*members.tensors, *members.modules)))
+        for name, tensor in members.tensors.items():
             if prefix + name in state:
-                raise CheckpointError("corrupt", f"two of its tensors would have the name {prefix + name!r:.80}")
+                raise CheckpointError("corrupt", f"two of its tensors have the name {prefix + name!r:.80}")
             state[prefix + name] = tensor
-        for name, child in parts.modules.items():
-            inner = take(child, steps)
-            if inner is None:
-                raise CheckpointError(
-                    "unsupported", f"{prefix + name!r:.80} is a {child.name}, which is not a module of layers"
-                )
-            walk(inner, f"{prefix}{name}.", depth + 1)
+        for name, child in members.modules.items():
+            child_members = read_members(child, budget)
+            if child_members is None:
+                raise CheckpointError("unsupported", f"expected a module as {prefix + name!r:.80}, found a {child.name}")
+            walk(child_members, f"{prefix}{name}.", depth + 1)
 
-    parts = take(module, steps)
-    if parts is None:
+    members = read_members(module, budget)
+    if members is None:
         return None
-    walk(parts, "", 0)
+    walk(members, "", 0)
     return state

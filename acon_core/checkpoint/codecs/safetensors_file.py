@@ -1,6 +1,6 @@
-"""The file of the hub: safetensors, read and written here so that the order of names, float8 and every bit are kept.
+"""Safetensors: the header's length in eight bytes, the header as JSON, and the tensors' bytes.
 
-A file is the header's length in eight bytes, the header as JSON, and the tensors' bytes one after another.
+This codec keeps the order of names, all float8 dtypes and every bit, which the library does not.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from acon_core.checkpoint.codecs.arrays import lazy_view, little_endian_bytes, v
 from acon_core.checkpoint.codecs.atomic_write import atomic_write
 from acon_core.checkpoint.codecs.codec import CheckpointFile, check_writable
 from acon_core.checkpoint.codecs.mapped_file import map_file
-from acon_core.checkpoint.codecs.strict_json import is_text, parse
-from acon_core.checkpoint.codecs.text import printable
+from acon_core.checkpoint.codecs.strict_json import is_encodable, parse
+from acon_core.checkpoint.codecs.text import error_prefix, printable
 from acon_core.errors import CheckpointError
 from acon_core.tensors import LazyTensor, LazyTensors, lazy_items
 
@@ -27,10 +27,10 @@ FRAMEWORK = ""
 SUFFIXES = (".safetensors",)
 IS_DIRECTORY = False
 
-# Those that the safetensors library reads too; other float8 kinds have names that not all of its versions know.
+# The dtypes of the safetensors library. Further float8 dtypes have names that some versions lack.
 _BY_CODE: dict[str, np.dtype] = {
-    name: np.dtype(scalar)
-    for name, scalar in {
+    code: np.dtype(scalar)
+    for code, scalar in {
         "BOOL": np.bool_,
         "U8": np.uint8,
         "I8": np.int8,
@@ -50,19 +50,19 @@ _BY_CODE: dict[str, np.dtype] = {
         "F8_E8M0": ml_dtypes.float8_e8m0fnu,
     }.items()
 }
-DTYPES = {dtype.name: name for name, dtype in _BY_CODE.items()}
+DTYPES = {dtype.name: code for code, dtype in _BY_CODE.items()}
 
 
 def sniff(path: Path) -> bool:
-    """Whether the file's first bytes are those of a safetensors file: a length that fits, then a JSON object."""
+    """Whether the file begins with a length that fits and a JSON object."""
     data = map_file(path)
     return len(data) > 8 and struct.unpack("<Q", data[:8])[0] <= len(data) - 8 and bytes(data[8:16]).lstrip()[:1] == b"{"
 
 
 def read(path: Path) -> CheckpointFile:
-    """Read a safetensors file; names come in the header's order, which is not always that of the bytes.
+    """Read a safetensors file; names come in the header's order, which may differ from the bytes'.
 
-    The tensors must cover the data exactly, without holes or overlap, each name once. Raises CheckpointError.
+    The tensors must cover the data without gaps or overlaps. Raises CheckpointError.
     """
     data = map_file(path)
     length = struct.unpack("<Q", data[:8])[0] if len(data) >= 8 else -1
@@ -70,77 +70,78 @@ def read(path: Path) -> CheckpointFile:
         _corrupt(path, f"a header of {length} bytes in a file of {len(data)}; copy or download it again")
     header = parse(data[8 : 8 + length], f"{path}: the header")
     metadata = header.pop("__metadata__", {})
-    if type(metadata) is not dict or not all(type(v) is str and is_text(v) for v in metadata.values()):
+    if type(metadata) is not dict or not all(type(v) is str and is_encodable(v) for v in metadata.values()):
         _corrupt(path, "__metadata__ must map names to text")
     body = data[8 + length :]
-    spans = {key: _span(path, key, entry) for key, entry in header.items()}
+    offsets = {key: _data_offsets(path, key, entry) for key, entry in header.items()}
     end = 0
-    for key, (begin, stop) in sorted(spans.items(), key=lambda item: item[1]):
+    for key, (begin, stop) in sorted(offsets.items(), key=lambda item: item[1]):
         if begin != end:
             _corrupt(path, f"{printable(key)}: begins at byte {begin}, expected {end}, where the tensor before it ends")
         end = stop
     if end != len(body):
-        _corrupt(path, f"the tensors take {end} bytes and the file holds {len(body)}")
-    tensors = {key: _tensor(path, key, header[key], body[begin:stop]) for key, (begin, stop) in spans.items()}
+        _corrupt(path, f"the tensors take {end} bytes, the file holds {len(body)}")
+    tensors = {key: _tensor(path, key, header[key], body[begin:stop]) for key, (begin, stop) in offsets.items()}
     return CheckpointFile(LazyTensors(tensors), metadata)
 
 
 def write(path: Path, tensors: Mapping[str, np.ndarray], metadata: Mapping[str, str] | None = None) -> None:
-    """Write a safetensors file, whole or not at all.
+    """Write a safetensors file; completely or not at all.
 
-    The header lists the names in the given order; the bytes are ordered by size of dtype, so that each tensor is aligned.
-    Equal arguments give equal bytes. Raises CheckpointError for a dtype that the format does not have.
+    The header lists the names in the given order; the bytes are ordered by item size, so that each
+    tensor is aligned. Equal arguments give equal bytes. Raises CheckpointError for a name or a
+    dtype that the format cannot store.
     """
-    check(tensors, path)
+    check_storable(tensors, path)
     with atomic_write(path) as file:
-        put(file.write, tensors, metadata or {})
+        serialize(file.write, tensors, metadata or {})
 
 
-def check(tensors: Mapping[str, np.ndarray], path: Path) -> None:
-    """Raise CheckpointError for a name or a dtype that the format does not have."""
+def check_storable(tensors: Mapping[str, np.ndarray], path: Path) -> None:
+    """Raise CheckpointError for a name or a dtype that the format cannot store."""
     check_writable(tensors, path, DTYPES, "safetensors")
     if "__metadata__" in tensors:
-        raise CheckpointError("unsupported", f"{path}: __metadata__: the format keeps this name for itself; rename it")
+        raise CheckpointError("unsupported", f"{path}: __metadata__: this name is reserved by the format; rename it")
 
 
-def put(out: Callable[[bytes | memoryview], object], tensors: Mapping[str, np.ndarray], metadata: Mapping[str, str]) -> None:
-    """Give `out` the bytes of a file one piece after another; one tensor is in memory at a time."""
+def serialize(
+    emit: Callable[[bytes | memoryview], object], tensors: Mapping[str, np.ndarray], metadata: Mapping[str, str]
+) -> None:
+    """Pass the bytes of a file to `emit` in order, with one tensor in memory at a time."""
     lazies = lazy_items(tensors)
     by_size = sorted(lazies, key=lambda key: -lazies[key].dtype.itemsize)
-    spans: dict[str, list[int]] = {}
+    offsets: dict[str, list[int]] = {}
     end = 0
     for key in by_size:
-        spans[key] = [end, end + lazies[key].nbytes]
+        offsets[key] = [end, end + lazies[key].nbytes]
         end += lazies[key].nbytes
     header: dict[str, object] = {"__metadata__": dict(metadata)} if metadata else {}
     for key, tensor in lazies.items():
-        header[key] = {"dtype": DTYPES[tensor.dtype.name], "shape": list(tensor.shape), "data_offsets": spans[key]}
+        header[key] = {"dtype": DTYPES[tensor.dtype.name], "shape": list(tensor.shape), "data_offsets": offsets[key]}
     encoded = json.dumps(header, ensure_ascii=False, separators=(",", ":")).encode("utf-8")
     encoded += b" " * (-len(encoded) % 8)
-    out(struct.pack("<Q", len(encoded)) + encoded)
+    emit(struct.pack("<Q", len(encoded)) + encoded)
     for key in by_size:
-        out(little_endian_bytes(lazies[key].load()))
+        emit(little_endian_bytes(lazies[key].load()))
 
 
 def _corrupt(path: Path, message: str) -> NoReturn:
     raise CheckpointError("corrupt", f"{path}: {message}")
 
 
-def _span(path: Path, key: str, entry: object) -> tuple[int, int]:
+def _data_offsets(path: Path, key: str, entry: object) -> tuple[int, int]:
     if type(entry) is not dict or set(entry) != {"dtype", "shape", "data_offsets"}:
         _corrupt(path, f"{printable(key)}: expected dtype, shape and data_offsets, found {str(entry)[:80]}")
-    span, shape = entry["data_offsets"], entry["shape"]
+    offsets, shape = entry["data_offsets"], entry["shape"]
     if type(entry["dtype"]) is not str or entry["dtype"] not in _BY_CODE:
-        raise CheckpointError("unsupported", f"{path}: {printable(key)}: dtype {str(entry['dtype'])[:40]!r} is not read here")
-    if type(span) is not list or len(span) != 2 or not all(type(at) is int for at in span) or not 0 <= span[0] <= span[1]:
-        _corrupt(path, f"{printable(key)}: data_offsets must be two whole numbers, begin and end, found {str(span)[:80]}")
+        raise CheckpointError("unsupported", f"{path}: {printable(key)}: dtype {str(entry['dtype'])[:40]!r} is not supported")
+    if type(offsets) is not list or [type(at) for at in offsets] != [int, int] or not 0 <= offsets[0] <= offsets[1]:
+        _corrupt(path, f"{printable(key)}: data_offsets must be two integers, begin and end, found {str(offsets)[:80]}")
     if type(shape) is not list or not all(type(d) is int and d >= 0 for d in shape):
-        _corrupt(path, f"{printable(key)}: shape must be a list of whole numbers, found {str(shape)[:80]}")
-    return span[0], span[1]
+        _corrupt(path, f"{printable(key)}: shape must be a list of non-negative integers, found {str(shape)[:80]}")
+    return offsets[0], offsets[1]
 
 
 def _tensor(path: Path, key: str, entry: dict[str, Any], data: memoryview) -> LazyTensor:
-    try:
+    with error_prefix(path, key):
         return lazy_view(view(data, _BY_CODE[entry["dtype"]], entry["shape"]))
-    except CheckpointError as error:
-        raise CheckpointError(error.kind, f"{path}: {printable(key)}: {error}") from None

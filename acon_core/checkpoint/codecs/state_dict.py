@@ -11,18 +11,18 @@ from acon_core.errors import CheckpointError
 STATE_KEYS = ("state_dict", "model_state_dict", "model_state", "model", "net", "network", "params")
 
 
-def find_state(value: object, is_tensor: Callable[[object], bool], path: Path) -> tuple[dict[str, object], list[str]]:
-    """The one dict of tensors in a loaded object: the object itself, or a dict one level below it.
+def find_state_dict(value: object, is_tensor: Callable[[object], bool], path: Path) -> tuple[dict[str, object], list[str]]:
+    """Find the one dict of tensors in a loaded object; return it and a note per thing left out.
 
-    A dict under one of the usual names wins over tensors beside it, since training scripts save their best accuracy as
-    a tensor too. Returns the tensors by key and a note on each thing left out. Raises CheckpointError when there is no
-    dict of tensors, or several and no usual name among them.
+    A dict under one of `STATE_KEYS` wins over tensors beside it, because training scripts also save
+    numbers such as the best accuracy as tensors. Raises CheckpointError if there is no dict of
+    tensors, or if there are several and none has a usual name.
     """
     if not isinstance(value, dict):
         raise CheckpointError(
             "unsupported", f"{path}: expected a dict of tensors, found an object of type {type(value).__name__}"
         )
-    dicts = {id(v): v for v in value.values() if isinstance(v, dict)}  # a file may name one dict very often
+    dicts = {id(v): v for v in value.values() if isinstance(v, dict)}  # one dict may occur very often
     states = {mark for mark, v in dicts.items() if any(is_tensor(leaf) for leaf in v.values())}
     inner = [k for k, v in value.items() if id(v) in states]
     usual = [k for k in STATE_KEYS if k in inner]
@@ -34,7 +34,8 @@ def find_state(value: object, is_tensor: Callable[[object], bool], path: Path) -
             )
         if not inner:
             raise CheckpointError(
-                "unsupported", f"{path}: no dict of tensors at the top level or below; keys {format_names(value)}"
+                "unsupported",
+                f"{path}: no dict of tensors at the top level or one level below; found keys {format_names(value)}",
             )
         chosen = (usual or inner)[0]
         others = [k for k in value if k != chosen]

@@ -1,8 +1,10 @@
-"""Reads a pickle as data. Nothing in it is imported, looked up or called.
+"""An unpickler that reads a pickle as data: it imports and calls nothing that the file names.
 
-A pickle is a program for a small stack machine, and a checkpoint uses a little of it. This runs that little over values
-of its own: a GLOBAL becomes a `Name`, and what a pickle calls is found in the caller's table, or the file is refused.
-Bytes in the pickle are slices of the buffer it was given, never copies.
+A pickle is a program for a stack machine. This interpreter runs the opcodes that checkpoints use. A
+GLOBAL pushes an inert `GlobalName`; a call of one runs the constructor that the caller's table has
+for it, and a name that is not in the table is refused. Bytes are slices of the buffer, not copies.
+
+The opcodes are documented in the standard library's `pickletools`.
 """
 
 from __future__ import annotations
@@ -13,13 +15,13 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple, NoReturn
 
 from acon_core.checkpoint.codecs import limits
-from acon_core.checkpoint.codecs.pickle_bytes import PickleBytes, corrupt, decoded
+from acon_core.checkpoint.codecs.pickle_reader import PickleReader, corrupt, decode_text
 from acon_core.errors import CheckpointError
 
 
 @dataclass(frozen=True)
-class Name:
-    """What GLOBAL leaves on the stack: two words. It is data, with no way from it to the thing so named."""
+class GlobalName:
+    """What the opcode GLOBAL pushes: a module's name and a name in it, as text."""
 
     module: str
     name: str
@@ -28,72 +30,78 @@ class Name:
         return f"{self.module}.{self.name}"[:200]
 
 
-class Opaque:
-    """A value that the pickle needs and no reader here looks at, such as a `torch.device`."""
+class Placeholder:
+    """A value that a checkpoint contains and no reader looks at, such as a `torch.device`."""
 
 
 @dataclass(eq=False, repr=False)
 class Instance:
-    """What NEWOBJ of a class that is in no table leaves behind, in a whole module: the class's name and the state."""
+    """An object of a class that is not in the table, in a pickled module: class name and state."""
 
-    name: Name
+    name: GlobalName
     state: dict[Any, Any] | None = None
 
 
 @dataclass(frozen=True)
 class Constructor:
-    """What a global means when a pickle calls it: `reduce` makes a value of arguments, `build` gives it its state.
+    """What replaces a global: `reduce` makes a value from arguments, `build` sets its state.
 
-    Without `reduce` the name may be mentioned, as `numpy.ndarray` is, and not called. Only a value that a constructor
-    with `build` made can be the target of BUILD. Both raise CheckpointError for arguments that no checkpoint writes.
+    Without `reduce` the name may occur, as `numpy.ndarray` does, but not be called. The opcode
+    BUILD accepts only values whose constructor has `build`. Both functions raise CheckpointError
+    for arguments that no checkpoint contains.
     """
 
     reduce: Callable[[tuple[Any, ...]], object] | None = None
     build: Callable[[Any, Any], None] | None = None
 
 
-Table = Mapping[tuple[str, str], Constructor]
-MENTION = Constructor()
-OPAQUE = Constructor(lambda args: Opaque(), lambda value, state: None)
+GlobalTable = Mapping[tuple[str, str], Constructor]  # by module and name
+NAME_ONLY = Constructor()
+PLACEHOLDER = Constructor(lambda args: Placeholder(), lambda value, state: None)
 
 
-class Pickled(NamedTuple):
-    """What one pickle holds, the index after its last byte, and the globals that it mentions, `foreign`: not in the table."""
+class Unpickled(NamedTuple):
+    """The value of one pickle, the index after its last byte, and the dotted names of its globals.
+
+    `foreign_globals` are those that are not in the table.
+    """
 
     value: object
     end: int
     globals_seen: tuple[str, ...]
-    foreign: tuple[str, ...] = ()
+    foreign_globals: tuple[str, ...] = ()
 
 
 def load(
     data: memoryview,
-    table: Table,
+    table: GlobalTable,
     where: str,
-    persistent: Callable[[object], object] | None = None,
+    persistent_load: Callable[[object], object] | None = None,
     *,
-    instances: bool = False,
-) -> Pickled:
-    """Read the one pickle at the start of `data`, of any protocol from 0 to 5.
+    allow_instances: bool = False,
+) -> Unpickled:
+    """Read the pickle at the start of `data`, of protocol 0 to 5; more bytes may follow.
 
-    `table` gives the globals that may occur; any other makes the file `unsafe`. `persistent` turns a persistent id into
-    a value. Sets come back as lists. Dicts must have names or integers as keys, each of them once. Every error is a
-    CheckpointError that names `where`, the byte and the opcode.
+    `table` holds the globals that may occur; any other is refused as `unsafe`. `persistent_load`
+    makes a value from a persistent id. Sets are returned as lists. The keys of a dict must be text
+    or small integers, without duplicates. Raises CheckpointError naming `where`, the byte and the
+    opcode.
 
-    `instances`: a global that is not in the table and not Python's own may be mentioned, and one made without arguments is an
-    `Instance`. Nothing else may be done with it: calling it is as unsafe as ever. What is read so must not leave the reader.
+    With `allow_instances`, classes outside the table and the standard library may be instantiated
+    without arguments, which gives an `Instance`; calling one is refused all the same. The result
+    must not leave the reader, because it contains whatever a hostile file asked for.
     """
-    machine = _Machine(data, table, persistent, instances)
+    machine = _Machine(data, table, persistent_load, allow_instances)
     try:
         value = machine.run()
     except CheckpointError as error:
         at = f"byte {machine.opcode_at}, opcode {bytes(data[machine.opcode_at : machine.opcode_at + 1])!r}"
         raise CheckpointError(error.kind, f"{where}: {at}: {error}") from None
-    return Pickled(value, machine.position, tuple(machine.globals_seen), tuple(machine.foreign))
+    return Unpickled(value, machine.position, tuple(machine.globals_seen), tuple(machine.foreign_globals))
 
 
 def looks_like_pickle(data: memoryview) -> bool:
-    """Whether the bytes begin as a pickle of a dict does. Says nothing of whether it may be read."""
+    """Whether the bytes begin as the pickle of a dict does; it may still be refused."""
     head = bytes(data[:32])
     text = (b"ccollections\nOrderedDict\n", b"(dp", b"(d.", b"}q", b"}.")
     return (head[:1] == b"\x80" and head[1:2] in (b"\x02", b"\x03", b"\x04", b"\x05")) or head.startswith(text)
@@ -103,24 +111,24 @@ def _unsafe(message: str) -> NoReturn:
     raise CheckpointError("unsafe", f"{message}; nothing was run; save the bare state dict with the framework itself")
 
 
-class _Machine(PickleBytes):
+class _Machine(PickleReader):
     def __init__(
         self,
         data: memoryview,
-        table: Table,
-        persistent: Callable[[object], object] | None,
-        instances: bool,
+        table: GlobalTable,
+        persistent_load: Callable[[object], object] | None,
+        allow_instances: bool,
     ) -> None:
         super().__init__(data)
-        self.table, self.persistent, self.instances = table, persistent, instances
+        self.table, self.persistent_load, self.allow_instances = table, persistent_load, allow_instances
         self.opcode_at = 0
         self.stack: list[Any] = []
-        self.below: list[list[Any]] = []  # the stacks under each open mark
+        self.outer_stacks: list[list[Any]] = []  # one for each open mark
         self.memo: dict[int, Any] = {}
         self.globals_seen: dict[str, None] = {}
-        self.foreign: dict[str, None] = {}
-        # Keeps each value beside its constructor, so that no other value can come to have its id.
-        self.made: dict[int, tuple[object, Constructor]] = {}
+        self.foreign_globals: dict[str, None] = {}
+        # By id. The value itself is kept too, so that no other value can get the same id.
+        self.constructors: dict[int, tuple[object, Constructor]] = {}
 
     def run(self) -> object:
         for _ in range(limits.LIMITS.opcodes):
@@ -128,7 +136,7 @@ class _Machine(PickleBytes):
             opcode = self.byte()
             if opcode == _STOP:
                 value = self.pop()
-                if self.stack or self.below:
+                if self.stack or self.outer_stacks:
                     corrupt("the pickle stops with values left over")
                 return value
             action = _ACTIONS.get(opcode)
@@ -144,42 +152,42 @@ class _Machine(PickleBytes):
 
     def pop(self) -> Any:
         if not self.stack:
-            corrupt("a value is missing on the stack")
+            corrupt("the stack is empty")
         return self.stack.pop()
 
     def top(self, kind: type) -> Any:
         value = self.pop()
         if type(value) is not kind:
-            _unsafe(f"items for a {kind.__name__}, found a {type(value).__name__}")
+            _unsafe(f"expected a {kind.__name__} to add items to, found a {type(value).__name__}")
         self.push(value)
         return value
 
     def mark(self) -> None:
-        if len(self.below) >= limits.LIMITS.depth:
+        if len(self.outer_stacks) >= limits.LIMITS.depth:
             corrupt(f"nested more than {limits.LIMITS.depth} deep")
-        self.below.append(self.stack)
+        self.outer_stacks.append(self.stack)
         self.stack = []
 
     def to_mark(self) -> list[Any]:
-        if not self.below:
-            corrupt("a mark is missing on the stack")
-        values, self.stack = self.stack, self.below.pop()
+        if not self.outer_stacks:
+            corrupt("the stack has no mark")
+        values, self.stack = self.stack, self.outer_stacks.pop()
         return values
 
     def last(self, count: int) -> list[Any]:
         if len(self.stack) < count:
-            corrupt(f"{count} values are wanted of the stack, which has {len(self.stack)}")
+            corrupt(f"expected {count} values on the stack, found {len(self.stack)}")
         values = self.stack[-count:]
         del self.stack[-count:]
         return values
 
-    # Opcodes that need more than a line.
+    # Opcodes of more than one line.
 
     def drop(self) -> None:
         if self.stack:
             self.stack.pop()
         else:
-            self.to_mark()  # POP takes a mark away where that is what lies on top.
+            self.to_mark()  # POP also removes a mark
 
     def duplicate(self) -> None:
         value = self.pop()
@@ -202,19 +210,19 @@ class _Machine(PickleBytes):
 
     def integer_line(self) -> None:
         text = self.short_line()
-        if text in ("00", "01"):  # protocols 0 and 1 have no other way to write False and True
+        if text in ("00", "01"):  # False and True in protocols 0 and 1
             self.push(text == "01")
             return
         self.push(self.decimal(text.removesuffix("L")))
 
     def frame(self) -> None:
         if self.number("<Q") > len(self.data) - self.position:
-            corrupt("a frame is longer than the file")
+            corrupt("a frame that is longer than the file")
 
     def protocol(self) -> None:
         version = self.byte()
         if version > 5:
-            raise CheckpointError("unsupported", f"pickle protocol {version}; save with protocol 4")
+            raise CheckpointError("unsupported", f"expected pickle protocol 0 to 5, found {version}; save with protocol 4")
 
     def append(self, values: list[Any]) -> None:
         self.top(list).extend(values)
@@ -230,38 +238,37 @@ class _Machine(PickleBytes):
         self.push({})
         self.set_items(values)
 
-    # Names, and what is made by them.
+    # Globals and the values that their constructors make.
 
-    def name(self, module: object, name: object) -> None:
+    def global_name(self, module: object, name: object) -> None:
         if type(module) is not str or type(name) is not str:
             _unsafe("a global whose name is not text")
-        found = Name(module, name)
+        pushed = GlobalName(module, name)
         if (module, name) not in self.table:
-            if not (self.instances and _is_foreign(module, name)):
-                _unsafe(f"the global {str(found)!r} is none that a file of this format needs")
-            self.foreign[str(found)] = None
-        self.globals_seen[str(found)] = None
-        self.push(found)
+            if not (self.allow_instances and _is_foreign(module, name)):
+                _unsafe(f"global {str(pushed)!r} is not allowed in this format")
+            self.foreign_globals[str(pushed)] = None
+        self.globals_seen[str(pushed)] = None
+        self.push(pushed)
 
     def reduce(self) -> None:
         callee, args = self.last(2)
-        if type(callee) is not Name or type(args) is not tuple:
+        if type(callee) is not GlobalName or type(args) is not tuple:
             _unsafe(f"a call of a {type(callee).__name__} with a {type(args).__name__}")
-        constructor = self.table.get((callee.module, callee.name), MENTION)
+        constructor = self.table.get((callee.module, callee.name), NAME_ONLY)
         if constructor.reduce is None:
-            _unsafe(f"a call of {callee}, which is only ever mentioned")
-        value = constructor.reduce(args)
-        self.make(value, constructor)
+            _unsafe(f"a call of {callee}, which checkpoints never call")
+        self.push_made(constructor.reduce(args), constructor)
 
-    def make(self, value: object, constructor: Constructor) -> None:
+    def push_made(self, value: object, constructor: Constructor) -> None:
         if constructor.build is not None:
-            self.made[id(value)] = value, constructor
+            self.constructors[id(value)] = value, constructor
         self.push(value)
 
     def new_object(self) -> None:
         callee, args = self.last(2)
-        if type(callee) is Name and (callee.module, callee.name) not in self.table and type(args) is tuple and not args:
-            self.make(Instance(callee), _INSTANCE)
+        if type(callee) is GlobalName and (callee.module, callee.name) not in self.table and type(args) is tuple and not args:
+            self.push_made(Instance(callee), _INSTANCE)
             return
         self.stack += [callee, args]
         self.reduce()
@@ -269,65 +276,77 @@ class _Machine(PickleBytes):
     def build(self) -> None:
         state = self.pop()
         target = self.pop()
-        _, constructor = self.made.get(id(target), (None, MENTION))
+        _, constructor = self.constructors.get(id(target), (None, NAME_ONLY))
         if constructor.build is None:
-            _unsafe(f"BUILD would change a {target if type(target) is Name else type(target).__name__}")
+            _unsafe(f"BUILD would set the state of a {target if type(target) is GlobalName else type(target).__name__}")
         constructor.build(target, state)
         self.push(target)
 
     def persistent_id(self, value: object) -> None:
-        if self.persistent is None:
+        if self.persistent_load is None:
             _unsafe("a persistent id, which this format does not have")
-        self.push(self.persistent(value))
+        self.push(self.persistent_load(value))
 
 
 def set_item(target: dict[Any, Any], key: object, value: object) -> None:
-    """Add one item to a dict of a checkpoint, where a name stands once and is text or a whole number."""
-    # Hashing anything else may run deep into a nested tuple, and no checkpoint needs it.
+    """Add an item to a dict, whose key must be new, and text or an integer from 0 to 2**31 - 1."""
+    # Hashing any other key may recurse into a deeply nested tuple.
     if type(key) is not str and type(key) is not int:
-        corrupt(f"a dict's key is a {type(key).__name__}, expected a name or an integer")
-    # Large integers can all be given one hash, and a dict of such keys takes a time that grows with their square.
+        corrupt(f"expected text or an integer as a dict key, found a {type(key).__name__}")
+    # Large integers can have equal hashes, and inserting n of those takes time of order n**2.
     if type(key) is int and not 0 <= key < 1 << 31:
-        corrupt(f"a dict's key is the number {key:.6g}, expected a name or a small integer")
+        corrupt(f"expected text or a small integer as a dict key, found the number {key:.6g}")
     if key in target:
-        corrupt(f"the key {key!r:.80} stands twice in a dict")
+        corrupt(f"the key {key!r:.80} occurs twice in a dict")
     target[key] = value
 
 
 def _is_foreign(module: str, name: str) -> bool:
-    """Whether a global is some library's or script's, and not one of Python's own, which no network is made of."""
-    plain = all(part.isidentifier() for part in (*module.split("."), name))  # a dotted name would be a walk through attributes
-    return plain and module.partition(".")[0] not in _PYTHONS_OWN
+    """Whether a global can be a class of a library or a script outside the standard library."""
+    # A dotted name would be a path of attributes.
+    identifiers = all(part.isidentifier() for part in (*module.split("."), name))
+    return identifiers and module.partition(".")[0] not in _STANDARD_LIBRARY
 
 
 def _instance_state(instance: Instance, state: object) -> None:
     if type(state) is tuple and len(state) == 2 and state[1] is None:
-        state = {} if state[0] is None else state[0]  # a class with `__slots__` writes their values in second place
+        state = {} if state[0] is None else state[0]  # second are the values of `__slots__`
     if type(state) is not dict:
-        _unsafe(f"the state of a {instance.name} is a {type(state).__name__}, expected a dict")
+        _unsafe(f"expected a dict as state of a {instance.name}, found a {type(state).__name__}")
     if any(type(key) is str and key[:2] == key[-2:] == "__" for key in state):
-        _unsafe(f"the state of a {instance.name} would change what it does, not what it has")
+        _unsafe(f"the state of a {instance.name} would replace special methods")
     if instance.state is not None:
-        corrupt(f"a {instance.name} that is given its state twice")
+        corrupt(f"the state of a {instance.name} is set twice")
     instance.state = state
 
 
 _INSTANCE = Constructor(build=_instance_state)
-_PYTHON_2S_OWN = ("__builtin__", "copy_reg", "cPickle", "cStringIO", "StringIO", "commands", "popen2", "urllib2", "new", "sets")
-_PYTHONS_OWN = {*sys.stdlib_module_names, *_PYTHON_2S_OWN}
+_PYTHON_2_LIBRARY = (
+    "__builtin__",
+    "copy_reg",
+    "cPickle",
+    "cStringIO",
+    "StringIO",
+    "commands",
+    "popen2",
+    "urllib2",
+    "new",
+    "sets",
+)
+_STANDARD_LIBRARY = {*sys.stdlib_module_names, *_PYTHON_2_LIBRARY}
 
 
 def _refuse_opcode(opcode: int) -> NoReturn:
     unsafe = {"i": "INST", "o": "OBJ", "\x82": "EXT1", "\x83": "EXT2", "\x84": "EXT4", "\x92": "NEWOBJ_EX"}
     if chr(opcode) in unsafe:
-        _unsafe(f"{unsafe[chr(opcode)]} makes objects of any class")
+        _unsafe(f"opcode {unsafe[chr(opcode)]} instantiates any class")
     if chr(opcode) == "\x97":
-        raise CheckpointError("unsupported", "NEXT_BUFFER: the data lies outside of this file; save without buffer_callback")
-    corrupt("no such opcode, so this is not a pickle or its bytes have changed")
+        raise CheckpointError("unsupported", "NEXT_BUFFER: the data is not in this file; save without buffer_callback")
+    corrupt("unknown opcode: not a pickle, or its bytes have changed")
 
 
 _STOP = ord(".")
-# One entry an opcode of the pickle protocol, by its character; `pickletools` in the standard library describes each.
+# By the opcode's character; several opcodes may share an action.
 _ACTIONS: dict[int, Callable[[_Machine], None]] = {
     ord(code): action
     for codes, action in {
@@ -346,18 +365,18 @@ _ACTIONS: dict[int, Callable[[_Machine], None]] = {
         "K": lambda m: m.push(m.byte()),
         "M": lambda m: m.push(m.number("<H")),
         "\x8a": lambda m: m.integer(m.take(m.byte())),
-        "\x8b": lambda m: m.integer(m.counted("<I")),
+        "\x8b": lambda m: m.integer(m.length_prefixed("<I")),
         "G": lambda m: m.push(m.number(">d")),
-        "X": lambda m: m.push(decoded(m.counted("<I"))),
-        "\x8c": lambda m: m.push(decoded(m.take(m.byte()))),
-        "\x8d": lambda m: m.push(decoded(m.counted("<Q"))),
-        # Python 2's str is text in a key and bytes in an array; latin-1 loses neither.
-        "U": lambda m: m.push(decoded(m.take(m.byte()), "latin-1")),
-        "T": lambda m: m.push(decoded(m.counted("<I"), "latin-1")),
+        "X": lambda m: m.push(decode_text(m.length_prefixed("<I"))),
+        "\x8c": lambda m: m.push(decode_text(m.take(m.byte()))),
+        "\x8d": lambda m: m.push(decode_text(m.length_prefixed("<Q"))),
+        # A str of Python 2 is text or bytes; latin-1 keeps both.
+        "U": lambda m: m.push(decode_text(m.take(m.byte()), "latin-1")),
+        "T": lambda m: m.push(decode_text(m.length_prefixed("<I"), "latin-1")),
         "C": lambda m: m.push(m.take(m.byte())),
-        "B": lambda m: m.push(m.counted("<I")),
-        "\x8e\x96": lambda m: m.push(m.counted("<Q")),
-        "\x98": lambda m: None,  # READONLY_BUFFER: every buffer here is read-only.
+        "B": lambda m: m.push(m.length_prefixed("<I")),
+        "\x8e\x96": lambda m: m.push(m.length_prefixed("<Q")),
+        "\x98": lambda m: None,  # READONLY_BUFFER: all buffers are read-only
         "p": lambda m: m.put(m.decimal(m.short_line())),
         "q": lambda m: m.put(m.byte()),
         "r": lambda m: m.put(m.number("<I")),
@@ -378,8 +397,8 @@ _ACTIONS: dict[int, Callable[[_Machine], None]] = {
         "d": lambda m: m.make_dict(m.to_mark()),
         "s": lambda m: m.set_items(m.last(2)),
         "u": lambda m: m.set_items(m.to_mark()),
-        "c": lambda m: m.name(m.short_line(), m.short_line()),
-        "\x93": lambda m: m.name(*m.last(2)),
+        "c": lambda m: m.global_name(m.short_line(), m.short_line()),
+        "\x93": lambda m: m.global_name(*m.last(2)),
         "R": _Machine.reduce,
         "\x81": _Machine.new_object,
         "b": _Machine.build,

@@ -1,7 +1,8 @@
-"""The zip that `torch.save` and `numpy.savez` write: nothing hidden, every byte accounted for.
+"""The zip archives of `torch.save` and `numpy.savez`.
 
-Zip tells everything twice, in each member's own header and in a directory at the end, and readers that believe one or
-the other can be shown two different files. Here both must agree, and members must lie one after another from byte 0.
+A zip describes each member twice, in a header before its bytes and in a directory at the end, so
+two readers can see two different files. Here both descriptions must agree, and the members must
+follow each other from byte 0 on, without gaps or overlaps.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from pathlib import Path
 from typing import BinaryIO, NamedTuple, NoReturn
 
 from acon_core.checkpoint.codecs import limits
-from acon_core.checkpoint.codecs.mapped_file import check_still_there
+from acon_core.checkpoint.codecs.mapped_file import check_not_truncated
 from acon_core.errors import CheckpointError
 
 try:
@@ -24,7 +25,7 @@ except ImportError:
 _ALIGNMENT = 64
 _SATURATED = 0xFFFFFFFF
 _DEFLATED = 8
-_DATE = 0, 0x21  # 1980-01-01 00:00, zip's own beginning of time
+_DATE = 0, 0x21  # 1980-01-01 00:00, the earliest date of the format
 _LOCAL = struct.Struct("<4s5H3L2H")
 _CENTRAL = struct.Struct("<4s6H3L5H2L")
 _END = struct.Struct("<4s4H2LH")
@@ -35,7 +36,7 @@ _DESCRIPTORS = struct.Struct("<4sLLL"), struct.Struct("<4sLQQ")
 
 @dataclass(frozen=True)
 class Member:
-    """One file in a zip, as the directory describes it; `data`, packed by `method`, is not yet checked against `crc`."""
+    """One file in a zip; `data` is compressed by `method` and not yet checked against `crc`."""
 
     name: str
     method: int
@@ -45,22 +46,23 @@ class Member:
 
 
 class _Region(NamedTuple):
+    """The bytes that a member takes, its header included and its data descriptor not."""
+
     begin: int
     end: int
-    described: bool
+    has_descriptor: bool
     crc: int
     packed: int
     size: int
 
 
-class Zip:
-    """The members of a zip by name, and the one top folder that holds them, where it is `rooted`.
+class ZipArchive:
+    """The members of a zip by name. With `single_root`, all lie in one top folder, `root`.
 
-    Raises CheckpointError for a file that contradicts itself. Compressed members are listed, and unpacked when `unpacked`
-    is asked for them; `read` refuses them.
+    Raises CheckpointError for a file that contradicts itself.
     """
 
-    def __init__(self, data: memoryview, path: Path, *, rooted: bool = True) -> None:
+    def __init__(self, data: memoryview, path: Path, *, single_root: bool = True) -> None:
         self.data, self.path, self.root = data, path, ""
         count, start, size, end = self._directory()
         if count > limits.LIMITS.members:
@@ -72,51 +74,52 @@ class Zip:
             position, region = self._member(position, start + size)
             regions.append(region)
         if position != start + size or position != end:
-            self.corrupt("the zip's directory has another size than it says")
+            self.corrupt("the zip's directory has another size than it states")
         self._check_regions(sorted(regions), start)
-        if rooted:
+        if single_root:
             roots = {name.partition("/")[0] for name in self.members}
             if len(roots) != 1 or not all("/" in name for name in self.members):
                 self.corrupt(f"expected one folder in the zip, found {len(roots)}")
             self.root = roots.pop()
 
     def __contains__(self, name: str) -> bool:
-        return _joined(self.root, name) in self.members
+        return _join(self.root, name) in self.members
 
     def read(self, name: str) -> memoryview:
-        """A member's bytes, with their checksum verified, which PyTorch does not do."""
-        member = self.members.get(_joined(self.root, name))
+        """Return a stored member's bytes after verifying their checksum, which PyTorch does not."""
+        member = self.members.get(_join(self.root, name))
         if member is None:
-            self.corrupt(f"the zip has no {name}")
+            self.corrupt(f"the zip has no member {name}")
         if member.method:
             self.corrupt(f"{member.name} is compressed, which torch.save never does; save the file again")
-        return self._checked(member, member.data)
+        return self._verified(member, member.data)
 
-    def unpacked(self, member: Member, first: int | None = None) -> memoryview:
-        """A member's bytes, inflated where they are deflated, with their size and checksum verified.
+    def decompress(self, member: Member, count: int | None = None) -> memoryview:
+        """Return the bytes of a stored or deflated member after verifying its size and checksum.
 
-        `first`: only so many of them, of which nothing is verified. No more is unpacked than the directory says there is.
+        With `count`, return only the first bytes and verify nothing. Never inflates to more than
+        the size that the directory states.
         """
         if member.method not in (0, _DEFLATED):
             raise CheckpointError(
-                "unsupported", f"{self.path}: {member.name} is packed by method {member.method}, expected deflate or none"
+                "unsupported", f"{self.path}: {member.name}: expected deflate or none, found compression method {member.method}"
             )
-        check_still_there(member.data.obj)
+        check_not_truncated(member.data.obj)
         if member.method == 0:
-            return member.data[:first] if first is not None else self._checked(member, member.data)
+            return member.data[:count] if count is not None else self._verified(member, member.data)
         stream = zlib.decompressobj(-15)
         try:
-            # One more than there should be, so that a stream which goes on is found out.
-            content = memoryview(stream.decompress(member.data, (member.size if first is None else first) + 1))
+            # One byte more than stated, so that a longer stream is detected.
+            content = memoryview(stream.decompress(member.data, (member.size if count is None else count) + 1))
         except zlib.error as error:
             self.corrupt(f"{member.name}: cannot be inflated: {str(error)[:80]}; download it again")
-        if first is not None:
-            return content[:first]
+        if count is not None:
+            return content[:count]
         if len(content) != member.size or not stream.eof or stream.unused_data:
-            self.corrupt(f"{member.name}: inflates to another size than the {member.size} bytes that the zip says")
-        return self._checked(member, content)
+            self.corrupt(f"{member.name}: inflates to another size than the {member.size} bytes that the zip states")
+        return self._verified(member, content)
 
-    def _checked(self, member: Member, content: memoryview) -> memoryview:
+    def _verified(self, member: Member, content: memoryview) -> memoryview:
         if crc32(content) != member.crc:
             self.corrupt(f"{member.name}: its checksum does not match, so its bytes have changed; download it again")
         return content
@@ -127,11 +130,11 @@ class Zip:
 
     def _unpack(self, layout: struct.Struct, at: int, magic: bytes, what: str) -> tuple[int, ...]:
         if at < 0 or at + layout.size > len(self.data) or bytes(self.data[at : at + 4]) != magic:
-            self.corrupt(f"the zip has no {what} where it should be; the file is cut short or has bytes added")
+            self.corrupt(f"the zip has no {what} where expected; the file is truncated or has bytes added")
         return layout.unpack_from(self.data, at)[1:]
 
     def _directory(self) -> tuple[int, int, int, int]:
-        """How many members, where the directory starts, its size, and where it must end."""
+        """Return the number of members, and the directory's begin, size and expected end."""
         at = len(self.data) - _END.size
         disk, start_disk, here, count, size, start, comment = self._unpack(_END, at, b"PK\5\6", "end record")
         if disk or start_disk or here != count or comment:
@@ -140,7 +143,7 @@ class Zip:
             return count, start, size, at
         _, end, disks = self._unpack(_LOCATOR, at - _LOCATOR.size, b"PK\6\7", "zip64 locator")
         if end != at - _LOCATOR.size - _END64.size or disks != 1:
-            self.corrupt("the zip64 end record is not where the zip says")
+            self.corrupt("the zip64 end record is not where the zip states")
         record = self._unpack(_END64, end, b"PK\6\6", "zip64 end record")
         length, _, _, disk, start_disk, here, count64, size64, start64 = record
         if length != _END64.size - 12 or disk or start_disk or here != count64:
@@ -151,7 +154,7 @@ class Zip:
         return count64, start64, size64, end
 
     def _member(self, at: int, end: int) -> tuple[int, _Region]:
-        """Read the directory's entry at `at`; returns where the next begins, and the bytes that this member takes."""
+        """Read a directory entry; return the offset of the next one and the member's region."""
         entry = self._unpack(_CENTRAL, at, b"PK\1\2", "directory entry")
         _, _, flags, method, _, _, crc, packed, size, n_name, n_extra, n_comment, disk, _, _, offset = entry
         after = at + _CENTRAL.size + n_name + n_extra
@@ -164,85 +167,86 @@ class Zip:
         begin = offset + _LOCAL.size + local_name + local_extra
         name = self._name(encoded)
         if bytes(self.data[offset + _LOCAL.size :][:local_name]) != encoded or (local_flags, local_method) != (flags, method):
-            self.corrupt(f"{name}: the zip's directory and the member's own header disagree")
-        # NumPy has its sizes in the zip64 field here, whatever they are.
-        told = (local_crc, *self._zip64(self.data[begin - local_extra : begin], local_size, local_packed)[::-1])
-        later = flags & 8 and told == (0, 0, 0)  # PyTorch tells them in a descriptor behind the bytes
-        if not later and told != (crc, packed, size):
-            self.corrupt(f"{name}: the zip's directory and the member's own header disagree on size or checksum")
+            self.corrupt(f"{name}: the zip's directory and the member's header disagree")
+        # NumPy always states the sizes in the header's zip64 field.
+        stated = (local_crc, *self._zip64(self.data[begin - local_extra : begin], local_size, local_packed)[::-1])
+        in_descriptor = flags & 8 and stated == (0, 0, 0)  # PyTorch states them behind the bytes
+        if not in_descriptor and stated != (crc, packed, size):
+            self.corrupt(f"{name}: the zip's directory and the member's header disagree on size or checksum")
         if begin + packed > len(self.data) or (method == 0 and packed != size):
             self.corrupt(f"{name}: {packed} bytes do not fit into the file")
         self.members[name] = Member(name, method, crc, size, self.data[begin : begin + packed])
         return after, _Region(offset, begin + packed, bool(flags & 8), crc, packed, size)
 
     def _zip64(self, extra: memoryview, *fields: int) -> list[int]:
-        """Sizes and offset, taken from the zip64 extra field where the entry has no room for them."""
+        """Return sizes and offset, taken from the zip64 extra field where they exceed 32 bits."""
         long = memoryview(b"")
         while len(extra):
             if len(extra) < 4 or len(extra) < 4 + struct.unpack("<H", extra[2:4])[0]:
-                self.corrupt("an extra field of the zip is cut short")
+                self.corrupt("an extra field of the zip is truncated")
             tag, length = struct.unpack("<2H", extra[:4])
             if tag == 1:
                 long = extra[4 : 4 + length]
             extra = extra[4 + length :]
-        found = list(fields)
-        for index, value in enumerate(found):
+        values = list(fields)
+        for index, value in enumerate(values):
             if value == _SATURATED:
                 if len(long) < 8:
-                    self.corrupt("the zip64 extra field is missing or cut short")
-                found[index] = struct.unpack("<Q", long[:8])[0]
+                    self.corrupt("the zip64 extra field is missing or truncated")
+                values[index] = struct.unpack("<Q", long[:8])[0]
                 long = long[8:]
-        # Before 3.11, Python tells the sizes here too where there was room for them; whatever stands twice must be the same.
-        if bytes(long) not in (b"", struct.pack(f"<{len(found)}Q", *found)):
-            self.corrupt("the zip64 extra field says more than it should, or something else than the header")
-        return found
+        # Before 3.11, Python also repeats sizes here that fit into 32 bits.
+        if bytes(long) not in (b"", struct.pack(f"<{len(values)}Q", *values)):
+            self.corrupt("the zip64 extra field and the member's header disagree")
+        return values
 
     def _name(self, encoded: bytes) -> str:
         try:
             name = encoded.decode("utf-8")
         except UnicodeDecodeError:
             self.corrupt(f"the zip has a member whose name is not UTF-8: {encoded[:60]!r}")
-        if not is_plain(name):
-            self.corrupt(f"the zip has a member with a name that no checkpoint's has: {name[:60]!r}")
+        if not is_relative_path(name):
+            self.corrupt(f"the zip has a member whose name is not a relative path: {name[:60]!r}")
         if name in self.members:
-            self.corrupt(f"{name} is in the zip twice")
+            self.corrupt(f"the zip has two members with the name {name}")
         return name
 
     def _check_regions(self, regions: list[_Region], directory: int) -> None:
-        """Members follow one another from byte 0 to the directory; only their descriptors may lie between."""
+        """Check that members and data descriptors exactly fill the bytes before the directory."""
         position = 0
         for region in regions:
             if region.begin != position:
                 self.corrupt("members of the zip overlap, or bytes lie between them")
-            position = region.end + (self._descriptor(region) if region.described else 0)
+            position = region.end + (self._descriptor_size(region) if region.has_descriptor else 0)
         if position != directory:
-            self.corrupt("bytes that belong to no member lie in the zip")
+            self.corrupt("the zip has bytes that belong to no member")
 
-    def _descriptor(self, region: _Region) -> int:
-        """The length of the data descriptor, which repeats the checksum, and the sizes in 4 or 8 bytes each."""
+    def _descriptor_size(self, region: _Region) -> int:
+        """Return the length of the data descriptor, whose sizes take 4 or 8 bytes each."""
         for layout in _DESCRIPTORS:
-            found = bytes(self.data[region.end : region.end + layout.size])
+            stored = bytes(self.data[region.end : region.end + layout.size])
             fits = region.packed <= _SATURATED and region.size <= _SATURATED
-            if (fits or layout.size == 24) and found == layout.pack(b"PK\7\x08", region.crc, region.packed, region.size):
+            if (fits or layout.size == 24) and stored == layout.pack(b"PK\7\x08", region.crc, region.packed, region.size):
                 return layout.size
-        self.corrupt("a member of the zip lacks its descriptor, or the descriptor disagrees with the directory")
+        self.corrupt("a member of the zip has no data descriptor, or one that disagrees with the directory")
 
 
-def is_plain(name: str) -> bool:
-    """Whether a member's name is one that every system unpacks where it says: a relative path of printable letters."""
-    steps = name.split("/")
-    return name.isprintable() and "\\" not in name and not any(step in ("", ".", "..") for step in steps)
+def is_relative_path(name: str) -> bool:
+    """Whether a name is the same relative path on every system, without `..`, `.` and backslash."""
+    parts = name.split("/")
+    return name.isprintable() and "\\" not in name and not any(part in ("", ".", "..") for part in parts)
 
 
-def _joined(root: str, name: str) -> str:
+def _join(root: str, name: str) -> str:
     return f"{root}/{name}" if root else name
 
 
 class ZipWriter:
-    """Writes members as torch.save lays them out: stored, each one's bytes at a multiple of 64, one date for all.
+    """Writes a zip as `torch.save` does: members stored, their bytes aligned to 64, one fixed date.
 
-    Use `add` for each member and `close` once. There is no `.format_version`, which would let PyTorch compute where the
-    bytes lie from its own habits instead of reading it. Members lie in the folder `root`, where it has a name.
+    Call `add` for each member and `close` once. Members lie in the folder `root`, unless it is
+    empty. There is no member `.format_version`: with it, PyTorch would compute the offsets of the
+    bytes from its own writer's layout instead of reading them.
     """
 
     def __init__(self, file: BinaryIO, root: str = "archive") -> None:
@@ -251,8 +255,8 @@ class ZipWriter:
         self.directory: list[bytes] = []
 
     def add(self, name: str, *parts: memoryview | bytes) -> None:
-        """Append one member, whose bytes are the parts one after another."""
-        encoded, size, crc, offset = _joined(self.root, name).encode(), sum(map(len, parts)), 0, self.position
+        """Append one member, whose content is the concatenated parts."""
+        encoded, size, crc, offset = _join(self.root, name).encode(), sum(map(len, parts)), 0, self.position
         for part in parts:
             crc = crc32(part, crc)
         extra = struct.pack("<2H2Q", 1, 16, size, size) if size >= _SATURATED else b""
@@ -271,7 +275,7 @@ class ZipWriter:
         self.directory.append(_CENTRAL.pack(b"PK\1\2", version, version, *common, *tail) + encoded + extra)
 
     def close(self) -> None:
-        """Write the directory and the end records, the zip64 ones always, as PyTorch does."""
+        """Write the directory and the end records, always with zip64 ones, as PyTorch does."""
         start, count = self.position, len(self.directory)
         for entry in self.directory:
             self._write(entry)

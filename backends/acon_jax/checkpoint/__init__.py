@@ -1,1 +1,1 @@
-"""Checkpoint files of JAX: formats and layouts. Everything here imports without the framework."""
+"""Checkpoint files of Flax and Orbax: codecs and layouts. Imports without the framework."""

@@ -1,4 +1,4 @@
-"""Flax's checkpoint file: msgpack, with arrays as an extension type, of a tree of dicts."""
+"""Flax's checkpoint file: a tree of dicts in msgpack, with arrays as an extension type."""
 
 from __future__ import annotations
 
@@ -16,51 +16,47 @@ from acon_core.tensors import lazy_items
 from acon_jax.checkpoint import orbax
 from acon_jax.checkpoint.msgpack import DTYPES as DTYPES
 from acon_jax.checkpoint.msgpack import decode, encode_tree, is_map
-from acon_jax.checkpoint.tree import named
+from acon_jax.checkpoint.tree import flatten_tree
 
 FRAMEWORK = "jax"
 SUFFIXES = (".msgpack",)
 IS_DIRECTORY = False
-# Orbax saves the same trees as a folder.
-EXTRA_CODECS = {"orbax": orbax}
+EXTRA_CODECS = {"orbax": orbax}  # the same trees, saved as a folder
 
 
 def sniff(path: Path) -> bool:
-    """Whether the content begins as a msgpack map of names does."""
+    """Whether the file begins with a msgpack map from text or small integers."""
     return is_map(map_file(path))
 
 
 def read(path: Path) -> CheckpointFile:
-    """Read the arrays of a tree that `flax.serialization` wrote, by the names of `tree.named`. Raises CheckpointError."""
+    """Read a tree that `flax.serialization` wrote; see `flatten_tree`. Raises CheckpointError."""
     path = Path(path)
     tree = decode(map_file(path), str(path))
     if type(tree) is not dict:
         raise CheckpointError("unsupported", f"{path}: expected a tree of arrays, found a {type(tree).__name__}")
-    return named(tree, path)
+    return flatten_tree(tree, path)
 
 
 def write(path: Path, tensors: Mapping[str, np.ndarray], metadata: Mapping[str, str] | None = None) -> None:
-    """Write a tree that `flax.serialization.msgpack_restore` and `from_bytes` take; whole or not at all.
+    """Write a tree that `flax.serialization.from_bytes` reads; completely or not at all.
 
-    A name's dots are the steps of its path; `layers.0.kernel` lies under `layers` and `"0"`, so that the names that begin
-    alike come to lie together. Equal tensors give equal bytes. The format has no place for `metadata`. Raises
-    CheckpointError where one name is the beginning of another.
+    Names are split at dots: `layers.0.kernel` lies under `layers` and `"0"`. Equal tensors give
+    equal bytes. `metadata` is ignored: the format cannot store it. Raises CheckpointError if one
+    name is a prefix of another.
     """
     check_writable(tensors, path, DTYPES, "Flax")
     tree: dict[str, object] = {}
     for key, tensor in lazy_items(tensors).items():
         *steps, last = key.split(".")
-        below = tree
+        parent = tree
         for step in steps:
-            inner = below.setdefault(step, {})
-            if not isinstance(inner, dict):
-                raise CheckpointError(
-                    "unsupported", f"{path}: {printable(key)}: a tensor is named {step!r} on the way to it; rename one"
-                )
-            below = inner
-        if last in below:
-            raise CheckpointError("unsupported", f"{path}: {printable(key)}: is also the beginning of another name; rename one")
-        below[last] = tensor
+            child = parent.setdefault(step, {})
+            if not isinstance(child, dict):
+                raise CheckpointError("unsupported", f"{path}: {printable(key)}: its parent {step!r} is a tensor; rename one")
+            parent = child
+        if last in parent:
+            raise CheckpointError("unsupported", f"{path}: {printable(key)}: is a prefix of another name; rename one")
+        parent[last] = tensor
     with atomic_write(path) as file:
-        for part in encode_tree(tree):
-            file.write(part)
+        file.writelines(encode_tree(tree))

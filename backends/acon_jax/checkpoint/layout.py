@@ -1,4 +1,7 @@
-"""Flax's names and layouts: a leaf called kernel, HWIO and (in, out); scale, mean and var in norms; (C,) in activations."""
+"""Flax's names and layouts.
+
+Kernels are HWIO or (in, out); norms have scale, mean and var; per-channel parameters are (C,).
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,7 @@ from acon_core.spec import BatchNorm, Conv2d, Graph, Layer, LayerNorm, Linear, N
 
 
 class FlaxLayout(Layout):
-    """Whatever a graph or a layer owns per channel, (1, C, 1, 1), is (C,) here, so that it broadcasts against channels last."""
+    """Per-channel parameters, (1, C, 1, 1), are (C,) here, to broadcast with channels last."""
 
     def slots(self, node: Node) -> Mapping[str, Slot | None]:
         if isinstance(node, Graph | Layer) and type(node) not in self.rules:
@@ -36,7 +39,7 @@ def _oihw(array: NDArray) -> NDArray:
     return array.transpose(3, 2, 0, 1)
 
 
-def _turned(array: NDArray) -> NDArray:
+def _transposed(array: NDArray) -> NDArray:
     return array.transpose(1, 0)
 
 
@@ -50,7 +53,7 @@ def _(node: Conv2d) -> Mapping[str, Slot | None]:
 
 @layout.register(Linear)
 def _(node: Linear) -> Mapping[str, Slot | None]:
-    return {"weight": Slot("kernel", _turned, _turned), "bias": Slot("bias")}
+    return {"weight": Slot("kernel", _transposed, _transposed), "bias": Slot("bias")}
 
 
 @layout.register(BatchNorm)

@@ -1,4 +1,4 @@
-"""The part of msgpack that Flax uses: maps of names, and arrays as extension types of its own."""
+"""The subset of msgpack that Flax uses: maps, and arrays as extension types."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from acon_core.tensors import LazyTensor
 
 _NDARRAY, _COMPLEX, _SCALAR = 1, 2, 3
 _CHUNKED = "__msgpack_chunked_array__"
-CHUNK_BYTES = 1 << 30  # Flax cuts up larger arrays, since msgpack's own lengths end at 4 GiB
+CHUNK_BYTES = 1 << 30  # Flax splits larger arrays; msgpack's lengths end at 4 GiB
 
 DTYPES: dict[str, np.dtype] = {
     np.dtype(scalar).name: np.dtype(scalar)
@@ -33,16 +33,16 @@ DTYPES: dict[str, np.dtype] = {
 
 @dataclass(frozen=True)
 class Ext:
-    """A value of an extension type that no checkpoint of arrays needs."""
+    """A value of an extension type that no array needs; it is ignored."""
 
     code: int
 
 
 def is_map(data: memoryview) -> bool:
-    """Whether the bytes begin as a map does whose first key is text or a small integer."""
+    """Whether the bytes begin with a map whose first key is text or a small integer."""
     first = data[0]
     if first == 0x80:
-        return len(data) == 1  # an empty map is all of the file; pickles of protocol 2 and later begin with this byte too
+        return len(data) == 1  # pickles from protocol 2 on begin with the byte of an empty map
     start = {0xDE: 3, 0xDF: 5}.get(first, 1)
     if not (0x81 <= first <= 0x8F or start > 1) or len(data) <= start:
         return False
@@ -50,7 +50,10 @@ def is_map(data: memoryview) -> bool:
 
 
 def decode(data: memoryview, where: str) -> Any:
-    """The tree in a msgpack file: dicts, lists, numbers, text, NumPy arrays. Raises CheckpointError naming byte and file."""
+    """Decode a tree of dicts, lists, numbers, text and arrays.
+
+    Raises CheckpointError naming `where` and the byte.
+    """
     decoder = _Decoder(data)
     try:
         value = decoder.value(0)
@@ -62,12 +65,12 @@ def decode(data: memoryview, where: str) -> Any:
 
 
 def encode_tree(tree: Mapping[str, object]) -> Iterator[bytes | memoryview]:
-    """A tree of dicts and arrays in msgpack, as Flax writes it, in pieces."""
-    yield _head(len(tree), 0x80, 15, 0xDE)
+    """Encode a tree of dicts and arrays as Flax does; yield the bytes in pieces."""
+    yield _encode_head(len(tree), 0x80, 15, 0xDE)
     for key, value in tree.items():
-        yield _text(key)
+        yield _encode_text(key)
         if isinstance(value, LazyTensor):
-            yield from _chunked(value.load()) if value.nbytes > CHUNK_BYTES else _array(value.load())
+            yield from _encode_chunked(value.load()) if value.nbytes > CHUNK_BYTES else _encode_array(value.load())
         else:
             assert isinstance(value, dict)
             yield from encode_tree(value)
@@ -85,7 +88,7 @@ class _Decoder:
     def take(self, count: int) -> memoryview:
         end = self.position + count
         if end > len(self.data):
-            _corrupt(f"the file ends early: {count} bytes wanted, {len(self.data) - self.position} left")
+            _corrupt(f"the file ends early: expected {count} more bytes, found {len(self.data) - self.position}")
         taken = self.data[self.position : end]
         self.position = end
         return taken
@@ -114,9 +117,9 @@ class _Decoder:
             return self.number(_NUMBERS[first])
         if first in _FIXEXT:
             return self.ext(_FIXEXT[first], depth)
-        if first not in _COUNTED:
-            _corrupt(f"no such msgpack type, 0x{first:02x}")
-        layout, kind = _COUNTED[first]
+        if first not in _LENGTH_PREFIXED:
+            _corrupt(f"unknown msgpack type 0x{first:02x}")
+        layout, kind = _LENGTH_PREFIXED[first]
         count = self.number(layout)
         if kind == "bin":
             return self.take(count)
@@ -134,11 +137,11 @@ class _Decoder:
         return [self.value(depth + 1) for _ in range(count)]
 
     def map(self, count: int, depth: int) -> Any:
-        found: dict[Any, Any] = {}
+        items: dict[Any, Any] = {}
         for _ in range(count):
             key = self.value(depth + 1)
-            set_item(found, key, self.value(depth + 1))
-        return _unchunked(found) if _CHUNKED in found else found
+            set_item(items, key, self.value(depth + 1))
+        return _decode_chunked(items) if _CHUNKED in items else items
 
     def ext(self, count: int, depth: int) -> Any:
         code = self.number("b")
@@ -146,16 +149,16 @@ class _Decoder:
         if code not in (_NDARRAY, _SCALAR):
             return Ext(code)
         if self.in_array:
-            _corrupt("an array inside of an array's description")
+            _corrupt("an array inside the description of an array")
         inner = _Decoder(data, in_array=True)
         if bytes(data[:1]) != b"\x93":
-            _corrupt("an array that is not a shape, a dtype and bytes")
+            _corrupt("expected shape, dtype and bytes of an array")
         inner.position = 1
         shape, name, values = inner.value(limits.LIMITS.depth - 1), inner.name(), inner.value(limits.LIMITS.depth)
         if inner.position != count or type(shape) is not list or type(values) is not memoryview:
-            _corrupt("an array that is not a shape, a dtype and bytes")
+            _corrupt("expected shape, dtype and bytes of an array")
         if name not in DTYPES:
-            raise CheckpointError("unsupported", f"an array of dtype {name[:40]!r}")
+            raise CheckpointError("unsupported", f"dtype {name[:40]!r} is not supported")
         return lazy_view(view(values, DTYPES[name], shape))
 
     def name(self) -> str:
@@ -173,7 +176,7 @@ _NUMBERS = {
     **{0xD0: "b", 0xD1: ">h", 0xD2: ">i", 0xD3: ">q"},
 }
 _FIXEXT = {0xD4: 1, 0xD5: 2, 0xD6: 4, 0xD7: 8, 0xD8: 16}
-_COUNTED = {
+_LENGTH_PREFIXED = {
     **{0xC4: ("B", "bin"), 0xC5: (">H", "bin"), 0xC6: (">I", "bin")},
     **{0xC7: ("B", "ext"), 0xC8: (">H", "ext"), 0xC9: (">I", "ext")},
     **{0xD9: ("B", "text"), 0xDA: (">H", "text"), 0xDB: (">I", "text")},
@@ -181,36 +184,36 @@ _COUNTED = {
 }
 
 
-def _unchunked(found: dict[Any, Any]) -> LazyTensor:
-    """A large array, of its chunks; lists are dicts with their indices as keys."""
-    if set(found) != {_CHUNKED, "shape", "chunks"} or type(found["shape"]) is not dict or type(found["chunks"]) is not dict:
-        _corrupt("a chunked array without its shape or its chunks")
-    shape, chunks = (_listed(found[name]) for name in ("shape", "chunks"))
+def _decode_chunked(items: dict[Any, Any]) -> LazyTensor:
+    """Join the chunks of a large array; its lists are dicts with their indices as keys."""
+    if set(items) != {_CHUNKED, "shape", "chunks"} or type(items["shape"]) is not dict or type(items["chunks"]) is not dict:
+        _corrupt("a chunked array without shape or chunks")
+    shape, chunks = (_as_list(items[name]) for name in ("shape", "chunks"))
     if not chunks or not all(isinstance(chunk, LazyTensor) for chunk in chunks):
-        _corrupt("the chunks of an array are missing, or are no arrays")
+        _corrupt("a chunked array whose chunks are missing or not arrays")
     return concatenated(chunks, shape)
 
 
-def _listed(found: dict[Any, Any]) -> list[Any]:
-    if set(found) != {str(index) for index in range(len(found))}:
+def _as_list(items: dict[Any, Any]) -> list[Any]:
+    if set(items) != {str(index) for index in range(len(items))}:
         _corrupt("an index is missing in a chunked array")
-    return [found[str(index)] for index in range(len(found))]
+    return [items[str(index)] for index in range(len(items))]
 
 
-def _head(count: int, fixed: int, fixed_most: int, long: int) -> bytes:
-    """The head of a map, an array or a text: in one byte, or with 16 or 32 bits of count."""
-    if count <= fixed_most:
+def _encode_head(count: int, fixed: int, fixed_max: int, long: int) -> bytes:
+    """Encode type and length of a map, an array or text, in 1, 3 or 5 bytes."""
+    if count <= fixed_max:
         return bytes([fixed | count])
     return struct.pack(">BH", long, count) if count < 1 << 16 else struct.pack(">BI", long + 1, count)
 
 
-def _text(text: str) -> bytes:
+def _encode_text(text: str) -> bytes:
     encoded = text.encode("utf-8")
     short = 31 < len(encoded) < 256
-    return (bytes([0xD9, len(encoded)]) if short else _head(len(encoded), 0xA0, 31, 0xDA)) + encoded
+    return (bytes([0xD9, len(encoded)]) if short else _encode_head(len(encoded), 0xA0, 31, 0xDA)) + encoded
 
 
-def _integer(value: int) -> bytes:
+def _encode_integer(value: int) -> bytes:
     if value < 128:
         return bytes([value])
     code, layout = next((c, t) for c, t, bits in _UNSIGNED if value < 1 << bits)
@@ -220,29 +223,30 @@ def _integer(value: int) -> bytes:
 _UNSIGNED = ((0xCC, "B", 8), (0xCD, ">H", 16), (0xCE, ">I", 32), (0xCF, ">Q", 64))
 
 
-def _sized(data_length: int, codes: tuple[int, int, int]) -> bytes:
-    code, (_, layout, _) = next((c, u) for c, u in zip(codes, _UNSIGNED, strict=False) if data_length < 1 << u[2])
-    return bytes([code]) + struct.pack(layout, data_length)
+def _encode_length(length: int, codes: tuple[int, int, int]) -> bytes:
+    code, (_, layout, _) = next((c, u) for c, u in zip(codes, _UNSIGNED, strict=False) if length < 1 << u[2])
+    return bytes([code]) + struct.pack(layout, length)
 
 
-def _array(array: np.ndarray) -> Iterator[bytes | memoryview]:
+def _encode_array(array: np.ndarray) -> Iterator[bytes | memoryview]:
     data = little_endian_bytes(array)
-    shape = _head(array.ndim, 0x90, 15, 0xDC) + b"".join(map(_integer, array.shape))
-    inner = b"\x93" + shape + _text(array.dtype.name) + _sized(len(data), (0xC4, 0xC5, 0xC6))
+    shape = _encode_head(array.ndim, 0x90, 15, 0xDC) + b"".join(map(_encode_integer, array.shape))
+    inner = b"\x93" + shape + _encode_text(array.dtype.name) + _encode_length(len(data), (0xC4, 0xC5, 0xC6))
     length = len(inner) + len(data)
     fixed = {count: code for code, count in _FIXEXT.items()}.get(length)
-    yield (bytes([fixed]) if fixed else _sized(length, (0xC7, 0xC8, 0xC9))) + bytes([_NDARRAY])
+    yield (bytes([fixed]) if fixed else _encode_length(length, (0xC7, 0xC8, 0xC9))) + bytes([_NDARRAY])
     yield inner
     yield data
 
 
-def _chunked(array: np.ndarray) -> Iterator[bytes | memoryview]:
+def _encode_chunked(array: np.ndarray) -> Iterator[bytes | memoryview]:
     flat = np.ascontiguousarray(array).reshape(-1)
     step = max(1, CHUNK_BYTES // array.itemsize)
-    yield _head(3, 0x80, 15, 0xDE) + _text(_CHUNKED) + b"\xc3" + _text("shape") + _head(array.ndim, 0x80, 15, 0xDE)
-    yield b"".join(_text(str(index)) + _integer(size) for index, size in enumerate(array.shape))
+    yield _encode_head(3, 0x80, 15, 0xDE) + _encode_text(_CHUNKED) + b"\xc3"
+    yield _encode_text("shape") + _encode_head(array.ndim, 0x80, 15, 0xDE)
+    yield b"".join(_encode_text(str(index)) + _encode_integer(size) for index, size in enumerate(array.shape))
     starts = range(0, flat.size, step)
-    yield _text("chunks") + _head(len(starts), 0x80, 15, 0xDE)
+    yield _encode_text("chunks") + _encode_head(len(starts), 0x80, 15, 0xDE)
     for index, start in enumerate(starts):
-        yield _text(str(index))
-        yield from _array(flat[start : start + step])
+        yield _encode_text(str(index))
+        yield from _encode_array(flat[start : start + step])

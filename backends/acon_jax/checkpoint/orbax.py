@@ -21,7 +21,7 @@ from acon_core.errors import AconError, CheckpointError
 from acon_core.tensors import LazyTensor
 from acon_jax.checkpoint import ocdbt, zarr
 from acon_jax.checkpoint.folder import Folder, Value
-from acon_jax.checkpoint.tree import named
+from acon_jax.checkpoint.tree import flatten_tree
 
 FRAMEWORK = "jax"
 SUFFIXES: tuple[str, ...] = ()
@@ -41,7 +41,7 @@ def sniff(path: Path) -> bool:
 
 
 def read(path: Path) -> CheckpointFile:
-    """Read the arrays of a folder that Orbax saved, by the names of `tree.named`; numbers and text are no arrays.
+    """Read the arrays of a folder that Orbax saved, by the names of `flatten_tree`; numbers and text are no arrays.
 
     `path` is the folder itself, or one above it, such as a CheckpointManager's with one step. Chunks are read and unpacked
     when their array is asked for. No link is followed and nothing outside of the folder is opened. Raises CheckpointError.
@@ -65,7 +65,7 @@ def read(path: Path) -> CheckpointFile:
     for steps, kind in _leaves(metadata, folder.root):
         leaf = kind if kind in _NO_ARRAYS else _array(".".join(steps), values, folder, budget, whole)
         _put(tree, steps, leaf, folder.root)
-    file = named(tree, folder.root)
+    file = flatten_tree(tree, folder.root)
     if items[0] != Path():
         file.notes.insert(0, f"read the checkpoint in {items[0]}")
     return file

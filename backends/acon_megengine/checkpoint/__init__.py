@@ -1,1 +1,1 @@
-"""Checkpoint files of MegEngine: formats and layouts. Everything here imports without the framework."""
+"""Checkpoint files of MegEngine: codecs and layouts. Imports without the framework."""

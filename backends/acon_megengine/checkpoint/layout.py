@@ -1,4 +1,4 @@
-"""MegEngine's names and layouts, as `state_dict()` gives them: grouped weights are 5-D, biases of convolutions 4-D."""
+"""MegEngine's names and layouts: PyTorch's, but grouped weights are 5-D and Conv2d biases 4-D."""
 
 from __future__ import annotations
 

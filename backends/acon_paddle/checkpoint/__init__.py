@@ -1,1 +1,1 @@
-"""Checkpoint files of PaddlePaddle: formats and layouts. Everything here imports without the framework."""
+"""Checkpoint files of PaddlePaddle: codecs and layouts. Imports without the framework."""

@@ -1,4 +1,4 @@
-"""PaddlePaddle's checkpoint file: a pickle of a dict of NumPy arrays, and a table of parameter names."""
+"""PaddlePaddle's checkpoint file: a pickled dict of NumPy arrays and a table of parameter names."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ import numpy as np
 from acon_core.checkpoint.codecs.arrays import concatenated
 from acon_core.checkpoint.codecs.atomic_write import atomic_write
 from acon_core.checkpoint.codecs.codec import CheckpointFile, check_writable
-from acon_core.checkpoint.codecs.mapped_file import contains, map_file
-from acon_core.checkpoint.codecs.numpy_pickle import ARRAYS, Array, arrays, read_metadata, write_pickle
-from acon_core.checkpoint.codecs.state_dict import find_state
-from acon_core.checkpoint.codecs.text import printable
-from acon_core.checkpoint.codecs.unpickler import Constructor, Table, load, looks_like_pickle
+from acon_core.checkpoint.codecs.mapped_file import ends_contain, map_file
+from acon_core.checkpoint.codecs.numpy_pickle import NUMPY_GLOBALS, PickledArray, read_metadata, to_lazy_tensors, write_pickle
+from acon_core.checkpoint.codecs.state_dict import find_state_dict
+from acon_core.checkpoint.codecs.text import error_prefix, printable
+from acon_core.checkpoint.codecs.unpickler import Constructor, GlobalTable, load, looks_like_pickle
 from acon_core.errors import CheckpointError
 from acon_core.tensors import LazyTensor, LazyTensors, lazy_items
 
@@ -26,170 +26,166 @@ FRAMEWORK = "paddle"
 SUFFIXES = (".pdparams",)
 IS_DIRECTORY = False
 
-_NAMES = "StructuredToParameterName@@"
-_SLICES = "UnpackBigParamInfor@@"
-_CALLS = (b"\x8c\x05tuple", b"\ntuple\n", b"\x8c\x04eval", b"\neval\n", b"_reconstruct_dense_", b"math_op_patch")
-# What Paddle's optimizers call what they keep of a parameter, behind its name.
+_NAME_TABLE = "StructuredToParameterName@@"
+_SLICE_TABLE = "UnpackBigParamInfor@@"
+_TENSOR_CALLS = (b"\x8c\x05tuple", b"\ntuple\n", b"\x8c\x04eval", b"\neval\n", b"_reconstruct_dense_", b"math_op_patch")
+# How the names of optimizer states end, after the name of the parameter.
 _ACCUMULATOR = re.compile(
     r"_(moment|moment[12]|moment2_max|beta[12]_pow(_acc)?|velocity|momentum|momentum_decay_pow|mu_product|inf_norm|"
     r"mean_square|mean_grad|_avg_squared_(grad|update)|slow|prevs|learning_rates)_\d+$"
 )
-_AGAIN = "save the layer's state again with paddle.save(layer.state_dict(), 'x.pdparams')"
-_MARKS = (_NAMES.encode(), _SLICES.encode(), *_CALLS)
+_SAVE_AGAIN = "save the layer's state again with paddle.save(layer.state_dict(), 'x.pdparams')"
+_MARKERS = (_NAME_TABLE.encode(), _SLICE_TABLE.encode(), *_TENSOR_CALLS)
 _BFLOAT16 = np.dtype(ml_dtypes.bfloat16)
 
-# uint16 is not here: Paddle has no such dtype and takes its bytes for bfloat16. It returns float8 as int8.
+# Without uint16, which Paddle reads as bfloat16, and float8, which it reads as int8.
 DTYPES = dict.fromkeys(
     ("float16", "bfloat16", "float32", "float64", "int8", "uint8", "int16", "int32", "int64", "bool", "complex64", "complex128")
 )
 
 
 def sniff(path: Path) -> bool:
-    """Whether the content is Paddle's: a pickle with one of its marks, or the stream of tensors that `read` refuses.
-
-    Runs nothing.
-    """
+    """Whether the file is a pickle with one of Paddle's markers, or a binary tensor."""
     data = map_file(path)
-    return _is_stream(data) or (looks_like_pickle(data) and any(contains(data, mark) for mark in _MARKS))
+    return _is_binary_tensor(data) or (looks_like_pickle(data) and any(ends_contain(data, marker) for marker in _MARKERS))
 
 
 def read(path: Path) -> CheckpointFile:
-    """Read the arrays of a state dict, bare or one level below the top; Paddle's three ways to write a tensor all count.
+    """Read a state dict, bare or one level below the top.
 
-    Nothing in the pickle is run, though Paddle's own files ask for `eval` and `tuple`. An array of uint16 is bfloat16,
-    as Paddle reads it. Raises CheckpointError for a file with any other global in it, or with bytes after it; so for an
-    optimizer's state and for tensors without names, whose message says what to save instead.
+    Nothing in the pickle is executed: the calls of `eval` and `tuple` that Paddle writes for a
+    tensor are recognised by their exact arguments. uint16 is read as bfloat16, as Paddle does.
+    Raises CheckpointError for any other global, for trailing bytes, for the state of an optimizer
+    and for binary tensors, which have no names.
     """
     path = Path(path)
     data = map_file(path)
-    if _is_stream(data):
+    if _is_binary_tensor(data):
         raise CheckpointError(
             "unsupported",
-            f"{path}: Paddle's binary tensors (.pdiparams, use_binary_format), which lack their names; {_AGAIN}",
+            f"{path}: Paddle's binary tensors (.pdiparams, use_binary_format), which have no names; {_SAVE_AGAIN}",
         )
-    pickled = load(data, _TABLE, str(path))
-    if pickled.end != len(data):
-        raise CheckpointError("corrupt", f"{path}: {len(data) - pickled.end} bytes after the pickle's end; copy it again")
-    top = pickled.value
-    slices = top.pop(_SLICES, {}) if type(top) is dict else {}
+    unpickled = load(data, _GLOBALS, str(path))
+    if unpickled.end != len(data):
+        raise CheckpointError("corrupt", f"{path}: {len(data) - unpickled.end} bytes after the pickle's end; copy it again")
+    top = unpickled.value
+    slices = top.pop(_SLICE_TABLE, {}) if type(top) is dict else {}
     if type(top) is dict:
-        top.pop(_NAMES, None)
-        if _is_optimizer(top):
+        top.pop(_NAME_TABLE, None)
+        if _is_optimizer_state(top):
             raise CheckpointError(
                 "unsupported", f"{path}: the state of an optimizer (.pdopt), not of a network; give the .pdparams beside it"
             )
-    values, notes = find_state(top, lambda value: type(value) is Array, path)
-    tensors = _joined(arrays(values, path, len(data)), slices, path)
-    halves = [key for key, tensor in tensors.items() if tensor.dtype == np.uint16]
-    for key in halves:
-        tensors[key] = _seen_as(tensors[key], _BFLOAT16)
-    if halves:
-        notes.append(f"took {len(halves)} arrays of uint16 for bfloat16, as Paddle stores it")
-    return CheckpointFile(LazyTensors(tensors), read_metadata(data, str(path)), notes, pickled.globals_seen)
+    values, notes = find_state_dict(top, lambda value: type(value) is PickledArray, path)
+    tensors = _join_slices(to_lazy_tensors(values, path, len(data)), slices, path)
+    bfloat16 = [key for key, tensor in tensors.items() if tensor.dtype == np.uint16]
+    for key in bfloat16:
+        tensors[key] = _bitcast(tensors[key], _BFLOAT16)
+    if bfloat16:
+        notes.append(f"read {len(bfloat16)} arrays of uint16 as bfloat16, as Paddle stores it")
+    return CheckpointFile(LazyTensors(tensors), read_metadata(data, str(path)), notes, unpickled.globals_seen)
 
 
 def write(path: Path, tensors: Mapping[str, np.ndarray], metadata: Mapping[str, str] | None = None) -> None:
-    """Write a state dict that `paddle.load` and `set_state_dict` take; whole or not at all.
+    """Write a state dict that `paddle.load` and `set_state_dict` read; completely or not at all.
 
-    bfloat16 is stored as uint16, which is how Paddle knows it. Paddle sees nothing of `metadata`. Equal arguments give
-    equal bytes. Raises CheckpointError for a dtype that Paddle would give back as another.
+    bfloat16 is stored as uint16, as Paddle does. Paddle does not see `metadata`. Equal arguments
+    give equal bytes. Raises CheckpointError for a dtype that Paddle would read as another.
     """
     check_writable(tensors, path, DTYPES, "Paddle")
-    for key in (_NAMES, _SLICES):
+    for key in (_NAME_TABLE, _SLICE_TABLE):
         if key in tensors:
-            raise CheckpointError("unsupported", f"{path}: {printable(key)}: Paddle keeps this name for itself; rename it")
+            raise CheckpointError("unsupported", f"{path}: {printable(key)}: this name is reserved by Paddle; rename it")
     items: dict[str, LazyTensor | Mapping[str, str]] = {
-        key: _seen_as(tensor, np.dtype(np.uint16)) if tensor.dtype == _BFLOAT16 else tensor
+        key: _bitcast(tensor, np.dtype(np.uint16)) if tensor.dtype == _BFLOAT16 else tensor
         for key, tensor in lazy_items(tensors).items()
     }
-    items[_NAMES] = {key: f"param_{index}.w_0" for index, key in enumerate(tensors)}
+    items[_NAME_TABLE] = {key: f"param_{index}.w_0" for index, key in enumerate(tensors)}
     with atomic_write(path) as file:
         write_pickle(file, items, metadata or {}, ordered=False)
 
 
-def _is_stream(data: memoryview) -> bool:
-    """Whether the bytes begin as Paddle's C++ writes a tensor: a version, no levels, a version, and its dtype and sizes."""
+def _is_binary_tensor(data: memoryview) -> bool:
+    """Whether the bytes begin as a tensor in Paddle's C++ format, which has no names."""
     head = bytes(data[:21])
     return len(head) == 21 and not any(head[:16]) and 2 <= struct.unpack("<i", head[16:20])[0] < 4096 and head[20] == 8
 
 
-def _is_optimizer(top: dict[object, object]) -> bool:
-    """Whether every array has the name of what an optimizer keeps of a parameter; a stateless one keeps a schedule at most."""
-    held = [key for key, value in top.items() if type(value) is Array]
-    if not held:
+def _is_optimizer_state(top: dict[object, object]) -> bool:
+    """Whether all arrays have names of optimizer states, or there is only a schedule."""
+    names = [key for key, value in top.items() if type(value) is PickledArray]
+    if not names:
         return set(top) == {"LR_Scheduler"}
-    return all(type(key) is str and _ACCUMULATOR.search(key) for key in held)
+    return all(type(name) is str and _ACCUMULATOR.search(name) for name in names)
 
 
-def _seen_as(tensor: LazyTensor, dtype: np.dtype) -> LazyTensor:
-    """The same bits as another dtype of the same size."""
+def _bitcast(tensor: LazyTensor, dtype: np.dtype) -> LazyTensor:
+    """Reinterpret the bits as another dtype of the same size."""
     return LazyTensor(tensor.shape, dtype, lambda: tensor.load().view(dtype))
 
 
-def _joined(tensors: dict[str, LazyTensor], slices: object, path: Path) -> dict[str, LazyTensor]:
-    """Put together the arrays of over a gigabyte that Paddle cuts up in protocols 2 and 3."""
+def _join_slices(tensors: dict[str, LazyTensor], slices: object, path: Path) -> dict[str, LazyTensor]:
+    """Join the arrays of over a gigabyte that Paddle splits in protocols 2 and 3."""
     if type(slices) is not dict:
-        raise CheckpointError("corrupt", f"{path}: {_SLICES} is not a dict")
+        raise CheckpointError("corrupt", f"{path}: {_SLICE_TABLE} is not a dict")
     for key, entry in slices.items():
         if type(key) is not str or type(entry) is not dict or set(entry) != {"slices", "OriginShape"}:
-            raise CheckpointError("corrupt", f"{path}: {printable(key)}: {_SLICES} lacks its slices or its shape")
+            raise CheckpointError("corrupt", f"{path}: {printable(key)}: {_SLICE_TABLE} lacks slices or shape")
         parts, shape = entry["slices"], entry["OriginShape"]
         if type(parts) is not list or type(shape) not in (tuple, list) or not all(type(p) is str for p in parts):
-            raise CheckpointError("corrupt", f"{path}: {printable(key)}: {_SLICES} lacks its slices or its shape")
+            raise CheckpointError("corrupt", f"{path}: {printable(key)}: {_SLICE_TABLE} lacks slices or shape")
         if not parts or len(set(parts)) != len(parts) or not all(p in tensors for p in parts) or key in tensors:
-            raise CheckpointError("corrupt", f"{path}: {printable(key)}: slices are missing from the file or named twice")
+            raise CheckpointError("corrupt", f"{path}: {printable(key)}: its slices are missing or listed twice")
         pieces = [tensors.pop(part) for part in parts]
-        try:
+        with error_prefix(path, key):
             tensors[key] = concatenated(pieces, shape)
-        except CheckpointError as error:
-            raise CheckpointError(error.kind, f"{path}: {printable(key)}: {error}") from None
     return tensors
 
 
-def _named(args: tuple[Any, ...]) -> Array:
-    """A Tensor inside of another structure: `tuple((name, array))`."""
+def _tensor(args: tuple[Any, ...]) -> PickledArray:
+    """Accept a Tensor inside another structure: `tuple((name, array))`."""
     if len(args) != 1 or type(args[0]) is not tuple or len(args[0]) != 2:
-        raise _refused("tuple")
+        raise _reject("tuple")
     name, array = args[0]
-    if type(name) is not str or type(array) is not Array:
-        raise _refused("tuple")
+    if type(name) is not str or type(array) is not PickledArray:
+        raise _reject("tuple")
     return array
 
 
-def _dense(args: tuple[Any, ...]) -> Array:
-    """A DenseTensor: `eval('data', {'data': array})`, of which nothing is evaluated."""
+def _dense_tensor_eval(args: tuple[Any, ...]) -> PickledArray:
+    """Accept a DenseTensor: `eval('data', {'data': array})`, of which nothing is evaluated."""
     if len(args) != 2 or type(args[0]) is not str or args[0] != "data" or type(args[1]) is not dict:
-        raise _refused("eval")
-    if set(args[1]) != {"data"} or type(args[1]["data"]) is not Array:
-        raise _refused("eval")
+        raise _reject("eval")
+    if set(args[1]) != {"data"} or type(args[1]["data"]) is not PickledArray:
+        raise _reject("eval")
     return args[1]["data"]
 
 
-def _refused(name: str) -> CheckpointError:
-    return CheckpointError("unsafe", f"a call of {name} other than the one that Paddle writes for a tensor; nothing was run")
+def _reject(name: str) -> CheckpointError:
+    return CheckpointError("unsafe", f"a call of {name} that Paddle does not write for a tensor; nothing was run")
 
 
-def _rebuilt(args: tuple[Any, ...]) -> Array:
-    """A Tensor that was pickled without Paddle's help: its array, its dtype, where it was and whether it learns."""
-    if not 3 <= len(args) <= 4 or type(args[0]) is not Array or type(args[1]) is not str or args[0].dtype is None:
-        raise _refused("_rebuild_tensor")
-    held = args[0].dtype.numpy().name
-    if args[1] != {"uint16": "bfloat16"}.get(held, held):
-        raise CheckpointError("unsupported", f"a tensor of {args[1]:.40} that is kept as {held}; {_AGAIN}")
+def _rebuild_tensor(args: tuple[Any, ...]) -> PickledArray:
+    """Accept a Tensor saved by pickle itself: its array, dtype, place and maybe `stop_gradient`."""
+    if not 3 <= len(args) <= 4 or type(args[0]) is not PickledArray or type(args[1]) is not str or args[0].dtype is None:
+        raise _reject("_rebuild_tensor")
+    stored = args[0].dtype.to_numpy().name
+    if args[1] != {"uint16": "bfloat16"}.get(stored, stored):
+        raise CheckpointError("unsupported", f"a tensor of {args[1]:.40} that is stored as {stored}; {_SAVE_AGAIN}")
     return args[0]
 
 
-def _array(args: tuple[Any, ...]) -> Array:
-    """A DenseTensor as Paddle writes it since 2026, when it stopped asking for `eval`."""
-    if len(args) != 1 or type(args[0]) is not Array:
-        raise _refused("_reconstruct_dense_tensor_data")
+def _dense_tensor(args: tuple[Any, ...]) -> PickledArray:
+    """Accept a DenseTensor as Paddle writes it since 2026, without `eval`."""
+    if len(args) != 1 or type(args[0]) is not PickledArray:
+        raise _reject("_reconstruct_dense_tensor_data")
     return args[0]
 
 
-_TABLE: Table = {
-    **ARRAYS,
-    ("paddle.framework.io_utils", "_reconstruct_dense_tensor_data"): Constructor(_array),
-    ("paddle.base.dygraph.math_op_patch", "_rebuild_tensor"): Constructor(_rebuilt),
-    **{(module, "tuple"): Constructor(_named) for module in ("builtins", "__builtin__")},
-    **{(module, "eval"): Constructor(_dense) for module in ("builtins", "__builtin__")},
+_GLOBALS: GlobalTable = {
+    **NUMPY_GLOBALS,
+    ("paddle.framework.io_utils", "_reconstruct_dense_tensor_data"): Constructor(_dense_tensor),
+    ("paddle.base.dygraph.math_op_patch", "_rebuild_tensor"): Constructor(_rebuild_tensor),
+    **{(module, "tuple"): Constructor(_tensor) for module in ("builtins", "__builtin__")},
+    **{(module, "eval"): Constructor(_dense_tensor_eval) for module in ("builtins", "__builtin__")},
 }

@@ -1,4 +1,4 @@
-"""Paddle's names and layouts: those of PyTorch, but linear weights are (in, out) and statistics have other names."""
+"""Paddle's names and layouts: PyTorch's, but for (in, out) weights and names of statistics."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""Checkpoint files of PyTorch: formats and layouts. Everything here imports without the framework."""
+"""Checkpoint files of PyTorch: codecs and layouts. Imports without the framework."""

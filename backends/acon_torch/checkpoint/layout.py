@@ -1,4 +1,4 @@
-"""PyTorch's names and layouts. They are the canonical ones: the published weights are PyTorch's."""
+"""PyTorch's names and layouts, which are the canonical ones."""
 
 from __future__ import annotations
 

@@ -117,7 +117,8 @@ def test_a_full_disk_is_told_in_so_many_words(monkeypatch: pytest.MonkeyPatch, t
 
     (tmp_path / "a").write_bytes(b"old")
     monkeypatch.setattr(os, "open", full)
-    with pytest.raises(AconError, match="No space left on device; the disk is full: make room; nothing was changed") as caught:
+    words = "No space left on device; the disk is full: free some space; nothing was changed"
+    with pytest.raises(AconError, match=words) as caught:
         format_named(name).codec.write(tmp_path / "a", {"w": np.zeros(100_000, np.float32)})
     monkeypatch.undo()
     assert str(tmp_path / "a") in str(caught.value)
@@ -192,7 +193,7 @@ def test_a_conversion_never_writes_over_what_it_reads(tmp_path: Path, way: str) 
     else:
         source.rename(target)
         source.symlink_to(target)
-    with pytest.raises(AconError, match=f"{target}: is the file that is read; give another target"):
+    with pytest.raises(AconError, match=f"{target}: is the source file, or part of it; choose another target"):
         convert(source, target, "torch")
     assert source.read_bytes() == target.read_bytes() == b"precious"
 
@@ -208,7 +209,7 @@ def test_a_conversion_never_writes_over_a_part_of_what_it_reads(tmp_path: Path, 
     elif way == "in a folder":
         source = tmp_path
     before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
-    with pytest.raises(AconError, match=f"{target}: is the file that is read; give another target"):
+    with pytest.raises(AconError, match=f"{target}: is the source file, or part of it; choose another target"):
         convert(source, target, "safetensors")
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
 
@@ -231,7 +232,7 @@ for name, format in formats().items():
     try:
         tensors["z"].sum()
     except CheckpointError as error:
-        print(name, error.kind, f"{held}: " in str(error), "have become 8192 while it was read" in str(error))
+        print(name, error.kind, f"{held}: " in str(error), "to 8192 bytes while it was read" in str(error))
 """
 
 

@@ -141,4 +141,4 @@ def test_statistics_of_old_files_have_one_axis_again(tmp_path: Path) -> None:
     target.load_state_dict(megengine.load(str(tmp_path / "old.pkl")))
     assert_same(found.tensors, target.state_dict(), order=False)
     assert found.tensors["0.bias"].shape == (1, 6, 1, 1)
-    assert "gave 3 tensors of BatchNorms the one axis" in found.notes[0]
+    assert "reshaped 3 tensors of BatchNorms to one axis" in found.notes[0]

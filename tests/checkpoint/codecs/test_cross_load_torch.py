@@ -156,9 +156,9 @@ def test_a_big_endian_file_is_read_as_torch_reads_it(tmp_path: Path) -> None:
 
 def _rewrite_byteorder(source: Path, target: Path) -> None:
     from acon_core.checkpoint.codecs.mapped_file import map_file
-    from acon_core.checkpoint.codecs.zip_archive import Zip, ZipWriter
+    from acon_core.checkpoint.codecs.zip_archive import ZipArchive, ZipWriter
 
-    archive = Zip(map_file(source), source)
+    archive = ZipArchive(map_file(source), source)
     with target.open("wb") as file:
         writer = ZipWriter(file)
         for name in ("data.pkl", "version", *(n.partition("/")[2] for n in archive.members if "/data/" in n)):
@@ -196,8 +196,8 @@ def test_conjugate_and_negative_bits_are_resolved_as_torch_does(tmp_path: Path, 
         ("export", r"a torch\.export archive; in PyTorch: torch\.save\(torch\.export\.load"),
         ("sparse", r"a sparse tensor; in PyTorch: save state\[name\]\.to_dense"),
         ("csr", r"a sparse tensor"),
-        ("quantised", r"QInt8Storage: a quantised tensor; in PyTorch: save state\[name\]\.dequantize"),
-        ("per channel", r"QUInt8Storage: a quantised tensor"),
+        ("quantised", r"QInt8Storage: a quantized tensor; in PyTorch: save state\[name\]\.dequantize"),
+        ("per channel", r"QUInt8Storage: a quantized tensor"),
         ("nested", r"a nested tensor; in PyTorch"),
         ("meta", r"meta device, which has no values"),
         ("complex32", r"dtype torch\.complex32"),
@@ -273,7 +273,7 @@ def test_a_whole_module_is_read_as_its_state_dict(tmp_path: Path, name: str, pro
     state = torch.nn.DataParallel(made).state_dict() if how == "parallel" else made.state_dict()
     assert len(state) > 10
     assert_same(found.tensors, {key: tensor.numpy() for key, tensor in state.items()})
-    assert "was read as its state dict; none of its classes was looked up or called" in found.notes[0]
+    assert "was read as its state dict; none of its classes was imported or called" in found.notes[0]
     assert {f"{Net.__module__}.Net", "torch.nn.modules.conv.Conv2d", "torch.nn.functional.relu"} <= set(found.globals_seen)
 
 
@@ -295,7 +295,7 @@ def test_dtypes_that_torch_cannot_load_from_a_legacy_file_are_read_and_not_writt
         torch.load(tmp_path / "a.pth", weights_only=True)
     found = module("torch_legacy").read(tmp_path / "a.pth").tensors
     assert_same(found, {"a": tensor.numpy()})
-    with pytest.raises(CheckpointError, match="cannot hold uint16"):
+    with pytest.raises(CheckpointError, match="cannot store uint16"):
         module("torch_legacy").write(tmp_path / "b.pth", found)
 
 

@@ -122,7 +122,7 @@ def test_files_begin_as_those_of_torch_and_can_hold_no_metadata(tmp_path: Path) 
 
 def test_dtypes_that_torch_would_not_load_are_refused(tmp_path: Path) -> None:
     for dtype in ("uint16", "uint32", "uint64", "float8_e4m3fn"):
-        with pytest.raises(CheckpointError, match=f"cannot hold {dtype}"):
+        with pytest.raises(CheckpointError, match=f"cannot store {dtype}"):
             module("torch_legacy").write(tmp_path / "a", {"w": bits(dtype, (2,))})
 
 

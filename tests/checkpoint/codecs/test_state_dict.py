@@ -61,7 +61,7 @@ def test_what_is_no_tensor_inside_of_the_state_is_noted(tmp_path: Path) -> None:
         ({"epoch": 1, "lr": 0.1}, "keys 'epoch', 'lr'"),
         ({}, "no dict of tensors"),
         ([W], "found an object of type list"),
-        (W, "found an object of type Array"),
+        (W, "found an object of type PickledArray"),
         ({"model": {0: W}}, "found 0"),
         ({"a": {"b": {"w": W}}}, "no dict of tensors"),
     ],

@@ -7,17 +7,17 @@ import json
 import pytest
 from checkpoint_samples import limited
 
-from acon_core.checkpoint.codecs.strict_json import decode, encode
+from acon_core.checkpoint.codecs.strict_json import decode_metadata, encode_metadata
 from acon_core.errors import CheckpointError
 
 ENTRIES = {"network": "acon/resnet50", "b": "", 'quo"te\\': "line\nbreak\0", "ключ": "鍵 \U0001f511"}
 
 
 def test_what_is_encoded_is_decoded_and_its_order_does_not_matter() -> None:
-    assert decode(encode(ENTRIES), "x") == ENTRIES
-    assert encode(ENTRIES) == encode(dict(reversed(ENTRIES.items())))
-    assert json.loads(encode(ENTRIES)) == ENTRIES
-    assert encode(ENTRIES).isascii()
+    assert decode_metadata(encode_metadata(ENTRIES), "x") == ENTRIES
+    assert encode_metadata(ENTRIES) == encode_metadata(dict(reversed(ENTRIES.items())))
+    assert json.loads(encode_metadata(ENTRIES)) == ENTRIES
+    assert encode_metadata(ENTRIES).isascii()
 
 
 BAD = {
@@ -42,19 +42,19 @@ BAD = {
 @pytest.mark.parametrize("case", BAD)
 def test_anything_else_is_corrupt_and_the_place_is_named(case: str) -> None:
     with pytest.raises(CheckpointError, match=r"^some/file: its metadata ") as caught:
-        decode(BAD[case], "some/file")
+        decode_metadata(BAD[case], "some/file")
     assert caught.value.kind == "corrupt"
     assert "\n" not in str(caught.value)
 
 
 def test_what_would_not_come_back_is_not_encoded() -> None:
     with pytest.raises(CheckpointError, match="text"):
-        encode({"a": "\ud800"})
+        encode_metadata({"a": "\ud800"})
 
 
 def test_the_limit_holds() -> None:
     with limited(header_bytes=9):
-        decode(b'{"a":"b"}', "x")
+        decode_metadata(b'{"a":"b"}', "x")
     with limited(header_bytes=8), pytest.raises(CheckpointError, match="more than 8") as caught:
-        decode(b'{"a":"b"}', "x")
+        decode_metadata(b'{"a":"b"}', "x")
     assert caught.value.kind == "unsupported"

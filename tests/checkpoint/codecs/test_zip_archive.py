@@ -98,12 +98,12 @@ def test_a_plain_zip_must_agree_with_itself_too(tmp_path: Path) -> None:
 
 def test_every_member_begins_at_a_multiple_of_64(tmp_path: Path) -> None:
     from acon_core.checkpoint.codecs.mapped_file import map_file
-    from acon_core.checkpoint.codecs.zip_archive import Zip
+    from acon_core.checkpoint.codecs.zip_archive import ZipArchive
 
     good(tmp_path)
     data = map_file(tmp_path / "good")
     start = np.frombuffer(data, np.uint8).ctypes.data
-    for member in Zip(data, tmp_path / "good").members.values():
+    for member in ZipArchive(data, tmp_path / "good").members.values():
         assert (np.frombuffer(member.data, np.uint8).ctypes.data - start) % 64 == 0, member.name
 
 
@@ -122,7 +122,7 @@ def spoiled(spoil: Callable[[ZipWriter], None], *, when: int) -> bytes:
 
 
 @pytest.mark.parametrize(
-    ("when", "words"), [(0, "begin with PK"), (1, "between them"), (2, "between them"), (3, "belong to no member")]
+    ("when", "words"), [(0, "begins with PK"), (1, "between them"), (2, "between them"), (3, "belong to no member")]
 )
 def test_bytes_hidden_between_members_are_refused(tmp_path: Path, when: int, words: str) -> None:
     content = spoiled(lambda writer: writer._write(b"hidden"), when=when)
@@ -131,7 +131,7 @@ def test_bytes_hidden_between_members_are_refused(tmp_path: Path, when: int, wor
 
 def test_one_member_under_two_entries_is_refused(tmp_path: Path) -> None:
     again = spoiled(lambda writer: writer.directory.append(writer.directory[-1]), when=2)
-    assert "is in the zip twice" in refused(tmp_path / "a", again)
+    assert "the zip has two members with the name" in refused(tmp_path / "a", again)
     other = spoiled(lambda writer: writer.directory.append(writer.directory[-1].replace(b"data/0", b"data/1")), when=2)
     assert "disagree" in refused(tmp_path / "a", other)
 
