@@ -1,4 +1,4 @@
-"""The ACON family: ACON-A, B and C, Meta-ACON at three levels, FReLU and its smooth form ACON-FReLU."""
+"""The ACON family: ACON-A, B and C, Meta-ACON, FReLU and ACON-FReLU."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def _per_channel(channels: int, init: Init) -> Param:
 
 
 def _slope(channels: int, init: str, paper: float) -> Param:
-    """p1 or p2: standard normal in the published code, a constant in the paper."""
+    """Return p1 or p2: standard normal in the published code, a constant in the paper."""
     rules: dict[str, Init] = {"published": Normal(1.0), "paper": Constant(paper)}
     if init not in rules:
         raise SpecError(f"init: expected one of {sorted(rules)}, found {init!r}")
@@ -36,10 +36,30 @@ def _slope(channels: int, init: str, paper: float) -> Param:
 
 @dataclass(frozen=True)
 class AconA(ChannelwiseActivation):
-    """ACON-A: y = x sigmoid(beta x), Swish with beta learnt per channel: the smooth form of ReLU, max(x, 0).
+    """ACON-A, which is Swish with one learned beta per channel: y = x sigmoid(beta x).
 
-    `channels`: C. `beta`: (1, C, 1, 1), initially 1, no weight decay. (N, C, ...) -> the same; smooth, no kinks.
-    Raises SpecError when `channels` is not bound. Source: Ma et al. 2021, section 3.1 and table 1.
+    Parameters
+    ----------
+    channels : int
+        Number of channels, C.
+    channel_axis : int, default 1
+        Axis of the channels: 1 for (N, C, ...), -1 for (N, ..., C).
+
+    Notes
+    -----
+    The smooth form of ReLU, max(x, 0). The output has the input's shape; there are no kinks.
+
+    State: `beta` (1, C, 1, 1), initially 1, without weight decay.
+
+    References
+    ----------
+    Ma et al. 2021, "Activate or Not: Learning Customized Activation", section 3.1 and table 1.
+
+    Examples
+    --------
+    >>> from acon_core import spec
+    >>> spec.AconA(64).out_shapes((2, 64, 7, 9))
+    ((2, 64, 7, 9),)
     """
 
     def make_graph(self) -> Graph:
@@ -49,11 +69,32 @@ class AconA(ChannelwiseActivation):
 
 @dataclass(frozen=True)
 class AconB(ChannelwiseActivation):
-    """ACON-B: y = (1 - p2) x sigmoid(beta (1 - p2) x) + p2 x: the smooth form of PReLU, max(x, p2 x).
+    """ACON-B: y = (1 - p2) x sigmoid(beta (1 - p2) x) + p2 x.
 
-    `channels`: C. `p2`, `beta`: (1, C, 1, 1), initially 0.25 (PReLU's slope) and 1, no weight decay.
-    (N, C, ...) -> the same; smooth, no kinks. Raises SpecError when `channels` is not bound.
-    Source: Ma et al. 2021, section 3.1 and table 1, where p2 is called p.
+    Parameters
+    ----------
+    channels : int
+        Number of channels, C.
+    channel_axis : int, default 1
+        Axis of the channels: 1 for (N, C, ...), -1 for (N, ..., C).
+
+    Notes
+    -----
+    The smooth form of PReLU, max(x, p2 x). The output has the input's shape; there are no kinks.
+
+    State, without weight decay: `p2` (1, C, 1, 1), initially 0.25 as in PReLU; `beta` (1, C, 1, 1),
+    initially 1.
+
+    References
+    ----------
+    Ma et al. 2021, "Activate or Not: Learning Customized Activation", section 3.1 and table 1,
+    where p2 is called p.
+
+    Examples
+    --------
+    >>> from acon_core import spec
+    >>> list(spec.named_params(spec.AconB(64)))
+    ['p2', 'beta']
     """
 
     def make_graph(self) -> Graph:
@@ -63,12 +104,37 @@ class AconB(ChannelwiseActivation):
 
 @dataclass(frozen=True)
 class AconC(ChannelwiseActivation):
-    """ACON-C: y = (p1 - p2) x sigmoid(beta (p1 - p2) x) + p2 x, with p1, p2, beta learnt per channel.
+    """ACON-C: y = (p1 - p2) x sigmoid(beta (p1 - p2) x) + p2 x.
 
-    `channels`: C. `p1`, `p2`, `beta`: (1, C, 1, 1), or (1, 1, 1, 1) when `shared`, one number for all channels; no weight
-    decay. `init`: `published` (p1, p2 ~ N(0, 1), beta = 1, the released code) or `paper` (p1 = 1, p2 = 0, beta = 1, so that
-    it starts as SiLU). (N, C, ...) -> the same; smooth, no kinks. Raises SpecError when `channels` is not bound.
-    Source: Ma et al. 2021, section 3.2; nmaac/acon acon.py. Shared: what RepAct's tables call ACONC.
+    Parameters
+    ----------
+    channels : int
+        Number of channels, C.
+    init : {"published", "paper"}, default "published"
+        Initial values. "published": p1 and p2 standard normal, beta 1, as in the released code.
+        "paper": p1 = 1, p2 = 0, beta = 1, which is SiLU.
+    shared : bool, default False
+        Share one p1, p2 and beta between all channels, as in RepAct's tables.
+    channel_axis : int, default 1
+        Axis of the channels: 1 for (N, C, ...), -1 for (N, ..., C).
+
+    Notes
+    -----
+    The smooth form of max(p1 x, p2 x): beta = 0 gives the mean of the two lines, beta towards
+    infinity their maximum. The output has the input's shape; there are no kinks.
+
+    State, without weight decay: `p1`, `p2`, `beta`, each (1, C, 1, 1), or (1, 1, 1, 1) if `shared`.
+
+    References
+    ----------
+    Ma et al. 2021, "Activate or Not: Learning Customized Activation", section 3.2; nmaac/acon,
+    acon.py.
+
+    Examples
+    --------
+    >>> from acon_core import spec
+    >>> {name: param.shape for name, param in spec.named_params(spec.AconC(64)).items()}
+    {'p1': (1, 64, 1, 1), 'p2': (1, 64, 1, 1), 'beta': (1, 64, 1, 1)}
     """
 
     init: InitName = "published"
@@ -86,16 +152,61 @@ class AconC(ChannelwiseActivation):
 
 @dataclass(frozen=True)
 class MetaAconC(ChannelwiseActivation):
-    """Meta-ACON: ACON-C whose beta is generated from x itself, per sample, by a generator that is linear up to a sigmoid.
+    """Meta-ACON: ACON-C whose beta is generated from the input, per sample.
 
-    `channels`: C. `level`: `channel`, beta = sigmoid(norm2(fc2(norm1(fc1(mean over space))))), with fc1, fc2 1x1 convolutions
-    C -> max(r, C // r) -> C with bias, r = `reduction`; `layer`, sigmoid(sum of x), one a sample, where `reduce` may be `mean`
-    (the paper's sum saturates at real sizes); `pixel`, sigmoid(x). `norm`: `batch` as released, `layer`, or `none`, which is
-    YOLOv5's. `generator`: `released`, or `first`, that of the code's first commit, with norm `none` alone: no biases, and
-    C // r hidden channels however few.
-    `p1`, `p2`: (1, C, 1, 1), `init` as for AconC. (N, C, ...) -> the same; smooth.
-    Raises OneValuePerChannelError in training with norm `batch` and a batch of one.
-    Source: Ma et al. 2021, section 3.3; nmaac/acon acon.py.
+    Parameters
+    ----------
+    channels : int
+        Number of channels, C.
+    reduction : int, default 16
+        Factor r of the hidden width of the generator, max(r, C // r).
+    norm : {"batch", "none", "layer"}, default "batch"
+        Norms after the two convolutions of the generator. "batch" is the released code, "none" is
+        YOLOv5's.
+    init : {"published", "paper"}, default "published"
+        Initial values of p1 and p2: standard normal, or 1 and 0.
+    level : {"channel", "layer", "pixel"}, default "channel"
+        What has a beta of its own: each channel, each sample, or each element.
+    reduce : {"sum", "mean"}, default "sum"
+        Reduction over a sample at level "layer". The paper's sum saturates at real sizes.
+    generator : {"released", "first"}, default "released"
+        "first" is the generator of the code's first commit: no biases, hidden width C // r. It has
+        no norms, so it needs ``norm="none"``.
+    channel_axis : int, default 1
+        Axis of the channels: 1 for (N, C, ...), -1 for (N, ..., C).
+
+    Raises
+    ------
+    SpecError
+        If an option has another value.
+    OneValuePerChannelError
+        In training with norm "batch" and a batch of one.
+
+    Notes
+    -----
+    With y = (p1 - p2) x sigmoid(beta (p1 - p2) x) + p2 x, beta is
+
+    - channel: sigmoid(norm2(fc2(norm1(fc1(mean of x over space))))), (N, C, 1, 1), with 1x1
+    convolutions
+      fc1 and fc2;
+    - layer: sigmoid(sum or mean of x over the sample), (N, 1, 1, 1);
+    - pixel: sigmoid(x), of x's shape.
+
+    The output has the input's shape; there are no kinks.
+
+    State: `p1`, `p2` (1, C, 1, 1), without weight decay; at level "channel" also `fc1`, `bn1`,
+    `fc2`, `bn2` (norm "batch") or `fc1`, `ln1`, `fc2`, `ln2` (norm "layer") or `fc1`, `fc2`.
+
+    References
+    ----------
+    Ma et al. 2021, "Activate or Not: Learning Customized Activation", section 3.3; nmaac/acon,
+    acon.py.
+
+    Examples
+    --------
+    >>> from acon_core import spec
+    >>> list(spec.named_params(spec.MetaAconC(64, norm="none")))
+    ['p1', 'p2', 'fc1.weight', 'fc1.bias', 'fc2.weight', 'fc2.bias']
     """
 
     reduction: int = 16
@@ -120,7 +231,7 @@ class MetaAconC(ChannelwiseActivation):
         if not isinstance(self.reduction, int) or self.reduction < 1:
             raise SpecError(f"MetaAconC: expected a reduction of 1 or more, found {self.reduction!r}")
         if self.generator == "first" and self.norm != "none":
-            raise SpecError(f"MetaAconC: the first generator has no norms: expected norm none with it, found {self.norm!r}")
+            raise SpecError(f"MetaAconC: generator 'first' needs norm 'none', found {self.norm!r}")
 
     def make_graph(self) -> Graph:
         # `mean` has no parameters, so its position does not affect the state dict.
@@ -152,11 +263,38 @@ class MetaAconC(ChannelwiseActivation):
 
 @dataclass(frozen=True)
 class FReLU(ChannelwiseActivation):
-    """FReLU, the funnel activation: y = max(x, T(x)), T = BatchNorm of a depthwise 3x3 convolution, per channel.
+    """FReLU, the funnel activation: y = max(x, T(x)), T = BatchNorm of a depthwise 3x3 convolution.
 
-    `channels`: C. `conv_frelu` (weight (C, 1, 3, 3), bias) and `bn_frelu`. Images alone: (N, C, H, W) -> the same.
-    Gradient where x equals T(x): half to each. Raises SpecError for a value that is no image, OneValuePerChannelError in
-    training. Source: Ma et al. 2020, equation 3; names of the released PyTorch port.
+    Parameters
+    ----------
+    channels : int
+        Number of channels, C.
+    channel_axis : int, default 1
+        Axis of the channels: 1 for (N, C, H, W), -1 for (N, H, W, C).
+
+    Raises
+    ------
+    SpecError
+        If the input is not an image.
+    OneValuePerChannelError
+        In training with one value per channel.
+
+    Notes
+    -----
+    (N, C, H, W) -> (N, C, H, W). Gradient where x equals T(x): one half to each.
+
+    State: `conv_frelu.weight` (C, 1, 3, 3), `conv_frelu.bias` (C,), and the batch norm `bn_frelu`.
+
+    References
+    ----------
+    Ma et al. 2020, "Funnel Activation for Visual Recognition", equation 3. Names of the released
+    PyTorch port.
+
+    Examples
+    --------
+    >>> from acon_core import spec
+    >>> spec.FReLU(64).out_shapes((2, 64, 7, 9))
+    ((2, 64, 7, 9),)
     """
 
     rank: ClassVar[int | None] = 4
@@ -172,12 +310,43 @@ class FReLU(ChannelwiseActivation):
 
 @dataclass(frozen=True)
 class AconFReLU(ChannelwiseActivation):
-    """ACON-FReLU: y = bn2((x1 - x2) sigmoid(x1 - x2) + x2), x2 = bn1(depthwise 3x3 convolution of x): FReLU made smooth.
+    """ACON-FReLU, the smooth form of FReLU: y = bn2((x1 - x2) sigmoid(x1 - x2) + x2).
 
-    `channels`: C. `stride` 1: x1 = x; 2: x1 = the 3x3 max pool of x with stride 2, which halves the image as the convolution
-    does. `conv_frelu` (weight (C, 1, 3, 3), bias), `bn1`, `bn2`. Images alone: (N, C, H, W) -> (N, C, H', W').
-    Smooth but for the max pool. Raises SpecError for a value that is no image, OneValuePerChannelError in training.
-    Source: Ma et al. 2021, section 3.4; nmaac/acon TFNet, whose beta is fixed at 1.
+    Parameters
+    ----------
+    channels : int
+        Number of channels, C.
+    stride : {1, 2}, default 1
+        Stride of the depthwise convolution. 2 halves the image.
+    channel_axis : int, default 1
+        Axis of the channels: 1 for (N, C, H, W), -1 for (N, H, W, C).
+
+    Raises
+    ------
+    SpecError
+        If the input is not an image, or the stride is neither 1 nor 2.
+    OneValuePerChannelError
+        In training with one value per channel.
+
+    Notes
+    -----
+    x2 = bn1(depthwise 3x3 convolution of x). x1 = x, or its 3x3 max pool with stride 2. beta is
+    fixed at 1, as in the code. (N, C, H, W) -> (N, C, ceil(H / stride), ceil(W / stride)). No kinks
+    except those of the max pool, whose gradient goes to the first maximum.
+
+    State: `conv_frelu.weight` (C, 1, 3, 3), `conv_frelu.bias` (C,), and the batch norms `bn1` and
+    `bn2`.
+
+    References
+    ----------
+    Ma et al. 2021, "Activate or Not: Learning Customized Activation", section 3.4; nmaac/acon,
+    TFNet.
+
+    Examples
+    --------
+    >>> from acon_core import spec
+    >>> spec.AconFReLU(64, stride=2).out_shapes((2, 64, 7, 9))
+    ((2, 64, 4, 5),)
     """
 
     rank: ClassVar[int | None] = 4

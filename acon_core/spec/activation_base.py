@@ -1,4 +1,4 @@
-"""What an activation made of primitives is: a layer, which may have a width and a channel axis that its place decides."""
+"""Base classes of the activations that are graphs, and what their place decides: width and axis."""
 
 from __future__ import annotations
 
@@ -23,10 +23,18 @@ class Activation(Layer):
 
 @dataclass(frozen=True)
 class ChannelwiseActivation(Activation):
-    """An activation that knows its channels; `channels` is None until `bind` gives the width of a place.
+    """An activation that depends on the number of channels.
 
-    `channel_axis`: where they are in x, never guessed: 1 for (N, C, ...), -1 for tokens (N, L, C) or images (N, H, W, C).
-    `make_graph` is for axis 1; for another one the axis is moved there and back.
+    Parameters
+    ----------
+    channels : int, optional
+        Number of channels, C. None until `bind` sets the width of a place.
+    channel_axis : int, default 1
+        Axis of the channels: 1 for (N, C, ...), -1 for (N, ..., C). It is never guessed.
+
+    Notes
+    -----
+    `make_graph` is written for axis 1; for another one, the axis is moved there and back.
     """
 
     needs_channels: ClassVar[bool] = True
@@ -59,8 +67,22 @@ class ChannelwiseActivation(Activation):
 
 
 def check_input(activation: Node, shape: Sequence[int]) -> None:
-    """Raise SpecError where a value of this shape is none that a channelwise activation takes: before broadcasting makes a
-    wrong number of it. Sizes that a compiler leaves open are -1."""
+    """Check that a channelwise activation accepts an input of this shape.
+
+    Without this check, broadcasting could turn a wrong shape into a wrong result.
+
+    Parameters
+    ----------
+    activation : Node
+        Any node; only a `ChannelwiseActivation` with a width is checked.
+    shape : sequence of int
+        The input's shape, with -1 for sizes that a compiler leaves open.
+
+    Raises
+    ------
+    SpecError
+        If the rank or the number of channels is wrong.
+    """
     if not isinstance(activation, ChannelwiseActivation) or activation.channels is None:
         return
     rank, axis, channels = len(shape), activation.channel_axis, activation.channels
@@ -69,12 +91,12 @@ def check_input(activation: Node, shape: Sequence[int]) -> None:
         of_rank = f" of rank {activation.rank}" if activation.rank else ""
         raise SpecError(
             f"{type(activation).__name__}: expected an input{of_rank} with {channels} channels at axis {axis}, found shape "
-            f"{tuple(shape)}; channel_axis says where they are"
+            f"{tuple(shape)}; pass channel_axis for another axis"
         )
 
 
 def _on_axis(graph: Graph, axis: int) -> Graph:
-    """The graph of one value for channels at axis 1, for channels at `axis`."""
+    """Return the graph of one value for channels at `axis` in place of 1."""
     (x,), (y,) = graph.inputs, graph.outputs
     steps = (Step((x,), "to_channels", ("given",)), *graph.steps, Step(("moved_back",), "from_channels", (y,)))
     members = {**graph.members, "to_channels": MoveAxis(axis, 1), "from_channels": MoveAxis(1, axis)}
@@ -82,10 +104,21 @@ def _on_axis(graph: Graph, axis: int) -> Graph:
 
 
 def signature(kind: type[Activation], own: Iterable[inspect.Parameter], channel_axis: int = 1) -> inspect.Signature:
-    """How the public class of an activation is called in a backend, so that it is the same in all of them.
+    """Return the signature of an activation's public class, which is the same in all backends.
 
-    The fields of the spec in order, `channels` without a default where it is always needed, then what is the framework's
-    `own`, by keyword. `channel_axis`: the framework's default.
+    Parameters
+    ----------
+    kind : type
+        The spec's class. Its fields come first; `channels` has no default where it is always
+        needed.
+    own : iterable of inspect.Parameter
+        The framework's own parameters, by keyword.
+    channel_axis : int, default 1
+        The framework's default.
+
+    Returns
+    -------
+    inspect.Signature
     """
     parameters = dict(inspect.signature(kind).parameters)
     if issubclass(kind, ChannelwiseActivation):
@@ -96,5 +129,12 @@ def signature(kind: type[Activation], own: Iterable[inspect.Parameter], channel_
 
 
 def bind(activation: Node, channels: int) -> Node:
-    """The activation at a place of that width. One that knows no channels is the same everywhere."""
+    """Return the activation with its number of channels set; others are returned unchanged.
+
+    Examples
+    --------
+    >>> from acon_core import spec
+    >>> spec.bind(spec.AconC(), 64).channels, spec.bind(spec.ReLU(), 64)
+    (64, ReLU())
+    """
     return replace(activation, channels=channels) if isinstance(activation, ChannelwiseActivation) else activation

@@ -1,4 +1,4 @@
-"""The table of the activation family: names, the published tables' aliases, and what a name with options stands for."""
+"""The activations by name: the table, the published tables' aliases, and names with options."""
 
 from __future__ import annotations
 
@@ -46,7 +46,8 @@ ACTIVATIONS: dict[str, type[Node]] = {
     "fused_repact": FusedRepAct,
 }
 
-# The published tables' names, where capitals and underscores are not all that differs: those count for nothing anyway.
+# Names of the published tables. Case and underscores are ignored, so only other differences are
+# listed.
 ALIASES: dict[str, str] = {
     "LReLU": "leaky_relu",
     "HSwish": "hardswish",
@@ -73,11 +74,34 @@ _BY_NAME: dict[str, str] = {_plain(name): name for name in ACTIVATIONS} | {_plai
 
 
 def activation(name: str, channels: int | None = None, **options: Any) -> Node:
-    """The activation of a name: `activation("meta_acon", 64, level="pixel", channel_axis=-1)`, `activation("LReLU")`.
+    """Return the activation of a name.
 
-    `name`: of ACTIVATIONS or ALIASES, capitals and underscores aside, or one with options, `dyrelu(variant=B)`. `channels`:
-    for those that know their width, and ignored by others, as is `channel_axis`. `options`: fields of its class.
-    Raises SpecError for a name, an option or a value that does not exist.
+    Parameters
+    ----------
+    name : str
+        A key of `ACTIVATIONS` or `ALIASES`, in any case and with or without underscores. It may
+        have options: "dyrelu(variant=B)".
+    channels : int, optional
+        Number of channels. Ignored by activations that do not need it, as is `channel_axis`.
+    **options
+        Fields of the activation's class. They override those in the name.
+
+    Returns
+    -------
+    Node
+
+    Raises
+    ------
+    SpecError
+        If the name, an option or a value does not exist.
+
+    Examples
+    --------
+    >>> from acon_core import spec
+    >>> spec.activation("LReLU")
+    LeakyReLU(slope=0.01)
+    >>> spec.activation("meta_acon(norm=none)", 64, level="pixel").level
+    'pixel'
     """
     kind, values = parse_name(name)
     axis = options.pop("channel_axis", 1)
@@ -92,9 +116,21 @@ def activation(name: str, channels: int | None = None, **options: Any) -> Node:
 
 
 def activation_name(activation: Node) -> str:
-    """The text that `activation` reads back as the same activation, whatever the network's defaults.
+    """Return the name that `activation` reads back as this activation.
 
-    Numbers are always written, since a network may have its own (the reduction at 0.5x); words only when not the default.
+    Whole numbers are always written, because a network may have its own default, such as the
+    reduction of ShuffleNetV2 0.5x. Words and other numbers are written if they are not the default.
+
+    Raises
+    ------
+    SpecError
+        If the activation is not in the table.
+
+    Examples
+    --------
+    >>> from acon_core import spec
+    >>> spec.activation_name(spec.MetaAconC(reduction=8, norm="none"))
+    'meta_acon(reduction=8, norm=none)'
     """
     names = {kind: name for name, kind in ACTIVATIONS.items()}
     if type(activation) not in names:
@@ -108,16 +144,28 @@ def activation_name(activation: Node) -> str:
 
 
 def _options(kind: type[Node]) -> Mapping[str, Field[Any]]:
-    """What a name can say of an activation; its width and axis are its place's to say."""
+    """Return the fields that a name can set: not width and axis, which the place decides."""
     return {each.name: each for each in fields(kind) if each.name not in ("channels", "channel_axis")}
 
 
 def parse_name(text: str) -> tuple[type[Node], dict[str, Any]]:
-    """The type that a name stands for, and the options that the text gives: `gelu(approximate=tanh)`."""
+    """Return the class of an activation's name and the options that the name gives.
+
+    Raises
+    ------
+    SpecError
+        If the name, an option or a value does not exist.
+
+    Examples
+    --------
+    >>> from acon_core import spec
+    >>> spec.parse_name("gelu(approximate=tanh)")
+    (<class 'acon_core.spec.pointwise.GELU'>, {'approximate': 'tanh'})
+    """
     match = _CALL.fullmatch(text.replace(" ", ""))
     if match is None or _plain(match[1]) not in _BY_NAME:
         raise SpecError(f"activation {text!r} is not known; known: {', '.join((*ACTIVATIONS, *ALIASES))}")
-    # An alias with options of its own comes first, so that the text's options win.
+    # The options of an alias come first, so that those in the text override them.
     name, _, preset = _BY_NAME[_plain(match[1])].partition("(")
     kind, values = ACTIVATIONS[name], {}
     table = _options(kind)
@@ -144,7 +192,7 @@ _PARSERS: dict[type, tuple[str, Callable[[str], Any]]] = {
 
 
 def _value(text: str, option: Field[Any], value: str) -> Any:
-    """Parse a value by the type of the option's default. What a word means is the activation's to check."""
+    """Parse a value by the type of the option's default. The activation checks what words mean."""
     expected, parse = _PARSERS[type(option.default)]
     try:
         return parse(value)
@@ -153,7 +201,7 @@ def _value(text: str, option: Field[Any], value: str) -> Any:
 
 
 def _checked(activation: Node) -> Node:
-    """The activation, when its options are values that it has a meaning for: the shapes of its graph are worked out once."""
+    """Return the activation if its options are valid: infer the shapes of its graph once."""
     axis = getattr(activation, "channel_axis", 1)
     if axis == 0:
         raise SpecError(

@@ -1,4 +1,4 @@
-"""The name of the function that computes each primitive without parameters, the same in every backend."""
+"""The function name of each primitive without parameters, the same in every backend."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Networks made cheaper for inference, function unchanged: (spec, state) in, (spec, state) out, in float64 on the way."""
+"""Simplify networks for inference without changing their function."""
 
 from __future__ import annotations
 
@@ -22,22 +22,73 @@ Change = tuple[Node, dict[str, NDArray]]
 fuse_rules: Rules[Change] = Rules("fuse")
 """`fuse_rules(layer, state) -> (layer, state)`: a layer of branches in closed form."""
 fold_rules: Rules[Change] = Rules("fold")
-"""`fold_rules(layer, state) -> (layer, state)`: a layer without the norms that are linear in evaluation."""
+"""`fold_rules(layer, state) -> (layer, state)`: a layer with its batch norms folded."""
 
 
 def fuse(node: Node, state: State) -> Change:
-    """The network with every RepAct in its exact closed form, and its state: for inference, RepAct III's norm included.
+    """Replace every RepAct by its closed form, the norm of RepAct III included.
 
-    Everything else, the names and the dtypes too, stays. Raises SpecError where there is no RepAct.
+    Parameters
+    ----------
+    node : Node
+        The network.
+    state : mapping of str to array
+        Its state by path.
+
+    Returns
+    -------
+    node : Node
+        The network with `FusedRepAct` in place of `RepAct`; names stay.
+    state : dict of str to array
+        Its state, computed in float64 and stored in the old dtypes.
+
+    Raises
+    ------
+    SpecError
+        If there is no RepAct.
+
+    Examples
+    --------
+    >>> from acon_core import spec
+    >>> network = spec.sequential(act=spec.RepAct())
+    >>> fused, state = spec.fuse(network, spec.initial_state(network))
+    >>> list(state)
+    ['act.identity', 'act.relu', 'act.hardswish']
     """
     return _all(node, state, fuse_rules, "RepAct")
 
 
 def fold(node: Node, state: State) -> Change:
-    """The network with the batch norms of every Meta-ACON generator folded into its convolutions, and its state.
+    """Fold the batch norms of every Meta-ACON generator into its convolutions.
 
-    Exact in evaluation, since the generator is linear up to its sigmoid. It saves 2 (hidden + C) parameters and as many
-    statistics a layer. Everything else stays. Raises SpecError where there is no such generator.
+    This is exact in evaluation, because the generator is linear up to its sigmoid.
+
+    Parameters
+    ----------
+    node : Node
+        The network.
+    state : mapping of str to array
+        Its state by path.
+
+    Returns
+    -------
+    node : Node
+        The network with norm "none" in its Meta-ACON layers; names stay.
+    state : dict of str to array
+        Its state: 2 (hidden + C) parameters and as many statistics fewer per layer.
+
+    Raises
+    ------
+    SpecError
+        If there is no Meta-ACON with batch norms.
+
+    Examples
+    --------
+    >>> from acon_core import spec
+    >>> network = spec.MetaAconC(64)
+    >>> folded, state = spec.fold(network, spec.initial_state(network))
+    >>> folded.norm
+    'none'
     """
     return _all(node, state, fold_rules, "Meta-ACON with norm=batch")
 
@@ -50,7 +101,7 @@ def _all(node: Node, state: State, rules: Rules[Change], wanted: str) -> Change:
 
 
 def change_layers(node: Node, state: State, rules: Rules[Change]) -> Change:
-    """Apply a rule to every layer that has one. The same node comes back where none changes."""
+    """Apply the rules to every layer that has one. Returns the same node if no layer changes."""
     values: dict[str, NDArray] = {}
 
     def change(path: str, part: Node) -> Node | None:

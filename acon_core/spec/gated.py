@@ -1,4 +1,7 @@
-"""Functions of x and of values that were learnt or generated beside it: the cores of the parametric activations."""
+"""Functions of x and of learned or generated values: the cores of the learnable activations.
+
+Such a value is called a gate.
+"""
 
 from __future__ import annotations
 
@@ -15,8 +18,7 @@ __all__ = [
 
 
 def _broadcasts(gate: Shape, batch: int, channels: int, rank: int) -> bool:
-    """Whether a value of this shape stands along the batch and the channels: (1,) for all of x, (C,), (1 or N, 1 or C, 1, 1),
-    or the same in the rank of x."""
+    """Return whether the gate is per tensor, per channel, or per sample and channel."""
     if gate in ((1,), (channels,)):
         return True
     ranked = len(gate) in (4, rank) and len(gate) > 1
@@ -24,12 +26,26 @@ def _broadcasts(gate: Shape, batch: int, channels: int, rank: int) -> bool:
 
 
 def check_gate(gate: Shape, x: Shape, channel_axis: int) -> None:
-    """Raise SpecError where a gate of this shape does not stand beside x, whose channels are at `channel_axis`: before
-    broadcasting makes a wrong number of it. Sizes that a compiler leaves open are -1, and fit."""
+    """Check that a gate broadcasts along batch and channels only.
+
+    Without this check, broadcasting could turn a wrong shape into a wrong result.
+
+    Parameters
+    ----------
+    gate, x : tuple of int
+        Shapes, with -1 for sizes that a compiler leaves open; these always fit.
+    channel_axis : int
+        Axis of the channels in x.
+
+    Raises
+    ------
+    SpecError
+        If the gate has none of the shapes (1,), (C,), (1 or N, 1 or C, 1, 1) and x's.
+    """
     if gate in ((), (1,)):
         return
     if not 0 < (channel_axis if channel_axis >= 0 else len(x) + channel_axis) < len(x):
-        raise SpecError(f"channel_axis {channel_axis}: expected an axis of x {x} behind the batch")
+        raise SpecError(f"channel_axis {channel_axis}: expected an axis of x {x} other than the batch")
     batch, channels = x[0], x[channel_axis]
     if -1 not in (*gate, *x) and gate != x and not _broadcasts(gate, batch, channels, len(x)):
         raise SpecError(
@@ -39,7 +55,7 @@ def check_gate(gate: Shape, x: Shape, channel_axis: int) -> None:
 
 
 class Gated(Primitive):
-    """A function of x and of gates, each of which is brought to the rank of x: channels are its axis 1."""
+    """A function of x and gates. Gates are brought to the rank of x; channels are axis 1."""
 
     def check_gates(self, names: tuple[str, ...], shapes: tuple[Shape, ...]) -> tuple[Shape, ...]:
         check(len(shapes) == 1 + len(names), self, f"x, {', '.join(names)}", shapes)
@@ -53,11 +69,26 @@ class Gated(Primitive):
 
 @dataclass(frozen=True)
 class Acon(Gated):
-    """acon(x, p1, p2, beta) = x (p2 + (p1 - p2) sigmoid(beta (p1 - p2) x)): the smooth maximum of p1 x and p2 x.
+    """acon(x, p1, p2, beta) = x (p2 + (p1 - p2) sigmoid(beta (p1 - p2) x)): smooth max(p1 x, p2 x).
 
-    `p1`, `p2`: a number where it is fixed, else None, and the gate is taken: `Acon(p1=1.0)(x, p2, beta)`. One rule serves
-    ACON-A, B and C (beta a parameter), Meta-ACON (beta generated) and Swish. Smooth: no kinks. 16-bit values are computed in
-    float32. Source: Ma et al. 2021, equation 8 (ACON-C).
+    Parameters
+    ----------
+    p1, p2 : float, optional
+        A fixed number. If None, the value is an input: ``Acon(p1=1.0)`` takes x, p2, beta.
+
+    Raises
+    ------
+    SpecError
+        If p2 is fixed but not p1.
+
+    Notes
+    -----
+    ACON-A, B, C and Swish take beta from a parameter; Meta-ACON generates it. No kinks. 16-bit
+    values are computed in float32.
+
+    References
+    ----------
+    Ma et al. 2021, "Activate or Not: Learning Customized Activation", equation 8.
     """
 
     p1: float | None = None
@@ -78,10 +109,20 @@ class Acon(Gated):
 
 @dataclass(frozen=True)
 class SmoothMaximum(Primitive):
-    """smooth_maximum(x1, ..., xn) = sum of xi exp(beta xi) / sum of exp(beta xi), of two values or more of one shape.
+    """smooth_maximum(x1, ..., xn) = sum(xi exp(beta xi)) / sum(exp(beta xi)), for equal shapes.
 
-    `beta`: towards infinity the maximum, 0 the mean, towards minus infinity the minimum. Smooth: no kinks. Overflows for no
-    finite values. Source: Ma et al. 2021, equation 2.
+    Parameters
+    ----------
+    beta : float, default 1.0
+        Towards infinity the maximum, 0 the mean, towards minus infinity the minimum.
+
+    Notes
+    -----
+    It takes two values or more. No kinks. Does not overflow for finite values.
+
+    References
+    ----------
+    Ma et al. 2021, "Activate or Not: Learning Customized Activation", equation 2.
     """
 
     beta: float = 1.0
@@ -93,7 +134,7 @@ class SmoothMaximum(Primitive):
 
 @dataclass(frozen=True)
 class Maximum(Primitive):
-    """The larger of two values of one shape, element by element. Gradient where they are equal: half to each."""
+    """The elementwise maximum of two values of one shape. Gradient of ties: half to each."""
 
     def out_shapes(self, *shapes: Shape) -> tuple[Shape, ...]:
         check(len(shapes) == 2 and shapes[0] == shapes[1], self, "two values of one shape", shapes)
@@ -102,7 +143,12 @@ class Maximum(Primitive):
 
 @dataclass(frozen=True)
 class PReLUFunction(Gated):
-    """slopes(x, negative) = x where x > 0, else negative x: PReLU's function. Gradient at 0: `negative`, and 0 for it."""
+    """prelu(x, negative) = x for x > 0, else negative x.
+
+    Notes
+    -----
+    Gradient at 0: `negative` for x, and 0 for `negative`.
+    """
 
     def out_shapes(self, *shapes: Shape) -> tuple[Shape, ...]:
         return self.check_gates(("negative",), shapes)
@@ -110,9 +156,11 @@ class PReLUFunction(Gated):
 
 @dataclass(frozen=True)
 class AReLUFunction(Gated):
-    """attention_slopes(x, alpha, beta) = (1 + sigmoid(beta)) x where x > 0, else a x, a = min(max(alpha, 0.01), 0.99).
+    """arelu(x, alpha, beta) = (1 + sigmoid(beta)) x for x > 0, else clip(alpha, 0.01, 0.99) x.
 
-    AReLU's function. Gradient at x = 0: a; for alpha: none outside of 0.01 to 0.99, bounds included within.
+    Notes
+    -----
+    Gradient at x = 0: clip(alpha, 0.01, 0.99). Gradient for alpha: 0 outside [0.01, 0.99].
     """
 
     def out_shapes(self, *shapes: Shape) -> tuple[Shape, ...]:
@@ -121,10 +169,15 @@ class AReLUFunction(Gated):
 
 @dataclass(frozen=True)
 class RepActCoefficients(Primitive):
-    """What RepAct's four branches add up to: collapse(weights, alpha) -> the factors of x, relu(x) and hardswish(x).
+    """The factors of x, relu(x) and hardswish(x) to which RepAct's four branches add up.
 
-    With w = `weights` (4,), or their softmax, for identity, ReLU, PReLU and HardSwish, and PReLU's slope `alpha` (1,):
-    w0 + alpha w2, w1 + (1 - alpha) w2, w3, each (1,). Five parameters, three degrees of freedom.
+    repact_coefficients(weights, alpha) = w0 + alpha w2, w1 + (1 - alpha) w2, w3, each (1,), with w
+    the `weights` (4,) of identity, ReLU, PReLU and HardSwish, and `alpha` (1,) the slope of PReLU.
+
+    Parameters
+    ----------
+    softmax : bool, default False
+        Whether w is the softmax of the weights.
     """
 
     softmax: bool = False
@@ -136,10 +189,17 @@ class RepActCoefficients(Primitive):
 
 @dataclass(frozen=True)
 class RepActFunction(Gated):
-    """branches(x, identity, relu, hardswish) = identity x + relu max(x, 0) + hardswish x min(max(x + 3, 0), 6) / 6.
+    """repact(x, identity, relu, hardswish) = identity x + relu max(x, 0) + hardswish hardswish(x).
 
-    `shift`: a fourth gate of that name is added. Gradient at 0: relu' is 0; at -3 and 3: hardswish' is 0 and 1. Exact there in
-    float16 too, since 16-bit values are computed in float32. RepAct's function in three factors.
+    Parameters
+    ----------
+    shift : bool, default False
+        Whether a fourth gate, `shift`, is added.
+
+    Notes
+    -----
+    hardswish(x) = x min(max(x + 3, 0), 6) / 6. Gradients at kinks: relu'(0) = 0, hardswish'(-3) =
+    0, hardswish'(3) = 1. 16-bit values are computed in float32, so that these hold in float16 too.
     """
 
     shift: bool = False
@@ -150,10 +210,13 @@ class RepActFunction(Gated):
 
 @dataclass(frozen=True)
 class DynamicMaximum(Primitive):
-    """dynamic_maximum(x, theta, lambdas, init_v) = max(a1 x + b1, a2 x + b2): DyReLU's function, coefficients per sample.
+    """dynamic_maximum(x, theta, lambdas, init_v) = max(a1 x + b1, a2 x + b2): DyReLU's function.
 
-    (a1, a2, b1, b2) = lambdas (2 sigmoid(theta) - 1) + init_v, for theta (N, 4), or per channel for theta (N, 4 C), whose
-    channel c has elements 4 c to 4 c + 3. `lambdas`, `init_v`: (4,), constants. Gradient where the two are equal: half to each.
+    Notes
+    -----
+    (a1, a2, b1, b2) = lambdas (2 sigmoid(theta) - 1) + init_v. theta is (N, 4), or (N, 4 C) with
+    elements 4 c to 4 c + 3 for channel c. `lambdas` and `init_v` are (4,). Gradient where the two
+    lines are equal: half to each.
     """
 
     def out_shapes(self, *shapes: Shape) -> tuple[Shape, ...]:

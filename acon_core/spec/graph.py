@@ -16,7 +16,7 @@ __all__ = ["Graph", "InitRule", "Layer", "Step", "graph", "graph_of", "producer"
 
 @dataclass(frozen=True)
 class Step:
-    """One line of a program: `outputs = child(inputs)`."""
+    """One line of a program: ``outputs = child(inputs)``."""
 
     outputs: tuple[str, ...]
     child: str
@@ -28,7 +28,10 @@ class Step:
 
 @dataclass(frozen=True)
 class InitRule:
-    """In each `node` under a path that contains `under`, the parameter `param` starts as `init`. The first that fits wins."""
+    """Initialise the parameter `param` of each `node` as `init`, if its path contains `under`.
+
+    The first rule that matches wins.
+    """
 
     node: type[Node]
     param: str
@@ -38,12 +41,35 @@ class InitRule:
 
 @dataclass(frozen=True, eq=False)
 class Graph(Node):
-    """Named `children` in the published order of definition, and `steps` that say in which order they run on what.
+    """A network as named children and a program that calls each of them once.
 
-    Values are named: the `inputs`, the graph's own parameters, and what the steps make; each name is assigned once, each
-    child is called once. Every value is a tap: `path.value`, where `path` is the graph's. `init_rules` are the published
-    rules over paths that decide initial values below. `bare`: whether frameworks give one output as it is, or else, as of the
-    stages of a backbone, a tuple of one. Raises SpecError for a program that cannot run.
+    Parameters
+    ----------
+    inputs : tuple of str
+        Names of the inputs.
+    steps : tuple of Step
+        The program. It names each value once; a value can be an input, a parameter of the graph or
+        what a child returns.
+    outputs : tuple of str
+        Names of the values to return.
+    members : mapping of str to Node
+        The children in the published order of definition, which orders the state.
+    own_params : mapping of str to Param
+        Parameters of the graph itself.
+    init_rules : tuple of InitRule
+        The published rules for initial values, by path.
+    single_output : bool, default True
+        Whether backends return one output as it is. False for a backbone, which returns a tuple
+        always.
+
+    Raises
+    ------
+    SpecError
+        If the program cannot run.
+
+    Notes
+    -----
+    Every value is a tap, named ``path.value`` with the path of its graph.
     """
 
     inputs: tuple[str, ...]
@@ -85,7 +111,7 @@ class Graph(Node):
         return tuple(values[name] for name in self.outputs)
 
     def shapes(self, *shapes: Shape) -> dict[str, Shape]:
-        """The shape of every named value. Raises SpecError that names the child where a shape does not fit."""
+        """Return the shape of every named value. A SpecError names the child that does not fit."""
         if len(shapes) != len(self.inputs):
             raise SpecError(f"Graph: expected {len(self.inputs)} inputs {self.inputs}, found {len(shapes)}")
         values = dict(zip(self.inputs, shapes, strict=True))
@@ -96,17 +122,17 @@ class Graph(Node):
             except SpecError as error:
                 raise SpecError(f"{step.child}: {error}") from None
             if len(made) != len(step.outputs):
-                raise SpecError(f"{step.child}: `{step}` names {len(step.outputs)} values, but {len(made)} come out")
+                raise SpecError(f"{step.child}: `{step}` names {len(step.outputs)} values, but the child returns {len(made)}")
             values.update(zip(step.outputs, made, strict=True))
         return values
 
 
 @dataclass(frozen=True)
 class Layer(Node):
-    """A named kind of graph, such as an activation: hyper-parameters as fields, and `graph`, what they stand for.
+    """A named kind of graph, such as an activation: hyperparameters as fields, and their graph.
 
-    Its parameters and children are its graph's. A backend may have a rule for a Layer (a module of its own that is better
-    than the graph run line by line); where it has none, it runs the graph.
+    Parameters and children are those of `graph`. A backend may have a rule for a Layer, with a
+    better module than the graph run line by line; otherwise it runs the graph.
     """
 
     @cached_property
@@ -148,7 +174,37 @@ def graph(
     params: Mapping[str, Param] | None = None,
     init_rules: tuple[InitRule, ...] = (),
 ) -> Graph:
-    """A graph from text: ``graph("x", ["t = branch(x)", "y = add(x, t)"], "y", {"branch": ..., "add": Add()})``."""
+    """Return a graph from a program as text.
+
+    Parameters
+    ----------
+    inputs, outputs : str
+        Names of values, separated by commas.
+    program : iterable of str
+        Lines such as ``"y = add(x, t)"``.
+    children : mapping of str to Node
+        The children in the published order.
+    params : mapping of str to Param, optional
+        Parameters of the graph itself.
+    init_rules : tuple of InitRule
+        Rules for initial values.
+
+    Returns
+    -------
+    Graph
+
+    Raises
+    ------
+    SpecError
+        If a line has another form, or the program cannot run.
+
+    Examples
+    --------
+    >>> from acon_core import spec
+    >>> children = {"branch": spec.ReLU(), "add": spec.Add()}
+    >>> spec.graph("x", ["t = branch(x)", "y = add(x, t)"], "y", children).out_shapes((2, 3))
+    ((2, 3),)
+    """
     steps = []
     for line in program:
         match = _LINE.fullmatch(line)
@@ -159,9 +215,16 @@ def graph(
 
 
 def sequential(*nodes: Node, **named: Node) -> Graph:
-    """Nodes run one after the other; those without a name are named by their position, as in `nn.Sequential`.
+    """Return nodes that run one after the other, named by keyword or by position.
 
-    The value that a child makes has the child's name, so that `features.3` is what block 3 of `features` puts out.
+    The value that a child returns has the child's name: the tap `features.3` is the output of child
+    3 of `features`.
+
+    Examples
+    --------
+    >>> from acon_core import spec
+    >>> list(spec.sequential(spec.ReLU(), head=spec.Linear(8, 3)).children)
+    ['0', 'head']
     """
     members = {**{str(index): node for index, node in enumerate(nodes)}, **named}
     values = ["x", *members]
@@ -170,9 +233,12 @@ def sequential(*nodes: Node, **named: Node) -> Graph:
 
 
 def producer(node: Node, tap: str) -> tuple[str, int]:
-    """The path of the child that makes a tap, and which of its values it is: what a backend hooks to see the value.
+    """Return the path of the child that makes a tap, and the index of the tap among its outputs.
 
-    Raises SpecError when the graph at that path makes no such value.
+    Raises
+    ------
+    SpecError
+        If no child makes such a value.
     """
     *path, value = tap.split(".")
     for name in path:

@@ -1,4 +1,4 @@
-"""What a node is, and `Rules`: how an operation says what it does to each type of node."""
+"""`Node`, the base of everything in a spec, and `Rules`, an operation over types of nodes."""
 
 from __future__ import annotations
 
@@ -14,45 +14,58 @@ __all__ = ["Node", "Rules", "join", "named_params", "walk"]
 
 @dataclass(frozen=True, eq=False)
 class Node:
-    """One layer or network as data: frozen, no arrays, no framework. Arrays are NCHW, weights OIHW and (out, in).
+    """One layer or network as data: immutable, without arrays and without a framework.
 
-    Leaves and layers are equal when their fields are; graphs, whose fields are tables, only when they are the same object.
-    A node's type is final: operations look it up exactly, so that a subclass can never fall into its parent's rule.
+    Values are NCHW; weights are OIHW and (out, in).
+
+    Notes
+    -----
+    Nodes are equal if their fields are; graphs, whose fields are tables, only if they are the same
+    object. Operations look up the exact type: a subclass does not inherit the rule of its parent.
     """
 
     @property
     def params(self) -> Mapping[str, Param]:
-        """The node's own arrays by name, in the published order."""
+        """The node's own parameters by name, in the published order."""
         return {}
 
     @property
     def children(self) -> Mapping[str, Node]:
-        """The nodes inside by name, in the published order of definition (not of execution)."""
+        """The nodes inside by name, in the published order of definition, not of execution."""
         return {}
 
     def out_shapes(self, *shapes: Shape) -> tuple[Shape, ...]:
-        """The shapes of the values that come out when values of these shapes go in. Raises SpecError when none can."""
+        """Return the shapes of the outputs for inputs of these shapes, or raise SpecError."""
         raise NotImplementedError(type(self).__name__)
 
     def macs(self, *shapes: Shape) -> int:
-        """The multiply-accumulates of its own products, not of its children, for inputs of these shapes."""
+        """Return the multiply-accumulates of the node itself for inputs of these shapes."""
         return 0
 
 
 def walk(node: Node, path: str = "") -> Iterator[tuple[str, Node]]:
-    """The node and all below it, as (path, node), parents first, children in order of definition."""
+    """Yield (path, node) for the node and all below it, parents first, in order of definition."""
     yield path, node
     for name, child in node.children.items():
         yield from walk(child, join(path, name))
 
 
 def join(path: str, name: str) -> str:
-    """`path.name`, or `name` at the root."""
+    """Return `path.name`, or `name` at the root."""
     return f"{path}.{name}" if path else name
 
 
 def named_params(node: Node) -> dict[str, Param]:
-    """Every parameter by its path, in the published order: a node's own before its children's. This is the state's schema."""
+    """Return every parameter by path, in the published order: a node's own before its children's.
+
+    This table is the schema of the state.
+
+    Examples
+    --------
+    >>> from acon_core import spec
+    >>> list(spec.named_params(spec.sequential(spec.Linear(4, 3), spec.AconA(3))))
+    ['0.weight', '0.bias', '1.beta']
+    """
     return {join(path, name): param for path, part in walk(node) for name, param in part.params.items()}
 
 
@@ -60,10 +73,25 @@ R = TypeVar("R")
 
 
 class Rules(Generic[R]):
-    """An operation over nodes: one short rule a type, looked up by the node's exact type.
+    """An operation over nodes: one rule per type, looked up by the node's exact type.
 
-    ``@build.register(Conv2d)`` adds a rule; ``build(node, ...)`` runs it. A type without a rule is a SpecError that names
-    the operation and the type: there is no fall-through to a parent class.
+    ``@build.register(Conv2d)`` adds a rule; ``build(node, ...)`` runs it. A type without a rule is
+    a SpecError that names the operation and the type.
+
+    Parameters
+    ----------
+    operation : str
+        Name of the operation, for errors.
+
+    Examples
+    --------
+    >>> from acon_core import spec
+    >>> size = spec.Rules("size")
+    >>> @size.register(spec.Linear)
+    ... def linear(node):
+    ...     return node.in_features * node.out_features
+    >>> size(spec.Linear(4, 3))
+    12
     """
 
     def __init__(self, operation: str) -> None:

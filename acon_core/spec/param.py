@@ -1,4 +1,4 @@
-"""What a parameter is: its shape, its kind, whether weight decay applies to it, and how it starts."""
+"""Parameters of nodes, and the rules for their initial values."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Kind = Literal["weight", "statistic", "counter", "derived"]
 
 
 class Init(Protocol):
-    """A rule for initial values: a shape and a stream of random numbers give the array, in float64."""
+    """A rule for initial values: it makes a float64 array from a shape and random numbers."""
 
     def draw(self, shape: Shape, random: Stream) -> NDArray[np.float64]: ...
 
@@ -37,7 +37,7 @@ class Constant:
 
 @dataclass(frozen=True)
 class Values:
-    """The values themselves, in order."""
+    """The values themselves, in row order."""
 
     values: tuple[float, ...]
 
@@ -47,7 +47,7 @@ class Values:
 
 @dataclass(frozen=True)
 class Normal:
-    """Normal, mean 0, standard deviation `std`."""
+    """Normal distribution with mean 0 and standard deviation `std`."""
 
     std: float
 
@@ -57,7 +57,7 @@ class Normal:
 
 @dataclass(frozen=True)
 class NormalPerInput:
-    """Normal, mean 0, standard deviation 1 / shape[1]: one over the inputs of a group (the ShuffleNetV2 rule)."""
+    """Normal distribution with mean 0 and standard deviation 1 / shape[1]; ShuffleNetV2's rule."""
 
     def draw(self, shape: Shape, random: Stream) -> NDArray[np.float64]:
         return random.normal(shape, 1.0 / shape[1])
@@ -65,8 +65,17 @@ class NormalPerInput:
 
 @dataclass(frozen=True)
 class KaimingNormal:
-    """Normal, mean 0, variance 2 / fan: what ReLU halves is made up for. `fan` "in" counts the inputs of one output element,
-    "out" shape[0] times the kernel, whatever the groups. Source: He et al. 2015; PyTorch's `kaiming_normal_`."""
+    """Normal distribution with mean 0 and variance 2 / fan.
+
+    Parameters
+    ----------
+    fan : {"in", "out"}
+        "in": shape[1] times the kernel. "out": shape[0] times the kernel, whatever the groups.
+
+    References
+    ----------
+    He et al. 2015, "Delving Deep into Rectifiers"; torch.nn.init.kaiming_normal_.
+    """
 
     fan: Literal["in", "out"]
 
@@ -77,8 +86,13 @@ class KaimingNormal:
 
 @dataclass(frozen=True)
 class XavierUniform:
-    """Uniform within +-sqrt(6 / (inputs + outputs)) of a linear layer's weight (out, in). Source: Glorot and Bengio 2010;
-    what Paddle's own linear layer starts from."""
+    """Uniform distribution within +-sqrt(6 / (in + out)), for a weight (out, in).
+
+    References
+    ----------
+    Glorot and Bengio 2010, "Understanding the Difficulty of Training Deep Feedforward Neural
+    Networks"; the default of Paddle's linear layer.
+    """
 
     def draw(self, shape: Shape, random: Stream) -> NDArray[np.float64]:
         bound = math.sqrt(6.0 / (shape[0] + shape[1]))
@@ -87,7 +101,7 @@ class XavierUniform:
 
 @dataclass(frozen=True)
 class UniformPerFan:
-    """Uniform within +-1 / sqrt(fan): PyTorch's rule for the weights and the bias of its conv and linear layers."""
+    """Uniform distribution within +-1 / sqrt(fan), PyTorch's default for conv and linear layers."""
 
     fan: int
 
@@ -98,11 +112,22 @@ class UniformPerFan:
 
 @dataclass(frozen=True)
 class Param:
-    """One named array of a node: the checkpoint's schema is the table of these.
+    """One array of a node's state.
 
-    `kind`: `weight` (trained), `statistic` (a running mean or variance), `counter` (`num_batches_tracked`, int64),
-    `derived` (follows from the spec alone: made again when written, checked when read). `decay`: weight decay applies.
-    `dtype`: `float` is whatever dtype the network has; counters and indices are `int64` in every network.
+    Parameters
+    ----------
+    shape : tuple of int
+        Its shape.
+    init : Init
+        Its initial values.
+    kind : {"weight", "statistic", "counter", "derived"}
+        "weight" is trained. The others are kinds of buffer. "statistic": a running mean or
+        variance. "counter": `num_batches_tracked`. "derived": follows from the spec alone; computed
+        when written and checked when read.
+    decay : bool, default False
+        Whether weight decay applies.
+    dtype : {"float", "int64"}
+        "float" is the network's dtype. Counters and indices are int64 in every network.
     """
 
     shape: Shape
@@ -113,5 +138,5 @@ class Param:
 
     @property
     def integer(self) -> bool:
-        """Whether it is int64 in every dtype of the network."""
+        """Whether the array is int64 whatever the network's dtype."""
         return self.dtype == "int64"

@@ -1,7 +1,7 @@
-"""The leaves with weights, windows or a change of shape: what a backend implements, one rule each.
+"""The basic layers, which every backend implements: those with weights, windows or reshapes.
 
-What frameworks disagree on is a field or stated here. Functions of each element are in `pointwise`, those that take learnt
-or generated values beside x in `gated`.
+What frameworks do differently is a field or stated here. Elementwise functions are in `pointwise`,
+functions of x and learned or generated values in `gated`, layers of transformers in `tokens`.
 """
 
 from __future__ import annotations
@@ -25,19 +25,19 @@ Pair = tuple[int, int]
 
 
 def pair(value: int | Pair) -> Pair:
-    """(height, width) from one number or two."""
+    """Return (height, width) from one number or two."""
     return (value, value) if isinstance(value, int) else (value[0], value[1])
 
 
 def check(holds: bool, node: Node, expected: str, shape: object) -> None:
-    """Raise the SpecError that says what `node` expected and what shape it was given."""
+    """Raise a SpecError that says what the node expected and which shape it found."""
     if not holds:
         raise SpecError(f"{type(node).__name__}: expected {expected}, found shape {shape}")
 
 
 @dataclass(frozen=True)
 class Primitive(Node):
-    """A node that a backend implements; it has parameters, but no children."""
+    """A node that a backend implements. It may have parameters, but no children."""
 
     def _set_pairs(self, *names: str) -> None:
         for name in names:
@@ -46,11 +46,32 @@ class Primitive(Node):
 
 @dataclass(frozen=True)
 class Conv2d(Primitive):
-    """2-D cross-correlation: y[n,o,h,w] = bias[o] + sum over i, u, v of weight[o,i,u,v] x[n, i, s h + d u - p, s w + d v - p].
+    """2-D convolution (cross-correlation). (N, in, H, W) -> (N, out, H', W').
 
-    `kernel`, `stride`, `padding` (zeros, on both sides), `dilation`: one number or (height, width), in pixels.
-    `weight`: (out, in / groups, kernel height, kernel width); `bias`: (out,). (N, in, H, W) -> (N, out, H', W').
-    Raises SpecError for channels that `groups` does not divide, or an input smaller than the kernel.
+    Parameters
+    ----------
+    in_channels, out_channels : int
+        Number of channels.
+    kernel : int or tuple of 2 int
+        Size of the kernel in pixels, (height, width) or one number; so are the next three.
+    stride, padding, dilation : int or tuple of 2 int
+        Step, zeros on both sides, and distance of the kernel's elements.
+    groups : int, default 1
+        Number of groups. It divides both numbers of channels.
+    bias : bool, default True
+        Whether there is a bias.
+
+    Raises
+    ------
+    SpecError
+        If `groups` does not divide the channels, or the input is smaller than the kernel.
+
+    Notes
+    -----
+    y[n, o, h, w] = bias[o] + sum over i, u, v of
+    weight[o, i, u, v] x[n, i, s h + d u - p, s w + d v - p].
+
+    State: `weight` (out, in / groups, kernel height, kernel width), `bias` (out,).
     """
 
     in_channels: int
@@ -91,7 +112,7 @@ class Conv2d(Primitive):
 
 
 def window(node: Node, x: Shape, kernel: Pair, stride: Pair, padding: Pair, dilation: Pair = (1, 1)) -> Shape:
-    """The (height, width) that a window slid over `x` gives: rounded down, as in all four frameworks by default."""
+    """Return the output's (height, width) of a sliding window, rounded down."""
     size = tuple((x[2 + i] + 2 * padding[i] - dilation[i] * (kernel[i] - 1) - 1) // stride[i] + 1 for i in (0, 1))
     check(min(size) > 0, node, f"an input no smaller than its {kernel[0]}x{kernel[1]} window", x)
     return size
@@ -99,13 +120,35 @@ def window(node: Node, x: Shape, kernel: Pair, stride: Pair, padding: Pair, dila
 
 @dataclass(frozen=True)
 class BatchNorm(Primitive):
-    """Batch normalisation over every axis but the channel's: y = weight (x - mean) / sqrt(var + eps) + bias.
+    """Batch normalisation: y = weight (x - mean) / sqrt(var + eps) + bias per channel.
 
-    Training: mean and **biased** variance of the batch; then running = decay running + (1 - decay) batch, with the
-    **unbiased** variance (n - 1). Evaluation: the running values. `decay` 0.9 is PyTorch's momentum 0.1.
-    `weight`, `bias`, `running_mean`, `running_var`: (C,); `num_batches_tracked`: (), counts training batches.
-    (N, C, ...) -> the same. Raises OneValuePerChannelError in training when N times the space is 1. Source: Ioffe and
-    Szegedy 2015, algorithm 1 and 2, with PyTorch's running variance.
+    Parameters
+    ----------
+    channels : int
+        Number of channels, C.
+    eps : float, default 1e-5
+        Added to the variance.
+    decay : float, default 0.9
+        Weight of the old running value. 0.9 is PyTorch's momentum 0.1.
+
+    Raises
+    ------
+    OneValuePerChannelError
+        In training with one value per channel.
+
+    Notes
+    -----
+    (N, C, ...) -> the same. Training uses the mean and the **biased** variance of the batch, then
+    sets running = decay running + (1 - decay) batch, with the **unbiased** variance (n - 1).
+    Evaluation uses the running values.
+
+    State: `weight`, `bias`, `running_mean`, `running_var`, each (C,); `num_batches_tracked` (), the
+    number of training batches.
+
+    References
+    ----------
+    Ioffe and Szegedy 2015, "Batch Normalization", algorithms 1 and 2; the running variance is
+    PyTorch's.
     """
 
     channels: int
@@ -131,10 +174,23 @@ class BatchNorm(Primitive):
 
 @dataclass(frozen=True)
 class LayerNorm(Primitive):
-    """Normalisation over the channels of each position: y = weight (x - mean) / sqrt(var + eps) + bias, biased variance.
+    """Layer normalisation over the channels of each position. (N, C, ...) -> the same.
 
-    `weight`, `bias`: (C,). The same in training and evaluation, with any batch. (N, C, ...) -> the same.
-    Source: Ba et al. 2016, equation 3; PyTorch's layer, whose eps 1e-5 is the default (Flax's own is 1e-6).
+    Parameters
+    ----------
+    channels : int
+        Number of channels, C.
+    eps : float, default 1e-5
+        Added to the variance. The default is PyTorch's; Flax has 1e-6.
+
+    Notes
+    -----
+    y = weight (x - mean) / sqrt(var + eps) + bias, with the biased variance. Training and
+    evaluation are the same. State: `weight`, `bias`, each (C,).
+
+    References
+    ----------
+    Ba et al. 2016, "Layer Normalization", equation 3.
     """
 
     channels: int
@@ -152,9 +208,18 @@ class LayerNorm(Primitive):
 
 @dataclass(frozen=True)
 class Linear(Primitive):
-    """y = weight x + bias over the channels of each position. `weight`: (out, in); `bias`: (out,).
+    """y = weight x + bias over the channels of each position. (N, in, ...) -> (N, out, ...).
 
-    (N, in, ...) -> (N, out, ...): of tokens (N, C, L) and images as of vectors (N, C).
+    Parameters
+    ----------
+    in_features, out_features : int
+        Number of channels.
+    bias : bool, default True
+        Whether there is a bias.
+
+    Notes
+    -----
+    State: `weight` (out, in), `bias` (out,).
     """
 
     in_features: int
@@ -182,10 +247,21 @@ class Linear(Primitive):
 
 @dataclass(frozen=True)
 class MaxPool2d(Primitive):
-    """The largest of each window; padding never wins. Sizes are rounded down.
+    """The maximum of each window. (N, C, H, W) -> (N, C, H', W'), rounded down.
 
-    Gradient: all of it to the first of equal values in row order. (N, C, H, W) -> (N, C, H', W').
-    Raises SpecError when padding exceeds half the kernel: such a window could hold padding alone.
+    Parameters
+    ----------
+    kernel, stride, padding : int or tuple of 2 int
+        In pixels. Padding never is the maximum.
+
+    Raises
+    ------
+    SpecError
+        If the padding exceeds half the kernel: a window could hold padding alone.
+
+    Notes
+    -----
+    The gradient goes to the first of equal values in row order.
     """
 
     kernel: Any
@@ -205,7 +281,7 @@ class MaxPool2d(Primitive):
 
 @dataclass(frozen=True)
 class GlobalAvgPool(Primitive):
-    """The mean over space, whatever its rank and size. (N, C, ...) -> (N, C, 1, 1)."""
+    """The mean over space, of any rank and size. (N, C, ...) -> (N, C, 1, 1)."""
 
     def out_shapes(self, *shapes: Shape) -> tuple[Shape, ...]:
         (x,) = shapes
@@ -215,7 +291,7 @@ class GlobalAvgPool(Primitive):
 
 @dataclass(frozen=True)
 class Flatten(Primitive):
-    """(N, C, H, W) -> (N, C H W), in C, H, W order in every framework, also where the backend runs channels last."""
+    """(N, C, H, W) -> (N, C H W), in this order also where a backend stores channels last."""
 
     def out_shapes(self, *shapes: Shape) -> tuple[Shape, ...]:
         (x,) = shapes
@@ -225,7 +301,13 @@ class Flatten(Primitive):
 
 @dataclass(frozen=True)
 class Dropout(Primitive):
-    """In training, each element is zero with probability `rate`, else divided by 1 - rate; in evaluation, x."""
+    """Dropout: in training, zero each element with probability `rate`, divide others by 1 - rate.
+
+    Parameters
+    ----------
+    rate : float
+        Probability in [0, 1).
+    """
 
     rate: float
 
@@ -239,9 +321,16 @@ class Dropout(Primitive):
 
 @dataclass(frozen=True)
 class DropPath(Primitive):
-    """Stochastic depth: in training, each sample is zero with probability `rate`, else divided by 1 - rate; in evaluation, x.
+    """Stochastic depth: in training, zero each sample with probability `rate`, scale the others.
 
-    (N, ...) -> the same. Source: Huang et al. 2016; `drop_path` of the published transformers.
+    Parameters
+    ----------
+    rate : float
+        Probability in [0, 1). Other samples are divided by 1 - rate.
+
+    References
+    ----------
+    Huang et al. 2016, "Deep Networks with Stochastic Depth".
     """
 
     rate: float
@@ -256,7 +345,7 @@ class DropPath(Primitive):
 
 @dataclass(frozen=True)
 class Add(Primitive):
-    """The sum of two values of one shape, which it keeps: where a residual branch joins."""
+    """The sum of two values of one shape."""
 
     def out_shapes(self, *shapes: Shape) -> tuple[Shape, ...]:
         check(len(shapes) == 2 and shapes[0] == shapes[1], self, "two values of one shape", shapes)
@@ -265,7 +354,7 @@ class Add(Primitive):
 
 @dataclass(frozen=True)
 class ChannelScale(Primitive):
-    """x times one factor a channel and sample: what squeeze-and-excitation ends in. (N, C, ...), (N, C, 1, 1) -> as x."""
+    """x times one factor per sample and channel. (N, C, ...), (N, C, 1, 1) -> (N, C, ...)."""
 
     def out_shapes(self, *shapes: Shape) -> tuple[Shape, ...]:
         fits = len(shapes) == 2 and len(shapes[0]) >= 2 and shapes[1] == (*shapes[0][:2], 1, 1)
@@ -275,7 +364,7 @@ class ChannelScale(Primitive):
 
 @dataclass(frozen=True)
 class Concat(Primitive):
-    """Values joined along the channel axis. (N, C1, ...), (N, C2, ...), ... -> (N, C1 + C2 + ..., ...)."""
+    """Concatenate along the channels. (N, C1, ...), (N, C2, ...) -> (N, C1 + C2, ...)."""
 
     def out_shapes(self, *shapes: Shape) -> tuple[Shape, ...]:
         first = shapes[0]
@@ -286,9 +375,14 @@ class Concat(Primitive):
 
 @dataclass(frozen=True)
 class Split(Primitive):
-    """The channels in `parts` equal values: interleaved, part i takes channels i, i + parts, ...; else consecutive runs.
+    """The channels in equal parts. (N, C, ...) -> `parts` values (N, C / parts, ...).
 
-    (N, C, ...) -> `parts` values (N, C / parts, ...). The ShuffleNetV2 of ACON splits even and odd: Split(2, interleaved=True).
+    Parameters
+    ----------
+    parts : int
+        Number of parts. It divides C.
+    interleaved : bool
+        Part i takes channels i, i + parts, ... if True, else a run of consecutive channels.
     """
 
     parts: int
@@ -302,7 +396,17 @@ class Split(Primitive):
 
 @dataclass(frozen=True)
 class ChannelShuffle(Primitive):
-    """Channel shuffle: y[:, j groups + g] = x[:, g C / groups + j]. (N, C, ...) -> the same. Source: ShuffleNet, 3.1."""
+    """Channel shuffle: y[:, j groups + g] = x[:, g C / groups + j]. (N, C, ...) -> the same.
+
+    Parameters
+    ----------
+    groups : int
+        Number of groups. It divides C.
+
+    References
+    ----------
+    Zhang et al. 2018, "ShuffleNet", section 3.1.
+    """
 
     groups: int
 
@@ -314,7 +418,13 @@ class ChannelShuffle(Primitive):
 
 @dataclass(frozen=True)
 class ReduceSample(Primitive):
-    """One number a sample: the sum or the mean over all its elements. (N, C, ...) -> (N, 1, 1, 1)."""
+    """The sum or mean over all elements of a sample. (N, C, ...) -> (N, 1, 1, 1).
+
+    Parameters
+    ----------
+    how : {"sum", "mean"}, default "sum"
+        The reduction.
+    """
 
     how: Literal["sum", "mean"] = "sum"
 
@@ -330,7 +440,13 @@ class ReduceSample(Primitive):
 
 @dataclass(frozen=True)
 class MoveAxis(Primitive):
-    """One axis moved to another place, the others in their order. Axes count as in NumPy, from the end where negative."""
+    """One axis moved to another place; the others keep their order.
+
+    Parameters
+    ----------
+    source, destination : int
+        As in `numpy.moveaxis`.
+    """
 
     source: int
     destination: int
@@ -346,7 +462,10 @@ class MoveAxis(Primitive):
 
 @dataclass(frozen=True)
 class FlattenToOneChannel(Primitive):
-    """All of a sample in one channel, in any order that `ReshapeLike` undoes. (N, C, ...) -> (N, 1, all the rest)."""
+    """All elements of a sample in one channel. (N, C, ...) -> (N, 1, number of elements).
+
+    The order may be any that `ReshapeLike` undoes.
+    """
 
     def out_shapes(self, *shapes: Shape) -> tuple[Shape, ...]:
         (x,) = shapes
@@ -356,7 +475,7 @@ class FlattenToOneChannel(Primitive):
 
 @dataclass(frozen=True)
 class ReshapeLike(Primitive):
-    """The first value, which `FlattenToOneChannel` made, in the shape of the second; the second's values are not looked at."""
+    """The first value, made by `FlattenToOneChannel`, in the shape of the second."""
 
     def out_shapes(self, *shapes: Shape) -> tuple[Shape, ...]:
         check(len(shapes) == 2 and math.prod(shapes[0]) == math.prod(shapes[1]), self, "two values of one size", shapes)

@@ -1,4 +1,4 @@
-"""The parametric activations that the published tables compare against: PReLU, AReLU, DyReLU, and Swish of one beta."""
+"""The learnable activations that published tables compare against: Swish, PReLU, AReLU, DyReLU."""
 
 from __future__ import annotations
 
@@ -19,10 +19,25 @@ __all__ = ["AReLU", "DyReLU", "PReLU", "Swish"]
 
 @dataclass(frozen=True)
 class Swish(Activation):
-    """Swish: y = x sigmoid(weight x), with one learnt number for all of x. With weight 1 it is SiLU.
+    """Swish with one learned number: y = x sigmoid(weight x).
 
-    `weight`: (1,), initially 0.25, no weight decay. Any shape -> the same; smooth. `AconA` has one number per channel.
-    Source: Ramachandran et al. 2017, section 4; the value that RepAct's tables start from.
+    Notes
+    -----
+    With weight 1 it is SiLU; `AconA` has one number per channel. The output has the input's shape,
+    which may be any; there are no kinks.
+
+    State: `weight` (1,), initially 0.25, without weight decay.
+
+    References
+    ----------
+    Ramachandran et al. 2017, "Searching for Activation Functions", section 4. The initial value is
+    that of RepAct's tables.
+
+    Examples
+    --------
+    >>> from acon_core import spec
+    >>> spec.named_params(spec.Swish())["weight"].shape
+    (1,)
     """
 
     def make_graph(self) -> Graph:
@@ -31,10 +46,32 @@ class Swish(Activation):
 
 @dataclass(frozen=True)
 class PReLU(ChannelwiseActivation):
-    """PReLU: y = x where x > 0, else weight x. Gradient at 0: weight.
+    """PReLU: y = x for x > 0, else weight x.
 
-    `weight`: (1,) when `shared`, PyTorch's default, else (C,), one per channel; initially 0.25, no weight decay.
-    `channels`: C, needed when not shared. (N, C, ...) -> the same. Source: He et al. 2015, equation 1; torch.nn.PReLU.
+    Parameters
+    ----------
+    channels : int, optional
+        Number of channels, C. Only needed if not `shared`.
+    shared : bool, default True
+        Share one slope between all channels, PyTorch's default.
+    channel_axis : int, default 1
+        Axis of the channels: 1 for (N, C, ...), -1 for (N, ..., C).
+
+    Notes
+    -----
+    The output has the input's shape. Gradient at 0: `weight` for x, and 0 for `weight`.
+
+    State: `weight`, (1,) if `shared`, else (C,), initially 0.25, without weight decay.
+
+    References
+    ----------
+    He et al. 2015, "Delving Deep into Rectifiers", equation 1; torch.nn.PReLU.
+
+    Examples
+    --------
+    >>> from acon_core import spec
+    >>> spec.named_params(spec.PReLU(64, shared=False))["weight"].shape
+    (64,)
     """
 
     needs_channels: ClassVar[bool] = False
@@ -50,10 +87,24 @@ class PReLU(ChannelwiseActivation):
 
 @dataclass(frozen=True)
 class AReLU(Activation):
-    """AReLU: y = (1 + sigmoid(beta)) x where x > 0, else a x, with a = alpha held within 0.01 to 0.99.
+    """AReLU: y = (1 + sigmoid(beta)) x for x > 0, else a x, with a = clip(alpha, 0.01, 0.99).
 
-    `alpha`, `beta`: (1,), initially 0.9 and 2, no weight decay. Any shape -> the same. Gradient at x = 0: a; for alpha outside
-    of the range: 0. Source: Chen et al. 2020, equation 4.
+    Notes
+    -----
+    The output has the input's shape, which may be any. Gradient at x = 0: a. Gradient for alpha
+    outside [0.01, 0.99]: 0.
+
+    State, without weight decay: `alpha` (1,), initially 0.9; `beta` (1,), initially 2.
+
+    References
+    ----------
+    Chen et al. 2020, "AReLU: Attention-based Rectified Linear Unit", equation 4.
+
+    Examples
+    --------
+    >>> from acon_core import spec
+    >>> list(spec.named_params(spec.AReLU()))
+    ['alpha', 'beta']
     """
 
     def make_graph(self) -> Graph:
@@ -63,13 +114,36 @@ class AReLU(Activation):
 
 @dataclass(frozen=True)
 class DyReLU(ChannelwiseActivation):
-    """DyReLU: y = max(a1 x + b1, a2 x + b2), with coefficients per sample from the mean of x over space.
+    """DyReLU: y = max(a1 x + b1, a2 x + b2), with coefficients generated per sample.
 
-    (a1, a2, b1, b2) = lambdas (2 sigmoid(fc2(relu(fc1(mean)))) - 1) + init_v, so that it starts near ReLU. `variant`: `A`, one
-    set for all channels; `B`, one per channel. `channels`: C; hidden width max(1, C // `reduction`). `fc1`, `fc2`: linear;
-    `lambdas` (1, 1, 0.5, 0.5) and `init_v` (1, 0, 0, 0) are constants that the published state holds.
-    (N, C, ...) -> the same. Gradient where the two pieces are equal: half to each.
-    Source: Chen et al. 2020 (Dynamic ReLU), section 3.2; names of the port that RepAct's tables use.
+    Parameters
+    ----------
+    channels : int
+        Number of channels, C.
+    variant : {"A", "B"}, default "A"
+        "A": one set of coefficients for all channels. "B": one per channel.
+    reduction : int, default 4
+        Factor r of the hidden width, max(1, C // r).
+    channel_axis : int, default 1
+        Axis of the channels: 1 for (N, C, ...), -1 for (N, ..., C).
+
+    Notes
+    -----
+    (a1, a2, b1, b2) = lambdas (2 sigmoid(fc2(relu(fc1(mean of x over space)))) - 1) + init_v. The
+    output has the input's shape. Gradient where the two lines are equal: one half to each.
+
+    State: `lambdas` (4,), the constants (1, 1, 0.5, 0.5); `init_v` (4,), the constants (1, 0, 0,
+    0); linear layers `fc1` (C to hidden) and `fc2` (hidden to 4, or 4 C in variant B).
+
+    References
+    ----------
+    Chen et al. 2020, "Dynamic ReLU", section 3.2. Names of the port that RepAct's tables use.
+
+    Examples
+    --------
+    >>> from acon_core import spec
+    >>> spec.named_params(spec.DyReLU(64, variant="B"))["fc2.weight"].shape
+    (256, 16)
     """
 
     variant: Literal["A", "B"] = "A"

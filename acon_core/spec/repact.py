@@ -1,4 +1,4 @@
-"""RepAct: four branches while it learns, three factors when it runs."""
+"""RepAct: four branches in training, three factors in inference."""
 
 from __future__ import annotations
 
@@ -18,14 +18,39 @@ __all__ = ["FusedRepAct", "RepAct"]
 
 @dataclass(frozen=True)
 class RepAct(Activation):
-    """RepAct: y = w0 x + w1 relu(x) + w2 prelu(x) + w3 hardswish(x), the four branches weighed by learnt numbers.
+    """RepAct: y = w0 x + w1 relu(x) + w2 prelu(x) + w3 hardswish(x), with learned weights w.
 
-    `weights`: (4,), for identity, ReLU, PReLU, HardSwish in that order, initially 0.25; `alpha`: (1,), the PReLU's slope,
-    initially 0.25; no weight decay. `variant`: 1, weights as they are; 2, their softmax; 3, as 1 and then a BatchNorm of one
-    channel, `norm`, over the whole tensor of any rank. Five parameters with three degrees of freedom: y = A x + B relu(x) +
-    H hardswish(x), A = w0 + alpha w2, B = w1 + (1 - alpha) w2, H = w3, which is how it is computed. Any shape -> the same.
-    Gradients at kinks: relu'(0) = 0, hardswish'(-3) = 0, hardswish'(3) = 1. Raises OneValuePerChannelError (variant 3).
-    Source: Wu et al. 2024 (arXiv 2407.00131), RepAct I, II and III; RepActs.py, whose order of branches differs.
+    Parameters
+    ----------
+    variant : {1, 2, 3}, default 1
+        1: the weights as they are. 2: their softmax. 3: as 1, then a BatchNorm of one channel over
+        the whole tensor.
+
+    Raises
+    ------
+    OneValuePerChannelError
+        In training with variant 3 and one value.
+
+    Notes
+    -----
+    Computed as y = A x + B relu(x) + H hardswish(x), with A = w0 + alpha w2, B = w1 + (1 - alpha)
+    w2 and H = w3: five parameters have three degrees of freedom. The output has the input's shape,
+    which may be any. Gradients at kinks: relu'(0) = 0, hardswish'(-3) = 0, hardswish'(3) = 1.
+
+    State, without weight decay: `weights` (4,) for identity, ReLU, PReLU and HardSwish, initially
+    0.25; `alpha` (1,), PReLU's slope, initially 0.25; in variant 3 the batch norm `norm`.
+
+    References
+    ----------
+    Wu et al. 2024, "RepAct: The Re-parameterizable Adaptive Activation Function" (arXiv
+    2407.00131), RepAct I, II and III; 2771096196/RepAct, RepActs.py, whose order of branches
+    differs.
+
+    Examples
+    --------
+    >>> from acon_core import spec
+    >>> list(spec.named_params(spec.RepAct()))
+    ['weights', 'alpha']
     """
 
     variant: Literal[1, 2, 3] = 1
@@ -44,11 +69,32 @@ class RepAct(Activation):
 
 @dataclass(frozen=True)
 class FusedRepAct(Activation):
-    """RepAct's exact closed form for inference: y = A x + B relu(x) + H hardswish(x), and + c from RepAct III's norm.
+    """RepAct in closed form for inference: y = A x + B relu(x) + H hardswish(x) + c.
 
-    `identity`, `relu`, `hardswish`: A, B, H; `shift`: c, where the field is True; each (1,), no weight decay. Free of branches,
-    differentiable, out of place; exact at -3, 0 and 3 in 16 bits too. Any shape -> the same. Gradients at kinks as RepAct's.
-    Source: field-wide algebra of Wu et al. 2024, whose released fused form is wrong at the three knots. `fuse` makes it.
+    Parameters
+    ----------
+    shift : bool, default False
+        Whether there is a c, which comes from the norm of RepAct III.
+
+    Notes
+    -----
+    `fuse` makes it from `RepAct`. It is exact at the kinks -3, 0 and 3, in 16 bits too, where the
+    released fused form is wrong. The output has the input's shape, which may be any. Gradients at
+    kinks as RepAct's.
+
+    State, without weight decay: `identity`, `relu` and `hardswish` (A, B and H), and `shift` (c) if
+    there is one; each (1,).
+
+    References
+    ----------
+    Wu et al. 2024, "RepAct: The Re-parameterizable Adaptive Activation Function" (arXiv
+    2407.00131).
+
+    Examples
+    --------
+    >>> from acon_core import spec
+    >>> list(spec.named_params(spec.FusedRepAct(shift=True)))
+    ['identity', 'relu', 'hardswish', 'shift']
     """
 
     shift: bool = False

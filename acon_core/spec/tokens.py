@@ -1,4 +1,4 @@
-"""The leaves of the vision transformers. Tokens are (N, C, L), channels second as everywhere; windows are batches of tokens."""
+"""The layers of vision transformers. Tokens are (N, C, L); windows are batches of tokens."""
 
 from __future__ import annotations
 
@@ -18,15 +18,18 @@ __all__ = [
     "shifted_window_mask",
 ]  # fmt: skip
 
-# What a pair of tokens that no window of the image holds together gets added before the softmax, as published.
+# Added before the softmax to pairs of tokens that are not neighbours in the image, as published.
 MASKED_LOGIT = -100.0
 
 
 @dataclass(frozen=True)
 class ImageSize(Primitive):
-    """An image of exactly that size: x. Before what learnt its positions or its weights at that size alone.
+    """Pass an image of exactly this size; raise SpecError for another. (N, C, H, W) -> the same.
 
-    (N, C, height, width) -> the same. Raises SpecError for another size.
+    Parameters
+    ----------
+    height, width : int
+        In pixels. Layers after it learned positions or weights for this size.
     """
 
     height: int
@@ -41,7 +44,13 @@ class ImageSize(Primitive):
 
 @dataclass(frozen=True)
 class PadToMultiple(Primitive):
-    """Zeros below and to the right, up to the next multiple of `size` pixels. (N, C, H, W) -> (N, C, H', W')."""
+    """Pad an image with zeros below and to the right. (N, C, H, W) -> (N, C, H', W').
+
+    Parameters
+    ----------
+    size : int
+        H' and W' are the next multiples of it.
+    """
 
     size: int
 
@@ -63,7 +72,12 @@ class FlattenSpace(Primitive):
 
 @dataclass(frozen=True)
 class PrependToken(Primitive):
-    """A learnt token before the others. Tokens (N, C, L) and the token (1, 1, C) -> (N, C, 1 + L). Source: ViT, equation 1."""
+    """Prepend a learned token. Tokens (N, C, L), token (1, 1, C) -> (N, C, 1 + L).
+
+    References
+    ----------
+    Dosovitskiy et al. 2021, "An Image is Worth 16x16 Words", equation 1.
+    """
 
     def out_shapes(self, *shapes: Shape) -> tuple[Shape, ...]:
         fits = len(shapes) == 2 and len(shapes[0]) == 3 and shapes[1] == (1, 1, shapes[0][1])
@@ -73,7 +87,12 @@ class PrependToken(Primitive):
 
 @dataclass(frozen=True)
 class AddPosition(Primitive):
-    """Learnt positions added to tokens. (N, C, L) and positions (1, L, C) -> (N, C, L). Source: ViT, equation 1."""
+    """Add learned positions. Tokens (N, C, L), positions (1, L, C) -> (N, C, L).
+
+    References
+    ----------
+    Dosovitskiy et al. 2021, "An Image is Worth 16x16 Words", equation 1.
+    """
 
     def out_shapes(self, *shapes: Shape) -> tuple[Shape, ...]:
         fits = len(shapes) == 2 and len(shapes[0]) == 3 and shapes[1] == (1, shapes[0][2], shapes[0][1])
@@ -83,7 +102,13 @@ class AddPosition(Primitive):
 
 @dataclass(frozen=True)
 class SelectToken(Primitive):
-    """One token of each sample. (N, C, L) -> (N, C)."""
+    """One token of each sample. (N, C, L) -> (N, C).
+
+    Parameters
+    ----------
+    index : int
+        Index of the token.
+    """
 
     index: int
 
@@ -95,10 +120,16 @@ class SelectToken(Primitive):
 
 @dataclass(frozen=True)
 class SpaceToDepth(Primitive):
-    """Each 2x2 square of pixels as one of four times the channels: the square's left column first, top before bottom.
+    """Each 2x2 square of pixels as one pixel. (N, C, H, W) -> (N, 4 C, H / 2, W / 2), rounded up.
 
-    y[:, (2 j + i) C + c, h, w] = x[:, c, 2 h + i, 2 w + j]; an odd height or width gets a line of zeros.
-    (N, C, H, W) -> (N, 4 C, H / 2, W / 2), rounded up. Source: Liu et al. 2021 (Swin), patch merging.
+    Notes
+    -----
+    y[:, (2 j + i) C + c, h, w] = x[:, c, 2 h + i, 2 w + j]. An odd height or width is padded with a
+    line of zeros.
+
+    References
+    ----------
+    Liu et al. 2021, "Swin Transformer", section 3.1 (patch merging).
     """
 
     def out_shapes(self, *shapes: Shape) -> tuple[Shape, ...]:
@@ -108,7 +139,7 @@ class SpaceToDepth(Primitive):
 
 
 def check_heads(node: Primitive, heads: int) -> None:
-    """Raise SpecError for attention without a head."""
+    """Raise SpecError for fewer than one head."""
     if heads < 1:
         raise SpecError(f"{type(node).__name__}: expected at least one head, found {heads}")
 
@@ -120,11 +151,20 @@ def _attention_macs(node: Primitive, shapes: tuple[Shape, ...]) -> int:
 
 @dataclass(frozen=True)
 class Attention(Primitive):
-    """Self-attention, in each of `heads` heads: y[:, i] = sum over tokens j of softmax(q^T k / sqrt(d))[i, j] v[:, j].
+    """Multi-head self-attention: y = softmax(q^T k / sqrt(d)) v. (N, 3 C, L) -> (N, C, L).
 
-    q, k, v have d = C / heads channels. The channels of its input are q, k, v in turn, each head by head.
-    (N, 3 C, L) -> (N, C, L).
-    Raises SpecError for channels that 3 heads do not divide. Source: Vaswani et al. 2017, equation 1; ViT's fused qkv.
+    Parameters
+    ----------
+    heads : int
+        Number of heads. It divides C; d = C / heads.
+
+    Notes
+    -----
+    The input's channels are q, k and v in this order, each head by head.
+
+    References
+    ----------
+    Vaswani et al. 2017, "Attention Is All You Need", equation 1.
     """
 
     heads: int
@@ -144,9 +184,15 @@ class Attention(Primitive):
 
 @dataclass(frozen=True)
 class Windowed(Primitive):
-    """What works on windows: squares of `window` pixels, of the image moved by `shift` pixels up and left, around the edges.
+    """A layer on square windows of an image that is rolled up and left first.
 
-    Heights and widths that `window` does not divide get zeros below and to the right first.
+    Parameters
+    ----------
+    window : int
+        Side of a window in pixels. Other heights and widths are padded with zeros below and to the
+        right.
+    shift : int, default 0
+        By how many pixels the image is rolled; less than `window`.
     """
 
     window: int
@@ -159,20 +205,26 @@ class Windowed(Primitive):
             )
 
     def grid(self, x: Shape) -> Pair:
-        """How many windows an image (N, C, H, W) has, down and across."""
+        """Return the number of windows of an image (N, C, H, W), down and across."""
         check(len(x) == 4, self, "an image (N, C, H, W)", x)
         return -(-x[2] // self.window), -(-x[3] // self.window)
 
     def windows(self, x: Shape, channels: int) -> Shape:
-        """The shape of all windows of an image, with so many channels."""
+        """Return the shape of all windows of an image with this number of channels."""
         return (x[0] * math.prod(self.grid(x)), channels, self.window**2)
 
 
 @dataclass(frozen=True)
 class WindowPartition(Windowed):
-    """An image in windows of tokens: image by image, window by window, pixel by pixel, row by row each time.
+    """Divide an image into windows of tokens. (N, C, H, W) -> (N windows, C, window^2).
 
-    (N, C, H, W) -> (N windows, C, window^2). Source: Liu et al. 2021 (Swin), section 3.2.
+    Notes
+    -----
+    The order is image, window, pixel, each row by row. Parameters as in `Windowed`.
+
+    References
+    ----------
+    Liu et al. 2021, "Swin Transformer", section 3.2.
     """
 
     def out_shapes(self, *shapes: Shape) -> tuple[Shape, ...]:
@@ -182,9 +234,12 @@ class WindowPartition(Windowed):
 
 @dataclass(frozen=True)
 class WindowReverse(Windowed):
-    """What `WindowPartition` took apart, as the image that it was: moved back, and what was added to the edges cut off.
+    """Undo `WindowPartition`: join the windows, roll back, crop the padding.
 
-    Windows (N windows, C, window^2), and the image (N, any, H, W), whose values are not looked at -> (N, C, H, W).
+    Notes
+    -----
+    Windows (N windows, C, window^2), image (N, any, H, W) -> (N, C, H, W). Only the image's shape
+    is used. Parameters as in `Windowed`.
     """
 
     def out_shapes(self, *shapes: Shape) -> tuple[Shape, ...]:
@@ -195,12 +250,25 @@ class WindowReverse(Windowed):
 
 @dataclass(frozen=True)
 class WindowAttention(Windowed):
-    """Self-attention inside of each window, as in `Attention`, with weights softmax(q^T k / sqrt(d) + bias + apart).
+    """`Attention` within each window, with a bias per relative position.
 
-    `bias[i, j]` is `table[relative_position_index(window)[i, j]]`, a number a head. `apart` is -100 where a shifted window
-    holds tokens i and j that are no neighbours in the image, else 0. Windows (N windows, 3 C, window^2), the table
-    ((2 window - 1)^2, heads), and the image (N, any, H, W), whose values are not looked at -> (N windows, C, window^2).
-    Source: Liu et al. 2021 (Swin), equation 4 and figure 4.
+    Parameters
+    ----------
+    window, shift : int
+        As in `Windowed`.
+    heads : int, default 1
+        Number of heads. It divides C.
+
+    Notes
+    -----
+    The weights are softmax(q^T k / sqrt(d) + bias + mask), with bias[i, j] =
+    table[relative_position_index(window)[i, j]] per head and the mask of `shifted_window_mask`.
+    Windows (N windows, 3 C, window^2), table ((2 window - 1)^2, heads), image (N, any, H, W) -> (N
+    windows, C, window^2). Only the image's shape is used.
+
+    References
+    ----------
+    Liu et al. 2021, "Swin Transformer", equation 4 and figure 4.
     """
 
     heads: int = 1
@@ -222,8 +290,13 @@ class WindowAttention(Windowed):
 
 
 def relative_position_index(window: int) -> NDArray[np.int64]:
-    """(window^2, window^2): for tokens i and j of a window the row of the bias table, which counts how far j lies from i:
-    (2 window - 1) (yi - yj + window - 1) + xi - xj + window - 1."""
+    """Return the row of the bias table for each pair of tokens of a window.
+
+    Returns
+    -------
+    (window^2, window^2) array of int64
+        (2 window - 1) (yi - yj + window - 1) + xi - xj + window - 1 for tokens i and j.
+    """
     y, x = np.divmod(np.arange(window**2), window)
     rows, columns = y[:, None] - y[None, :], x[:, None] - x[None, :]
     index: NDArray[np.int64] = (2 * window - 1) * (rows + window - 1) + columns + window - 1
@@ -231,12 +304,25 @@ def relative_position_index(window: int) -> NDArray[np.int64]:
 
 
 def shifted_window_mask(node: Windowed, image: Shape) -> NDArray[np.float32] | None:
-    """(windows, window^2, window^2), -100 where two tokens of a window are no neighbours in the image; None where all are."""
+    """Return the mask of token pairs that a shifted window joins but that are not neighbours.
+
+    Parameters
+    ----------
+    node : Windowed
+        The layer.
+    image : tuple of int
+        The image's shape, (N, C, H, W).
+
+    Returns
+    -------
+    (windows, window^2, window^2) array of float32, or None
+        -100 for pairs of tokens from different regions, else 0. None without a shift.
+    """
     if node.shift == 0:
         return None
     places = []
     for count in node.grid(image):
-        # Along one axis: 0, then 1 in the last window, then 2 where the other edge was moved in.
+        # Regions along one axis: 0, then 1 in the last window, then 2 in the part that was rolled in.
         place = np.zeros(count * node.window, np.int64)
         place[-node.window :] = 1
         place[-node.shift :] = 2

@@ -1,4 +1,4 @@
-"""What is done to specs before anything runs: initial values, lowering, the deterministic form, counts."""
+"""Transformations of specs before anything runs: initial values, lowering, selection, counts."""
 
 from __future__ import annotations
 
@@ -21,16 +21,39 @@ __all__ = ["Counts", "Row", "count", "deterministic", "initial_state", "lower", 
 
 
 def cast(array: NDArray[np.float64], integer: bool, dtype: str) -> NDArray:
-    """A parameter's array in the network's dtype, or int64 where the parameter is a counter or an index."""
+    """Return a parameter's array in the network's dtype, or as int64 if `integer`."""
     return array.astype(np.int64 if integer else dtype)
 
 
 def initial_state(node: Node, seed: int | None = 0, dtype: str = "float32") -> dict[str, NDArray]:
-    """The initial values of every parameter, drawn once for all frameworks from a stream keyed by seed and path.
+    """Return the initial value of every parameter, the same bits for every framework.
 
-    The first of the network's init rules that fits decides, else the parameter's own. The same seed gives the same bits
-    in every process; two parameters never share a stream. `None` draws nothing, for a state that is loaded afterwards:
-    zeros, which cost no time, and what follows from the spec.
+    Parameters
+    ----------
+    node : Node
+        The network.
+    seed : int, optional
+        Seed of the random numbers. Each parameter has a stream of its own, keyed by seed and path.
+        None fills the state with zeros, for values that are loaded later; derived values are
+        computed.
+    dtype : str, default "float32"
+        Dtype of all arrays except counters and indices.
+
+    Returns
+    -------
+    dict of str to array
+        The state by path.
+
+    Notes
+    -----
+    The first matching rule of `Graph.init_rules` decides, outer graphs last; else the parameter's
+    own.
+
+    Examples
+    --------
+    >>> from acon_core import spec
+    >>> spec.initial_state(spec.AconC(2, init="paper"))["p1"].ravel()
+    array([1., 1.], dtype=float32)
     """
     state = {}
     for rules, path, part in _walk_with_rules(node, "", ()):
@@ -62,7 +85,8 @@ def rewrite(node: Node, change: Callable[[str, Node], Node | None], path: str = 
     """Return the network with every node replaced for which `change(path, node)` returns another.
 
     Parents come before children, and a replacement is not searched. Names, order and programs stay.
-    A graph or layer without a replaced part stays the same object, so that backends keep their rule for it.
+    A graph or layer without a replaced part stays the same object, so that backends keep their rule
+    for it.
     """
     changed = change(path, node)
     if changed is not None:
@@ -76,20 +100,35 @@ def rewrite(node: Node, change: Callable[[str, Node], Node | None], path: str = 
 
 
 def lower(node: Node) -> Node:
-    """Return the network in primitives and graphs alone: each layer becomes its graph. Names and order stay."""
+    """Return the network in primitives and graphs alone: each layer becomes its graph."""
     return rewrite(node, lambda _, part: lower(part.graph) if isinstance(part, Layer) else None)
 
 
 def deterministic(node: Node) -> Node:
-    """The same network, same names, with nothing random in training: dropout and stochastic depth at rate 0."""
+    """Return the network without randomness: dropout and stochastic depth have rate 0."""
     return rewrite(node, lambda _, part: type(part)(0.0) if isinstance(part, (p.Dropout, p.DropPath)) else None)
 
 
 def select(node: Node, taps: Sequence[str]) -> Graph:
-    """The network whose outputs are these taps, in this order, without what none of them needs.
+    """Return the network whose outputs are these taps, without the layers that none of them needs.
 
-    A tap `child.value` is handed up under its own name by giving the child's graph one more output. Names of children, their
-    order of definition and so the state's paths stay. Raises SpecError for a tap that no line makes.
+    A tap `child.value` becomes one more output of the child's graph. Names, order and paths stay.
+
+    Parameters
+    ----------
+    node : Node
+        The network.
+    taps : sequence of str
+        Values by path, in the order of the outputs.
+
+    Returns
+    -------
+    Graph
+
+    Raises
+    ------
+    SpecError
+        If no child makes a tap.
     """
     graph = _graph_with(node, taps[0])
     wanted, steps, members = set(taps), list[Step](), dict[str, Node]()
@@ -108,7 +147,7 @@ def select(node: Node, taps: Sequence[str]) -> Graph:
         wanted |= set(step.inputs)
     lost = [tap for tap in taps if not any(tap in step.outputs for step in steps)]
     if lost:
-        raise SpecError(f"select: no line makes the value {lost[0]!r}; children: {', '.join(graph.members)}")
+        raise SpecError(f"select: no child makes the value {lost[0]!r}; children: {', '.join(graph.members)}")
     return replace(
         graph,
         steps=tuple(steps),
@@ -121,7 +160,7 @@ def select(node: Node, taps: Sequence[str]) -> Graph:
 def _graph_with(node: Node, tap: str) -> Graph:
     graph = graph_of(node)
     if not isinstance(graph, Graph):
-        raise SpecError(f"select: no value {tap!r}: there is nothing inside of {type(node).__name__}")
+        raise SpecError(f"select: no value {tap!r}: {type(node).__name__} has no children")
     return graph
 
 
@@ -130,7 +169,17 @@ ATTENTION = (t.Attention.__name__, t.WindowAttention.__name__)
 
 @dataclass(frozen=True)
 class Row:
-    """One leaf of a summary: where, what, the shapes in and out, trainable parameters and MACs."""
+    """One leaf of a summary.
+
+    Parameters
+    ----------
+    path, kind : str
+        Where it is, and the name of its type.
+    inputs, outputs : tuple of shapes
+        Of its values.
+    parameters, macs : int
+        Trainable parameters and multiply-accumulates.
+    """
 
     path: str
     kind: str
@@ -141,7 +190,7 @@ class Row:
 
 
 def summarise(node: Node, *shapes: Shape, path: str = "") -> list[Row]:
-    """Every leaf in the order of execution with its shapes and counts; a graph's own parameters get a row of their own."""
+    """Return a row per leaf in execution order, and one per graph with parameters of its own."""
     graph = graph_of(node)
     own = sum(math.prod(param.shape) for param in graph.params.values() if param.kind == "weight")
     if not isinstance(graph, Graph):
@@ -156,10 +205,23 @@ def summarise(node: Node, *shapes: Shape, path: str = "") -> list[Row]:
 
 @dataclass(frozen=True)
 class Counts:
-    """`parameters`: trainable; `decayed`: those under weight decay, which are the convolution and linear weights (what the
-    published tables print); `biases`: of convolutions; `buffers`: elements of running statistics and of constants that the
-    state holds; `state_keys`: tensors of the state; `macs`: of convolutions and linear layers for the input shape given, and
-    `attention_macs` of attention."""
+    """Exact counts of a network.
+
+    Parameters
+    ----------
+    parameters : int
+        Trainable parameters.
+    decayed : int
+        Those under weight decay: convolution and linear weights, which published tables count.
+    biases : int
+        Biases of convolutions.
+    buffers : int
+        Elements of running statistics and derived constants.
+    state_keys : int
+        Arrays of the state.
+    macs, attention_macs : int
+        Multiply-accumulates of convolutions and linear layers, and of attention.
+    """
 
     parameters: int
     decayed: int
@@ -170,7 +232,7 @@ class Counts:
     attention_macs: int
 
     def labelled(self) -> dict[str, int]:
-        """The counts under the names that tables and the command line give them."""
+        """Return the counts under the names that tables and the command line use."""
         return {
             "parameters": self.parameters,
             "conv and linear weights only": self.decayed,
@@ -183,7 +245,14 @@ class Counts:
 
 
 def count(node: Node, *shapes: Shape) -> Counts:
-    """Exact counts from the spec alone. `shapes`: of the inputs, which only the MACs depend on: 0 without them."""
+    """Return exact counts from the spec alone. MACs are 0 without the inputs' `shapes`.
+
+    Examples
+    --------
+    >>> from acon_core import spec
+    >>> spec.count(spec.Linear(4, 3), (2, 4)).macs
+    24
+    """
     table = named_params(node)
 
     def total(wanted: Callable[..., bool]) -> int:

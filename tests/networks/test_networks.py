@@ -188,9 +188,9 @@ def test_another_activation_in_tfnet_leaves_those_that_halve_the_image() -> None
         (lambda: create("torchvision/shufflenet_v2_x1_0", repeats=(4, 0, 4)), "torchvision/shufflenet_v2: expected 3 repeats"),
         (lambda: resnet(50).features(["stage9"]), "no stage 'stage9'; stages: stem, stage1, stage2, stage3, stage4"),
         (lambda: resnet(50).features([]), "expected one stage or more, found none; stages: stem"),
-        (lambda: spec.select(resnet(18).graph, ["layer1.9"]), "no line makes the value '9'; children: 0, 1"),
-        (lambda: spec.select(resnet(18).graph, ["layer9"]), "no line makes the value 'layer9'; children: conv1"),
-        (lambda: spec.select(resnet(18).graph, ["conv1.y"]), "no value 'conv1.y': there is nothing inside of Conv2d"),
+        (lambda: spec.select(resnet(18).graph, ["layer1.9"]), "no child makes the value '9'; children: 0, 1"),
+        (lambda: spec.select(resnet(18).graph, ["layer9"]), "no child makes the value 'layer9'; children: conv1"),
+        (lambda: spec.select(resnet(18).graph, ["conv1.y"]), "no value 'conv1.y': Conv2d has no children"),
     ],
 )
 def test_what_cannot_be_is_refused(make: object, message: str) -> None:
