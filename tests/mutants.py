@@ -58,7 +58,7 @@ LAYOUT = "tests/test_layout.py tests/checkpoint/test_convert.py -k layout or cau
 REPACT = "tests/networks/test_repact_networks.py"
 REPACT_VALUES = "tests/networks/test_repact_values.py"
 DIALECT = "tests/checkpoint/test_dialects.py"
-CHANGES = "tests/checkpoint/test_cast.py"
+CAST = "tests/checkpoint/test_cast.py"
 OTHERS = "tests/networks/test_published_networks.py"
 
 EAGER = "tests/backends/test_conformance.py -k eager"
@@ -140,15 +140,15 @@ MUTANTS = [
     Mutant("errors: NaN differs from NaN", "acon_core/numerics.py", " & ~(np.isnan(found) & np.isnan(expected))", "", "core", "tests/conformance/test_runner.py"),
     Mutant("runner: waivers are never missed", RUNNER, "    if unneeded:", "    if False:", "core", "tests/conformance/test_runner.py"),
     # What travels with a file, what may be changed on the way, and the proof of it.
-    Mutant("reading: the file's input is not told", READING, "    for text in checkpoint.warnings:", "    for text in ():", "core", CHANGES),
-    Mutant("reading: any number of classes", "acon_core/checkpoint/metadata.py", "if classes and classes != str(network.num_classes):", "if False:", "core", CHANGES),
-    Mutant("metadata: the input stays behind", "acon_core/checkpoint/metadata.py", 'json.dumps(asdict(network.input)) if network.input else ""', '""', "core", CHANGES),
-    Mutant("input: mean and spread are not taken off", "acon_core/networks/preprocessing.py", "(edge - m) / s", "edge", "core", CHANGES),
-    Mutant("run: images of any range", "acon_core/verification/run.py", "if not (lower - slack <= low and high <= upper + slack):", "if False:", "core", CHANGES),
-    Mutant("cast: infinities are let in", "acon_core/checkpoint/cast.py", "        if lost.any():", "        if False:", "core", CHANGES),
-    Mutant("cast: float8 becomes what loses its bits", "acon_core/checkpoint/cast.py", '"float8_e4m3fn": ("float16", ', '"float8_e4m3fn": ("int8", ', "core", CHANGES),
-    Mutant("convert: shards of any size", CONVERT, "sharded.write(path, native, entries, shard_bytes=shard_bytes)", "sharded.write(path, native, entries)", "core", CHANGES),
-    Mutant("check: what only a tensor shows", "acon_core/cli/checkpoints.py", "content.tensors[name]  # some", "name  # some", "core", CHANGES),
+    Mutant("reading: the file's input is not told", READING, "    for text in checkpoint.warnings:", "    for text in ():", "core", "tests/checkpoint/test_metadata.py"),
+    Mutant("reading: any number of classes", "acon_core/checkpoint/metadata.py", "if classes and classes != str(network.num_classes):", "if False:", "core", "tests/checkpoint/test_metadata.py"),
+    Mutant("metadata: the input stays behind", "acon_core/checkpoint/metadata.py", 'json.dumps(asdict(network.input)) if network.input else ""', '""', "core", "tests/checkpoint/test_metadata.py"),
+    Mutant("input: mean and spread are not taken off", "acon_core/networks/preprocessing.py", "(edge - m) / s", "edge", "core", "tests/verification/test_run.py"),
+    Mutant("run: images of any range", "acon_core/verification/run.py", "if not (lower - slack <= low and high <= upper + slack):", "if False:", "core", "tests/verification/test_run.py"),
+    Mutant("cast: infinities are let in", "acon_core/checkpoint/cast.py", "        if lost.any():", "        if False:", "core", CAST),
+    Mutant("cast: float8 becomes what loses its bits", "acon_core/checkpoint/cast.py", '"float8_e4m3fn": ("float16", ', '"float8_e4m3fn": ("int8", ', "core", CAST),
+    Mutant("convert: shards of any size", CONVERT, "sharded.write(path, native, entries, shard_bytes=shard_bytes)", "sharded.write(path, native, entries)", "core", "tests/checkpoint/test_convert.py -k shard"),
+    Mutant("check: what only a tensor shows", "acon_core/cli/checkpoints.py", "content.tensors[name]  # some", "name  # some", "core", "tests/cli/test_checkpoints.py -k check"),
     Mutant("diff: zero is far from itself", "acon_core/checkpoint/diff.py", "np.where(pattern & sign, -magnitude, magnitude)", "np.where(pattern & sign, 1 - magnitude, magnitude)", "core", "tests/checkpoint/test_diff.py"),
     Mutant("diff: payloads of NaN are alike", "acon_core/checkpoint/diff.py", "differs = _bits(a) != _bits(b)", "differs = _bits(a) != _bits(a)", "core", "tests/checkpoint/test_diff.py"),
     Mutant("diff: what a format does not keep is compared", "acon_core/checkpoint/diff.py", "if path not in skipped})", "})", "core", "tests/checkpoint/test_diff.py"),
@@ -156,12 +156,12 @@ MUTANTS = [
     Mutant("verify: the probe is the state", "acon_core/verification/verify.py", 'for path, array in asymmetric_state(graph, "probe").items()', "for path, array in checkpoint.state.items()", "torch", "tests/backends/test_verify.py"),
     Mutant("verify: run in the user's folder", "acon_core/verification/verify.py", "cwd=folder, ", "", "torch", "tests/backends/test_verify.py"),
     Mutant("verify: the user's folder first", "acon_core/verification/run.py", "sys.path.append(str(folder))", "sys.path.insert(0, str(folder))", "torch", "tests/backends/test_verify.py"),
-    Mutant("cli: the current folder is looked in", "acon_core/cli/app.py", 'if network is not None and ":" in network:', "if True:", "core", "tests/checkpoint/test_metadata.py"),
+    Mutant("cli: the current folder is looked in", "acon_core/cli/app.py", 'if network is not None and ":" in network:', "if True:", "core", "tests/verification/test_run.py"),
     Mutant("metadata: as many blocks as it says", "acon_core/checkpoint/metadata.py", "MAX_OPTION = 64", "MAX_OPTION = 5000", "core", "tests/checkpoint/test_metadata.py"),
     Mutant("jax: nothing is converted to a layer's dtype", JAX, "if all(array is None or array.dtype == (layer.dtype or x.dtype) for array in arrays):", "if True:", "jax", "tests/backends/test_jax_models.py"),
     Mutant("zip: no checksum is verified", "acon_core/checkpoint/codecs/zip_archive.py", "if crc32(content) != member.crc:", "if False:", "core", "tests/checkpoint/codecs/test_zip_archive.py"),
     Mutant("zarr: what is left out is zero of either sign", "backends/acon_jax/checkpoint/zarr.py", "str(grid.fill) not in _ZEROS", "grid.fill not in (None, 0)", "core", "tests/checkpoint/codecs/test_orbax.py"),
-    Mutant("unpickler: keys of any size", UNPICKLER, "not 0 <= key < 1 << 31", "False", "core", "tests/checkpoint/test_metadata.py"),
+    Mutant("unpickler: keys of any size", UNPICKLER, "not 0 <= key < 1 << 31", "False", "core", "tests/checkpoint/codecs/test_unpickler.py -k hashes"),
     Mutant("verify: no layer is asked for", "acon_core/verification/worker.py", "        elif named_params(child):", "        elif False:", "torch", "tests/backends/test_verify.py"),
     # The RepAct code's networks and names.
     Mutant("repact shufflenet: even and odd for halves", "acon_core/networks/shufflenet_v2.py", "interleaved=False", "interleaved=True", "core", REPACT_VALUES),
@@ -185,7 +185,7 @@ MUTANTS = [
     Mutant("meta-acon: the first generator as wide as the released", ACON, "self.reduction if released else 1", "self.reduction", "core", f"{OTHERS} -k older"),
     Mutant("dialect: RepAct's branches in our order", "acon_core/checkpoint/dialects/repact.py", '"weights": (0, 1, 3, 2)', '"weights": (0, 1, 2, 3)', "core", DIALECT),
     Mutant("dialect: an order for its inverse", "acon_core/checkpoint/dialects/dialect.py", "_permutation(tuple(np.argsort(order).tolist()))", "_permutation(order)", "core", DIALECT),
-    Mutant("reading: another index is let in", READING, 'if param.kind == "derived" and', "if False and", "core", DIALECT),
+    Mutant("reading: another index is let in", READING, 'if param.kind == "derived" and', "if False and", "core", "tests/checkpoint/test_reading.py"),
     Mutant("recognise: what is left over is let in", "acon_core/checkpoint/recognise.py", "return count == len(self.shapes)", "return True", "core", DIALECT),
     # The backends.
     Mutant("torch: a sign in the gradient", TORCH, 'inplace_if_safe(t, "sub", curvature)', 'inplace_if_safe(t, "add", curvature)', "torch", f"{EAGER} and acon_c"),

@@ -49,7 +49,7 @@ def source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, backend: Backend) ->
     return path
 
 
-def test_it_runs_the_framework_in_evaluation_in_training_and_layer_by_layer(source: Path, backend: Backend) -> None:
+def test_verify(source: Path, backend: Backend) -> None:
     for to in (backend.name, "npz"):
         done = convert(source, source.parent / to, to, QUERY, verify=verify)
         (told,) = (note for note in done.notes if f"verified: {backend.name} agrees" in note)
@@ -66,7 +66,7 @@ def test_it_runs_the_framework_in_evaluation_in_training_and_layer_by_layer(sour
         ("repact/mobilenet_v3_small", None, {}),
     ],
 )
-def test_a_published_network_in_its_own_format(
+def test_published_network_in_own_format(
     backend: Backend, source: Path, name: str, act: str | None, options: dict[str, tuple[int, ...]]
 ) -> None:
     network = create(name, act, 3, **options)
@@ -76,7 +76,7 @@ def test_a_published_network_in_its_own_format(
     assert any(f"verified: {backend.name} agrees" in note for note in done.notes)
 
 
-def test_images_are_as_the_network_takes_them_whatever_range_they_come_from(source: Path, backend: Backend) -> None:
+def test_large_input_range(source: Path, backend: Backend) -> None:
     contract = Preprocessing("RGB", (0.0, 1e30), (4e29, 5e29, 6e29), (2e29, 3e29, 4e29), 64, 72)
     done = convert(source, source.parent / "b", backend.name, QUERY, preprocessing=contract, verify=verify)
     assert any(f"verified: {backend.name} agrees" in note for note in done.notes)
@@ -92,9 +92,7 @@ def network():
 
 
 @pytest.mark.parametrize("name", ["acon/dcn", "mine:network"])
-def test_nothing_that_lies_in_the_current_folder_is_run_but_the_users_own_function(
-    source: Path, backend: Backend, monkeypatch: pytest.MonkeyPatch, name: str
-) -> None:
+def test_imports_from_the_current_folder(source: Path, backend: Backend, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     """A folder that somebody else filled; all paths are relative to it, and what is installed goes before what lies there."""
     folder = source.parent / "downloaded"
     package = folder / backends.packages()[backend.name]
@@ -120,7 +118,7 @@ def turned(slot: Slot, axes: tuple[int, ...]) -> Slot:
 
 
 @pytest.mark.parametrize(("kind", "layer"), [(spec.Linear, "fc"), (spec.Conv2d, "point")])
-def test_a_weight_that_is_left_untransposed_both_ways_is_found_by_name(
+def test_untransposed_square_weight(
     source: Path, backend: Backend, monkeypatch: pytest.MonkeyPatch, kind: type[spec.Node], layer: str
 ) -> None:
     """The state is symmetric, so that the network's own outputs are right, and the probe alone can tell."""
@@ -152,13 +150,13 @@ def test_a_weight_that_is_left_untransposed_both_ways_is_found_by_name(
     assert not (source.parent / "b").exists()
 
 
-def test_a_python_that_is_not_there_is_an_error(source: Path, backend: Backend, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_interpreter(source: Path, backend: Backend, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(f"ACON_PYTHON_{backend.name.upper()}", "/no/such/python")
     with pytest.raises(AconError, match="/no/such/python cannot be started"):
         convert(source, source.parent / "b", backend.name, QUERY, verify=verify)
 
 
-def test_a_framework_that_cannot_run_it_is_an_error(source: Path, backend: Backend, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_failing_worker(source: Path, backend: Backend, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(f"ACON_PYTHON_{backend.name.upper()}", sys.executable)
     monkeypatch.chdir(source.parent)  # where the user's own function is not found
     with pytest.raises(Exception, match=r"could not run it: .*test_verify"):

@@ -1,36 +1,30 @@
-"""Dialects: a file of the RepAct code's is ours under its names, both ways; where tensors cannot tell, the tool asks."""
+"""Dialects: files of the RepAct code under its names, in both directions."""
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+from small_checkpoints import (
+    State,
+    asymmetric_repact_state,
+    run_acon,
+    write_state,
+)
 
 from acon_core import spec
-from acon_core.checkpoint import NetworkQuery, convert, formats, read_file, read_network, recognise
+from acon_core.checkpoint import NetworkQuery, convert, formats, read_file, read_network
 from acon_core.checkpoint.dialects import DIALECTS, Dialect, Names
 from acon_core.checkpoint.formats import format_named
-from acon_core.errors import AconError, CheckpointError, SpecError
-from acon_core.networks import NETWORKS, create, has_choice
+from acon_core.errors import AconError, CheckpointError
 from acon_core.reference import forward
 from acon_core.spec import fuse
 
 SMALL = "repact/mobilenet_v3_small"
+
+
 REPACT = ("repact", "repact_reconstruct")
-State = dict[str, np.ndarray]
-
-
-def a_state(name: str, act: str, classes: int = 3) -> State:
-    """Every RepAct with weights of its own, none like another."""
-    state = spec.initial_state(create(name, act, classes).graph, 5)
-    random = np.random.default_rng(1)
-    for path in state:
-        if path.endswith((".weights", ".alpha")):
-            state[path] = random.uniform(0.1, 0.9, state[path].shape).astype(np.float32)
-    return state
 
 
 def theirs(state: State, hardswish_first: bool) -> State:
@@ -49,11 +43,6 @@ def theirs(state: State, hardswish_first: bool) -> State:
     return made
 
 
-def write(path: Path, state: State, format: str = "torch") -> Path:
-    format_named(format).codec.write(path, state, {})
-    return path
-
-
 FORMS = [
     ("repact", "repact(variant=1)", True),
     ("repact", "repact(variant=2)", False),
@@ -65,12 +54,10 @@ FORMS = [
 
 @pytest.mark.parametrize(("dialect", "act", "hardswish_first"), FORMS)
 @pytest.mark.parametrize("prefix", ["", "module."])
-def test_a_file_in_a_dialect_is_the_state_that_it_means(
-    tmp_path: Path, dialect: str, act: str, hardswish_first: bool, prefix: str
-) -> None:
-    state = a_state(SMALL, act)
+def test_read(tmp_path: Path, dialect: str, act: str, hardswish_first: bool, prefix: str) -> None:
+    state = asymmetric_repact_state(SMALL, act)
     named = {prefix + name: array for name, array in theirs(state, hardswish_first).items()}
-    found = read_network(write(tmp_path / "a.pth", named), SMALL, act, dialect)
+    found = read_network(write_state(tmp_path / "a.pth", named), SMALL, act, dialect)
     assert list(found.state) == list(state)
     assert (found.network.name, found.network.num_classes) == (SMALL, 3)
     for path, array in state.items():
@@ -78,7 +65,7 @@ def test_a_file_in_a_dialect_is_the_state_that_it_means(
 
 
 @pytest.mark.parametrize(("dialect", "act", "hardswish_first"), FORMS)
-def test_it_computes_what_the_published_code_does(dialect: str, act: str, hardswish_first: bool) -> None:
+def test_published_function(dialect: str, act: str, hardswish_first: bool) -> None:
     """One activation, from its published parameters and its published formula, by hand."""
     node = spec.activation(act)
     atn, slope = np.array([0.15, 0.35, 0.7, 0.4]), np.array([0.3])
@@ -100,7 +87,7 @@ def test_it_computes_what_the_published_code_does(dialect: str, act: str, hardsw
 
 @pytest.mark.parametrize("format", formats())
 @pytest.mark.parametrize("name", REPACT)
-def test_a_dialect_goes_both_ways_in_every_format(name: str, format: str) -> None:
+def test_both_directions_in_every_format(name: str, format: str) -> None:
     """Of every node in its table, with arrays whose elements all differ."""
     layout = DIALECTS[name].rename(format_named(format).layout)
     for node in DIALECTS[name].nodes:
@@ -117,7 +104,7 @@ def test_a_dialect_goes_both_ways_in_every_format(name: str, format: str) -> Non
             assert path in made or (again[path] == state[path]).all(), path
 
 
-def test_an_order_is_undone_by_its_inverse() -> None:
+def test_permutation_and_inverse() -> None:
     """With one that is not its own inverse, as those of RepAct are."""
     node = spec.RepAct()
     turned = Dialect("turned", "nobody's", {node: Names(orders={"weights": (1, 2, 3, 0)})})
@@ -128,8 +115,8 @@ def test_an_order_is_undone_by_its_inverse() -> None:
     np.testing.assert_array_equal(layout.to_canonical(node, native)[0]["weights"], state["weights"])
 
 
-def test_what_the_tensors_cannot_tell_is_asked(tmp_path: Path) -> None:
-    path = write(tmp_path / "a.pth", theirs(a_state(SMALL, "repact_1"), True))
+def test_ambiguous_names(tmp_path: Path) -> None:
+    path = write_state(tmp_path / "a.pth", theirs(asymmetric_repact_state(SMALL, "repact_1"), True))
     with pytest.raises(AconError, match=r"a\.pth: the tensors are ambiguous: 2 networks .*variant=1.*variant=2.*pass --act"):
         read_network(path, dialect="repact")
     with pytest.raises(
@@ -140,15 +127,15 @@ def test_what_the_tensors_cannot_tell_is_asked(tmp_path: Path) -> None:
         read_network(path, SMALL, "repact_1")
     with pytest.raises(AconError, match=r"--dialect french: no such dialect; expected one of repact \(the RepAct code's"):
         read_network(path, dialect="french")
-    third = write(tmp_path / "b.pth", theirs(a_state(SMALL, "repact_3"), True))
+    third = write_state(tmp_path / "b.pth", theirs(asymmetric_repact_state(SMALL, "repact_3"), True))
     assert read_network(third, dialect="repact").network.activation == spec.RepAct(variant=3)
     with pytest.raises(CheckpointError, match=r"no network has exactly .* nearest is repact/mobilenet_v3_small"):
         read_network(third, dialect="repact_reconstruct")
 
 
-def test_the_wrong_dialect_would_be_another_function(tmp_path: Path) -> None:
+def test_wrong_dialect_changes_the_outputs(tmp_path: Path) -> None:
     """Why nothing is guessed: both read the file, and the outputs differ."""
-    path = write(tmp_path / "a.pth", theirs(a_state(SMALL, "repact_1"), True))
+    path = write_state(tmp_path / "a.pth", theirs(asymmetric_repact_state(SMALL, "repact_1"), True))
     x = np.random.default_rng(3).uniform(-1, 1, (1, 3, 32, 48))
     right, wrong = (read_network(path, SMALL, "repact_1", dialect) for dialect in REPACT)
     outputs = [forward(each.network.graph, each.state, [x]).values[0] for each in (right, wrong)]
@@ -157,16 +144,16 @@ def test_the_wrong_dialect_would_be_another_function(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("act", ["prelu", "swish", "arelu", "acon_c(shared=true)", "frelu", "dyrelu"])
 @pytest.mark.parametrize("dialect", [None, "repact"])
-def test_activations_that_are_called_alike_need_no_dialect(tmp_path: Path, act: str, dialect: str | None) -> None:
-    path = write(tmp_path / "a.pth", a_state("repact/shufflenet_v2_x0_5", act))
+def test_names_shared_with_the_spec(tmp_path: Path, act: str, dialect: str | None) -> None:
+    path = write_state(tmp_path / "a.pth", asymmetric_repact_state("repact/shufflenet_v2_x0_5", act))
     named = act if act in ("prelu", "swish") else None  # one number called `weight` each
     found = read_network(path, act=named, dialect=dialect).network
     assert (found.name, found.activation) == ("repact/shufflenet_v2_x0_5", spec.activation(act))
 
 
-def test_there_and_back_through_another_framework_gives_the_file_again(tmp_path: Path) -> None:
-    original = theirs(a_state("repact/swin_tiny_patch4_window7_224", "repact_3", 100), True)
-    path = write(tmp_path / "a.pth", original)
+def test_round_trip_through_jax(tmp_path: Path) -> None:
+    original = theirs(asymmetric_repact_state("repact/swin_tiny_patch4_window7_224", "repact_3", 100), True)
+    path = write_state(tmp_path / "a.pth", original)
     convert(path, tmp_path / "b.msgpack", "jax", NetworkQuery(dialect="repact"))
     convert(tmp_path / "b.msgpack", tmp_path / "c.pth", to_dialect="repact")
     _, again = read_file(tmp_path / "c.pth")
@@ -176,8 +163,8 @@ def test_there_and_back_through_another_framework_gives_the_file_again(tmp_path:
         assert again.tensors[name].dtype == array.dtype, name
 
 
-def test_fuse_reads_a_dialect_and_leaves_none(tmp_path: Path) -> None:
-    path = write(tmp_path / "a.pth", theirs(a_state(SMALL, "repact_3"), True))
+def test_fuse(tmp_path: Path) -> None:
+    path = write_state(tmp_path / "a.pth", theirs(asymmetric_repact_state(SMALL, "repact_3"), True))
     convert(path, tmp_path / "b.pth", query=NetworkQuery(dialect="repact"), transform=fuse)
     x = np.random.default_rng(3).uniform(-1, 1, (1, 3, 32, 48))
     whole, fused = read_network(path, dialect="repact"), read_network(tmp_path / "b.pth")
@@ -186,76 +173,27 @@ def test_fuse_reads_a_dialect_and_leaves_none(tmp_path: Path) -> None:
     np.testing.assert_allclose(after, before, rtol=0, atol=1e-5 * np.abs(before).max())
 
 
-def test_what_follows_from_the_network_is_checked_and_no_counter(tmp_path: Path) -> None:
-    """Swin's index: made again where a format cannot hold it, which no note calls a loss; refused where a file has another."""
-    state = a_state("repact/swin_tiny_patch4_window7_224", "gelu")
-    path = write(tmp_path / "a.pth", state)
-    done = convert(path, tmp_path / "b.pkl", "megengine", NetworkQuery(act="gelu"))
-    assert done.notes == ()
-    back = read_network(tmp_path / "b.pkl", act="gelu")
-    assert not any("counters" in note for note in back.notes)
-    name = "layers.0.blocks.0.attn.relative_position_index"
-    np.testing.assert_array_equal(back.state[name], spec.relative_position_index(7))
-    assert back.state[name].dtype == np.int64
-    write(path, state | {name: state[name].T.copy()})
-    with pytest.raises(CheckpointError, match=f"{name}: the network determines its values, but the file has other values"):
-        read_network(path, act="gelu")
-    state = a_state(SMALL, "dyrelu")
-    write(path, state | {"features.0.2.lambdas": np.ones(4, np.float32)})
-    with pytest.raises(CheckpointError, match=r"features\.0\.2\.lambdas: the network determines its values"):
-        read_network(path)
-
-
-def test_networks_refuse_activations_in_these_pairs_alone() -> None:
-    """What recognition leaves out without a word is exactly what a network has a reason to refuse."""
-    refused = set()
-    for name in filter(has_choice, NETWORKS):
-        for act in recognise.CANDIDATES:
-            try:
-                create(name, act, 3)
-            except SpecError:
-                refused.add((name, act))
-    assert refused == {("repact/vit_base_patch16_224", act) for act in ("frelu", "acon_frelu")}
-
-
-def test_candidates_that_are_tried_together_have_the_same_tensors_at_every_width() -> None:
-    shapes = {}
-    for act in recognise.CANDIDATES:
-        nodes = [spec.bind(spec.activation(act), width) for width in (recognise.WIDTH, 24, 58, 1024)]
-        shapes[act] = [{path: param.shape for path, param in spec.named_params(node).items()} for node in nodes]
-    for first, (one, *others) in shapes.items():
-        for second, (same, *more) in shapes.items():
-            assert one != same or others == more, (first, second)
-
-
 @pytest.mark.slow
-def test_the_command_line_asks_and_reads(tmp_path: Path) -> None:
-    path = write(tmp_path / "a.pth", theirs(a_state(SMALL, "repact_2"), False))
+def test_command_line(tmp_path: Path) -> None:
+    path = write_state(tmp_path / "a.pth", theirs(asymmetric_repact_state(SMALL, "repact_2"), False))
 
-    def acon(*arguments: object) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-m", "acon_core.cli", *map(str, arguments)]
-        return subprocess.run(command, capture_output=True, text=True, check=False)
-
-    told = acon("inspect", path)
+    told = run_acon("inspect", path)
     assert "--dialect repact (the RepAct" in told.stdout
-    told = acon("inspect", path, "--dialect", "repact", "--act", "repact_2")
+    told = run_acon("inspect", path, "--dialect", "repact", "--act", "repact_2")
     assert "network: repact/mobilenet_v3_small with repact(variant=2), 3 classes" in told.stdout
-    done = acon("convert", path, tmp_path / "b", "--to", "jax", "--network", SMALL, "--act", "repact_2", "--dialect", "repact")
+    done = run_acon(
+        "convert", path, tmp_path / "b", "--to", "jax", "--network", SMALL, "--act", "repact_2", "--dialect", "repact"
+    )
     assert done.returncode == 0, done.stderr
-    done = acon("convert", tmp_path / "b", tmp_path / "c.pth", "--act", "repact_2", "--to-dialect", "repact", "--verify")
+    done = run_acon("convert", tmp_path / "b", tmp_path / "c.pth", "--act", "repact_2", "--to-dialect", "repact", "--verify")
     assert done.returncode == 0, done.stderr
     assert "features.0.2.ActorAtn" in read_file(tmp_path / "c.pth")[1].tensors
 
 
-def test_a_file_of_ours_says_its_dialect_itself(tmp_path: Path) -> None:
+def test_dialect_in_metadata(tmp_path: Path) -> None:
     """Written by every command that writes; the tensors alone would be refused, or be another function."""
-    state = a_state(SMALL, "repact_1")
-    write(tmp_path / "a.pth", state)
-
-    def acon(*arguments: object) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-m", "acon_core.cli", *map(str, arguments)]
-        return subprocess.run(command, capture_output=True, text=True, check=False)
-
+    state = asymmetric_repact_state(SMALL, "repact_1")
+    write_state(tmp_path / "a.pth", state)
     convert(tmp_path / "a.pth", tmp_path / "b.safetensors", query=NetworkQuery(act="repact_1"), to_dialect="repact")
     assert "features.0.2.ActorAtn" in read_file(tmp_path / "b.safetensors")[1].tensors
     found = read_network(tmp_path / "b.safetensors")
@@ -265,26 +203,10 @@ def test_a_file_of_ours_says_its_dialect_itself(tmp_path: Path) -> None:
         np.testing.assert_array_equal(found.state[path], array, err_msg=path)
     other = read_network(tmp_path / "b.safetensors", dialect="repact_reconstruct")
     assert not np.array_equal(other.state["features.0.2.weights"], state["features.0.2.weights"])
-    write(tmp_path / "m.pth", a_state(SMALL, "meta_acon(reduction=8)"))
+    write_state(tmp_path / "m.pth", asymmetric_repact_state(SMALL, "meta_acon(reduction=8)"))
     for command in ("fuse", "fold"):
         source, act = ("b.safetensors", "repact_1") if command == "fuse" else ("m.pth", "meta_acon(reduction=8)")
         target = tmp_path / f"{command}.safetensors"
-        done = acon(command, tmp_path / source, target, "--act", act, "--dialect", "repact", "--to-dialect", "repact")
+        done = run_acon(command, tmp_path / source, target, "--act", act, "--dialect", "repact", "--to-dialect", "repact")
         assert done.returncode == 0, done.stderr
         assert read_file(target)[1].metadata["dialect"] == "repact"
-
-
-def test_options_on_the_command_line(tmp_path: Path) -> None:
-    def acon(*arguments: object) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-m", "acon_core.cli", *map(str, arguments)]
-        return subprocess.run(command, capture_output=True, text=True, check=False)
-
-    write(tmp_path / "a.pth", spec.initial_state(create("acon/shufflenet_v2_x0_5", "acon_c", 3, repeats=(2, 1, 3)).graph))
-    named = ("--network", "acon/shufflenet_v2_x0_5", "--act", "acon_c", "--option", "repeats=[2,1,3]")
-    done = acon("convert", tmp_path / "a.pth", tmp_path / "b.safetensors", *named, "--verify")
-    assert done.returncode == 0, done.stderr
-    told = acon("inspect", tmp_path / "b.safetensors")
-    assert "network: acon/shufflenet_v2_x0_5 with acon_c, 3 classes, repeats=(2, 1, 3)" in told.stdout
-    refused = acon("inspect", tmp_path / "a.pth", "--option", "repeats")
-    assert refused.returncode == 2
-    assert "--option repeats: expected NAME=JSON" in refused.stderr

@@ -54,13 +54,13 @@ def written(folder: Path, name: str, prefix: str = "", drawn: bool = False, **op
 
 
 @pytest.mark.parametrize("name", WHOLE)
-def test_names_and_shapes_are_the_package_s(name: str) -> None:
+def test_names_and_shapes(name: str) -> None:
     assert digest(spoken(name).layout.native_shapes(create(entry(name)).graph)) == STORED[name]["whole"]
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", RUN)
-def test_a_file_is_the_package_s_function(tmp_path: Path, name: str) -> None:
+def test_function(tmp_path: Path, name: str) -> None:
     """Values of every tensor by its name there, the image, and what the package's own module made of it in float64."""
     options, size = RUN[name]
     shapes = spoken(name).layout.native_shapes(create(entry(name), num_classes=CLASSES, **options).graph)
@@ -75,7 +75,7 @@ def test_a_file_is_the_package_s_function(tmp_path: Path, name: str) -> None:
     assert np.abs(expected).min() > 1e-3 * np.abs(expected).max()
 
 
-def test_what_is_like_no_other_is_recognised_by_itself(tmp_path: Path) -> None:
+def test_recognised(tmp_path: Path) -> None:
     for name in (
         "torchvision/resnet18",
         "torchvision/shufflenet_v2_x1_5",
@@ -101,7 +101,7 @@ def test_what_is_like_no_other_is_recognised_by_itself(tmp_path: Path) -> None:
         ("timm/vit_base_patch16_224", "repact/vit_base_patch16_224 with identity or relu or .*"),
     ],
 )
-def test_what_has_another_network_s_tensors_is_asked_for(tmp_path: Path, name: str, others: str) -> None:
+def test_ambiguous_networks(tmp_path: Path, name: str, others: str) -> None:
     options = {"depth": 1} if "vit" in name else {}
     path = written(tmp_path, name, **options)
     if not options:
@@ -115,14 +115,14 @@ def test_what_has_another_network_s_tensors_is_asked_for(tmp_path: Path, name: s
     )
 
 
-def test_with_an_activation_networks_without_a_choice_are_none(tmp_path: Path) -> None:
+def test_act_excludes_networks_without_a_choice(tmp_path: Path) -> None:
     path = written(tmp_path, "torchvision/mobilenet_v3_large")
     assert read_network(path, act="relu").network.name == "repact/mobilenet_v3_large"
     with pytest.raises(CheckpointError, match=r"no network has exactly .* 'conv1\.bias' is missing"):
         read_network(written(tmp_path, "torchvision/resnet18"), act="relu")
 
 
-def test_torchvision_s_resnet_takes_another_activation_under_its_names() -> None:
+def test_torchvision_resnet_with_another_activation() -> None:
     """So that its weights can be a beginning: the options of `acon/resnet50` that make it torchvision's graph."""
     ours = create("acon/resnet50", "relu", bias=False, stride_on=3).graph
     assert spec.named_params(ours) == spec.named_params(create("torchvision/resnet50").graph)
@@ -134,7 +134,7 @@ def test_torchvision_s_resnet_takes_another_activation_under_its_names() -> None
 
 
 @pytest.mark.parametrize("prefix", ["_orig_mod.", "module._orig_mod.", "_orig_mod.module."])
-def test_wrappers_names_are_taken_off_in_any_order(tmp_path: Path, prefix: str) -> None:
+def test_prefixes_of_wrappers(tmp_path: Path, prefix: str) -> None:
     found = read_network(written(tmp_path, RESNET, prefix))
     assert found.network.name == RESNET
     wrappers = {"module.": "DataParallel", "_orig_mod.": "torch.compile"}
@@ -147,7 +147,7 @@ def test_wrappers_names_are_taken_off_in_any_order(tmp_path: Path, prefix: str) 
 
 @pytest.mark.parametrize("format", formats())
 @pytest.mark.parametrize(("name", "options"), [(RESNET, {}), ("torchvision/resnet50", {}), (SWIN, SMALL_SWIN)])
-def test_places_are_renamed_in_every_format_and_none_twice(format: str, name: str, options: dict[str, object]) -> None:
+def test_dialect_names_in_every_format(format: str, name: str, options: dict[str, object]) -> None:
     graph = create(name, num_classes=3, **options).graph
     plain = format_named(format).layout
     layout = spoken(name.replace("torchvision", "paddleclas"), format).layout
@@ -164,7 +164,7 @@ def the_same(one: Checkpoint, other: Checkpoint) -> None:
         assert path.endswith("num_batches_tracked") or array.tobytes() == other.state[path].tobytes(), path
 
 
-def test_there_and_back_gives_the_file_again(tmp_path: Path) -> None:
+def test_round_trip(tmp_path: Path) -> None:
     path = written(tmp_path, "paddleclas/resnet50", drawn=True)
     convert(path, tmp_path / "a.pth")
     assert list(read_file(tmp_path / "a.pth")[1].tensors)[:2] == ["conv1.weight", "bn1.weight"]
@@ -175,7 +175,7 @@ def test_there_and_back_gives_the_file_again(tmp_path: Path) -> None:
     assert all(before[name].tobytes() == after[name].tobytes() for name in before)
 
 
-def test_a_dialect_in_a_network_that_it_has_not_is_refused(tmp_path: Path) -> None:
+def test_dialect_of_another_network_is_refused(tmp_path: Path) -> None:
     path = written(tmp_path, "torchvision/resnet18")
     message = r"dialect paddleclas \(PaddleClas's ResNet\) does not apply to torchvision/resnet18; .* paddleclas/resnet\*"
     with pytest.raises(AconError, match=message):
@@ -185,25 +185,25 @@ def test_a_dialect_in_a_network_that_it_has_not_is_refused(tmp_path: Path) -> No
         read_network(written(tmp_path, SWIN), "repact/swin_tiny_patch4_window7_224", "gelu", "timm")
 
 
-def test_an_activation_that_no_network_of_a_dialect_takes(tmp_path: Path) -> None:
+def test_act_in_a_dialect_without_a_choice(tmp_path: Path) -> None:
     with pytest.raises(AconError, match="no network of dialect timm takes an activation; omit --act"):
         read_network(written(tmp_path, SWIN), act="gelu", dialect="timm")
 
 
-def test_an_activation_that_the_nearest_network_refuses() -> None:
+def test_act_that_the_nearest_network_refuses() -> None:
     torch = format_named("torch")
     shapes = torch.layout.native_shapes(create("timm/vit_base_patch16_224").graph) | {"more": (2,)}
     with pytest.raises(CheckpointError, match="the nearest is repact/vit_base_patch16_224"):
         recognise(torch, shapes, NetworkQuery(act="frelu"))
 
 
-def test_nearest_is_told_where_nothing_fits(tmp_path: Path) -> None:
+def test_nearest_network_in_error(tmp_path: Path) -> None:
     path = written(tmp_path, SWIN)
     with pytest.raises(CheckpointError, match=r"nearest is torchvision/resnet18, .*'conv1\.weight' is missing"):
         read_network(path, "torchvision/resnet18")
 
 
-def test_the_command_line_says_network_and_dialect(tmp_path: Path) -> None:
+def test_inspect(tmp_path: Path) -> None:
     path = written(tmp_path, RESNET)
     command = [sys.executable, "-m", "acon_core.cli", "inspect", str(path)]
     told = subprocess.run(command, capture_output=True, text=True, check=True).stdout
@@ -213,7 +213,7 @@ def test_the_command_line_says_network_and_dialect(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("act", ["meta_acon(reduction=16, norm=none, generator=first)", "meta_acon(reduction=16, norm=none)"])
-def test_the_older_meta_acons_are_recognised(tmp_path: Path, act: str) -> None:
+def test_older_meta_acons(tmp_path: Path, act: str) -> None:
     """The code's first commit and YOLOv5, whose names are the spec's; at widths that tell one hidden width from another."""
     names = {"acon/resnet50": "acon/resnet50", "acon/shufflenet_v2_x1_0": "acon/shufflenet_v2_x1_0"}
     for name in names:
@@ -228,7 +228,7 @@ def test_the_older_meta_acons_are_recognised(tmp_path: Path, act: str) -> None:
         assert (found.name, found.activation) == (name, spec.activation(act))
 
 
-def test_only_networks_for_others_weights_have_no_choice() -> None:
+def test_networks_without_a_choice() -> None:
     families = {name.partition("/")[0] for name in NETWORKS if not has_choice(name)}
     assert families == {"torchvision", "timm", "paddleclas"}
     assert all(create(name).activation is None for name in NETWORKS if not has_choice(name))
@@ -243,14 +243,14 @@ def test_only_networks_for_others_weights_have_no_choice() -> None:
         ("repact/vit_base_patch16_224", 32, 37),
     ],
 )
-def test_another_size_is_cut_from_as_much_of_an_image(name: str, size: int, resize: int) -> None:
+def test_preprocessing_of_another_size(name: str, size: int, resize: int) -> None:
     contract = create(name, image_size=size).input
     assert contract is not None
     assert (contract.size, contract.resize) == (size, resize)
 
 
 @pytest.mark.parametrize("size", [32, 256, 280, 0])
-def test_swin_of_a_size_that_windows_do_not_fit_in_is_refused(size: int) -> None:
+def test_unsupported_size_of_swin(size: int) -> None:
     """There timm pads after the shift and the RepAct code before it: other functions of the same weights."""
     with pytest.raises(SpecError, match=f"expected an image_size that is a multiple of 224, found {size}"):
         create(SWIN, image_size=size)

@@ -109,7 +109,7 @@ def test_nothing_to_do_is_an_error_that_says_so() -> None:
         (spec.fold, "meta_acon(reduction=8)", "meta_acon(reduction=8, norm=none)"),
     ],
 )
-def test_a_checkpoint_is_simplified_into_any_format_and_recognised(operation, act, expected, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+def test_convert_with_transform(operation, act, expected, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
     network = create("acon/shufflenet_v2_x0_5", act, 7)
     state = {
         path: value if value.dtype == np.int64 else value + np.float32(0.05)

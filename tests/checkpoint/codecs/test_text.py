@@ -88,7 +88,7 @@ CHANGED: dict[str, Callable[[str], str]] = {
 
 @pytest.mark.parametrize("entry", CHANGED)
 @pytest.mark.parametrize("text", ["".join(TEXTS[:-1]), TEXTS[-1]], ids=["controls", "long"])
-def test_what_a_file_says_of_itself(acon: Callable[..., str], tmp_path: Path, entry: str, text: str) -> None:
+def test_hostile_metadata(acon: Callable[..., str], tmp_path: Path, entry: str, text: str) -> None:
     path = trained(tmp_path / "a", {entry: CHANGED[entry](text)})
     told = acon("convert", path, tmp_path / "b.npz", status=2)
     assert told.startswith("acon: ")
@@ -97,16 +97,16 @@ def test_what_a_file_says_of_itself(acon: Callable[..., str], tmp_path: Path, en
 
 
 @pytest.mark.parametrize("text", ["".join(TEXTS[:-1]), TEXTS[-1][:90_000]], ids=["controls", "long"])
-def test_what_is_left_over(acon: Callable[..., str], tmp_path: Path, text: str) -> None:
+def test_hostile_tensor_names(acon: Callable[..., str], tmp_path: Path, text: str) -> None:
     for name, ending in ((text, "is unexpected"), (f"{text}.ActorAtn", "is not a name of the spec")):
         assert ending in acon("convert", trained(tmp_path / "a", {}, name), tmp_path / "b.npz", status=2)
 
 
-def test_options_that_are_no_object(acon: Callable[..., str], tmp_path: Path) -> None:
+def test_invalid_options(acon: Callable[..., str], tmp_path: Path) -> None:
     path = trained(tmp_path / "a", {"options": "".join(TEXTS)})
     assert "invalid metadata: options are " in acon("convert", path, tmp_path / "b.npz", status=2)
 
 
-def test_the_input_that_a_file_says_has_other_fields(acon: Callable[..., str], tmp_path: Path) -> None:
+def test_invalid_input(acon: Callable[..., str], tmp_path: Path) -> None:
     path = trained(tmp_path / "a", {"input": json.dumps({TEXTS[0]: 1})})
     assert "invalid input " in acon("convert", path, tmp_path / "b.npz", status=2)

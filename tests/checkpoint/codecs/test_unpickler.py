@@ -129,3 +129,11 @@ def test_readers_leave_the_interpreter_as_it_was(tmp_path: Path) -> None:
     refused("megengine", tmp_path / "a", b"\x80\x02cantigravity\nx\n.")
     assert set(sys.modules) == modules
     assert Path.cwd() == folder
+
+
+@pytest.mark.parametrize("name", PICKLES)
+def test_keys_with_equal_hashes(tmp_path: Path, name: str) -> None:
+    keys = {k * ((1 << 61) - 1): None for k in range(1, 3_000)}
+    (tmp_path / "a").write_bytes(pickle.dumps({"state_dict": {"w": np.float32([1])}, "more": keys}, 4))
+    with pytest.raises(CheckpointError, match="expected text or a small integer"):
+        module(name).read(tmp_path / "a")
