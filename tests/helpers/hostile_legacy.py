@@ -1,10 +1,11 @@
-"""PyTorch's files of before 1.6: five pickles and the storages' bytes, spoilt in each of their parts."""
+"""Hostile files in PyTorch's format before 1.6: five pickles and the storages."""
 
 from __future__ import annotations
 
 import pickle
 import struct
 
+from attacks import Attack
 from hostile_pickles import Table, named, payloads
 from hostile_torch import LIES, WEIGHT, tensor
 
@@ -22,12 +23,12 @@ def legacy(
     version: bytes = pickle.dumps(1001, 2),
     system: bytes = pickle.dumps(SYSTEM, 2),
 ) -> bytes:
-    """A file of these parts."""
+    """Join the parts of a file."""
     return magic + version + system + program + keys + storages
 
 
 def whole(program: bytes, keys: bytes = pickle.dumps(["0"], 2), storages: bytes = STORAGE, **parts: bytes) -> bytes:
-    """A file with the one storage that the programs of `hostile_torch` speak of."""
+    """Join the parts of a file with the one storage that `hostile_torch` uses."""
     return legacy(program, keys, storages, **parts)
 
 
@@ -36,7 +37,7 @@ STREAMS: Table = {
     place: {name: whole(tensor(**{"metadata": b"N", **lie})) for name, lie in lies.items()} for place, lies in LIES.items()
 }
 STREAMS |= {
-    (16, "corrupt"): {
+    (Attack.INCOMPLETE, "corrupt"): {
         "the magic number alone": MAGIC,
         "no state": legacy(b""),
         "no storages": legacy(GOOD, b""),
@@ -44,14 +45,14 @@ STREAMS |= {
         "a number as system": whole(GOOD, system=pickle.dumps(3, 2)),
         "bytes after the storages": whole(GOOD) + b"x",
     },
-    (17, "unsafe"): {
+    (Attack.SECOND_PICKLE, "unsafe"): {
         "evil second pickle": whole(GOOD, version=EVIL),
         "evil third pickle": whole(GOOD, system=EVIL),
         "evil fourth pickle": whole(EVIL),
         "evil fifth pickle": whole(GOOD, keys=EVIL),
     },
-    (17, "corrupt"): {"evil pickle after all": whole(GOOD) + EVIL},
-    (31, "corrupt"): {
+    (Attack.SECOND_PICKLE, "corrupt"): {"evil pickle after all": whole(GOOD) + EVIL},
+    (Attack.CONTENT, "corrupt"): {
         "a path as key": whole(GOOD, pickle.dumps(["../../etc/passwd"], 2)),
         "a storage missing": whole(GOOD, pickle.dumps([], 2), b""),
         "a storage too many": whole(GOOD, pickle.dumps(["0", "1"], 2), STORAGE * 2),

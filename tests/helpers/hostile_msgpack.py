@@ -1,10 +1,11 @@
-"""Trees of arrays that are none."""
+"""Hostile msgpack trees."""
 
 from __future__ import annotations
 
 import struct
 
 import numpy as np
+from attacks import Attack
 from hostile_pickles import Table
 
 WEIGHT = np.arange(2, dtype=np.float32)
@@ -32,7 +33,7 @@ def chunked(shape: bytes = tree(**{"0": b"\x04"}), chunks: bytes = tree(**{"0": 
 
 
 def nested(depth: int) -> bytes:
-    """Arrays in arrays' shapes, each in a decoder of its own."""
+    """Nest arrays in the shapes of arrays; each takes a decoder of its own."""
     data = b"\x01"
     for _ in range(depth):
         data = ext(b"\x93\x91" + data)
@@ -40,15 +41,15 @@ def nested(depth: int) -> bytes:
 
 
 TREES: Table = {
-    (14, "corrupt"): {
+    (Attack.NESTING, "corrupt"): {
         "deep maps": b"\x81\x00" * 100_000 + b"\xc0",
         "deep lists": tree(w=b"\x91" * 100_000),
     },
-    (16, "corrupt"): {
+    (Attack.INCOMPLETE, "corrupt"): {
         "bytes after the end": tree(w=array()) + b"\0",
         "no such type": tree(w=b"\xc1"),
     },
-    (18, "corrupt"): {
+    (Attack.DICT_KEY, "corrupt"): {
         "duplicate name": b"\x82" + (text("w") + array()) * 2,
         "a name twice, as text and number": b"\x82" + text("0") + array() + b"\x00" + array(),
         "a name with dots": b"\x82" + text("a.b") + array() + text("a") + tree(b=array()),
@@ -57,10 +58,10 @@ TREES: Table = {
         "map as key": b"\x81\x80" + array(),
         "array as key": b"\x81" + array() + b"\x01",
     },
-    (20, "corrupt"): {
+    (Attack.ENCODING, "corrupt"): {
         "not UTF-8": b"\x81\xa1\xff" + array(),
     },
-    (23, "corrupt"): {
+    (Attack.SHAPE, "corrupt"): {
         "shape is a number": tree(w=array(shape=b"\x02")),
         "negative shape": tree(w=array(shape=b"\x91\xff")),
         "two negatives": tree(w=array(shape=b"\x92\xff\xfe")),
@@ -73,7 +74,7 @@ TREES: Table = {
         "number as dtype": tree(w=array(dtype=b"\x04")),
         "bool of 2": tree(w=array(dtype=text("bool"), data=b"\xc4\x02\x00\x02")),
     },
-    (34, "corrupt"): {
+    (Attack.MSGPACK, "corrupt"): {
         "array of 4 G": tree(w=b"\xdd\xff\xff\xff\xff"),
         "map of 4 G": b"\xdf\xff\xff\xff\xff",
         "text of 4 G": tree(w=b"\xdb\xff\xff\xff\xff"),
@@ -94,12 +95,12 @@ TREES: Table = {
         "chunks are a list": chunked(chunks=b"\x92" + array() * 2),
         "text as chunk size": chunked(shape=tree(**{"0": text("4")})),
     },
-    (21, "unsupported"): {
+    (Attack.DTYPE, "unsupported"): {
         dtype: tree(w=array(dtype=text(dtype)))
         for dtype in (">f4", "object", "float128", "int4", "void", "<f4", "datetime64[s]")
     },
-    (34, "unsupported"): {"unknown ext": tree(w=ext(b"x", 9))},
-    (38, "unsupported"): {
+    (Attack.MSGPACK, "unsupported"): {"unknown ext": tree(w=ext(b"x", 9))},
+    (Attack.OTHER_FILE, "unsupported"): {
         "a number": b"\x01",
         "a list": b"\x91\x01",
         "an empty map": b"\x80",

@@ -1,4 +1,4 @@
-"""Archives of NumPy's that hold no arrays of numbers, or lie about them."""
+"""Hostile `.npz` archives."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import zipfile
 import zlib
 
 import numpy as np
+from attacks import Attack
 from hostile_pickles import Table, named, payloads
 from hostile_zips import added, zips
 
@@ -32,7 +33,7 @@ def archive(members: dict[str, bytes], method: int = zipfile.ZIP_STORED) -> byte
 
 
 def deflated(content: bytes, size: int, crc: int | None = None, stream: bytes | None = None, extra: bytes = b"") -> bytes:
-    """An archive of one deflated member whose directory says `size`, whatever its stream holds."""
+    """Write an archive of one deflated member whose directory states `size`."""
     packer = zlib.compressobj(9, zlib.DEFLATED, -15)
     packed = (packer.compress(content) + packer.flush() if stream is None else stream) + extra
     name = b"w.npy"
@@ -42,20 +43,20 @@ def deflated(content: bytes, size: int, crc: int | None = None, stream: bytes | 
     return local + central + b"PK\5\6" + struct.pack("<4H2LH", 0, 0, 1, 1, len(central), len(local), 0)
 
 
-# What stands as one member's content.
+# Contents of one member.
 ARRAYS: Table = {
-    (2, "corrupt"): {
+    (Attack.EVAL, "corrupt"): {
         "a call": npy("{'descr': str('<f4'), 'fortran_order': False, 'shape': (2, 3)}"),
         "an expression": npy("{'descr': '<f4', 'fortran_order': False, 'shape': (2, 1+2)}"),
         "a power": npy("{'descr': '<f4', 'fortran_order': False, 'shape': (9**99,)}"),
     },
-    (14, "corrupt"): {
+    (Attack.NESTING, "corrupt"): {
         "deep": npy("{" * 4000 + "}" * 4000),
     },
-    (15, "corrupt"): {
+    (Attack.LENGTH, "corrupt"): {
         "many digits": npy("{'descr': '<f4', 'fortran_order': False, 'shape': (" + "9" * 5000 + ",)}"),
     },
-    (16, "corrupt"): {
+    (Attack.INCOMPLETE, "corrupt"): {
         "no magic": b"NUMPY" + npy()[5:],
         "empty": b"",
         "cut in the magic": npy()[:9],
@@ -67,18 +68,18 @@ ARRAYS: Table = {
         "no dict": npy("[1]"),
         "two dicts": npy(DESCR + DESCR),
     },
-    (18, "corrupt"): {
+    (Attack.DICT_KEY, "corrupt"): {
         "key missing": npy("{'descr': '<f4', 'shape': (2, 3)}"),
         "key twice": npy("{'descr': '<f4', 'fortran_order': False, 'shape': (2, 3), 'shape': (2, 3)}"),
         "key more": npy("{'descr': '<f4', 'fortran_order': False, 'shape': (2, 3), 'more': (1,)}"),
         "value of another": npy("{'descr': True, 'fortran_order': '<f4', 'shape': (2, 3)}"),
         "number as order": npy("{'descr': '<f4', 'fortran_order': 0, 'shape': (2, 3)}"),
     },
-    (20, "corrupt"): {
+    (Attack.ENCODING, "corrupt"): {
         "not text": npy(b"{'descr': '\xff'}", version=3),
         "digits of other scripts": npy("{'descr': '<f4', 'fortran_order': False, 'shape': (٢, 3)}", version=3),
     },
-    (23, "corrupt"): {
+    (Attack.SHAPE, "corrupt"): {
         "number as shape": npy("{'descr': '<f4', 'fortran_order': False, 'shape': (6)}"),
         "list as shape": npy("{'descr': '<f4', 'fortran_order': False, 'shape': [2, 3]}"),
         "hole in the shape": npy("{'descr': '<f4', 'fortran_order': False, 'shape': (2,, 3)}"),
@@ -99,7 +100,7 @@ ARRAYS: Table = {
 
 
 def aligned(members: dict[str, bytes]) -> bytes:
-    """The archive as it is written here."""
+    """Write the archive with our own writer."""
     target = io.BytesIO()
     writer = ZipWriter(target, root="")
     for name, content in members.items():
@@ -109,7 +110,7 @@ def aligned(members: dict[str, bytes]) -> bytes:
 
 
 def saved(array: np.ndarray) -> bytes:
-    """The archive as NumPy writes it."""
+    """Write the archive with NumPy."""
     target = io.BytesIO()
     np.savez(target, w=array)
     return target.getvalue()
@@ -121,16 +122,16 @@ GOOD = aligned({"v.npy": npy(), "u.npy": npy(), "w.npy": npy()})
 ZIPS = zips(GOOD)
 ARCHIVES: Table = {
     **ZIPS,
-    (1, "unsafe"): {"a pickle that runs": archive({"w.npy": OBJECT})},
-    (21, "unsafe"): {"an array of objects": saved(np.array([None, {}], object))},
-    (21, "unsupported"): {
+    (Attack.SYSTEM_CALL, "unsafe"): {"a pickle that runs": archive({"w.npy": OBJECT})},
+    (Attack.DTYPE, "unsafe"): {"an array of objects": saved(np.array([None, {}], object))},
+    (Attack.DTYPE, "unsupported"): {
         "a structured array": saved(np.zeros(3, "f4,i4")),
         **{
             f"dtype {descr}": archive({"w.npy": npy(DESCR.replace("<f4", descr))})
             for descr in ("|V2", "<M8[s]", "<U3", "|S4", "<f16", "<f1", "float32", "")
         },
     },
-    (28, "corrupt"): {
+    (Attack.COMPRESSION, "corrupt"): {
         "70 MB of zeros": deflated(ZEROS, len(ZEROS)),
         "70 MB that are said to be few": deflated(ZEROS, len(npy()), zlib.crc32(npy())),
         "more than is said": deflated(npy() + b"more", len(npy()), zlib.crc32(npy())),
@@ -140,16 +141,16 @@ ARCHIVES: Table = {
         "no stream": deflated(npy(), len(npy()), stream=b"\xff" * 40),
         "an empty stream": deflated(npy(), len(npy()), stream=b""),
     },
-    (28, "unsupported"): {
+    (Attack.COMPRESSION, "unsupported"): {
         "bzip2": archive({"w.npy": npy()}, zipfile.ZIP_BZIP2),
         "lzma": archive({"w.npy": npy()}, zipfile.ZIP_LZMA),
     },
-    (30, "corrupt"): {
-        **ZIPS[30, "corrupt"],
+    (Attack.FILE_NAME, "corrupt"): {
+        **ZIPS[Attack.FILE_NAME, "corrupt"],
         **{f"member {bad!r}": added(GOOD, bad, npy()) for bad in ("../w.npy", "/w.npy", "a/../w.npy", "./w.npy", "d/")},
     },
-    (31, "corrupt"): {
-        **ZIPS[31, "corrupt"],
+    (Attack.CONTENT, "corrupt"): {
+        **ZIPS[Attack.CONTENT, "corrupt"],
         "a bit of the weights": GOOD.replace(WEIGHT.tobytes(), WEIGHT.tobytes()[:-1] + b"\x41", 1),
     },
     **{

@@ -1,10 +1,11 @@
-"""Folders of Orbax that none is, by the point of the list of hostile inputs and the kind of error that they must meet."""
+"""Hostile Orbax folders, by attack and by the kind of error that refuses them."""
 
 from __future__ import annotations
 
 from typing import Any
 
 import zstandard
+from attacks import Attack
 from hostile_pickles import Kind
 from orbax_folders import (
     END,
@@ -37,7 +38,7 @@ from orbax_folders import (
     zarr3,
 )
 
-Table = dict[tuple[int, Kind], dict[str, Case]]
+Table = dict[tuple[Attack, Kind], dict[str, Case]]
 BOMB = zstandard.compress(bytes(1 << 26))
 UNSIZED = zstandard.ZstdCompressor(write_content_size=False).compress(bytes(1 << 26))
 NODE_BOMB = bytes([0]) + b"\0" + varint(1 << 24) + bytes(1 << 26)
@@ -76,7 +77,7 @@ CIRCLE = framed(NODE, interior(1, files(b"d"), [(b"a", 0, 33)]))
 assert len(CIRCLE) == 33
 
 CASES: Table = {
-    (28, "corrupt"): {
+    (Attack.COMPRESSION, "corrupt"): {
         "chunk bomb": zarr2(BOMB),
         "chunk bomb of unknown size": zarr2(UNSIZED),
         "shard bomb": zarr3(shard([(0, len(BOMB))] * 2, BOMB)),
@@ -90,7 +91,7 @@ CASES: Table = {
         "no frame": zarr2(b"x" * 24),
         "an empty chunk": zarr2(b""),
     },
-    (32, "corrupt"): {
+    (Attack.JSON_HEADER, "corrupt"): {
         "tree is not JSON": raw_tree(b"{"),
         "tree is a list": raw_tree(b"[]"),
         "deep tree": raw_tree(b"[" * 100_000 + b"]" * 100_000),
@@ -116,7 +117,7 @@ CASES: Table = {
         "a long path": raw_tree(metadata(tuple("abc" * 100), kind="scalar")),
         "description is not JSON": zarr2(shape=float("nan")),
     },
-    (35, "corrupt"): {
+    (Attack.OCDBT, "corrupt"): {
         "checksum of the manifest": ocdbt(good(), framing={"checksum": 1}),
         "checksum of a node": ocdbt(good(checksum=1)),
         "data file above": outside(b"../outside"),
@@ -156,12 +157,12 @@ CASES: Table = {
         "a node of 17 bytes": ocdbt(b"x" * 17),
         "a node within a node": ocdbt(good(), length=30),
     },
-    (35, "unsupported"): {
+    (Attack.OCDBT, "unsupported"): {
         "another version": ocdbt(good(version=1)),
         "another compression": ocdbt(good(packed=2)),  # type: ignore[arg-type]
         "numbered manifests": ocdbt(good(), kind=1),
     },
-    (36, "corrupt"): {
+    (Attack.ZARR, "corrupt"): {
         "a shape of 10^15": zarr2(shape=[10**9, 10**6], chunks=[10**9, 10**6]),
         "a shape of 10^15 with chunks left out": zarr2(whole=False, shape=[10**9, 10**6]),
         "a shape past 62 bits": zarr2(shape=[1 << 62, 3]),
@@ -200,7 +201,7 @@ CASES: Table = {
         "codecs without names": zarr3(codecs=[{}]),
         "configuration is a list": zarr3(chunk_key_encoding={"name": "default", "configuration": []}),
     },
-    (36, "unsupported"): {
+    (Attack.ZARR, "unsupported"): {
         "filters": zarr2(filters=[{"id": "delta"}]),
         "blosc": zarr2(compressor={"id": "blosc"}),
         "a deep compressor": zarr2(compressor=deep(400)),
@@ -234,7 +235,7 @@ CASES: Table = {
         "an index in the middle": inner(index_location="middle"),
         "storage transformers": zarr3(storage_transformers=[{"name": "x"}]),
     },
-    (36, "unsafe"): {
+    (Attack.ZARR, "unsafe"): {
         "a chunk is a link": linked("w/0.0"),
         "a chunk is a link to itself": linked("w/0.0", "moved"),
         "an array is a link": linked("w", "moved"),
@@ -247,14 +248,17 @@ CASES: Table = {
         "a data file is a link": linked("d", "moved", like=ocdbt(good())),
         "a shard's folder is a link": linked("w/c", "moved", like=zarr3()),
     },
-    (38, "corrupt"): {
+    (Attack.OTHER_FILE, "corrupt"): {
         "HTML page": raw_tree(b"<!DOCTYPE html><html></html>"),
         "git-lfs pointer": raw_tree(b"version https://git-lfs.github.com/spec/v1\n"),
         "an empty file": raw_tree(b""),
         "parts of processes alone": lambda path: (zarr2()(path), (path / "p").mkdir(), (path / "p/manifest.ocdbt").touch()),
     },
-    (38, "unsupported"): {"no arrays": raw_tree(metadata()), "numbers alone": raw_tree(metadata(("w",), kind="scalar"))},
-    (41, "corrupt"): {
+    (Attack.OTHER_FILE, "unsupported"): {
+        "no arrays": raw_tree(metadata()),
+        "numbers alone": raw_tree(metadata(("w",), kind="scalar")),
+    },
+    (Attack.KEY_AS_PATH, "corrupt"): {
         "a key that leads up": raw_tree(metadata(("..", "w"))),
         "a key that leads to the root": raw_tree(metadata(("/etc/hostname",))),
         "a key with NUL": raw_tree(metadata(("w\0",))),

@@ -1,6 +1,7 @@
-"""Pickles that no checkpoint is, in the opcodes of pickle itself, by their point of the list of hostile inputs.
+"""Hostile pickles, written in pickle's opcodes, by attack.
 
-A table of contents is point and kind of error -> name -> bytes, here and in the other `hostile_*.py`; `corpus.py` joins them.
+In this and the other `hostile_*.py`, a table maps an attack and the kind of error that must refuse it
+to names and contents of files. `corpus.py` joins the tables.
 """
 
 from __future__ import annotations
@@ -13,20 +14,22 @@ import subprocess
 from collections.abc import Callable
 from typing import Any, Literal
 
+from attacks import Attack
+
 Kind = Literal["unsafe", "corrupt", "unsupported"]
-Table = dict[tuple[int, Kind], dict[str, bytes]]
+Table = dict[tuple[Attack, Kind], dict[str, bytes]]
 
 ARRAY = b"cnumpy.core.multiarray\n_reconstruct\n(cnumpy\nndarray\nK\x00\x85C\x01btR"
 F4 = b"cnumpy\ndtype\n(X\x02\x00\x00\x00f4\x89\x88tR(K\x03X\x01\x00\x00\x00<NNNJ\xff\xff\xff\xffJ\xff\xff\xff\xffK\x00tb"
 
 
 def named(table: Table) -> dict[str, bytes]:
-    """The contents of a table by name."""
+    """Return the contents of a table by name."""
     return {name: content for contents in table.values() for name, content in contents.items()}
 
 
 class Call:
-    """Pickles as a call of `function`."""
+    """An object that is pickled as a call of `function`."""
 
     def __init__(self, function: Callable[..., object], *args: object) -> None:
         self.function, self.args = function, args
@@ -44,39 +47,43 @@ def array(shape: bytes = b"K\x02\x85", dtype: bytes = F4, data: bytes = b"C\x08"
 
 
 def state(value: bytes) -> bytes:
-    """A pickled dict with `value` under the name w."""
+    """Pickle a dict with `value` under the name w."""
     return b"\x80\x02}" + text("w") + value + b"s."
 
 
 def payloads(command: str) -> Table:
-    """Pickles that run `command`, most of which Python's own unpickler obeys."""
+    """Return pickles that run `command`; most do so in Python's own unpickler."""
     code = f"import os; os.system({command!r})"
     shell = text(command)
     return {
-        (1, "unsafe"): {
+        (Attack.SYSTEM_CALL, "unsafe"): {
             "os.system": pickle.dumps({"w": Call(os.system, command)}, 2),
             "os.system 0": pickle.dumps({"w": Call(os.system, command)}, 0),
             "os.system 4": pickle.dumps({"w": Call(os.system, command)}, 4),
             "popen": pickle.dumps({"w": Call(subprocess.check_output, command)}, 2),
         },
-        (2, "unsafe"): {
+        (Attack.EVAL, "unsafe"): {
             "exec": pickle.dumps({"w": Call(exec, code)}, 2),
             "eval": pickle.dumps({"w": Call(eval, f"__import__('os').system({command!r})")}, 4),
         },
-        (3, "unsafe"): {"eval data": pickle.dumps({"w": Call(eval, "data", {"data": 1, "__builtins__": {}})}, 4)},
-        (4, "unsafe"): {
+        (Attack.PADDLE_EVAL, "unsafe"): {
+            "eval data": pickle.dumps({"w": Call(eval, "data", {"data": 1, "__builtins__": {}})}, 4)
+        },
+        (Attack.ATTRIBUTE_CHAIN, "unsafe"): {
             "getattr": pickle.dumps({"w": Call(getattr, Call(importlib.import_module, "os"), "system")}, 2),
             "copyreg": state(b"ccopyreg\n_reconstructor\n(cos\nsystem\nc__builtin__\nobject\nNtR"),
         },
-        (5, "unsafe"): {
+        (Attack.NUMPY_GADGET, "unsafe"): {
             "runstring": state(b"cnumpy.testing._private.utils\nrunstring\n" + text(code) + b"}\x86R"),
             "f2py": state(b"cnumpy.f2py.capi_maps\ngetinit\n" + text("__import__('os')") + text("x") + b"\x86R"),
         },
-        (6, "unsafe"): {"dotted": state(text("numpy") + text("ndarray.__init__") + b"\x93" + shell + b"\x85R")},
-        (7, "unsafe"): {
+        (Attack.DOTTED_GLOBAL, "unsafe"): {
+            "dotted": state(text("numpy") + text("ndarray.__init__") + b"\x93" + shell + b"\x85R")
+        },
+        (Attack.MEMOIZED_GLOBAL, "unsafe"): {
             "by memo": state(text("os") + b"q\x00" + text("system") + b"q\x01" + b"00h\x00h\x01\x93" + shell + b"\x85R"),
         },
-        (8, "unsafe"): {
+        (Attack.INSTANTIATION, "unsafe"): {
             "inst": state(b"(" + shell + b"ios\nsystem\n"),
             "obj": state(b"(cos\nsystem\n" + shell + b"o"),
             "newobj_ex": state(b"cos\nsystem\n" + shell + b"\x85}\x92"),
@@ -90,13 +97,13 @@ def payloads(command: str) -> Table:
 
 
 def dense(expression: str, *keys: str) -> bytes:
-    """Paddle's own way to write a tensor is a call of eval; in this one form alone is it none."""
+    """Pickle a call of eval, which Paddle writes for a tensor with one expression and key."""
     items = b"".join(text(key) + array() for key in keys)
     return state(b"c__builtin__\neval\n" + text(expression) + b"}(" + items + b"u\x86R")
 
 
 def cut(shape: bytes, *parts: str, among: bytes = b"") -> bytes:
-    """Two arrays as the slices of one, as Paddle cuts up what is over a gigabyte."""
+    """Pickle two arrays as slices of one, as Paddle splits arrays of over a gigabyte."""
     info = b"}" + text("w") + b"}(" + text("OriginShape") + shape + text("slices") + b"("
     info += b"".join(map(text, parts)) + b"lus"
     arrays = b"".join(text(f"w@@.{i}") + array() for i in range(2))
@@ -104,9 +111,9 @@ def cut(shape: bytes, *parts: str, among: bytes = b"") -> bytes:
 
 
 NAMED = b"c__builtin__\ntuple\n"
-# What only Paddle's reader could take for its own, and must not.
+# What only Paddle's reader could accept, and must not.
 PADDLE: Table = {
-    (3, "unsafe"): {
+    (Attack.PADDLE_EVAL, "unsafe"): {
         "a space after data": dense("data ", "data"),
         "data in brackets": dense("(data)", "data"),
         "a second key": dense("data", "data", "x"),
@@ -116,7 +123,7 @@ PADDLE: Table = {
         "tuple of two": state(NAMED + text("n") + array() + b"\x86R"),
         "tuple of a number": state(NAMED + text("n") + b"K\x01\x86\x85R"),
     },
-    (37, "corrupt"): {
+    (Attack.PADDLE_SLICES, "corrupt"): {
         "slices of another shape": cut(b"K\x03K\x02\x86", "w@@.0", "w@@.1"),
         "a slice missing": cut(b"K\x02K\x02\x86", "w@@.0", "w@@.2"),
         "a slice twice": cut(b"K\x02K\x02\x86", "w@@.0", "w@@.0"),
@@ -127,9 +134,9 @@ PADDLE: Table = {
     },
 }
 
-# Much work or much memory for few bytes, were they believed.
+# Few bytes that would take much time or memory.
 BOMBS: Table = {
-    (12, "unsupported"): {
+    (Attack.BILLION_LAUGHS, "unsupported"): {
         "laughs": b"\x80\x02)q\x000" + b"".join(b"(" + b"h%c" % i * 10 + b"tq%c0" % (i + 1) for i in range(100)) + b"hd.",
         "one dict, many names": b"\x80\x02}q\x00("
         + b"".join(text(str(i)) + b"N" for i in range(20_000))
@@ -146,20 +153,20 @@ BOMBS: Table = {
         "laughs as a dtype": state(b"cnumpy\ndtype\n)" + b"2\x86" * 200 + b"\x85R"),
         "many lines": b"\x80\x02" + (b"V" + b"x" * 5000 + b"\n0") * 2000 + b"}.",
     },
-    (13, "unsupported"): {
+    (Attack.CYCLE, "unsupported"): {
         "cycle": b"\x80\x02}q\x00" + text("w") + b"h\x00s.",
         "list in itself": b"\x80\x02]q\x00h\x00a.",
     },
-    (14, "unsupported"): {"deep tuples": b"\x80\x02)" + b"\x85" * 300_000 + b"."},
+    (Attack.NESTING, "unsupported"): {"deep tuples": b"\x80\x02)" + b"\x85" * 300_000 + b"."},
 }
-# The same of arrays, which PyTorch's files do not hold.
+# The same with NumPy arrays, which PyTorch's files do not contain.
 ARRAY_BOMBS: Table = {
-    (12, "corrupt"): {
+    (Attack.BILLION_LAUGHS, "corrupt"): {
         "laughs as a shape": state(
             array(shape=b")q\x00" + b"h\x000" + b"".join(b"\x85q\x00h\x00\x86" for _ in range(200)) + b"\x85")
         ),
     },
-    (25, "corrupt"): {
+    (Attack.AMPLIFICATION, "corrupt"): {
         "one buffer, many arrays": b"\x80\x02B"
         + struct.pack("<I", 1_000_001)
         + bytes(1_000_001)
@@ -172,12 +179,12 @@ ARRAY_BOMBS: Table = {
 }
 
 PROGRAMS: Table = {
-    (9, "unsafe"): {
+    (Attack.BUILD, "unsafe"): {
         "build on a global": state(b"ccollections\nOrderedDict\n}" + text("x") + b"K\x01sb"),
         "build on a dict": state(b"}}b"),
         "build with slots": state(b"ccollections\nOrderedDict\n)RN}\x86b"),
     },
-    (10, "unsafe"): {
+    (Attack.OPERAND_TYPE, "unsafe"): {
         "reduce on a string": state(text("os") + b")R"),
         "reduce with a list": state(b"ccollections\nOrderedDict\n]R"),
         "call of a mention": state(b"cnumpy\nndarray\n)R"),
@@ -185,16 +192,16 @@ PROGRAMS: Table = {
         "setitem on a list": state(b"]K\x00K\x01s"),
         "name of numbers": state(b"K\x01K\x02\x93"),
     },
-    (11, "corrupt"): {
+    (Attack.MEMO_INDEX, "corrupt"): {
         "unset memo": state(b"h\x07"),
         "unset long memo": state(b"j\xff\xff\xff\xff"),
         "put on nothing": b"\x80\x02r\xff\xff\xff\xff.",
         "not an index": state(b"gone\n"),
     },
-    (14, "corrupt"): {
+    (Attack.NESTING, "corrupt"): {
         "deep marks": b"\x80\x02" + b"(" * 65 + b"t" * 65 + b".",
     },
-    (15, "corrupt"): {
+    (Attack.LENGTH, "corrupt"): {
         "huge bytes": state(b"\x8e" + struct.pack("<Q", 1 << 63)),
         "huge text": state(b"\x8d" + struct.pack("<Q", 1 << 63)),
         "huge bytearray": state(b"\x96" + struct.pack("<Q", (1 << 64) - 1)),
@@ -206,7 +213,7 @@ PROGRAMS: Table = {
         "not a digit": state(b"I1_000\n"),
         "not a number": state(b"Fone\n"),
     },
-    (16, "corrupt"): {
+    (Attack.INCOMPLETE, "corrupt"): {
         "empty stack": b"\x80\x02.",
         "underflow": b"\x80\x02R.",
         "no mark": b"\x80\x02K\x01t.",
@@ -216,12 +223,12 @@ PROGRAMS: Table = {
         "no such opcode": b"\x80\x02\xff.",
         "odd items": b"\x80\x02}(" + text("w") + b"u.",
     },
-    (17, "corrupt"): {
+    (Attack.SECOND_PICKLE, "corrupt"): {
         "a second pickle": state(array()) + pickle.dumps({"w": Call(exec, "1")}),
         "a line after it": state(array()) + b"\n",
         "zeros after it": state(array()) + bytes(100),
     },
-    (18, "corrupt"): {
+    (Attack.DICT_KEY, "corrupt"): {
         "duplicate key": b"\x80\x02}" + (text("w") + b"K\x01s") * 2 + b".",
         "duplicate key in one go": b"\x80\x02}(" + (text("w") + b"K\x01") * 2 + b"u.",
         "float key": b"\x80\x02}G\x7f\xf8\x00\x00\x00\x00\x00\x00K\x01s.",
@@ -229,10 +236,10 @@ PROGRAMS: Table = {
         "list key": b"\x80\x02}]K\x01s.",
         "global key": b"\x80\x02}cnumpy\nndarray\nK\x01s.",
     },
-    (19, "unsafe"): {
+    (Attack.TEXT_CODEC, "unsafe"): {
         "another codec": state(b"c_codecs\nencode\n" + text("x") + text("rot13") + b"\x86R"),
     },
-    (20, "corrupt"): {
+    (Attack.ENCODING, "corrupt"): {
         "endless line": b"\x80\x02c" + b"a" * 100_000,
         "endless string": b"\x80\x02S'" + b"a" * 100_000,
         "unquoted": state(b"Sabc\n"),
@@ -241,14 +248,14 @@ PROGRAMS: Table = {
         "surrogate": state(b"X\x03\x00\x00\x00\xed\xa0\x80"),
         "surrogate in text": state(b"V\\ud800\n"),
     },
-    (20, "unsupported"): {
+    (Attack.ENCODING, "unsupported"): {
         "protocol 99": b"\x80\x63" + state(array())[2:],
         "out of band": b"\x80\x05\x97.",
     },
-    (21, "unsafe"): {
+    (Attack.DTYPE, "unsafe"): {
         "reconstruct of a dtype": state(b"cnumpy.core.multiarray\n_reconstruct\n(cnumpy\ndtype\nK\x00\x85C\x01btR"),
     },
-    (21, "unsupported"): {
+    (Attack.DTYPE, "unsupported"): {
         "object array": state(array(dtype=F4.replace(b"f4", b"O8"), data=b"]")),
         "list as bytes": state(array(data=b"]")),
         "datetime": state(array(dtype=F4.replace(b"f4", b"M8"))),
@@ -256,14 +263,14 @@ PROGRAMS: Table = {
         "structured": state(array(dtype=F4.replace(b"NNN", b"N)}"))),
         "long double": state(array(dtype=F4.replace(b"f4", b"g4"))),
     },
-    (22, "unsafe"): {
+    (Attack.ARRAY_CLASS, "unsafe"): {
         "memmap subclass": state(b"cnumpy.core.multiarray\n_reconstruct\n(cnumpy\nmemmap\nK\x00\x85C\x01btR"),
     },
-    (22, "corrupt"): {
+    (Attack.ARRAY_CLASS, "corrupt"): {
         "unfinished array": state(ARRAY),
         "array given twice": state(array() + b"(K\x01K\x02\x85" + F4 + b"\x89C\x08" + bytes(8) + b"tb"),
     },
-    (23, "corrupt"): {
+    (Attack.SHAPE, "corrupt"): {
         "too few bytes": state(array(shape=b"K\x03\x85")),
         "too many bytes": state(array(shape=b"K\x01\x85")),
         "negative shape": state(array(shape=b"J\xff\xff\xff\xffJ\xfe\xff\xff\xff\x86")),
@@ -276,7 +283,7 @@ PROGRAMS: Table = {
         "wide text as bytes": state(array(data=text("鍵" * 8))),
         "bool of 2": state(array(dtype=F4.replace(b"f4", b"b1"), data=b"C\x02\x01\x02")),
     },
-    (38, "unsupported"): {
+    (Attack.OTHER_FILE, "unsupported"): {
         "a list": b"\x80\x02].",
         "no tensors": b"\x80\x02}" + text("epoch") + b"K\x01s.",
         "names of numbers": b"\x80\x02}K\x01" + array() + b"s.",

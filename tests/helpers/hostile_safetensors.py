@@ -1,4 +1,4 @@
-"""Headers that do not fit their bytes."""
+"""Hostile safetensors headers."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import json
 import struct
 
 import numpy as np
+from attacks import Attack
 from hostile_pickles import Table
 
 WEIGHT = np.arange(2, dtype=np.float32)
@@ -21,18 +22,18 @@ def entry(dtype: object = "F32", shape: object = (2,), span: object = (0, 8), **
 
 
 HEADERS: Table = {
-    (16, "corrupt"): {
+    (Attack.INCOMPLETE, "corrupt"): {
         "seven bytes": b"\x01" * 7,
     },
-    (18, "corrupt"): {
+    (Attack.DICT_KEY, "corrupt"): {
         "duplicate name": blob(b'{"w": {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}, "w": {}}'),
         "duplicate field": blob(b'{"w": {"dtype": "F32", "dtype": "F32", "shape": [2], "data_offsets": [0, 8]}}'),
     },
-    (20, "corrupt"): {
+    (Attack.ENCODING, "corrupt"): {
         "not UTF-8": blob(b'{"\xff": 1}'),
         "surrogate name": blob(b'{"\\ud800": {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}}'),
     },
-    (23, "corrupt"): {
+    (Attack.SHAPE, "corrupt"): {
         "true as size": blob(entry(shape=[True, 2])),
         "float size": blob(entry(shape=[2.0])),
         "negative size": blob(entry(shape=[-2])),
@@ -43,7 +44,7 @@ HEADERS: Table = {
         "shape of another size": blob(entry(shape=[3])),
         "bool of 2": blob(entry("BOOL", [8], [0, 8]), b"\x02" * 8),
     },
-    (32, "corrupt"): {
+    (Attack.JSON_HEADER, "corrupt"): {
         "length past the end": blob(entry(), length=1 << 20),
         "length of 2**63": blob(entry(), length=1 << 63),
         "length 0": blob(entry(), length=0),
@@ -62,7 +63,7 @@ HEADERS: Table = {
         "metadata of numbers": blob({"__metadata__": {"a": 1}, **entry()}),
         "metadata list": blob({"__metadata__": [], **entry()}),
     },
-    (33, "corrupt"): {
+    (Attack.BYTE_RANGE, "corrupt"): {
         "begin after end": blob(entry(span=[8, 0])),
         "negative begin": blob(entry(span=[-8, 0])),
         "float offsets": blob(entry(span=[0.0, 8.0])),
@@ -77,5 +78,5 @@ HEADERS: Table = {
         },
         "hole before": blob(entry(span=[4, 12]), bytes(12)),
     },
-    (21, "unsupported"): {f"dtype {dtype}": blob(entry(dtype)) for dtype in ("F6_E2M3", "f32", "", None, ["F32"], 4)},
+    (Attack.DTYPE, "unsupported"): {f"dtype {dtype}": blob(entry(dtype)) for dtype in ("F6_E2M3", "f32", "", None, ["F32"], 4)},
 }

@@ -1,4 +1,4 @@
-"""Indices of shards that lie, and shards that are not what their index says: each case spoils a good set of files."""
+"""Hostile indices and shards; each case spoils a valid set of files."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from attacks import Attack
 from hostile_pickles import Kind
 from hostile_safetensors import HEADERS
 
@@ -19,14 +20,14 @@ TENSORS = {"w": np.arange(6, dtype=np.float32).reshape(2, 3), "v": np.arange(5, 
 
 
 def good(folder: Path) -> list[Path]:
-    """An index and two shards, whose paths are returned in the order of the tensors in them."""
+    """Write an index and two shards; return the shards in the order of their tensors."""
     sharded.write(folder / INDEX, TENSORS, shard_bytes=24)
     places = json.loads((folder / INDEX).read_text())["weight_map"]
     return [folder / places[key] for key in TENSORS]
 
 
 def index(content: bytes) -> Spoil:
-    """Another index."""
+    """Replace the index."""
 
     def make(folder: Path) -> None:
         good(folder)
@@ -36,7 +37,7 @@ def index(content: bytes) -> Spoil:
 
 
 def place(name: Any, key: str = "w") -> Spoil:
-    """One more entry in the index, or another; `name` may be that of a shard by its number."""
+    """Set an entry of the index. `name` may be the number of a shard."""
 
     def make(folder: Path) -> None:
         shards = good(folder)
@@ -48,7 +49,7 @@ def place(name: Any, key: str = "w") -> Spoil:
 
 
 def shard(change: Callable[[Path], object]) -> Spoil:
-    """The second shard changed."""
+    """Change the second shard."""
     return lambda folder: change(good(folder)[1])
 
 
@@ -57,17 +58,18 @@ def linked(path: Path) -> None:
     path.symlink_to(path.with_suffix(".moved"))
 
 
-CASES: dict[tuple[int, Kind], dict[str, Spoil]] = {
-    (18, "corrupt"): {"a name twice": index(b'{"weight_map": {"w": "x.safetensors", "w": "x.safetensors"}}')},
-    (20, "corrupt"): {
+CASES: dict[tuple[Attack, Kind], dict[str, Spoil]] = {
+    (Attack.DICT_KEY, "corrupt"): {"a name twice": index(b'{"weight_map": {"w": "x.safetensors", "w": "x.safetensors"}}')},
+    (Attack.ENCODING, "corrupt"): {
         "not UTF-8": index(b'{"weight_map": {"\xff": "x.safetensors"}}'),
         "half a surrogate pair": index(b'{"weight_map": {"\\ud800": "x.safetensors"}}'),
     },
-    (21, "unsupported"): {"shards of pickles": index(b'{"weight_map": {"w": "pytorch_model-00001-of-00002.bin"}}')},
-    (23, "corrupt"): {
-        name: shard(lambda path, content=content: path.write_bytes(content)) for name, content in HEADERS[23, "corrupt"].items()
+    (Attack.DTYPE, "unsupported"): {"shards of pickles": index(b'{"weight_map": {"w": "pytorch_model-00001-of-00002.bin"}}')},
+    (Attack.SHAPE, "corrupt"): {
+        name: shard(lambda path, content=content: path.write_bytes(content))
+        for name, content in HEADERS[Attack.SHAPE, "corrupt"].items()
     },
-    (30, "unsafe"): {
+    (Attack.FILE_NAME, "unsafe"): {
         f"shard {name!r}": place(name)
         for name in (
             "../s.safetensors",
@@ -82,14 +84,14 @@ CASES: dict[tuple[int, Kind], dict[str, Spoil]] = {
         )
     }
     | {"a shard that is a link": shard(linked)},
-    (31, "corrupt"): {
+    (Attack.CONTENT, "corrupt"): {
         "a shard missing": shard(Path.unlink),
         "a shard cut short": shard(lambda path: path.write_bytes(path.read_bytes()[:-4])),
         "a shard of HTML": shard(lambda path: path.write_bytes(b"<!DOCTYPE html>")),
         "a tensor in no shard": place(0, "u"),
         "a tensor in another shard": place(1),
     },
-    (32, "corrupt"): {
+    (Attack.JSON_HEADER, "corrupt"): {
         name: index(content)
         for name, content in {
             "a list": b"[]",
@@ -103,9 +105,11 @@ CASES: dict[tuple[int, Kind], dict[str, Spoil]] = {
         }.items()
     }
     | {
-        f"shard: {name}": shard(lambda path, c=content: path.write_bytes(c)) for name, content in HEADERS[32, "corrupt"].items()
+        f"shard: {name}": shard(lambda path, c=content: path.write_bytes(c))
+        for name, content in HEADERS[Attack.JSON_HEADER, "corrupt"].items()
     },
-    (33, "corrupt"): {
-        name: shard(lambda path, content=content: path.write_bytes(content)) for name, content in HEADERS[33, "corrupt"].items()
+    (Attack.BYTE_RANGE, "corrupt"): {
+        name: shard(lambda path, content=content: path.write_bytes(content))
+        for name, content in HEADERS[Attack.BYTE_RANGE, "corrupt"].items()
     },
 }

@@ -1,4 +1,4 @@
-"""PyTorch's files whose tensors are not where they say, and files that are not PyTorch's checkpoints."""
+"""Hostile files of PyTorch: tensors outside their storages, and other files of PyTorch."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import zipfile
 from typing import Any
 
 import numpy as np
+from attacks import Attack
 from hostile_pickles import Kind, Table, text
 from hostile_zips import added, rezipped, zips
 
@@ -17,7 +18,7 @@ WEIGHT = np.arange(6, dtype=np.float32)
 
 
 def archive(program: bytes, members: dict[str, bytes] | None = None, root: str = "archive") -> bytes:
-    """A file of PyTorch with this pickle in it."""
+    """Write a file of PyTorch with this pickle."""
     target = io.BytesIO()
     writer = ZipWriter(target, root)
     for name, data in ({"data.pkl": program, "version": b"3\n", "data/0": WEIGHT.tobytes()} | (members or {})).items():
@@ -38,14 +39,17 @@ def tensor(
     extra: bytes = b"",
     call: str = "_rebuild_tensor_v2",
 ) -> bytes:
-    """A state dict of one tensor, w; `metadata`: the last word on its storage, which only the older format has."""
+    """Pickle a state dict of one tensor, w.
+
+    `metadata` is the last part of the storage's persistent id, which only the older format has.
+    """
     storage = b"(" + text("storage") + f"c{kind}\n".encode() + key + text("cpu") + numel + metadata + b"tQ"
     rebuild = f"ctorch._utils\n{call}\n(".encode() + storage + offset + size + stride
     return b"\x80\x02}" + text("w") + rebuild + b"\x89ccollections\nOrderedDict\n)R" + extra + b"tRs."
 
 
 def big(value: int) -> bytes:
-    """A whole number of 9 bytes."""
+    """Pickle an integer in 9 bytes."""
     return b"\x8a\x09" + value.to_bytes(9, "little", signed=True)
 
 
@@ -53,20 +57,20 @@ GOOD = archive(tensor())
 
 
 def two(first: bytes, second: bytes) -> bytes:
-    """A state dict of the tensors of two."""
+    """Join two state dicts; the tensor of the second becomes v."""
     return first[:-1] + second[3:].replace(text("w"), text("v"), 1)
 
 
-# What is said of a tensor -> the arguments that say it.
-LIES: dict[tuple[int, Kind], dict[str, dict[str, Any]]] = {
-    (10, "corrupt"): {
+# Arguments of `tensor` that contradict the file.
+LIES: dict[tuple[Attack, Kind], dict[str, dict[str, Any]]] = {
+    (Attack.OPERAND_TYPE, "corrupt"): {
         "seven arguments of v3": {"call": "_rebuild_tensor_v3"},
     },
-    (23, "corrupt"): {
+    (Attack.SHAPE, "corrupt"): {
         "negative size": {"size": b"J\xff\xff\xff\xff\x85"},
         "huge size": {"size": big(1 << 62) + b"\x85", "stride": b"K\x00\x85"},
     },
-    (24, "corrupt"): {
+    (Attack.STRIDES, "corrupt"): {
         "past the end": {"offset": b"K\x01"},
         "far past the end": {"offset": big(1 << 62)},
         "negative offset": {"offset": b"J\xff\xff\xff\xff"},
@@ -79,7 +83,7 @@ LIES: dict[tuple[int, Kind], dict[str, dict[str, Any]]] = {
         "longer stride": {"stride": b"K\x01K\x01\x86"},
         "list as size": {"size": b"]"},
     },
-    (25, "corrupt"): {
+    (Attack.AMPLIFICATION, "corrupt"): {
         "amplified": {"size": big(1 << 40) + b"\x85", "stride": b"K\x00\x85"},
         "amplified within memory": {"size": big(1 << 25) + b"\x85", "stride": b"K\x00\x85"},
         "amplified bools": {
@@ -89,7 +93,7 @@ LIES: dict[tuple[int, Kind], dict[str, dict[str, Any]]] = {
             "stride": b"K\x00\x85",
         },
     },
-    (26, "corrupt"): {
+    (Attack.STORAGE, "corrupt"): {
         "numel too large": {"numel": b"K\x07"},
         "numel too small": {"numel": b"K\x05", "size": b"K\x05\x85"},
         "numel negative": {"numel": b"J\xff\xff\xff\xff"},
@@ -98,10 +102,10 @@ LIES: dict[tuple[int, Kind], dict[str, dict[str, Any]]] = {
         "traversal": {"key": text("../../../etc/passwd")},
         "number as key": {"key": b"K\x00"},
     },
-    (31, "corrupt"): {
+    (Attack.CONTENT, "corrupt"): {
         "no such storage": {"key": text("7")},
     },
-    (21, "unsupported"): {
+    (Attack.DTYPE, "unsupported"): {
         "quantised": {"kind": "torch\nQInt8Storage"},
         "untyped and no dtype": {"kind": "torch.storage\nUntypedStorage", "numel": b"K\x18"},
         "a device as dtype": {
@@ -111,8 +115,8 @@ LIES: dict[tuple[int, Kind], dict[str, dict[str, Any]]] = {
             "extra": b"ctorch\ndevice\n",
         },
     },
-    (21, "unsafe"): {"a function as storage": {"kind": "torch\nsystem"}},
-    (27, "unsupported"): {
+    (Attack.DTYPE, "unsafe"): {"a function as storage": {"kind": "torch\nsystem"}},
+    (Attack.TENSOR_METADATA, "unsupported"): {
         "a conjugate bit on reals": {"extra": b"}" + text("conj") + b"\x88s"},
         "a negative bit on integers": {"kind": "torch\nIntStorage", "extra": b"}" + text("neg") + b"\x88s"},
         "a bit that is no bool": {"extra": b"}" + text("neg") + b"K\x01s"},
@@ -124,7 +128,7 @@ LIES: dict[tuple[int, Kind], dict[str, dict[str, Any]]] = {
 
 ARCHIVES: Table = {
     **zips(GOOD),
-    (28, "corrupt"): {
+    (Attack.COMPRESSION, "corrupt"): {
         "deflated": rezipped(GOOD, compression=zipfile.ZIP_DEFLATED),
         "bzip2": rezipped(GOOD, compression=zipfile.ZIP_BZIP2),
         "lzma": rezipped(GOOD, compression=zipfile.ZIP_LZMA),
@@ -135,22 +139,22 @@ ARCHIVES: Table = {
             zipfile.ZIP_DEFLATED,
         ),
     },
-    (31, "corrupt"): {
-        **zips(GOOD)[31, "corrupt"],
+    (Attack.CONTENT, "corrupt"): {
+        **zips(GOOD)[Attack.CONTENT, "corrupt"],
         "a storage that is short": archive(tensor(), {"data/0": WEIGHT.tobytes()[:-1]}),
         "a storage that is long": archive(tensor(), {"data/0": WEIGHT.tobytes() + b"\0"}),
         "a bit of the weights": GOOD.replace(WEIGHT.tobytes(), WEIGHT.tobytes()[:-1] + b"\x41"),
         "a bit of the pickle": GOOD.replace(text("cpu"), text("cpv")),
         "another byte order": archive(tensor(), {"byteorder": b"middle"}),
     },
-    (38, "unsupported"): {
+    (Attack.OTHER_FILE, "unsupported"): {
         "TorchScript": archive(tensor(), {"constants.pkl": b"x"}),
         "torch.export": archive(tensor(), {"models/model.json": b"{}"}),
         "no pickle": GOOD.replace(b"data.pkl", b"data.pkx"),
         "tar": bytes(257) + b"ustar" + bytes(250),
     },
 }
-ARCHIVES[30, "corrupt"] |= {
+ARCHIVES[Attack.FILE_NAME, "corrupt"] |= {
     "two roots": added(GOOD, "other/data/0"),
     "no root": added(GOOD, "flat"),
 }

@@ -1,4 +1,4 @@
-"""Zips that tell two stories, or hold what no checkpoint's zip does, made of a good one."""
+"""Hostile zips, made of a valid one."""
 
 from __future__ import annotations
 
@@ -8,13 +8,14 @@ import warnings
 import zipfile
 from collections.abc import Callable
 
+from attacks import Attack
 from hostile_pickles import Table
 
 END64, LOCATOR, END = 56, 20, 22
 
 
 def edited(content: bytes, at: int, layout: str, change: Callable[[int], int]) -> bytes:
-    """The bytes with one number of them changed."""
+    """Change one number in the bytes."""
     changed = bytearray(content)
     (value,) = struct.unpack_from(layout, content, at)
     struct.pack_into(layout, changed, at, change(value) & ((1 << 8 * struct.calcsize(layout)) - 1))
@@ -22,35 +23,35 @@ def edited(content: bytes, at: int, layout: str, change: Callable[[int], int]) -
 
 
 def rezipped(content: bytes, change: Callable[[zipfile.ZipFile], object] = lambda opened: None, **how: int) -> bytes:
-    """The same members in Python's own zip, whose layout is plain and is accepted too."""
+    """Write the same members with Python's `zipfile`, whose layout is accepted too."""
     target = io.BytesIO()
     with zipfile.ZipFile(io.BytesIO(content)) as source, zipfile.ZipFile(target, "w", **how) as opened:  # type: ignore[arg-type]
         for info in source.infolist():
             opened.writestr(info.filename, source.read(info))
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", UserWarning)  # of a name that is there already, which is the point
+            warnings.simplefilter("ignore", UserWarning)  # for a duplicate name
             change(opened)
     return target.getvalue()
 
 
 def added(content: bytes, name: str, data: bytes = b"x", how: int = zipfile.ZIP_STORED) -> bytes:
-    """The zip with one more member."""
+    """Add a member to a zip."""
 
     def add(opened: zipfile.ZipFile) -> None:
         info = zipfile.ZipInfo("placeholder")
-        info.filename = name  # the constructor would cut a NUL off
+        info.filename = name  # the constructor would cut the name at a NUL
         opened.writestr(info, data, how)
 
     return rezipped(content, add)
 
 
 def entries(content: bytes) -> list[int]:
-    """Where the directory's entries begin."""
+    """Return the offsets of the directory's entries."""
     return [at for at in range(len(content)) if content[at : at + 4] == b"PK\1\2"]
 
 
 def zips(content: bytes) -> Table:
-    """What no zip of a checkpoint is. `content`: a good one with zip64 records at its end, as PyTorch and ZipWriter write."""
+    """Return hostile zips made of `content`, a valid one with zip64 records at its end."""
     end = len(content) - END
     locator, end64 = end - LOCATOR, end - LOCATOR - END64
     first, second, *_, last = entries(content)
@@ -60,7 +61,7 @@ def zips(content: bytes) -> Table:
     offsets = [struct.unpack_from("<L", content, at + 42)[0] for at in (first, second, last)]
     encrypted = edited(edited(content, 6, "<H", lambda v: v | 1), first + 8, "<H", lambda v: v | 1)
     return {
-        (29, "corrupt"): {
+        (Attack.ZIP_STRUCTURE, "corrupt"): {
             "cut in half": content[: len(content) // 2],
             "the last byte gone": content[:-1],
             "a header before": b"PK\3\4" + content,
@@ -97,7 +98,7 @@ def zips(content: bytes) -> Table:
             "a zip64 record elsewhere": edited(content, locator + 8, "<Q", lambda v: v - 1),
             "a second disk": edited(content, end + 4, "<H", lambda v: 1),
         },
-        (30, "corrupt"): {
+        (Attack.FILE_NAME, "corrupt"): {
             f"member {bad!r}": added(content, bad)
             for bad in (
                 "../evil",
@@ -110,7 +111,7 @@ def zips(content: bytes) -> Table:
                 f"{root}/./x",
             )
         },
-        (31, "corrupt"): {
+        (Attack.CONTENT, "corrupt"): {
             "a bit of the checksum": edited(content, last + 16, "<L", lambda v: v ^ 4),
         },
     }

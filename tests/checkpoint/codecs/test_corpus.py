@@ -1,4 +1,4 @@
-"""Every hostile file is refused: one kind of error, one line, nothing run, nothing opened, little memory, no hang."""
+"""Every hostile file is refused with one error of one line, and the reader does nothing else."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from typing import Any
 
 import corpus
 import pytest
-from corpus import CASES, FORMATS, POINTS, Case, reasons
+from attacks import Attack
+from corpus import CASES, FORMATS, Case, reasons
 
 SCRIPT = Path(corpus.__file__).with_name("audit.py")
 ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path)}
@@ -19,14 +20,14 @@ ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.joi
 
 @pytest.fixture(scope="session")
 def report(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any]]:
-    """What came of each case, all of them read in one process."""
+    """Read all cases in one process; return the outcome of each."""
     root = tmp_path_factory.mktemp("corpus")
     rows, paths = [], {}
     for index, case in enumerate(CASES):
         folder = root / str(index)
         folder.mkdir()
         path = case.make(folder)
-        # An index may open its shards, which lie beside it; all others nothing but themselves.
+        # A reader may open its own file; that of an index also the shards beside it.
         allowed = path.parent if path.parent != folder else path
         rows.append((case.format, str(path), str(allowed)))
         paths[str(path)] = str(case)
@@ -38,25 +39,25 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any]
     return {paths[each["path"]]: each for each in told}
 
 
-def test_no_case_stands_twice() -> None:
+def test_case_names_are_unique() -> None:
     assert len({str(case) for case in CASES}) == len(CASES)
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)
-def test_it_is_refused_and_nothing_else_happens(report: dict[str, dict[str, Any]], case: Case) -> None:
+def test_refused(report: dict[str, dict[str, Any]], case: Case) -> None:
     told = report[str(case)]
     assert told["kind"] in case.kinds, told["message"]
-    assert told["allowed"] in told["message"]  # of shards, the one that is meant
+    assert told["allowed"] in told["message"]  # or a shard in it
     assert told["message"].isprintable()
     assert len(told["message"]) < 600 + len(told["path"])
     assert told["events"] == []
 
 
 @pytest.mark.parametrize("format", FORMATS)
-def test_every_point_has_a_case_or_a_reason_why_not(format: str) -> None:
-    covered = {case.point for case in CASES if case.format == format}
-    for point in POINTS:
-        assert (point in covered) == (not reasons(format, point)), point
+def test_every_attack_has_a_case_or_a_reason(format: str) -> None:
+    covered = {case.attack for case in CASES if case.format == format}
+    for attack in Attack:
+        assert (attack in covered) == (not reasons(format, attack)), attack
 
 
 WATCHED = """
@@ -79,7 +80,7 @@ print(quiet)
 """
 
 
-def test_the_watch_sees_what_it_is_there_for(tmp_path: Path) -> None:
+def test_watch_reports_events(tmp_path: Path) -> None:
     (tmp_path / "a").write_bytes(b"x")
     (tmp_path / "elsewhere").symlink_to("/dev/null")
     command = [sys.executable, "-c", WATCHED, str(tmp_path / "a"), str(tmp_path / "elsewhere")]

@@ -126,7 +126,7 @@ def test_float8_that_paddle_keeps_as_another_dtype_is_refused(tmp_path: Path) ->
 
     with (tmp_path / "a").open("wb") as file:
         pickle.dump({"w": paddle.to_tensor([1.5, -2.0]).astype("float8_e4m3fn")}, file)
-    with pytest.raises(CheckpointError, match=r"float8_e4m3fn.* kept as ") as caught:
+    with pytest.raises(CheckpointError, match=r"float8_e4m3fn.* stored as ") as caught:
         module("paddle").read(tmp_path / "a")
     assert caught.value.kind == "unsupported"
 

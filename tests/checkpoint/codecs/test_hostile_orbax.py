@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import zstandard
 from acon_jax.checkpoint import orbax
+from attacks import Attack
 from checkpoint_samples import assert_same
 from hostile_orbax import CASES, SAID
 from hostile_pickles import Kind
@@ -43,7 +44,7 @@ GOOD: dict[str, Case] = {
 }
 
 
-CHOSEN = [(point, kind, name, case) for (point, kind), cases in CASES.items() for name, case in cases.items()]
+CHOSEN = [(attack, kind, name, case) for (attack, kind), cases in CASES.items() for name, case in cases.items()]
 
 
 @pytest.mark.parametrize("name", GOOD)
@@ -52,8 +53,10 @@ def test_the_good_ones_are_read(tmp_path: Path, name: str) -> None:
     assert_same(orbax.read(tmp_path).tensors, ZEROS)
 
 
-@pytest.mark.parametrize(("point", "kind", "name", "case"), CHOSEN, ids=[f"{point}-{name}" for point, _, name, _ in CHOSEN])
-def test_a_hostile_folder_is_refused(tmp_path: Path, point: int, kind: Kind, name: str, case: Case) -> None:
+@pytest.mark.parametrize(
+    ("attack", "kind", "name", "case"), CHOSEN, ids=[f"{attack.name.lower()}-{name}" for attack, _, name, _ in CHOSEN]
+)
+def test_a_hostile_folder_is_refused(tmp_path: Path, attack: Attack, kind: Kind, name: str, case: Case) -> None:
     folder = tmp_path / "folder"
     folder.mkdir()
     case(folder)

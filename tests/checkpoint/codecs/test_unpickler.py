@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from attacks import Attack
 from checkpoint_samples import limited, module
 from hostile_pickles import PADDLE, PROGRAMS, array, cut, dense, named, payloads, state, text
 
@@ -115,7 +116,7 @@ def test_bytes_are_slices_and_not_copies() -> None:
 def test_paddles_eval_is_taken_in_its_one_form_by_paddle_alone(tmp_path: Path) -> None:
     (tmp_path / "a").write_bytes(dense("data", "data"))
     assert list(module("paddle").read(tmp_path / "a").tensors) == ["w"]
-    for content in (dense("data", "data"), *PADDLE[3, "unsafe"].values()):
+    for content in (dense("data", "data"), *PADDLE[Attack.PADDLE_EVAL, "unsafe"].values()):
         assert refused("megengine", tmp_path / "a", content).kind == "unsafe"
 
 
