@@ -27,8 +27,8 @@ TEST_TOOLS = [
     "jsonschema>=4.20",
     "safetensors>=0.4",
     "zlib-ng>=1.1",
-    "zstandard>=0.22",
     "hatchling>=1.26",
+    "tensorstore>=0.1.78",
 ]
 # What a framework's own tests need: what it writes exports with and what runs them without us; Orbax, whose folders are read.
 OWN_TOOLS = {

@@ -160,7 +160,11 @@ MUTANTS = [
     Mutant("metadata: as many blocks as it says", "acon_core/checkpoint/metadata.py", "MAX_OPTION = 64", "MAX_OPTION = 5000", "core", "tests/checkpoint/test_metadata.py"),
     Mutant("jax: nothing is converted to a layer's dtype", JAX, "if all(array is None or array.dtype == (layer.dtype or x.dtype) for array in arrays):", "if True:", "jax", "tests/backends/test_jax_models.py"),
     Mutant("zip: no checksum is verified", "acon_core/checkpoint/codecs/zip_archive.py", "if crc32(content) != member.crc:", "if False:", "core", "tests/checkpoint/codecs/test_zip_archive.py"),
-    Mutant("zarr: what is left out is zero of either sign", "backends/acon_jax/checkpoint/zarr.py", "str(grid.fill) not in _ZEROS", "grid.fill not in (None, 0)", "core", "tests/checkpoint/codecs/test_orbax.py"),
+    Mutant("orbax: a link is refused", "backends/acon_jax/checkpoint/array_store.py", "elif entry.is_file(follow_symlinks=False):", "elif entry.is_file():", "core", "tests/checkpoint/codecs/test_hostile_orbax.py"),
+    Mutant("orbax: links are searched for again before a load", "backends/acon_jax/checkpoint/array_store.py", "list_files(folder)  #", "pass  #", "core", "tests/checkpoint/codecs/test_orbax.py"),
+    Mutant("orbax: each chunk has a cost", "backends/acon_jax/checkpoint/array_store.py", " + cells // math.prod(read) * _CHUNK_COST", "", "core", "tests/checkpoint/codecs/test_orbax.py"),
+    Mutant("orbax: a missing chunk is an error", "backends/acon_jax/checkpoint/array_store.py", '"fill_missing_data_reads": not self._complete', '"fill_missing_data_reads": True', "core", "tests/checkpoint/codecs/test_orbax.py"),
+    Mutant("orbax: codecs are those of Orbax", "backends/acon_jax/checkpoint/array_store.py", "if name not in _CODECS:", "if False:", "core", "tests/checkpoint/codecs/test_hostile_orbax.py"),
     Mutant("unpickler: keys of any size", UNPICKLER, "not 0 <= key < 1 << 31", "False", "core", "tests/checkpoint/codecs/test_unpickler.py -k hashes"),
     Mutant("verify: no layer is asked for", "acon_core/verification/worker.py", "        elif named_params(child):", "        elif False:", "torch", "tests/backends/test_verify.py"),
     # The RepAct code's networks and names.

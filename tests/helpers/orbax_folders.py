@@ -9,13 +9,38 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import zstandard
-from acon_jax.checkpoint.codecs import crc32c
-
 Case = Callable[[Path], object]
 MANIFEST, NODE = 0x0CDB3A2A, 0x0CDB20DE
-ZERO = zstandard.compress(bytes(24))  # the one chunk of a good array
 END = (1 << 64) - 1
+
+
+def zstd(data: bytes, *, sized: bool = True) -> bytes:
+    """One frame: blocks of a repeated byte where there is one, else of the bytes as they are."""
+    blocks = [data[begin : begin + (1 << 17)] for begin in range(0, len(data), 1 << 17)] or [b""]
+    frame = b"\x28\xb5\x2f\xfd" + (b"\xc0\x58" + struct.pack("<Q", len(data)) if sized else b"\0\x58")
+    for index, block in enumerate(blocks):
+        repeated = len(block) > 1 and block == block[:1] * len(block)
+        head = len(block) << 3 | repeated << 1 | (index == len(blocks) - 1)
+        frame += struct.pack("<I", head)[:3] + (block[:1] if repeated else block)
+    return frame
+
+
+def crc32c(data: bytes) -> int:
+    """The checksum of iSCSI, with the polynomial of Castagnoli."""
+    state = 0xFFFFFFFF
+    for byte in data:
+        state = _CRC32C[(state ^ byte) & 0xFF] ^ state >> 8
+    return state ^ 0xFFFFFFFF
+
+
+def _crc32c_of_byte(state: int) -> int:
+    for _ in range(8):
+        state = state >> 1 ^ (0x82F63B78 if state & 1 else 0)
+    return state
+
+
+_CRC32C = [_crc32c_of_byte(byte) for byte in range(256)]
+ZERO = zstd(bytes(24))  # the one chunk of a good array
 
 
 def varint(*values: int) -> bytes:
@@ -30,7 +55,7 @@ def varint(*values: int) -> bytes:
 
 def framed(magic: int, body: bytes, *, packed: bool = False, version: int = 0, checksum: int | None = None) -> bytes:
     """A manifest or a node around its body."""
-    inside = varint(version, packed) + (zstandard.compress(body) if packed else body)
+    inside = varint(version, packed) + (zstd(body) if packed else body)
     head = struct.pack(">I", magic) + struct.pack("<Q", 12 + len(inside) + 4) + inside
     return head + struct.pack("<I", crc32c(head) if checksum is None else checksum)
 
@@ -79,7 +104,7 @@ ZARRAY: dict[str, Any] = {
     **{"zarr_format": 2, "shape": [2, 3], "chunks": [2, 3], "dtype": "<f4", "order": "C", "fill_value": None, "filters": None},
     **{"compressor": {"id": "zstd", "level": 1}, "dimension_separator": "."},
 }
-PLAIN = [{"name": "bytes", "configuration": {"endian": "little"}}, {"name": "zstd"}]
+PLAIN = [{"name": "bytes", "configuration": {"endian": "little"}}, {"name": "zstd", "configuration": {"level": 1}}]
 SHARDS: dict[str, Any] = {
     "name": "sharding_indexed",
     "configuration": {
@@ -112,7 +137,7 @@ def zarr2(content: bytes = ZERO, key: str = "0.0", whole: bool = True, **changes
     return make
 
 
-ROW = zstandard.compress(bytes(12))
+ROW = zstd(bytes(12))
 
 
 def zarr3(content: bytes | None = None, **changes: Any) -> Case:

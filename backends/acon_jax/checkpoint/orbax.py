@@ -1,6 +1,6 @@
-"""Orbax's folder of a tree of arrays, read without Orbax.
+"""Read the folders that Orbax saves, without Orbax.
 
-`_METADATA` says what the tree is. Each array is one of zarr, in a folder of its own or in a store of keys, OCDBT.
+`_METADATA` describes the tree; TensorStore reads the arrays (see `array_store`).
 """
 
 from __future__ import annotations
@@ -14,13 +14,11 @@ from numpy.typing import NDArray
 
 from acon_core.checkpoint.codecs import limits
 from acon_core.checkpoint.codecs.codec import CheckpointFile
-from acon_core.checkpoint.codecs.limits import Budget
-from acon_core.checkpoint.codecs.strict_json import parse
+from acon_core.checkpoint.codecs.mapped_file import map_file
+from acon_core.checkpoint.codecs.strict_json import is_encodable, parse
 from acon_core.checkpoint.codecs.text import format_names, printable
 from acon_core.errors import AconError, CheckpointError
-from acon_core.tensors import LazyTensor
-from acon_jax.checkpoint import ocdbt, zarr
-from acon_jax.checkpoint.folder import Folder, Value
+from acon_jax.checkpoint.array_store import MANIFEST, ArrayStore, list_files
 from acon_jax.checkpoint.tree import flatten_tree
 
 FRAMEWORK = "jax"
@@ -28,66 +26,73 @@ SUFFIXES: tuple[str, ...] = ()
 IS_DIRECTORY = True
 DTYPES = ()
 
-_TREE = "_METADATA"
+_METADATA = "_METADATA"
 _UNFINISHED = ".orbax-checkpoint-tmp"
-# Parts of a tree that have nothing in them, and leaves that Orbax gives back as something else than an array.
-_EMPTY = ("Dict", "List", "Tuple", "NamedTuple")
-_NO_ARRAYS = ("None", "scalar", "string")
+_EMPTY = ("Dict", "List", "Tuple", "NamedTuple")  # nodes without children
+_NOT_ARRAYS = ("None", "scalar", "string")
 
 
 def sniff(path: Path) -> bool:
-    """Whether it is a folder that Orbax saved, a step of a CheckpointManager, or the manager's folder."""
-    return bool(_items(path))
+    """Return whether `path` is a checkpoint of Orbax, a step of a CheckpointManager, or its folder."""
+    return bool(_find_checkpoints(path))
 
 
 def read(path: Path) -> CheckpointFile:
-    """Read the arrays of a folder that Orbax saved, by the names of `flatten_tree`; numbers and text are no arrays.
+    """Read the arrays of a checkpoint by the names of `flatten_tree`; numbers and strings are left out.
 
-    `path` is the folder itself, or one above it, such as a CheckpointManager's with one step. Chunks are read and unpacked
-    when their array is asked for. No link is followed and nothing outside of the folder is opened. Raises CheckpointError.
+    Nothing outside of the folder is read, and a link in it is an error. An array is read when it is
+    asked for.
+
+    Parameters
+    ----------
+    path
+        The checkpoint, or a folder that holds one checkpoint and no other, such as that of a
+        CheckpointManager with a single step.
+
+    Raises
+    ------
+    CheckpointError
+        The folder is damaged, holds a link, or is not one checkpoint; or TensorStore is not installed.
     """
     path = Path(path)
-    items = _items(path)
-    if len(items) != 1:
-        found = (
-            f"several checkpoints, {format_names(map(str, items))}; give the folder of one" if items else f"no {_TREE} in it"
-        )
-        raise CheckpointError("unsupported", f"{path}: {found}")
-    folder = Folder(path / items[0])
-    try:
-        metadata = parse(folder.fetch(folder.span(_TREE)), _TREE)
-        values = _values(folder)
-    except CheckpointError as error:
-        raise CheckpointError(error.kind, f"{folder.root}: {error}") from None
-    budget = Budget(folder.size)
-    whole = metadata.get("store_array_data_equal_to_fill_value") is True
+    checkpoints = _find_checkpoints(path)
+    if len(checkpoints) > 1:
+        listed = format_names(map(str, checkpoints))
+        raise CheckpointError("unsupported", f"{path}: several checkpoints, {listed}; give the folder of one")
+    if not checkpoints:
+        raise CheckpointError("unsupported", f"{path}: no {_METADATA} in it; give the folder of an Orbax checkpoint")
+    root = path / checkpoints[0]
+    files = list_files(root)
+    metadata = parse(map_file(root / _METADATA), f"{root}: {_METADATA}")
+    if MANIFEST not in files and any(name.endswith(f"/{MANIFEST}") for name in files):
+        _corrupt(f"{root}: {MANIFEST} is missing; the hosts did not finish saving, use an earlier step")
+    store = ArrayStore(root, files, complete=metadata.get("store_array_data_equal_to_fill_value") is True)
     tree: dict[Any, Any] = {}
-    for steps, kind in _leaves(metadata, folder.root):
-        leaf = kind if kind in _NO_ARRAYS else _array(".".join(steps), values, folder, budget, whole)
-        _put(tree, steps, leaf, folder.root)
-    file = flatten_tree(tree, folder.root)
-    if items[0] != Path():
-        file.notes.insert(0, f"read the checkpoint in {items[0]}")
+    for steps, kind in _leaves(metadata, root):
+        _insert(tree, steps, kind if kind in _NOT_ARRAYS else store.array(".".join(steps)), root)
+    file = flatten_tree(tree, root)
+    if checkpoints[0] != Path():
+        file.notes.insert(0, f"read the checkpoint in {checkpoints[0]}")
     return file
 
 
 def write(path: Path, tensors: Mapping[str, NDArray], metadata: Mapping[str, str] | None = None) -> None:
-    """Raise CheckpointError: Orbax's folders are only read."""
-    raise CheckpointError("unsupported", f"{path}: Orbax's folders are read and not written; use --to jax, which Flax reads")
+    """Raise CheckpointError: Orbax folders cannot be written."""
+    raise CheckpointError("unsupported", f"{path}: Orbax folders cannot be written; use --to jax, which Flax reads")
 
 
-def _items(path: Path) -> list[Path]:
-    """The folders with a tree, relative to `path`: itself, else those below it (a step's items), else below these (steps)."""
+def _find_checkpoints(path: Path) -> list[Path]:
+    """Return the checkpoints relative to `path`: itself, else the items of a step, else those of all steps."""
     level = [Path()]
     for _ in range(3):
-        found = [each for each in level if os.path.lexists(path / each / _TREE)]
+        found = [each for each in level if os.path.lexists(path / each / _METADATA)]
         if found:
             return found
-        level = [each / name for each in level for name in _folders(path / each)]
+        level = [each / name for each in level for name in _subfolders(path / each)]
     return []
 
 
-def _folders(path: Path) -> list[str]:
+def _subfolders(path: Path) -> list[str]:
     try:
         with os.scandir(path) as entries:
             names = [entry.name for entry in entries if entry.is_dir(follow_symlinks=False) and _UNFINISHED not in entry.name]
@@ -96,55 +101,34 @@ def _folders(path: Path) -> list[str]:
     return sorted(names, key=lambda name: (len(name), name))  # steps are numbers
 
 
-def _values(folder: Folder) -> Mapping[str, Value]:
-    """The store that the arrays are in: OCDBT's, or the files themselves."""
-    if ocdbt.MANIFEST in folder.files:
-        return ocdbt.entries(folder)
-    if any(name.endswith(f"/{ocdbt.MANIFEST}") for name in folder.files):
-        _corrupt(f"the parts of each process are there, and no {ocdbt.MANIFEST} of them all: it was not saved to the end")
-    return {name: folder.span(name) for name in folder.files}
-
-
-def _array(name: str, values: Mapping[str, Value], folder: Folder, budget: Budget, whole: bool) -> LazyTensor:
-    where = f"{folder.root}: {printable(name)}"
-    try:
-        found = zarr.array(name, values, folder, budget, whole=whole)
-    except CheckpointError as error:
-        raise CheckpointError(error.kind, f"{where}: {error}") from None
-
-    def load() -> NDArray:
-        try:
-            return found.load()
-        except CheckpointError as error:
-            raise CheckpointError(error.kind, f"{where}: {error}") from None
-
-    return LazyTensor(found.shape, found.dtype, load)
-
-
-def _leaves(metadata: dict[str, Any], where: Path) -> Iterator[tuple[list[str], str]]:
-    """The path and the kind of every leaf that `_METADATA` lists. Raises CheckpointError."""
+def _leaves(metadata: dict[str, Any], root: Path) -> Iterator[tuple[list[str], str]]:
+    """Yield the path and the kind of every leaf in `_METADATA`. Raises CheckpointError."""
     entries = metadata.get("tree_metadata")
     if type(entries) is not dict:
-        _corrupt(f"{where}: {_TREE} has no tree_metadata")
+        _corrupt(f"{root}: {_METADATA} has no tree_metadata; copy the whole folder again")
     for name, entry in entries.items():
         keys, value = (entry.get(part) if type(entry) is dict else None for part in ("key_metadata", "value_metadata"))
         steps = [each.get("key") if type(each) is dict else None for each in keys] if type(keys) is list else []
         kind = value.get("value_type") if type(value) is dict else None
-        texts = [step for step in steps if type(step) is str]
-        if not 0 < len(steps) <= limits.LIMITS.depth or texts != steps or type(kind) is not str:
-            _corrupt(f"{where}: {_TREE} has an entry without its keys or its kind: {printable(name)}")
+        strings = [step for step in steps if type(step) is str and is_encodable(step)]
+        if not 0 < len(steps) <= limits.LIMITS.depth or strings != steps or type(kind) is not str:
+            _corrupt(
+                f"{root}: {printable(name)}: {_METADATA} gives no list of 1 to {limits.LIMITS.depth} keys, or no value_type; "
+                "copy the whole folder again"
+            )
         if kind not in _EMPTY:
-            yield texts, kind
+            yield strings, kind
 
 
-def _put(tree: dict[Any, Any], steps: list[str], leaf: object, where: Path) -> None:
+def _insert(tree: dict[Any, Any], steps: list[str], leaf: object, root: Path) -> None:
+    """Add a leaf at its path. Raises CheckpointError where a leaf is in the way."""
     below = tree
     for step in steps[:-1]:
         below = below.setdefault(step, {})
         if type(below) is not dict:
             break
     if type(below) is not dict or steps[-1] in below:
-        _corrupt(f"{where}: {printable('.'.join(steps))} stands twice in the tree, or on the way to another leaf")
+        _corrupt(f"{root}: {printable('.'.join(steps))}: this or a shorter path is in the tree twice; save it again with Orbax")
     below[steps[-1]] = leaf
 
 

@@ -8,13 +8,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import zstandard
 from acon_jax.checkpoint import orbax
 from attacks import Attack
 from checkpoint_samples import assert_same
 from hostile_orbax import CASES, SAID
 from hostile_pickles import Kind
-from orbax_folders import NODE, PLAIN, ROW, Case, framed, good, inner, interior, ocdbt, shard, zarr2, zarr3
+from orbax_folders import NODE, PLAIN, ROW, Case, fan, framed, good, inner, interior, ocdbt, shard, zarr2, zarr3, zstd
 from orbax_folders import files as table
 
 from acon_core.errors import CheckpointError
@@ -32,13 +31,17 @@ def folders_of_chunks(path: Path) -> None:
 GOOD: dict[str, Case] = {
     "zarr 2": zarr2(),
     "zarr 2, plain": zarr2(bytes(24), compressor=None),
-    "zarr 2, a chunk larger than the array": zarr2(zstandard.compress(bytes(80)), chunks=[4, 5]),
+    "zarr 2, a chunk larger than the array": zarr2(zstd(bytes(80)), chunks=[4, 5]),
     "zarr 2, folders of chunks": folders_of_chunks,
     "zarr 2, all left out": zarr2(key="other", whole=False),
     "zarr 3, shards": zarr3(),
     "zarr 3, index first": inner(shard([(36, len(ROW))] * 2) + ROW, index_location="start"),
-    "zarr 3, no shards": zarr3(zstandard.compress(bytes(24)), codecs=PLAIN),
+    "zarr 3, no shards": zarr3(zstd(bytes(24)), codecs=PLAIN),
+    "zarr 2, rows last": zarr2(order="F"),
+    "zarr 2, big-endian": zarr2(dtype=">f4"),
+    "zarr 2, one field": zarr2(dtype=[["a", "<f4"]]),
     "OCDBT": ocdbt(good()),
+    "OCDBT, the same node under two keys": fan(1, 2),
     "OCDBT, packed": ocdbt(good(packed=True), framing={"packed": True}),
     "OCDBT, two levels": ocdbt(*HIGH, height=1),
 }

@@ -1,4 +1,7 @@
-"""A folder of Orbax with some bytes of one file changed is read or refused, and nothing outside of it is opened."""
+"""An Orbax folder with changed bytes is read or refused, in bounded time, and Python opens nothing outside of it.
+
+Python cannot see the files that TensorStore opens; folders that would lead it out are in `hostile_orbax`.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,8 @@ from acon_jax.checkpoint import orbax
 from checkpoint_samples import bits
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from orbax_trees import STORED, arrays, unpacked
+from orbax_folders import GOOD, NODE, ZERO, files, framed, interior, leaf, ocdbt
+from orbax_trees import HOSTS, STORED, arrays, unpacked
 
 from acon_core.errors import CheckpointError
 
@@ -29,7 +33,7 @@ sys.addaudithook(watch)
 LARGEST = sum(array.nbytes for array in arrays().values())
 
 
-@pytest.mark.parametrize("name", STORED)
+@pytest.mark.parametrize("name", [*STORED, *HOSTS])
 def test_changed_bytes_are_read_or_refused(tmp_path_factory: pytest.TempPathFactory, name: str) -> None:
     folder = unpacked(name, tmp_path_factory.mktemp("mutations"))
     files = sorted(file for file in folder.rglob("*") if file.is_file())
@@ -79,3 +83,32 @@ def test_a_file_of_any_bytes_is_refused_or_read(tmp_path: Path) -> None:
             except CheckpointError as error:
                 assert str(error).startswith(str(folder))  # noqa: PT017
         file.write_bytes(content)
+
+
+@pytest.mark.parametrize("high", [False, True])
+def test_a_changed_node_with_a_valid_checksum_is_read_or_refused(tmp_path_factory: pytest.TempPathFactory, high: bool) -> None:
+    values = {**GOOD, b"w/0.1": (0, 0, len(ZERO)), b"x": b"", b"xyz": bytes(50)}
+
+    @settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.too_slow], database=None)
+    @given(
+        edits=st.lists(st.tuples(st.floats(0, 1, exclude_max=True), st.binary(max_size=4)), min_size=1, max_size=3),
+        packed=st.booleans(),
+    )
+    def changed(edits: list[tuple[float, bytes]], packed: bool) -> None:
+        folder = tmp_path_factory.mktemp("node")
+        body = leaf(values, files(b"d"))
+        root = interior(1, files(b"d"), [(b"", 0, len(framed(NODE, body)))]) if high else body
+        spoiled = bytearray(root)
+        for where, what in edits:
+            at = int(where * len(spoiled))
+            spoiled[at : at + max(len(what), 1)] = what
+        nodes = [framed(NODE, body)] if high else []
+        ocdbt(*nodes, framed(NODE, bytes(spoiled), packed=packed), height=int(high))(folder)
+        began = time.process_time()
+        try:
+            dict(orbax.read(folder).tensors)
+        except CheckpointError as error:
+            assert str(error).startswith(str(folder))  # noqa: PT017
+        assert time.process_time() - began < 1
+
+    changed()

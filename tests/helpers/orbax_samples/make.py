@@ -21,6 +21,7 @@ from flax import nnx
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE.parent))
 
+from hosts import save as save_from_hosts  # noqa: E402
 from orbax_trees import CUT, LAYOUTS, arrays, tree  # noqa: E402
 
 
@@ -60,6 +61,7 @@ def main() -> None:
         for name, options in LAYOUTS.items():
             save(made / name, tree(), **options)
         tall(made / "tall")
+        save_from_hosts(made)
         linen = {"params": {"w": arrays()["cut"]}, "batch_stats": {"w_mean": arrays()["block.list.1"]}}
         with ocp.CheckpointManager(made / "manager") as manager:
             manager.save(12, args=ocp.args.StandardSave(linen | {"step": np.asarray(3)}))
