@@ -7,28 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 from checkpoint_samples import assert_same, module, state
+from flax_networks import flat, linen_net, net
 
 from acon_core.errors import CheckpointError
 
 pytestmark = pytest.mark.backend("jax")
-
-
-def flat(tree, above: str = "") -> dict[str, np.ndarray]:
-    if not isinstance(tree, dict):
-        return {above: np.asarray(tree)}
-    return {k: v for step, inner in tree.items() for k, v in flat(inner, f"{above}.{step}" if above else str(step)).items()}
-
-
-def net():
-    from flax import nnx
-
-    class Net(nnx.Module):
-        def __init__(self, rngs):
-            self.layers = nnx.List([nnx.Linear(2, 3, rngs=rngs), nnx.Linear(3, 4, rngs=rngs)])
-            self.norm = nnx.BatchNorm(3, rngs=rngs)
-            self.drop = nnx.Dropout(0.5, rngs=rngs)
-
-    return Net(nnx.Rngs(0))
 
 
 def variables(model):
@@ -89,17 +72,6 @@ def test_random_streams_and_steps_are_left_out_with_a_note(tmp_path: Path) -> No
     found = module("jax").read(tmp_path / "a.msgpack")
     assert list(found.tensors) == ["w"]
     assert found.notes == ["ignored random streams: 'drop.rngs'", "ignored what is not an array: 'name', 'seen', 'z'"]
-
-
-def linen_net():
-    from flax import linen
-
-    class Net(linen.Module):
-        @linen.compact
-        def __call__(self, x):
-            return linen.BatchNorm(use_running_average=True)(linen.Dense(3)(x))
-
-    return Net()
 
 
 def test_linen_variables_and_train_states_are_merged(tmp_path: Path) -> None:
