@@ -245,7 +245,10 @@ CASES: Table = {
         "an empty file": raw_tree(b""),
         "parts of processes alone": lambda path: (zarr2()(path), (path / "p").mkdir(), (path / "p/manifest.ocdbt").touch()),
     },
-    (Attack.OTHER_FILE, "unsupported"): {"no arrays": raw_tree(metadata()), "numbers alone": raw_tree(metadata(("w",), kind="scalar"))},
+    (Attack.OTHER_FILE, "unsupported"): {
+        "no arrays": raw_tree(metadata()),
+        "numbers alone": raw_tree(metadata(("w",), kind="scalar")),
+    },
     (Attack.KEY_AS_PATH, "corrupt"): {
         "a key that leads up": raw_tree(metadata(("..", "w"))),
         "a key that leads to the root": raw_tree(metadata(("/etc/hostname",))),
