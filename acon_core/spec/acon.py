@@ -186,9 +186,8 @@ class MetaAconC(ChannelwiseActivation):
     -----
     With y = (p1 - p2) x sigmoid(beta (p1 - p2) x) + p2 x, beta is
 
-    - channel: sigmoid(norm2(fc2(norm1(fc1(mean of x over space))))), (N, C, 1, 1), with 1x1
-    convolutions
-      fc1 and fc2;
+    - channel: sigmoid(norm2(fc2(norm1(fc1(mean of x over space))))), (N, C, 1, 1), where fc1 and
+      fc2 are 1x1 convolutions;
     - layer: sigmoid(sum or mean of x over the sample), (N, 1, 1, 1);
     - pixel: sigmoid(x), of x's shape.
 

@@ -20,6 +20,17 @@ __all__ = ["Activation", "ChannelwiseActivation", "bind", "check_input", "signat
 class Activation(Layer):
     """A named activation with parameters of its own, as a graph of primitives."""
 
+    @property
+    def has_steps(self) -> bool:
+        """Whether several functions are applied to x in turn, with values between them."""
+        graph = self.make_graph()
+        from_x, steps = set(graph.inputs), 0
+        for step in graph.steps:
+            if from_x & set(step.inputs):
+                from_x |= set(step.outputs)
+                steps += 1
+        return steps > 1
+
 
 @dataclass(frozen=True)
 class ChannelwiseActivation(Activation):

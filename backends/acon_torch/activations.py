@@ -25,6 +25,7 @@ class Activation(FromSpec, Graph):
 
     def _assemble(self, node: spec.Activation, context: BuildContext) -> None:
         Graph.__init__(self, node, make, context)
+        self.has_steps = node.has_steps
 
     def _draw(self, dtype: torch.dtype | None, device: torch.device | str | None, path: str) -> None:
         seed = int(torch.randint(2**62, (), device="cpu"))
@@ -36,14 +37,8 @@ class Activation(FromSpec, Graph):
     def forward(self, x: Tensor) -> Tensor:
         spec.check_input(self.spec, x.shape)
         # Between several functions, 16-bit values would be rounded, and could overflow.
-        y: Tensor = super().forward(upcast_half(x)[0] if _has_steps(self.spec) else x)
+        y: Tensor = super().forward(upcast_half(x)[0] if self.has_steps else x)
         return y.to(x.dtype)
-
-
-def _has_steps(node: spec.Node) -> bool:
-    """Whether an activation is several functions of x in turn, with values between them."""
-    several = spec.MetaAconC | spec.FReLU | spec.AconFReLU | spec.DyReLU
-    return isinstance(node, several) or (isinstance(node, spec.RepAct) and node.variant == 3)
 
 
 CLASSES = define_classes(Activation, build)

@@ -218,6 +218,16 @@ def test_an_activation_that_does_not_exist_is_refused(text: str) -> None:
         spec.activation(text)
 
 
+@pytest.mark.parametrize("axis", [1, -1])
+def test_has_steps(axis: int) -> None:
+    """Which activations are several functions of x in turn, from their formulas. Moving an axis is none."""
+    several = ("meta_acon", "meta_acon(level=pixel)", "meta_acon(level=layer)", "frelu", "acon_frelu", "dyrelu", "repact_3")
+    one = ("acon_a", "acon_b", "acon_c", "prelu(shared=false)", "swish", "arelu", "repact_1", "repact_2", "fused_repact")
+    for names, expected in ((several, True), (one, False)):
+        for name in names:
+            assert spec.activation(name, 6, channel_axis=axis).has_steps is expected, name
+
+
 def test_taps_name_the_child_that_makes_them() -> None:
     graph = create("acon/shufflenet_v2_x0_5").graph
     assert spec.producer(graph, "features.3") == ("features.3", 0)
