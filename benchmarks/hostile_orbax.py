@@ -1,4 +1,4 @@
-"""`python benchmarks/hostile_orbax.py`: what a small Orbax folder can make TensorStore allocate, as a Markdown table.
+"""`python benchmarks/hostile_orbax.py`: the memory that a small Orbax folder can make TensorStore take.
 
 The folder is an OCDBT database of one node, which holds one array and many values of 1 MiB of zeros,
 compressed. Each is read in a process of its own.

@@ -31,7 +31,8 @@ from acon_jax.checkpoint.msgpack import DTYPES
 MANIFEST = "manifest.ocdbt"
 _DRIVERS = {".zarray": "zarr", "zarr.json": "zarr3"}
 _CODECS = ("bytes", "crc32c", "sharding_indexed", "zstd")
-_CHUNK_COST = 1024  # bytes of budget for each chunk: TensorStore takes memory and time even for a missing one
+# Bytes of budget per chunk: TensorStore takes memory and time even for a missing one.
+_CHUNK_COST = 1024
 # Each chunk is read once. The nodes of OCDBT are needed for every chunk, however large they are.
 _CONTEXT = {"cache_pool": {"total_bytes_limit": 0}, "cache_pool#nodes": {"total_bytes_limit": 1 << 30}}
 
@@ -78,7 +79,7 @@ def list_files(root: Path) -> dict[str, int]:
 
 
 class ArrayStore:
-    """The arrays of one folder by name: an OCDBT database if there is a manifest, else a folder per array.
+    """The arrays of one folder by name: an OCDBT database, else a folder per array.
 
     Parameters
     ----------

@@ -33,12 +33,12 @@ _NOT_ARRAYS = ("None", "scalar", "string")
 
 
 def sniff(path: Path) -> bool:
-    """Return whether `path` is a checkpoint of Orbax, a step of a CheckpointManager, or its folder."""
+    """Return whether `path` is an Orbax checkpoint, a step of a CheckpointManager, or its folder."""
     return bool(_find_checkpoints(path))
 
 
 def read(path: Path) -> CheckpointFile:
-    """Read the arrays of a checkpoint by the names of `flatten_tree`; numbers and strings are left out.
+    """Read the arrays of a checkpoint, named by `flatten_tree`; numbers and strings are left out.
 
     Nothing outside of the folder is read, and a link in it is an error. An array is read when it is
     asked for.
@@ -82,7 +82,7 @@ def write(path: Path, tensors: Mapping[str, NDArray], metadata: Mapping[str, str
 
 
 def _find_checkpoints(path: Path) -> list[Path]:
-    """Return the checkpoints relative to `path`: itself, else the items of a step, else those of all steps."""
+    """Return the checkpoints at `path`, in its subfolders (items), or in theirs (steps)."""
     level = [Path()]
     for _ in range(3):
         found = [each for each in level if os.path.lexists(path / each / _METADATA)]
