@@ -7,7 +7,7 @@ import paddle
 from acon_core import spec
 from acon_core.frontend.from_spec import FromSpec, define_classes
 from acon_paddle import FRAMEWORK
-from acon_paddle.build import BuildContext, below, build
+from acon_paddle.build import BuildContext, build, make
 from acon_paddle.checkpoint.layout import layout
 from acon_paddle.modules import Graph
 
@@ -22,7 +22,7 @@ class Activation(FromSpec, Graph):
         return BuildContext(dtype or paddle.get_default_dtype(), path)
 
     def _assemble(self, node: spec.Activation, context: BuildContext) -> None:
-        Graph.__init__(self, node, below(context), context.dtype)
+        Graph.__init__(self, node, make, context)
 
     def _draw(self, dtype: str | None, path: str) -> None:
         seed = int(paddle.randint(0, 2**31 - 1, [1]).item())

@@ -1,78 +1,102 @@
-"""Functions of x and of gates on Paddle tensors: overflow-safe, their gradients in closed form, nothing kept but arguments."""
+"""The gated activation functions on Paddle tensors.
+
+No intermediate value overflows, and the hand-written gradients keep the arguments only. A *gate*
+is a learnt or generated value beside x: a tensor (1,), (C,), (1 or N, 1 or C, 1, 1), or of the
+shape of x. Channels of x are at `channel_axis`. All return the shape and dtype of x; 16-bit values
+are computed in float32.
+"""
 
 from __future__ import annotations
 
-from functools import partial, reduce
+from collections.abc import Sequence
+from functools import reduce
 from typing import Any
 
 import paddle
 import paddle.nn.functional as F
 from paddle import Tensor
-from paddle.autograd import PyLayer
 from paddle.jit import not_to_static
 from paddle.utils import flatten
 
 from acon_core.errors import SpecError
 from acon_core.spec import SmoothMaximum
-from acon_paddle.arrays import BOUND, constant, ensure, exp, gradients, keep, to_rank, wide
-from acon_paddle.pointwise import hardswish_slope, hardswish_value
-
-Gradients = tuple[Tensor | None, ...]
-
-
-class _Acon(PyLayer):
-    """x (p2 + (p1 - p2) s), s = sigmoid(beta (p1 - p2) x), with arguments that broadcast against x."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, p1: Tensor, p2: Tensor, beta: Tensor) -> Tensor:
-        keep(ctx, x, p1, p2, beta)
-        dtype = x.dtype
-        x, p1, p2, beta = wide(x, p1, p2, beta)
-        slope = p1 - p2
-        return (x * (p2 + slope * F.sigmoid((beta * slope) * x))).astype(dtype)
-
-    @staticmethod
-    def backward(ctx: Any, g: Tensor) -> Gradients:
-        return _acon_gradients(g, ctx.saved_tensor(), ctx.frozen)
+from acon_paddle.arrays import constant
+from acon_paddle.gradient import BOUND, Gate, Rule, Terms, ensure, to_rank
+from acon_paddle.pointwise import exp, hardswish_slope, hardswish_value
 
 
-@not_to_static
-def _acon_gradients(g: Tensor, saved: list[Tensor], frozen: list[bool]) -> Gradients:
-    g, x, p1, p2, beta = wide(g, *saved)
+def _acon(x: Tensor, p1: Tensor, p2: Tensor, beta: Tensor) -> Tensor:
+    slope = p1 - p2
+    return x * (p2 + slope * F.sigmoid((beta * slope) * x))
+
+
+def _acon_pullback(needed: Sequence[bool], g: Tensor, x: Tensor, p1: Tensor, p2: Tensor, beta: Tensor) -> Terms:
     slope = p1 - p2
     z = (beta * slope) * x
     s, t = F.sigmoid(z), F.sigmoid(-z)
     st = s * t
-    bend = z.clip(-BOUND, BOUND) * st
-    to_p1, to_p2 = s + bend, t - bend
+    curvature = z.clip(-BOUND, BOUND) * st
+    # dy/dp1 and dy/dp2 over x. Never 1 - s: it loses the digits that t keeps.
+    to_p1, to_p2 = s + curvature, t - curvature
     gx = g * x
-    terms = (
-        lambda: g * (p1 * to_p1 + p2 * to_p2),
-        lambda: gx * to_p1,
-        lambda: gx * to_p2,
-        lambda: gx * (slope * (x * (slope * st))),
-    )
-    return gradients(saved, frozen, terms)
+    yield g * (p1 * to_p1 + p2 * to_p2) if needed[0] else None
+    yield gx * to_p1 if needed[1] else None
+    yield gx * to_p2 if needed[2] else None
+    yield gx * (slope * (x * (slope * st))) if needed[3] else None
 
 
-def acon(x: Tensor, p1: Tensor | float, p2: Tensor | float, beta: Tensor | float, channel_axis: int = 1) -> Tensor:
-    """ACON-C: y = x (p2 + (p1 - p2) sigmoid(beta (p1 - p2) x)), the smooth maximum of p1 x and p2 x.
+_ACON = Rule(_acon, _acon_pullback)
 
-    x: any rank, channels at `channel_axis`, the batch first. p1, p2, beta: (1,), (C,), (1 or N, 1 or C, 1, 1), the shape of
-    x, or a number, which is fixed: p1 = 1 and p2 = 0 give ACON-A and Swish, p1 = 1 ACON-B. Returns the shape and dtype of x;
-    16-bit inputs are computed in float32. Smooth: no kinks. For the backward pass it keeps its arguments alone.
-    Works under paddle.jit.to_static; Paddle differentiates it once only, since it has no second derivative of a PyLayer.
-    Raises SpecError for a gate of another shape. Source: Ma et al. 2021, equation 8.
+
+def acon(x: Tensor, p1: Gate, p2: Gate, beta: Gate, channel_axis: int = 1) -> Tensor:
+    """Compute ACON-C, the smooth maximum of p1 x and p2 x.
+
+    y = x (p2 + (p1 - p2) sigmoid(beta (p1 - p2) x))
+
+    Parameters
+    ----------
+    x : Tensor
+        Input of any rank, the batch first.
+    p1, p2 : Tensor or float
+        Slopes: (1,), (C,), (1 or N, 1 or C, 1, 1), or the shape of `x`. A number is fixed:
+        p1 = 1.0 and p2 = 0.0 give ACON-A (Swish), p1 = 1.0 gives ACON-B.
+    beta : Tensor or float
+        Steepness, in any shape that `p1` may have.
+    channel_axis : int
+        Axis of the channels of `x`.
+
+    Returns
+    -------
+    Tensor
+        Shape and dtype of `x`; 16-bit inputs are computed in float32.
+
+    Raises
+    ------
+    SpecError
+        If the shape of a gate does not fit.
+
+    Notes
+    -----
+    Smooth, without kinks. The backward pass keeps the arguments only. Supports
+    paddle.jit.to_static. Differentiable once: Paddle has no second derivative of a PyLayer.
+
+    References
+    ----------
+    Ma et al. 2021, "Activate or Not: Learning Customized Activation", equation 8.
+
+    Examples
+    --------
+    >>> import paddle
+    >>> acon(paddle.to_tensor([[-1.0, 2.0]]), 1.0, 0.0, beta=1.0).numpy().round(4).tolist()
+    [[-0.2689000070095062, 1.7615000009536743]]
     """
-    y: Tensor = _Acon.apply(x, to_rank(p1, x, channel_axis), to_rank(p2, x, channel_axis), to_rank(beta, x, channel_axis))
-    return y
+    return _ACON(x, to_rank(p1, x, channel_axis), to_rank(p2, x, channel_axis), to_rank(beta, x, channel_axis))
 
 
-@not_to_static
 def _weigh(beta: Tensor, values: list[Tensor]) -> tuple[Tensor, list[Tensor], list[Tensor], Tensor]:
-    """Of the value with the largest weight: itself, half of the others' distance to it, the weights, and the mean of those.
+    """Return the value of largest weight, half of each distance from it, the weights, their mean.
 
-    Halves, since the distance of two finite numbers may overflow.
+    Halves, because the distance of two finite numbers may overflow.
     """
     sign = 1 - 2 * (beta < 0).astype(beta.dtype)
     pivot = reduce(paddle.maximum, [sign * value for value in values]) * sign
@@ -84,209 +108,203 @@ def _weigh(beta: Tensor, values: list[Tensor]) -> tuple[Tensor, list[Tensor], li
     return pivot, halves, weights, sum(products[1:], products[0])
 
 
-@not_to_static
-def _smooth_maximum(ctx: Any, beta: Tensor, values: tuple[Any, ...]) -> Tensor:
-    values = flatten(values)  # to_static passes a tuple of a tuple
-    keep(ctx, beta, *values)
-    pivot, _, _, mean = _weigh(*wide(beta), wide(*values))
-    return (2 * (pivot * 0.5 + mean)).astype(values[0].dtype)
+def _smooth_maximum(x: Tensor, beta: Tensor, *others: Tensor) -> Tensor:
+    pivot, _, _, mean = _weigh(beta, [x, *others])
+    return 2 * (pivot * 0.5 + mean)
 
 
-@not_to_static
-def _smooth_maximum_gradients(g: Tensor, saved: list[Tensor], frozen: list[bool]) -> Gradients:
-    g, beta, *values = wide(g, *saved)
-    _, halves, weights, mean = _weigh(beta, values)
+def _smooth_maximum_pullback(needed: Sequence[bool], g: Tensor, x: Tensor, beta: Tensor, *others: Tensor) -> Terms:
+    _, halves, weights, mean = _weigh(beta, [x, *others])
     away = [half - mean for half in halves]
 
-    def to_beta() -> Tensor:
-        terms = [(weight * each) * each for weight, each in zip(weights, away, strict=True)]
-        return g * (4 * sum(terms[1:], terms[0]))
+    def to_value(i: int) -> Tensor:
+        return g * (weights[i] + (2 * (beta * away[i])).clip(-BOUND, BOUND) * weights[i])
 
-    def to_value(weight: Tensor, each: Tensor) -> Tensor:
-        return g * (weight + (2 * (beta * each)).clip(-BOUND, BOUND) * weight)
+    yield to_value(0) if needed[0] else None
+    terms = [(weight * each) * each for weight, each in zip(weights, away, strict=True)]
+    yield g * (4 * sum(terms[1:], terms[0])) if needed[1] else None
+    for i in range(1, len(weights)):
+        yield to_value(i) if needed[i + 1] else None
 
-    to_values = [partial(to_value, weight, each) for weight, each in zip(weights, away, strict=True)]
-    return gradients(saved, frozen, [to_beta, *to_values])
 
-
-class _SmoothMaximum(PyLayer):
-    """sum of xi exp(beta xi) / sum of exp(beta xi)."""
-
-    @staticmethod
-    def forward(ctx: Any, beta: Tensor, *values: Tensor) -> Tensor:
-        return _smooth_maximum(ctx, beta, values)
-
-    @staticmethod
-    def backward(ctx: Any, g: Tensor) -> Gradients:
-        return _smooth_maximum_gradients(g, ctx.saved_tensor(), ctx.frozen)
+_SMOOTH_MAXIMUM = Rule(_smooth_maximum, _smooth_maximum_pullback)
 
 
 def _check_values(shapes: list[tuple[int, ...]], beta: tuple[int, ...]) -> None:
     if len(shapes) < 2 or not any(-1 in shape for shape in shapes):
         SmoothMaximum().out_shapes(*shapes)
     if set(beta) - {1, -1}:
-        raise SpecError(f"smooth_maximum: expected a beta of one element, found shape {beta}")
+        raise SpecError(f"smooth_maximum: expected beta of one element, found shape {beta}")
 
 
 @not_to_static
-def _beta(beta: Tensor | float, values: Any) -> Tensor:
-    """A number or a tensor of one element as a tensor without axes; the shapes are checked on the way."""
+def _checked_beta(beta: Gate, values: Any) -> Tensor:
+    """Check the shapes, and return beta as a tensor without axes."""
     values = flatten(values)  # to_static passes a tuple of a tuple
     number = isinstance(beta, int | float)
     ensure(_check_values, [tuple(value.shape) for value in values], () if number else tuple(beta.shape))
     return to_rank(beta, values[0], 1) if number else beta.reshape([])
 
 
-def smooth_maximum(*values: Tensor, beta: Tensor | float = 1.0) -> Tensor:
-    """The smooth maximum of two values or more: y = sum of xi exp(beta xi) / sum of exp(beta xi), element by element.
+def smooth_maximum(*values: Tensor, beta: Gate = 1.0) -> Tensor:
+    """Compute the smooth maximum of two or more values, element by element.
 
-    `values`: of one shape and dtype, which the result has; 16-bit values are computed in float32. `beta`: a number, or a
-    tensor of one element, which may have a gradient: towards infinity y is the maximum, 0 the mean, towards minus infinity the
-    minimum. Smooth: no kinks. No finite values overflow; of two it is as exact as b + (a - b) sigmoid(beta (a - b)).
-    Keeps its arguments alone for the backward pass. Works under paddle.jit.to_static; Paddle differentiates it once only.
-    Raises SpecError for fewer than two values, and for different shapes. Source: Ma et al. 2021, equation 2.
+    y = sum of xi exp(beta xi) / sum of exp(beta xi)
+
+    Parameters
+    ----------
+    *values : Tensor
+        Two or more tensors of one shape and dtype.
+    beta : float or Tensor
+        A number, or a tensor of one element, which may have a gradient. Infinity gives the maximum,
+        0 the mean, minus infinity the minimum.
+
+    Returns
+    -------
+    Tensor
+        Shape and dtype of the values; 16-bit values are computed in float32.
+
+    Raises
+    ------
+    SpecError
+        If there are fewer than two values, or if their shapes differ.
+
+    Notes
+    -----
+    Smooth, without kinks. Finite for all finite values. The backward pass keeps the arguments only.
+    Supports paddle.jit.to_static. Differentiable once.
+
+    References
+    ----------
+    Ma et al. 2021, "Activate or Not: Learning Customized Activation", equation 2.
+
+    Examples
+    --------
+    >>> import paddle
+    >>> float(smooth_maximum(paddle.to_tensor([1.0]), paddle.to_tensor([3.0]), beta=0.5))
+    2.46211...
     """
-    y: Tensor = _SmoothMaximum.apply(_beta(beta, values), *values)
-    return y
+    scalar = _checked_beta(beta, values)
+    return _SMOOTH_MAXIMUM(values[0], scalar, *values[1:])
 
 
 def maximum(a: Tensor, b: Tensor) -> Tensor:
-    """The larger of two values of one shape. Gradient where they are equal: half to each."""
+    """Compute the maximum of two values of one shape. At a tie, each gets half of the gradient."""
     y: Tensor = paddle.maximum(a, b)
     return y
 
 
-class _Slopes(PyLayer):
-    """positive x where x > 0, else negative x."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, negative: Tensor, positive: Tensor) -> Tensor:
-        keep(ctx, x, negative, positive)
-        dtype = x.dtype
-        x, negative, positive = wide(x, negative, positive)
-        return paddle.where(x > 0, positive * x, negative * x).astype(dtype)
-
-    @staticmethod
-    def backward(ctx: Any, g: Tensor) -> Gradients:
-        return _slopes_gradients(g, ctx.saved_tensor(), ctx.frozen)
+def _prelu(x: Tensor, positive: Tensor, negative: Tensor) -> Tensor:
+    return paddle.where(x > 0, positive * x, negative * x)
 
 
-@not_to_static
-def _slopes_gradients(g: Tensor, saved: list[Tensor], frozen: list[bool]) -> Gradients:
-    g, x, negative, positive = wide(g, *saved)
+def _prelu_pullback(needed: Sequence[bool], g: Tensor, x: Tensor, positive: Tensor, negative: Tensor) -> Terms:
     above = x > 0
-    terms = (
-        lambda: paddle.where(above, g * positive, g * negative),
-        lambda: paddle.where(above, paddle.zeros_like(x), g * x),
-        lambda: paddle.where(above, g * x, paddle.zeros_like(x)),
-    )
-    return gradients(saved, frozen, terms)
+    yield paddle.where(above, g * positive, g * negative) if needed[0] else None
+    yield paddle.where(above, g * x, paddle.zeros_like(x)) if needed[1] else None
+    yield paddle.where(above, paddle.zeros_like(x), g * x) if needed[2] else None
 
 
-def slopes(x: Tensor, negative: Tensor, channel_axis: int = 1) -> Tensor:
-    """PReLU: x where x > 0, else negative x. Gradient at 0: `negative`, and 0 for it. `negative`: a gate as in `acon`."""
-    y: Tensor = _Slopes.apply(x, to_rank(negative, x, channel_axis), to_rank(1.0, x, channel_axis))
-    return y
+_PRELU = Rule(_prelu, _prelu_pullback)
 
 
-def attention_slopes(x: Tensor, alpha: Tensor, beta: Tensor, channel_axis: int = 1) -> Tensor:
-    """AReLU: (1 + sigmoid(beta)) x where x > 0, else a x, with a = alpha held within 0.01 to 0.99. Gradient at 0: a.
-    `alpha`, `beta`: gates as in `acon`."""
+def prelu(x: Tensor, negative: Tensor, channel_axis: int = 1) -> Tensor:
+    """Compute x where x > 0, else negative x; `negative` is a gate.
+
+    Gradient at 0: `negative` for x, 0 for `negative`. Source: He et al. 2015, equation 1.
+    """
+    return _PRELU(x, to_rank(1.0, x, channel_axis), to_rank(negative, x, channel_axis))
+
+
+def arelu(x: Tensor, alpha: Tensor, beta: Tensor, channel_axis: int = 1) -> Tensor:
+    """Compute (1 + sigmoid(beta)) x where x > 0, else min(max(alpha, 0.01), 0.99) x.
+
+    `alpha` and `beta` are gates. Gradient at x = 0: that of the negative side. Gradient of alpha: 0
+    outside [0.01, 0.99]. Source: Chen et al. 2020, equation 4.
+    """
     low = alpha.clip(constant(0.01, alpha), constant(0.99, alpha))
-    y: Tensor = _Slopes.apply(x, to_rank(low, x, channel_axis), to_rank(1 + F.sigmoid(beta), x, channel_axis))
-    return y
+    return _PRELU(x, to_rank(1 + F.sigmoid(beta), x, channel_axis), to_rank(low, x, channel_axis))
 
 
-def collapse_branches(weights: Tensor, alpha: Tensor, softmax: bool = False) -> tuple[Tensor, Tensor, Tensor]:
-    """The factors of x, relu(x) and hardswish(x) that RepAct's branches add up to, each (1,): w0 + alpha w2,
-    w1 + (1 - alpha) w2, w3, with w = weights (4,) or their softmax."""
+def repact_coefficients(weights: Tensor, alpha: Tensor, softmax: bool = False) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the factors of x, relu(x) and hardswish(x) that the four branches of RepAct add up to.
+
+    With w = `weights` (4,), or its softmax, of identity, ReLU, PReLU and HardSwish, and the PReLU
+    slope `alpha` (1,): w0 + alpha w2, w1 + (1 - alpha) w2, w3, each (1,).
+    """
     w0, w1, w2, w3 = (F.softmax(weights) if softmax else weights).split(4)
     return w0 + alpha * w2, w1 + (1 - alpha) * w2, w3
 
 
-class _Branches(PyLayer):
-    """identity x + relu max(x, 0) + hardswish x min(max(x + 3, 0), 6) / 6 + shift."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, identity: Tensor, relu: Tensor, hardswish: Tensor, shift: Tensor) -> Tensor:
-        keep(ctx, x, identity, relu, hardswish, shift)
-        dtype = x.dtype
-        x, identity, relu, hardswish, shift = wide(x, identity, relu, hardswish, shift)
-        return (identity * x + relu * F.relu(x) + hardswish * hardswish_value(x) + shift).astype(dtype)
-
-    @staticmethod
-    def backward(ctx: Any, g: Tensor) -> Gradients:
-        return _branches_gradients(g, ctx.saved_tensor(), ctx.frozen)
+def _repact(x: Tensor, identity: Tensor, relu: Tensor, hardswish: Tensor, shift: Tensor) -> Tensor:
+    return identity * x + relu * F.relu(x) + hardswish * hardswish_value(x) + shift
 
 
-@not_to_static
-def _branches_gradients(g: Tensor, saved: list[Tensor], frozen: list[bool]) -> Gradients:
-    g, x, identity, relu, hardswish, _ = wide(g, *saved)
-    terms = (
-        lambda: g * (identity + relu * (x > 0).astype(x.dtype) + hardswish * hardswish_slope(x)),
-        lambda: g * x,
-        lambda: g * F.relu(x),
-        lambda: g * hardswish_value(x),
-        lambda: g,
-    )
-    return gradients(saved, frozen, terms)
+def _repact_pullback(
+    needed: Sequence[bool], g: Tensor, x: Tensor, identity: Tensor, relu: Tensor, hardswish: Tensor, shift: Tensor
+) -> Terms:
+    yield g * (identity + relu * (x > 0).astype(x.dtype) + hardswish * hardswish_slope(x)) if needed[0] else None
+    yield g * x if needed[1] else None
+    yield g * F.relu(x) if needed[2] else None
+    yield g * hardswish_value(x) if needed[3] else None
+    yield g if needed[4] else None
 
 
-def branches(
+_REPACT = Rule(_repact, _repact_pullback)
+
+
+def repact(
     x: Tensor, identity: Tensor, relu: Tensor, hardswish: Tensor, shift: Tensor | None = None, channel_axis: int = 1
 ) -> Tensor:
-    """RepAct in three factors: identity x + relu max(x, 0) + hardswish x min(max(x + 3, 0), 6) / 6, and + shift.
+    """Compute identity x + relu max(x, 0) + hardswish x min(max(x + 3, 0), 6) / 6 + shift.
 
-    The factors: gates as in `acon`. Gradient at 0: relu' is 0; at -3 and 3: hardswish' is 0 and 1.
+    All but x are gates. Gradients at kinks: relu'(0) = 0, hardswish'(-3) = 0, hardswish'(3) = 1.
+    Source: Wu et al. 2024.
     """
-    y: Tensor = _Branches.apply(
+    return _REPACT(
         x,
         to_rank(identity, x, channel_axis),
         to_rank(relu, x, channel_axis),
         to_rank(hardswish, x, channel_axis),
         to_rank(0.0 if shift is None else shift, x, channel_axis),
     )
-    return y
 
 
-class _TwoLines(PyLayer):
-    """max(a1 x + b1, a2 x + b2), with half of the gradient to each line where they meet."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, a1: Tensor, a2: Tensor, b1: Tensor, b2: Tensor) -> Tensor:
-        keep(ctx, x, a1, a2, b1, b2)
-        dtype = x.dtype
-        x, a1, a2, b1, b2 = wide(x, a1, a2, b1, b2)
-        return paddle.maximum(a1 * x + b1, a2 * x + b2).astype(dtype)
-
-    @staticmethod
-    def backward(ctx: Any, g: Tensor) -> Gradients:
-        return _two_lines_gradients(g, ctx.saved_tensor(), ctx.frozen)
+def _line_maximum(x: Tensor, a1: Tensor, a2: Tensor, b1: Tensor, b2: Tensor) -> Tensor:
+    return paddle.maximum(a1 * x + b1, a2 * x + b2)
 
 
-@not_to_static
-def _two_lines_gradients(g: Tensor, saved: list[Tensor], frozen: list[bool]) -> Gradients:
-    g, x, a1, a2, b1, b2 = wide(g, *saved)
+def _line_maximum_pullback(
+    needed: Sequence[bool], g: Tensor, x: Tensor, a1: Tensor, a2: Tensor, b1: Tensor, b2: Tensor
+) -> Terms:
     first, second = a1 * x + b1, a2 * x + b2
-    share = ((first > second).astype(x.dtype) + (first >= second).astype(x.dtype)) * 0.5
-    g1, g2 = g * share, g * (1 - share)
-    terms = (lambda: a1 * g1 + a2 * g2, lambda: g1 * x, lambda: g2 * x, lambda: g1, lambda: g2)
-    return gradients(saved, frozen, terms)
+    # 1 where the first line is larger, 1 / 2 at a tie, else 0.
+    tie_weight = ((first > second).astype(x.dtype) + (first >= second).astype(x.dtype)) * 0.5
+    g1, g2 = g * tie_weight, g * (1 - tie_weight)
+    yield a1 * g1 + a2 * g2 if needed[0] else None
+    yield g1 * x if needed[1] else None
+    yield g2 * x if needed[2] else None
+    yield g1 if needed[3] else None
+    yield g2 if needed[4] else None
+
+
+_LINE_MAXIMUM = Rule(_line_maximum, _line_maximum_pullback)
 
 
 @not_to_static
-def _coefficients(x: Tensor, theta: Tensor, lambdas: Tensor, init_v: Tensor, channel_axis: int) -> list[Tensor]:
-    """(a1, a2, b1, b2), each beside x: (N, 1 or C, 1, 1). 2 sigmoid(theta) - 1 is tanh(theta / 2)."""
+def _lines(x: Tensor, theta: Tensor, lambdas: Tensor, init_v: Tensor, channel_axis: int) -> list[Tensor]:
+    """Return a1, a2, b1, b2, each beside x: (N, 1 or C, 1, 1). 2 sigmoid(z) - 1 = tanh(z / 2)."""
     half = paddle.tanh(theta * 0.5).reshape([0, theta.shape[1] // 4, 4])
     return [to_rank(each.unsqueeze([2, 3]), x, channel_axis) for each in (half * lambdas + init_v).unbind(2)]
 
 
 def dynamic_maximum(x: Tensor, theta: Tensor, lambdas: Tensor, init_v: Tensor, channel_axis: int = 1) -> Tensor:
-    """DyReLU: max(a1 x + b1, a2 x + b2), (a1, a2, b1, b2) = lambdas (2 sigmoid(theta) - 1) + init_v per sample.
+    """Compute the maximum of two lines, max(a1 x + b1, a2 x + b2).
 
-    `theta`: (N, 4), or (N, 4 C) for coefficients per channel. `lambdas`, `init_v`: (4,). Gradient where the two are equal:
-    half to each.
+    (a1, a2, b1, b2) = lambdas (2 sigmoid(theta) - 1) + init_v. `theta`: (N, 4), or (N, 4 C), whose
+    elements 4 c to 4 c + 3 belong to channel c. `lambdas`, `init_v`: (4,). At a tie, each line gets
+    half of the gradient. Of the size of x, the backward pass keeps x only.
+    Source: Chen et al. 2020 (Dynamic ReLU), section 3.2.
     """
-    a1, a2, b1, b2 = _coefficients(x, theta, lambdas, init_v, channel_axis)
-    y: Tensor = _TwoLines.apply(x, a1, a2, b1, b2)
-    return y
+    a1, a2, b1, b2 = _lines(x, theta, lambdas, init_v, channel_axis)
+    return _LINE_MAXIMUM(x, a1, a2, b1, b2)

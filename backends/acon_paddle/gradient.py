@@ -1,0 +1,135 @@
+"""Hand-written gradients of the gated functions: one PyLayer, which keeps the arguments only."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import paddle
+from paddle import Tensor
+from paddle.autograd import PyLayer
+from paddle.jit import not_to_static
+from paddle.utils import flatten
+
+from acon_core.errors import SpecError
+from acon_core.spec import check_gate
+
+Gate = Tensor | float
+Terms = Iterable[Tensor | None]
+
+# The largest |z| for which z * sigmoid(z) * sigmoid(-z) is formed. Beyond it the product is 0, but
+# infinity * 0 would be NaN.
+BOUND = 3e38
+
+_FAILED_TRACES: list[Any] = []
+
+
+def keep_trace() -> None:
+    """Keep the program of a trace that is about to fail; call it before raising.
+
+    Paddle remembers the tensors of a trace by the id of its program, also after a failure. If the
+    program were freed, the next one could get its id, and would crash the process.
+    """
+    if not paddle.in_dynamic_mode():
+        _FAILED_TRACES.append(paddle.static.default_main_program())
+
+
+@not_to_static
+def ensure(check: Callable[..., Any], *arguments: Any) -> None:
+    """Run a check that raises SpecError. In a trace, sizes that are left open are -1."""
+    try:
+        check(*arguments)
+    except SpecError:
+        keep_trace()
+        raise
+
+
+def _is_half(tensor: Tensor) -> bool:
+    return tensor.dtype in (paddle.float16, paddle.bfloat16)
+
+
+@not_to_static
+def upcast_half(*values: Tensor) -> list[Tensor]:
+    """Convert 16-bit tensors to float32: sums round too much, and float16 has no BOUND."""
+    return [value.astype("float32") if _is_half(value) else value for value in values]
+
+
+@not_to_static
+def to_rank(gate: Gate, x: Tensor, channel_axis: int) -> Tensor:
+    """Reshape a gate so that it broadcasts against x; make a constant of a number.
+
+    (1,) applies to all of x, (C,) and (1 or N, 1 or C, ...) to batch and channels, and the shape of
+    x to each element. There are no leading ones: Paddle multiplies by (C, 1, 1) fifteen times as
+    fast as by (1, C, 1, 1). Raises SpecError for any other shape.
+    """
+    if isinstance(gate, int | float):
+        return paddle.full([], gate, "float32" if _is_half(x) else x.dtype)
+    ensure(check_gate, tuple(gate.shape), tuple(x.shape), channel_axis)
+    if list(gate.shape) == list(x.shape):
+        return gate
+    if all(size == 1 for size in gate.shape):
+        return gate.reshape([])
+    shape = [1] * x.ndim
+    shape[channel_axis] = gate.shape[1] if gate.ndim > 1 else gate.shape[0]
+    if gate.ndim > 1:
+        shape[0] = gate.shape[0]
+    while len(shape) > 1 and shape[0] == 1:
+        del shape[0]
+    return gate.reshape(shape)
+
+
+@dataclass(frozen=True)
+class Rule:
+    """An elementwise function of x and of gates that broadcast against it, with its gradient.
+
+    `value(x, *gates)` is the function. `pullback(needed, g, x, *gates)` yields one term per
+    argument, g times the derivative, in any shape that sums to the argument's; None where `needed`
+    is False. Terms are summed one by one, so that only one of the size of x exists at a time. Both
+    get 16-bit values in float32.
+    """
+
+    value: Callable[..., Tensor]
+    pullback: Callable[..., Terms]
+
+    def __call__(self, x: Tensor, *gates: Tensor) -> Tensor:
+        y: Tensor = _Function.apply(self, x, *gates)
+        return y
+
+
+class _Function(PyLayer):
+    """The value of a rule in the dtype of x. Its methods only call functions that to_static leaves alone."""
+
+    @staticmethod
+    def forward(ctx: Any, rule: Rule, *arguments: Tensor) -> Tensor:
+        return _value(ctx, rule, arguments)
+
+    @staticmethod
+    def backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:
+        return _gradients(ctx, g)
+
+
+@not_to_static
+def _value(ctx: Any, rule: Rule, arguments: Any) -> Tensor:
+    arguments = flatten(arguments)  # to_static passes a tuple of a tuple
+    ctx.save_for_backward(*arguments)
+    # Paddle accepts None alone as the gradient of a frozen argument. A trace does not save which are.
+    ctx.rule, ctx.needed = rule, [not argument.stop_gradient for argument in arguments]
+    return rule.value(*upcast_half(*arguments)).astype(arguments[0].dtype)
+
+
+@not_to_static
+def _gradients(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:
+    saved = ctx.saved_tensor()
+    terms = ctx.rule.pullback(ctx.needed, *upcast_half(g, *saved))
+    return tuple(None if term is None else _sum_to(term, like) for term, like in zip(terms, saved, strict=True))
+
+
+def _sum_to(term: Tensor, like: Tensor) -> Tensor:
+    """Sum a term to the shape of its argument; Paddle would accept any shape.
+
+    In float64: in float32, Paddle's sum over a few thousand elements is off by 7e-6.
+    """
+    lead = term.ndim - like.ndim
+    axes = [axis for axis in range(term.ndim) if axis < lead or (like.shape[axis - lead] == 1 and term.shape[axis] != 1)]
+    return (term.sum(axes, dtype="float64").reshape(like.shape) if axes else term).astype(like.dtype)
