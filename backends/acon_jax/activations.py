@@ -18,9 +18,8 @@ from acon_jax import FRAMEWORK
 from acon_jax.arrays import canonical_shape
 from acon_jax.build import BuildContext, build, make
 from acon_jax.checkpoint.layout import layout
-from acon_jax.functional import check_axis
+from acon_jax.gradient import check_axis, upcast_half
 from acon_jax.modules import Graph
-from acon_jax.pointwise import widened
 
 
 class Stream:
@@ -65,7 +64,7 @@ class Activation(FromSpec, Graph):
         # A single function converts 16 bits itself and saves x as it is; between several, values would be rounded to 16 bits.
         (x,), outputs = node.graph.inputs, node.graph.outputs
         self._wide = [step.outputs for step in node.graph.steps if x in step.inputs] != [outputs]
-        Graph.__init__(self, node, lambda name, child: make(child, context.child(name)), context.dtype, context.path)
+        Graph.__init__(self, node, make, context)
 
     def _draw(self, dtype: DTypeLike | None, rngs: nnx.Rngs | None, path: str) -> None:
         if rngs is None:
@@ -85,7 +84,7 @@ class Activation(FromSpec, Graph):
             spec.check_input(self._spec, canonical_shape(x.shape))
         check_axis(x.shape, self._channel_axis)
         last = jnp.moveaxis(x, self._channel_axis, -1)
-        y = super().__call__(widened(last) if self._wide else last, rngs=rngs, taps=taps)
+        y = super().__call__(upcast_half(last)[0] if self._wide else last, rngs=rngs, taps=taps)
         return jnp.moveaxis(y.astype(x.dtype), -1, self._channel_axis)
 
 

@@ -22,7 +22,7 @@ from acon_core.frontend.functions import Frontend
 from acon_core.training import Batch, Recipe
 from acon_jax import FRAMEWORK
 from acon_jax.activations import CLASSES, Activation
-from acon_jax.arrays import on_device, precision, to_jax, to_numpy
+from acon_jax.arrays import on_device, precision, to_array, to_tensor
 from acon_jax.build import BuildContext, make
 from acon_jax.checkpoint.layout import layout
 from acon_jax.modules import call
@@ -93,20 +93,20 @@ class JaxModel:
             spec.producer(self.node, tap)
         self._set_mode(train)
         with precision(self.dtype):
-            y, recorded = self._forward(self.native, to_jax(x), self.rngs, taps=tuple(taps))
-        return Outputs(to_numpy(y), {tap: to_numpy(value) for tap, value in recorded.items()})
+            y, recorded = self._forward(self.native, to_tensor(x), self.rngs, taps=tuple(taps))
+        return Outputs(to_array(y), {tap: to_array(value) for tap, value in recorded.items()})
 
     def vjp(self, x: NDArray, cotangent: NDArray, *, train: bool = False) -> Vjp:
         self._set_mode(train)
         with precision(self.dtype):
-            y, dx, gradients = self._vjp(self.native, to_jax(x), to_jax(cotangent), self.rngs)
+            y, dx, gradients = self._vjp(self.native, to_tensor(x), to_tensor(cotangent), self.rngs)
         found = _arrays(gradients)
         dparams = {
             path: np.ascontiguousarray(slot.to_canonical(found[native]))
             for path, param, native, slot in layout.table(self.node)
             if param.kind == "weight" and native is not None and slot is not None
         }
-        return Vjp(to_numpy(y), to_numpy(dx), dparams)
+        return Vjp(to_array(y), to_array(dx), dparams)
 
     def fit(self, batches: Sequence[Batch], recipe: Recipe) -> NDArray[np.float64]:
         self._set_mode(True)
@@ -118,7 +118,7 @@ class JaxModel:
             optimizer = nnx.Optimizer(self.native, descent, wrt=nnx.Param)
             losses = []
             for _, (images, classes) in zip(range(recipe.steps), batches, strict=True):
-                x = to_jax(images.astype(jnp.dtype(self.dtype)))
+                x = to_tensor(images.astype(jnp.dtype(self.dtype)))
                 smoothing = recipe.label_smoothing
                 losses.append(_step(self.native, optimizer, x, on_device(classes), self.rngs, smoothing=smoothing))
         return np.array(losses, np.float64)

@@ -1,136 +1,72 @@
-"""A spec as an nnx module: one short rule a primitive; graphs are run by `Graph`."""
+"""Build a spec as an nnx module: one rule per primitive; `Graph` runs the rest line by line."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, replace
-from typing import Any
-
 from flax import nnx
-from jax import Array
-from jax.typing import DTypeLike
 
 from acon_core import spec
-from acon_jax import functional as F
-from acon_jax import modules, pointwise, tokens
-from acon_jax.arrays import filled
-
-
-class NoKeys:
-    """In the place of the random streams that Flax's own layers ask for: zeros take no key, and to make keys takes time."""
-
-    def params(self) -> None:
-        """No key."""
-
-
-# Flax's own layers, with parameters of zeros.
-ZEROS: dict[str, Any] = {
-    "kernel_init": lambda key, shape, dtype: filled(0.0, shape, dtype),
-    "bias_init": lambda key, shape, dtype: filled(0.0, shape, dtype),
-    "rngs": NoKeys(),
-}
-
-
-@dataclass(frozen=True)
-class BuildContext:
-    """Where a module is built: its path, for errors and taps, and the dtype of its parameters, which start as zeros."""
-
-    dtype: DTypeLike
-    path: str = ""
-
-    def child(self, name: str) -> BuildContext:
-        return replace(self, path=spec.join(self.path, name))
-
+from acon_core.building import BuildContext, functions
+from acon_jax import functional, modules, pointwise, tokens
 
 build: spec.Rules[nnx.Module] = spec.Rules("acon_jax.build")
 
 
-def make(node: spec.Node, place: BuildContext) -> nnx.Module:
-    """The module of a node, its parameters not yet set: by its rule if it has one, else its graph line by line."""
+def make(node: spec.Node, context: BuildContext) -> nnx.Module:
+    """Build the module of a node by its rule, else as a graph. Parameters are zeros."""
     if isinstance(node, spec.Graph | spec.Layer) and type(node) not in build:
-        return modules.Graph(node, lambda name, child: make(child, place.child(name)), place.dtype, place.path)
-    return build(node, place)
+        return modules.Graph(node, make, context)
+    return build(node, context)
 
 
 @build.register(spec.Conv2d)
-def _(node: spec.Conv2d, place: BuildContext) -> nnx.Module:
-    return modules.Conv(
+def conv2d(node: spec.Conv2d, context: BuildContext) -> nnx.Module:
+    return modules.Conv2d(
         node.in_channels, node.out_channels, node.kernel, node.stride,
         padding=tuple((size, size) for size in node.padding), kernel_dilation=node.dilation, feature_group_count=node.groups,
-        use_bias=node.bias, param_dtype=place.dtype, **ZEROS,
+        use_bias=node.bias, param_dtype=context.dtype, **modules.ZEROS,
     )  # fmt: skip
-
-
-@build.register(spec.BatchNorm)
-def _(node: spec.BatchNorm, place: BuildContext) -> nnx.Module:
-    return modules.BatchNorm(node.channels, node.eps, node.decay, dtype=place.dtype, path=place.path)
 
 
 @build.register(spec.Linear)
-def _(node: spec.Linear, place: BuildContext) -> nnx.Module:
+def linear(node: spec.Linear, context: BuildContext) -> nnx.Module:
     return modules.Linear(
-        node.in_features, node.out_features,
-        use_bias=node.bias, param_dtype=place.dtype, **ZEROS,
-    )  # fmt: skip
+        node.in_features, node.out_features, use_bias=node.bias, param_dtype=context.dtype, **modules.ZEROS
+    )
+
+
+@build.register(spec.BatchNorm)
+def batch_norm(node: spec.BatchNorm, context: BuildContext) -> nnx.Module:
+    return modules.BatchNorm(node.channels, node.eps, node.decay, dtype=context.dtype, path=context.path)
 
 
 @build.register(spec.LayerNorm)
-def _(node: spec.LayerNorm, place: BuildContext) -> nnx.Module:
-    return modules.LayerNorm(node.channels, node.eps, dtype=place.dtype)
+def layer_norm(node: spec.LayerNorm, context: BuildContext) -> nnx.Module:
+    return modules.LayerNorm(node.channels, node.eps, dtype=context.dtype)
 
 
 @build.register(spec.Dropout)
-def _(node: spec.Dropout, place: BuildContext) -> nnx.Module:
+def dropout(node: spec.Dropout, context: BuildContext) -> nnx.Module:
     return nnx.Dropout(node.rate)
 
 
 @build.register(spec.DropPath)
-def _(node: spec.DropPath, place: BuildContext) -> nnx.Module:
+def drop_path(node: spec.DropPath, context: BuildContext) -> nnx.Module:
     return modules.DropPath(node.rate)
 
 
-def _acon(x: Array, *gates: Array, p1: float | None, p2: float | None) -> Array:
-    given = iter(gates)
-    return F.acon(x, *(next(given) if gate is None else gate for gate in (p1, p2, None)))
+@build.register(spec.Acon)
+def acon(node: spec.Acon, context: BuildContext) -> nnx.Module:
+    return modules.Acon(node)
 
 
-FUNCTIONS: dict[type[spec.Primitive], Callable[..., Any]] = {
-    spec.MaxPool2d: modules.max_pool,
-    spec.GlobalAvgPool: modules.global_avg_pool,
-    spec.Flatten: modules.flatten,
-    spec.Add: modules.add,
-    spec.ChannelScale: modules.rescale,
-    spec.Concat: modules.concat,
-    spec.Split: modules.split,
-    spec.ChannelShuffle: modules.shuffle,
-    spec.ReduceSample: modules.reduce_sample,
-    spec.MoveAxis: modules.move_axis,
-    spec.FlattenToOneChannel: modules.as_one_channel,
-    spec.ReshapeLike: modules.shape_like,
-    spec.ImageSize: tokens.image_size,
-    spec.PadToMultiple: tokens.pad_to_multiple,
-    spec.FlattenSpace: tokens.flatten_space,
-    spec.PrependToken: tokens.prepend_token,
-    spec.AddPosition: tokens.add_position,
-    spec.SelectToken: tokens.select_token,
-    spec.SpaceToDepth: tokens.space_to_channels,
-    spec.Attention: tokens.attention,
-    spec.WindowPartition: tokens.partition,
-    spec.WindowAttention: tokens.window_attention,
-    spec.WindowReverse: tokens.merge,
-    **{kind: getattr(pointwise, name) for name, kind in spec.ACTIVATIONS.items() if issubclass(kind, spec.Elementwise)},
-    spec.Acon: _acon,
-    spec.SmoothMaximum: F.smooth_maximum,
-    spec.Maximum: F.maximum,
-    spec.PReLUFunction: F.slopes,
-    spec.AReLUFunction: F.attention_slopes,
-    spec.RepActCoefficients: F.collapse_branches,
-    spec.RepActFunction: lambda x, *gates, shift: F.branches(x, *gates),
-    spec.DynamicMaximum: F.dynamic_maximum,
-}
-"""Primitives without parameters: what is called with their values, and with their fields by name."""
+@build.register(spec.RepActFunction)
+def repact(node: spec.RepActFunction, context: BuildContext) -> nnx.Module:
+    return modules.Function(node, functional.repact)  # the number of gates says whether there is a shift
+
+
+FUNCTIONS = functions(build, pointwise, functional, modules, tokens)
 
 
 @build.register(*FUNCTIONS)
-def _(node: spec.Primitive, place: BuildContext) -> nnx.Module:
-    return modules.Primitive(node, FUNCTIONS[type(node)])
+def function(node: spec.Node, context: BuildContext) -> nnx.Module:
+    return modules.Function(node, FUNCTIONS[type(node)], **vars(node))

@@ -21,10 +21,10 @@ class Activation(FromSpec, Graph):
 
     @staticmethod
     def _context(path: str = "") -> BuildContext:
-        return BuildContext(path)
+        return BuildContext("float32", path)
 
     def _assemble(self, node: spec.Activation, context: BuildContext) -> None:
-        Graph.__init__(self, node, lambda name, child: make(child, BuildContext(spec.join(context.path, name))))
+        Graph.__init__(self, node, make, context)
 
     def _draw(self, path: str) -> None:
         seed = int(random.uniform(0, 2**24, (1,)).item())

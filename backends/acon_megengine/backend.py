@@ -154,7 +154,7 @@ class MegEngineBackend:
     def build(self, node: spec.Node, *, dtype: str = "float32", seed: int | None = 0, compiled: bool = False) -> MegEngineModel:
         if dtype not in DTYPES:
             raise SpecError(f"MegEngine: expected dtype {' or '.join(DTYPES)}, found {dtype!r}; cast the state with .astype")
-        model = MegEngineModel(node, make(node, BuildContext()), compiled)
+        model = MegEngineModel(node, make(node, BuildContext("float32")), compiled)
         model.load(spec.initial_state(node, seed, dtype))
         return model
 

@@ -1,76 +1,75 @@
-"""A spec as a MegEngine module: one short rule a primitive; graphs are run by `Graph`."""
+"""Build a spec as a MegEngine module: one rule per primitive; `Graph` runs the rest line by line."""
 
 from __future__ import annotations
-
-from dataclasses import dataclass, replace
 
 import megengine.module as M
 
 from acon_core import spec
-from acon_megengine import modules
-
-
-@dataclass(frozen=True)
-class BuildContext:
-    """Where a module is built: its path, for errors. Parameters are float32, all that MegEngine trains in."""
-
-    path: str = ""
-
+from acon_core.building import BuildContext, functions
+from acon_megengine import functional, modules, pointwise, tokens
 
 build: spec.Rules[M.Module] = spec.Rules("acon_megengine.build")
 
 
-def make(node: spec.Node, place: BuildContext) -> M.Module:
-    """The module of a node, its parameters not yet set: by its rule if it has one, else its graph line by line.
-
-    The module's `spec` is the node.
-    """
+def make(node: spec.Node, context: BuildContext) -> M.Module:
+    """Build the module of a node by its rule, else as a graph. Parameters are not initialised."""
     if isinstance(node, spec.Graph | spec.Layer) and type(node) not in build:
-        return modules.Graph(node, lambda name, child: make(child, replace(place, path=spec.join(place.path, name))))
-    made = build(node, place)
-    made.spec = node
-    return made
+        return modules.Graph(node, make, context)
+    return build(node, context)
 
 
 @build.register(spec.Conv2d)
-def _(node: spec.Conv2d, place: BuildContext) -> M.Module:
+def conv2d(node: spec.Conv2d, context: BuildContext) -> M.Module:
     return modules.Conv2d(
         node.in_channels, node.out_channels, node.kernel, node.stride, node.padding, node.dilation, node.groups, node.bias
     )
 
 
-@build.register(spec.BatchNorm)
-def _(node: spec.BatchNorm, place: BuildContext) -> M.Module:
-    norm = modules.BatchNorm(node.channels, node.eps, momentum=node.decay)
-    norm.path = place.path
-    return norm
-
-
 @build.register(spec.Linear)
-def _(node: spec.Linear, place: BuildContext) -> M.Module:
+def linear(node: spec.Linear, context: BuildContext) -> M.Module:
     return modules.Linear(node.in_features, node.out_features, node.bias)
 
 
-@build.register(spec.MaxPool2d)
-def _(node: spec.MaxPool2d, place: BuildContext) -> M.Module:
-    return M.MaxPool2d(node.kernel, node.stride, node.padding)
+@build.register(spec.BatchNorm)
+def batch_norm(node: spec.BatchNorm, context: BuildContext) -> M.Module:
+    norm = modules.BatchNorm(node.channels, node.eps, momentum=node.decay)
+    norm.path = context.path
+    return norm
+
+
+@build.register(spec.LayerNorm)
+def layer_norm(node: spec.LayerNorm, context: BuildContext) -> M.Module:
+    return modules.LayerNorm(node.channels, node.eps)
 
 
 @build.register(spec.Dropout)
-def _(node: spec.Dropout, place: BuildContext) -> M.Module:
+def dropout(node: spec.Dropout, context: BuildContext) -> M.Module:
     return modules.Dropout(node.rate)
 
 
 @build.register(spec.DropPath)
-def _(node: spec.DropPath, place: BuildContext) -> M.Module:
+def drop_path(node: spec.DropPath, context: BuildContext) -> M.Module:
     return modules.DropPath(node.rate)
 
 
-@build.register(spec.LayerNorm)
-def _(node: spec.LayerNorm, place: BuildContext) -> M.Module:
-    return modules.LayerNorm(node.channels, node.eps)
+@build.register(spec.MaxPool2d)
+def max_pool2d(node: spec.MaxPool2d, context: BuildContext) -> M.Module:
+    return M.MaxPool2d(node.kernel, node.stride, node.padding)
 
 
-@build.register(*modules.FUNCTIONS)
-def _(node: spec.Node, place: BuildContext) -> M.Module:
-    return modules.Apply(node)
+@build.register(spec.Acon)
+def acon(node: spec.Acon, context: BuildContext) -> M.Module:
+    return modules.Acon(node)
+
+
+@build.register(spec.RepActFunction)
+def repact(node: spec.RepActFunction, context: BuildContext) -> M.Module:
+    return modules.Function(node, functional.repact)  # the number of gates says whether there is a shift
+
+
+FUNCTIONS = functions(build, pointwise, functional, modules, tokens)
+
+
+@build.register(*FUNCTIONS)
+def function(node: spec.Node, context: BuildContext) -> M.Module:
+    return modules.Function(node, FUNCTIONS[type(node)], **vars(node))

@@ -1,8 +1,9 @@
-"""The one mechanism of our hand-written gradients: arguments that broadcast, kept alone, and sums that repeat."""
+"""Hand-written gradients of the gated functions: one Function, which keeps the arguments only."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from operator import add
 from typing import Any
 
@@ -10,28 +11,40 @@ import megengine.functional as F
 from megengine import Tensor
 from megengine.autodiff import Function
 
-from acon_core import spec
+from acon_core.spec import check_gate
 
-# The largest |z| that z * sigmoid(z) * sigmoid(-z) is formed with: inf * 0 would be NaN, and beyond it the product is 0.
+Gate = Tensor | float
+Terms = Sequence[Tensor | None]
+
+# The largest |z| for which z * sigmoid(z) * sigmoid(-z) is formed. Beyond it the product is 0, but
+# infinity * 0 would be NaN.
 BOUND = 3e38
 
 
 def bounded(z: Tensor) -> Tensor:
-    """`z` held within +-BOUND. F.clip does the same, but is not vectorised on CPU."""
+    """Clip z to +-BOUND. F.clip is not vectorised on CPU."""
     return F.minimum(F.maximum(z, -BOUND), BOUND)
 
 
 def above(x: Tensor) -> Tensor:
-    """1 where x > 0, else 0. Comparisons and F.where are not vectorised on CPU: they take ten times as long."""
+    """Return 1 where x > 0, else 0. Comparisons and F.where are not vectorised: ten times as slow."""
     return F.relu(F.sign(x))
 
 
-def to_rank(gate: Tensor, x: Tensor, channel_axis: int) -> Tensor:
-    """(1,), (C,), (1 or N, 1 or C, 1, 1) or x's own shape as something of x's rank, with the channels at `channel_axis`.
+def upcast_half(*values: Gate) -> list[Any]:
+    """Convert 16-bit tensors to float32: sums round too much, and float16 has no BOUND."""
+    return [value.astype("float32") if isinstance(value, Tensor) else value for value in values]
 
-    Raises SpecError for any other shape, before it broadcasts.
+
+def to_rank(gate: Gate, x: Tensor, channel_axis: int) -> Gate:
+    """Reshape a gate so that it broadcasts against x; numbers stay as they are.
+
+    (1,) applies to all of x, (C,) and (1 or N, 1 or C, ...) to batch and channels, and the shape of
+    x to each element. Raises SpecError for any other shape.
     """
-    spec.check_gate(gate._tuple_shape, x._tuple_shape, channel_axis)
+    if not isinstance(gate, Tensor):
+        return float(gate)
+    check_gate(gate._tuple_shape, x._tuple_shape, channel_axis)
     if gate._tuple_shape == x._tuple_shape or (gate.ndim == x.ndim and channel_axis == 1):
         return gate
     kept = {channel_axis % x.ndim}
@@ -43,10 +56,11 @@ def to_rank(gate: Tensor, x: Tensor, channel_axis: int) -> Tensor:
 
 
 def sum_to(term: Tensor, like: Tensor) -> Tensor:
-    """What broadcasting does to a gradient: summed to the shape of `like`, in its dtype.
+    """Sum a term to the shape of its argument, in its dtype.
 
-    MegEngine's own way back from a broadcast races on CPU: where tensors are small and many, some sums come out as garbage
-    (1.13.0, 8 % of them at worst, unless under trace or with `async_level` 0). Sums over one axis at a time do not.
+    MegEngine's own gradient of a broadcast races on CPU: where tensors are small and many, up to 8 %
+    of the sums are garbage (1.13.0, unless under trace or with `async_level` 0). Sums over one axis
+    at a time are right.
     """
     # Under trace, `shape` is a tensor; `_tuple_shape` is known while tracing.
     for axis, size in reversed(list(enumerate(like._tuple_shape))):
@@ -55,42 +69,47 @@ def sum_to(term: Tensor, like: Tensor) -> Tensor:
     return term.astype(like.dtype)
 
 
-class _Custom(Function):
-    """See `custom`. MegEngine mixes calls up when an instance is used twice, so `custom` makes one for each."""
+@dataclass(frozen=True)
+class Rule:
+    """A function of x and of gates that broadcast against it, in the dtype of x, with its gradient.
 
-    def __init__(self, value: Callable[..., Tensor], gradient: Callable[..., Sequence[Tensor | None]], given: tuple[Any, ...]):
-        self.value, self.gradient = value, gradient
-        # Tensors are left out: those that forward is called with are to be kept, without a graph behind them.
-        self.fixed = [None if isinstance(each, Tensor) else each for each in given]
+    `value(x, *gates)` is the function. `pullback(g, x, *gates)` returns one term per argument, g
+    times the derivative, in any shape that sums to the argument's; None for no gradient. Both get
+    16-bit values in float32. Tensors have the rank of x; numbers are fixed, and their terms ignored.
+    """
+
+    value: Callable[..., Tensor]
+    pullback: Callable[..., Terms]
+
+    def __call__(self, x: Tensor, *gates: Gate) -> Tensor:
+        tensors = [each for each in (x, *gates) if isinstance(each, Tensor)]
+        # MegEngine mixes up the calls of an instance that is used twice.
+        y: Tensor = _Function(self, (x, *gates))(*tensors)
+        return y
+
+
+class _Function(Function):
+    """One call of a rule."""
+
+    def __init__(self, rule: Rule, arguments: tuple[Any, ...]) -> None:
+        self.rule = rule
+        # Not the tensors: those that `forward` gets are kept, without a graph behind them.
+        self.fixed = [None if isinstance(each, Tensor) else each for each in arguments]
 
     def forward(self, *tensors: Tensor) -> Tensor:
         self.saved = tensors
-        return self.value(*self._arguments()).astype(tensors[0].dtype)
+        return self.rule.value(*self._arguments()).astype(tensors[0].dtype)
 
     def backward(self, g: Tensor) -> tuple[Tensor | None, ...]:
-        terms = self.gradient(g.astype("float32"), *self._arguments())
+        terms = self.rule.pullback(*upcast_half(g), *self._arguments())
         taken = [term for term, fixed in zip(terms, self.fixed, strict=True) if fixed is None]
         return tuple(None if term is None else sum_to(term, like) for term, like in zip(taken, self.saved, strict=True))
 
     def _arguments(self) -> list[Any]:
-        """Every argument: 16-bit tensors in float32, where sums do not round as much and BOUND exists."""
         tensors = iter(self.saved)
-        return [next(tensors).astype("float32") if fixed is None else fixed for fixed in self.fixed]
+        return upcast_half(*(next(tensors) if fixed is None else fixed for fixed in self.fixed))
 
 
-def custom(
-    value: Callable[..., Tensor], gradient: Callable[..., Sequence[Tensor | None]], *arguments: Tensor | float
-) -> Tensor:
-    """`value(*arguments)` in the dtype of the first, with the gradient by hand; for it, the arguments alone are kept.
-
-    `gradient(g, *arguments)` gives a term an argument, which is summed to the argument's shape; None where there is none.
-    Tensors broadcast against the first and have its rank; numbers are fixed: what their terms are does not matter.
-    """
-    tensors = [each for each in arguments if isinstance(each, Tensor)]
-    made: Tensor = _Custom(value, gradient, arguments)(*tensors)
-    return made
-
-
-def shift_by(x: Tensor, bias: Tensor) -> Tensor:
-    """x + bias, with the gradient of the bias that `sum_to` has right. bias: x's rank."""
-    return custom(add, lambda g, x, bias: (g, g), x, bias)
+def add_bias(x: Tensor, bias: Tensor) -> Tensor:
+    """Add a bias of the rank of x; its gradient is summed by `sum_to`."""
+    return Rule(add, lambda g, x, bias: (g, g))(x, bias)

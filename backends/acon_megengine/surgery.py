@@ -68,7 +68,7 @@ class MegEngineModules:
         return dict(self.layout.to_canonical(node, native)[0])
 
     def make(self, node: Node, state: Mapping[str, NDArray], old: M.Module, model: M.Module) -> M.Module:
-        made = build_module(node, BuildContext())
+        made = build_module(node, BuildContext("float32"))
         narrow = {
             path: state[path] if param.integer else state[path].astype(np.float32)
             for path, param in spec.named_params(node).items()

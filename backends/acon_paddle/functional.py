@@ -21,7 +21,7 @@ from paddle.utils import flatten
 from acon_core.errors import SpecError
 from acon_core.spec import SmoothMaximum
 from acon_paddle.arrays import constant
-from acon_paddle.gradient import BOUND, Gate, Rule, Terms, ensure, to_rank
+from acon_paddle.gradient import BOUND, Gate, Rule, Terms, apply, ensure, to_rank
 from acon_paddle.pointwise import exp, hardswish_slope, hardswish_value
 
 
@@ -90,7 +90,7 @@ def acon(x: Tensor, p1: Gate, p2: Gate, beta: Gate, channel_axis: int = 1) -> Te
     >>> acon(paddle.to_tensor([[-1.0, 2.0]]), 1.0, 0.0, beta=1.0).numpy().round(4).tolist()
     [[-0.2689000070095062, 1.7615000009536743]]
     """
-    return _ACON(x, to_rank(p1, x, channel_axis), to_rank(p2, x, channel_axis), to_rank(beta, x, channel_axis))
+    return apply(_ACON, x, to_rank(p1, x, channel_axis), to_rank(p2, x, channel_axis), to_rank(beta, x, channel_axis))
 
 
 def _weigh(beta: Tensor, values: list[Tensor]) -> tuple[Tensor, list[Tensor], list[Tensor], Tensor]:
@@ -185,7 +185,7 @@ def smooth_maximum(*values: Tensor, beta: Gate = 1.0) -> Tensor:
     2.46211...
     """
     scalar = _checked_beta(beta, values)
-    return _SMOOTH_MAXIMUM(values[0], scalar, *values[1:])
+    return apply(_SMOOTH_MAXIMUM, values[0], scalar, *values[1:])
 
 
 def maximum(a: Tensor, b: Tensor) -> Tensor:
@@ -213,7 +213,7 @@ def prelu(x: Tensor, negative: Tensor, channel_axis: int = 1) -> Tensor:
 
     Gradient at 0: `negative` for x, 0 for `negative`. Source: He et al. 2015, equation 1.
     """
-    return _PRELU(x, to_rank(1.0, x, channel_axis), to_rank(negative, x, channel_axis))
+    return apply(_PRELU, x, to_rank(1.0, x, channel_axis), to_rank(negative, x, channel_axis))
 
 
 def arelu(x: Tensor, alpha: Tensor, beta: Tensor, channel_axis: int = 1) -> Tensor:
@@ -223,7 +223,7 @@ def arelu(x: Tensor, alpha: Tensor, beta: Tensor, channel_axis: int = 1) -> Tens
     outside [0.01, 0.99]. Source: Chen et al. 2020, equation 4.
     """
     low = alpha.clip(constant(0.01, alpha), constant(0.99, alpha))
-    return _PRELU(x, to_rank(1 + F.sigmoid(beta), x, channel_axis), to_rank(low, x, channel_axis))
+    return apply(_PRELU, x, to_rank(1 + F.sigmoid(beta), x, channel_axis), to_rank(low, x, channel_axis))
 
 
 def repact_coefficients(weights: Tensor, alpha: Tensor, softmax: bool = False) -> tuple[Tensor, Tensor, Tensor]:
@@ -261,7 +261,8 @@ def repact(
     All but x are gates. Gradients at kinks: relu'(0) = 0, hardswish'(-3) = 0, hardswish'(3) = 1.
     Source: Wu et al. 2024.
     """
-    return _REPACT(
+    return apply(
+        _REPACT,
         x,
         to_rank(identity, x, channel_axis),
         to_rank(relu, x, channel_axis),
@@ -307,4 +308,4 @@ def dynamic_maximum(x: Tensor, theta: Tensor, lambdas: Tensor, init_v: Tensor, c
     Source: Chen et al. 2020 (Dynamic ReLU), section 3.2.
     """
     a1, a2, b1, b2 = _lines(x, theta, lambdas, init_v, channel_axis)
-    return _LINE_MAXIMUM(x, a1, a2, b1, b2)
+    return apply(_LINE_MAXIMUM, x, a1, a2, b1, b2)

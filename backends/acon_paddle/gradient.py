@@ -92,10 +92,6 @@ class Rule:
     value: Callable[..., Tensor]
     pullback: Callable[..., Terms]
 
-    def __call__(self, x: Tensor, *gates: Tensor) -> Tensor:
-        y: Tensor = _Function.apply(self, x, *gates)
-        return y
-
 
 class _Function(PyLayer):
     """The value of a rule in the dtype of x. Its methods only call functions that to_static leaves alone."""
@@ -123,6 +119,12 @@ def _gradients(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:
     saved = ctx.saved_tensor()
     terms = ctx.rule.pullback(ctx.needed, *upcast_half(g, *saved))
     return tuple(None if term is None else _sum_to(term, like) for term, like in zip(terms, saved, strict=True))
+
+
+def apply(rule: Rule, x: Tensor, *gates: Tensor) -> Tensor:
+    """Compute a rule, with its gradient."""
+    y: Tensor = _Function.apply(rule, x, *gates)
+    return y
 
 
 def _sum_to(term: Tensor, like: Tensor) -> Tensor:

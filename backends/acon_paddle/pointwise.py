@@ -19,7 +19,7 @@ from paddle.jit import not_to_static
 
 from acon_core.spec.pointwise import SELU_ALPHA, SELU_SCALE
 from acon_paddle.arrays import constant
-from acon_paddle.gradient import Rule, Terms
+from acon_paddle.gradient import Rule, Terms, apply
 
 
 @not_to_static
@@ -71,7 +71,7 @@ def _leaky_relu_slope(x: Tensor, slope: Tensor) -> Tensor:
 
 def leaky_relu(x: Tensor, slope: float = 0.01) -> Tensor:
     """Compute x where x > 0, else slope x. Gradient at 0: slope."""
-    return _rule(_leaky_relu, _leaky_relu_slope, slope)(x)
+    return apply(_rule(_leaky_relu, _leaky_relu_slope, slope), x)
 
 
 def _elu(x: Tensor, alpha: Tensor) -> Tensor:
@@ -84,7 +84,7 @@ def _elu_slope(x: Tensor, alpha: Tensor) -> Tensor:
 
 def elu(x: Tensor, alpha: float = 1.0) -> Tensor:
     """Compute x where x > 0, else alpha (exp(x) - 1). Gradient at 0: alpha."""
-    return _rule(_elu, _elu_slope, alpha)(x)
+    return apply(_rule(_elu, _elu_slope, alpha), x)
 
 
 def _selu(x: Tensor, scale: Tensor, alpha: Tensor) -> Tensor:
@@ -97,7 +97,7 @@ def _selu_slope(x: Tensor, scale: Tensor, alpha: Tensor) -> Tensor:
 
 def selu(x: Tensor) -> Tensor:
     """Compute scale times elu(x, alpha), constants as published. Gradient at 0: scale alpha."""
-    return _rule(_selu, _selu_slope, SELU_SCALE, SELU_ALPHA)(x)
+    return apply(_rule(_selu, _selu_slope, SELU_SCALE, SELU_ALPHA), x)
 
 
 def _celu(x: Tensor, alpha: Tensor) -> Tensor:
@@ -110,7 +110,7 @@ def _celu_slope(x: Tensor, alpha: Tensor) -> Tensor:
 
 def celu(x: Tensor, alpha: float = 1.0) -> Tensor:
     """Compute x where x > 0, else alpha (exp(x / alpha) - 1). Smooth."""
-    return _rule(_celu, _celu_slope, alpha)(x)
+    return apply(_rule(_celu, _celu_slope, alpha), x)
 
 
 def _normal_cdf(x: Tensor) -> Tensor:
@@ -148,7 +148,7 @@ _GELU = {"none": (_gelu, _gelu_slope), "tanh": (_gelu_tanh, _gelu_tanh_slope)}
 
 def gelu(x: Tensor, approximate: str = "none") -> Tensor:
     """Compute x (1 + erf(x / sqrt 2)) / 2, or its tanh approximation. Smooth."""
-    return _rule(*_GELU[approximate])(x)
+    return apply(_rule(*_GELU[approximate]), x)
 
 
 def _silu(x: Tensor) -> Tensor:
@@ -162,7 +162,7 @@ def _silu_slope(x: Tensor) -> Tensor:
 
 def silu(x: Tensor) -> Tensor:
     """Compute x sigmoid(x). Smooth."""
-    return _rule(_silu, _silu_slope)(x)
+    return apply(_rule(_silu, _silu_slope), x)
 
 
 def mish(x: Tensor) -> Tensor:
@@ -181,7 +181,7 @@ def _softplus_slope(x: Tensor, beta: Tensor) -> Tensor:
 
 def softplus(x: Tensor, beta: float = 1.0) -> Tensor:
     """Compute log(1 + exp(beta x)) / beta, for every x. Smooth."""
-    return _rule(_softplus, _softplus_slope, beta)(x)
+    return apply(_rule(_softplus, _softplus_slope, beta), x)
 
 
 def hardswish_value(x: Tensor) -> Tensor:
@@ -198,7 +198,7 @@ def hardswish_slope(x: Tensor) -> Tensor:
 
 def hardswish(x: Tensor) -> Tensor:
     """Compute x min(max(x + 3, 0), 6) / 6. Gradient at -3: 0; at 3: 1."""
-    return _rule(hardswish_value, hardswish_slope)(x)
+    return apply(_rule(hardswish_value, hardswish_slope), x)
 
 
 def _hardsigmoid(x: Tensor, six: Tensor) -> Tensor:
@@ -211,7 +211,7 @@ def _hardsigmoid_slope(x: Tensor, six: Tensor) -> Tensor:
 
 def hardsigmoid(x: Tensor) -> Tensor:
     """Compute min(max(x + 3, 0), 6) / 6. Gradient at -3 and 3: 0."""
-    return _rule(_hardsigmoid, _hardsigmoid_slope, 6.0)(x)
+    return apply(_rule(_hardsigmoid, _hardsigmoid_slope, 6.0), x)
 
 
 def sigmoid(x: Tensor) -> Tensor:

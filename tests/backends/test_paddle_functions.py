@@ -152,10 +152,10 @@ def gated() -> dict[str, tuple[Callable[..., Any], Callable[..., Any], list[tupl
         ),
         "acon per pixel": (f.acon, plain, [image, (1, 5, 1, 1), (1, 5, 1, 1), image]),
         "acon of numbers": (of_numbers, lambda x, b: plain(x, 1.0, 0.1, b), [image, vector]),
-        "slopes": (f.slopes, lambda x, n: paddle.where(x > 0, x, by_channel(n) * x), [image, (5,)]),
-        "attention_slopes": (f.attention_slopes, attention, [image, vector, vector]),
-        "branches": (
-            f.branches, lambda x, a, b, h, c: a * x + b * relu(x) + h * hardswish(x) + c, [image, *[vector] * 4],
+        "prelu": (f.prelu, lambda x, n: paddle.where(x > 0, x, by_channel(n) * x), [image, (5,)]),
+        "arelu": (f.arelu, attention, [image, vector, vector]),
+        "repact": (
+            f.repact, lambda x, a, b, h, c: a * x + b * relu(x) + h * hardswish(x) + c, [image, *[vector] * 4],
         ),
         "smooth_maximum": (smooth, softmax, [image, image, vector]),
         "dynamic_maximum": (dynamic_maximum, dynamic, [image, (3, 20)]),
@@ -163,7 +163,7 @@ def gated() -> dict[str, tuple[Callable[..., Any], Callable[..., Any], list[tupl
 
 
 GATED = [
-    "acon of (C,) and (N, 1, 1, 1)", "acon per pixel", "acon of numbers", "slopes", "attention_slopes", "branches",
+    "acon of (C,) and (N, 1, 1, 1)", "acon per pixel", "acon of numbers", "prelu", "arelu", "repact",
     "smooth_maximum", "dynamic_maximum",
 ]  # fmt: skip
 
@@ -285,7 +285,7 @@ def test_gates_of_any_axis_and_rank(axis: int) -> None:
     gates = [paddle.to_tensor(np.random.default_rng(seed).uniform(0.1, 0.9, shape)) for seed, shape in
              enumerate([(5,), (3, 5, 1, 1), (3, 1, 1, 1), (1, 5, 1, 1)])]  # fmt: skip
     moved = paddle.moveaxis(x, 1, axis)
-    for function, count in ((f.acon, 3), (f.slopes, 1), (f.attention_slopes, 2), (f.branches, 4)):
+    for function, count in ((f.acon, 3), (f.prelu, 1), (f.arelu, 2), (f.repact, 4)):
         for first in range(4):
             taken = [gates[(first + index) % 4] for index in range(count)]
             y = function(moved, *taken, channel_axis=axis)
@@ -293,13 +293,13 @@ def test_gates_of_any_axis_and_rank(axis: int) -> None:
 
 
 @pytest.mark.parametrize("shape", [(5, 1, 1), (3, 5), (4,), (2, 5, 1, 1), (3, 4, 1, 1), (3, 1, 4, 2), (3,)])
-@pytest.mark.parametrize("name", ["acon", "slopes", "attention_slopes", "branches"])
+@pytest.mark.parametrize("name", ["acon", "prelu", "arelu", "repact"])
 def test_gates_that_stand_beside_nothing_are_errors(name: str, shape: tuple[int, ...]) -> None:
     import paddle
     from acon_paddle import functional
 
     function, x, good = getattr(functional, name), paddle.ones([3, 5, 4, 2]), paddle.ones([5])
-    rest = {"acon": 2, "slopes": 0, "attention_slopes": 1, "branches": 3}[name]
+    rest = {"acon": 2, "prelu": 0, "arelu": 1, "repact": 3}[name]
     for position in range(rest + 1):
         gates = [good] * position + [paddle.ones(shape)] + [good] * (rest - position)
         with pytest.raises(SpecError, match="expected a gate of shape"):
