@@ -1,4 +1,4 @@
-"""Convert between NumPy arrays, channels first, and JAX arrays, channels last, without changing a bit."""
+"""Convert between NumPy arrays, channels first, and JAX arrays, channels last, bit for bit."""
 
 from __future__ import annotations
 

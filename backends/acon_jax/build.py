@@ -1,4 +1,4 @@
-"""Build a spec as an nnx module: one rule per primitive; `Graph` runs the rest line by line."""
+"""Build a spec as an nnx module: a rule per primitive; `Graph` runs the rest line by line."""
 
 from __future__ import annotations
 
@@ -29,9 +29,7 @@ def conv2d(node: spec.Conv2d, context: BuildContext) -> nnx.Module:
 
 @build.register(spec.Linear)
 def linear(node: spec.Linear, context: BuildContext) -> nnx.Module:
-    return modules.Linear(
-        node.in_features, node.out_features, use_bias=node.bias, param_dtype=context.dtype, **modules.ZEROS
-    )
+    return modules.Linear(node.in_features, node.out_features, use_bias=node.bias, param_dtype=context.dtype, **modules.ZEROS)
 
 
 @build.register(spec.BatchNorm)

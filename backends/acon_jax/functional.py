@@ -93,8 +93,8 @@ def acon(x: Array, p1: Gate, p2: Gate, beta: Gate, channel_axis: int = -1) -> Ar
 def _weigh(values: Array, beta: Array) -> tuple[Array, Array, Array]:
     """Return (m, h, w) with y = m + 2 sum(w h).
 
-    m is the value of largest weight, h half of each distance from it, w the softmax. Halves, because
-    the distance of two finite values may overflow. No exponent is above 0.
+    m is the value of largest weight, h half of each distance from it, w the softmax. Halves,
+    because the distance of two finite values may overflow. No exponent is above 0.
     """
     m = jax.lax.stop_gradient(jnp.where(beta >= 0, values.max(0), values.min(0)))  # y does not depend on it
     h = values / 2 - m / 2
@@ -136,8 +136,8 @@ def smooth_maximum(*values: Array, beta: Gate = 1.0) -> Array:
     *values : Array
         Two or more arrays of one shape and dtype.
     beta : float or Array
-        A number, or an array of one element, which has a gradient. Infinity gives the maximum, 0 the
-        mean, minus infinity the minimum.
+        A number, or an array of one element, which has a gradient. Infinity gives the maximum, 0
+        the mean, minus infinity the minimum.
 
     Returns
     -------
@@ -196,7 +196,7 @@ def prelu(x: Array, negative: Gate, channel_axis: int = -1) -> Array:
 
 @jax.jit
 def _arelu_slopes(alpha: Array, beta: Array) -> tuple[Array, Array]:
-    """Return the slopes of AReLU. At its bounds jnp.clip has half a gradient; here they are inside."""
+    """Return the slopes of AReLU. The bounds are inside, where jnp.clip has half a gradient."""
     alpha, beta = upcast_half(alpha, beta)
     inside = (alpha >= 0.01) & (alpha <= 0.99)
     return 1.0 + jax.nn.sigmoid(beta), jnp.where(inside, alpha, jax.lax.stop_gradient(jnp.clip(alpha, 0.01, 0.99)))
@@ -235,9 +235,7 @@ def _repact_pullback(g: Array, x: Array, identity: Gate, relu: Gate, hardswish: 
 _REPACT = Rule(_repact, _repact_pullback)
 
 
-def repact(
-    x: Array, identity: Gate, relu: Gate, hardswish: Gate, shift: Gate | None = None, channel_axis: int = -1
-) -> Array:
+def repact(x: Array, identity: Gate, relu: Gate, hardswish: Gate, shift: Gate | None = None, channel_axis: int = -1) -> Array:
     """Compute identity x + relu max(x, 0) + hardswish x min(max(x + 3, 0), 6) / 6 + shift.
 
     All but x are gates. Gradients at kinks: relu'(0) = 0, hardswish'(-3) = 0, hardswish'(3) = 1.

@@ -29,7 +29,7 @@ def upcast_half(*arrays: Array) -> list[Array]:
 
 
 def check_axis(shape: Shape, channel_axis: int) -> None:
-    """Raise SpecError unless the axis is behind the batch; -1 always fits, as of a row under vmap."""
+    """Raise SpecError unless the axis is behind the batch, or -1, as of a row under vmap."""
     if channel_axis not in (-1, *range(1, len(shape)), *range(1 - len(shape), -1)):
         raise SpecError(f"channel_axis {channel_axis}: expected an axis of x {shape} behind the batch")
 
@@ -47,8 +47,8 @@ def among_ones(x: Array, channel_axis: int, batch: int, channels: int) -> Shape:
 def to_rank(gate: Gate, x: Array, channel_axis: int) -> Gate:
     """Reshape a gate so that it broadcasts against x; numbers stay as they are.
 
-    (1,) applies to all of x, (C,) and 1 or N, 1 or C among ones to batch and channels, and the shape
-    of x to each element. Raises SpecError for any other shape.
+    (1,) applies to all of x, (C,) and 1 or N, 1 or C among ones to batch and channels, and the
+    shape of x to each element. Raises SpecError for any other shape.
     """
     check_axis(x.shape, channel_axis)
     if isinstance(gate, float | int):
@@ -101,7 +101,7 @@ _gated = jax.custom_vjp(_forward, nondiff_argnums=(0, 1))
 
 
 def _forward_and_saved(rule: Rule, fixed: Fixed, *arrays: Array) -> tuple[Array, tuple[Array, ...]]:
-    # Not _gated: a rule that calls its own function has no forward mode, so there would be no Hessian.
+    # Not _gated: a rule that calls its own function has no forward mode, so no Hessian.
     return _forward(rule, fixed, *arrays), arrays
 
 

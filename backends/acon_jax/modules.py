@@ -1,9 +1,9 @@
-"""What Flax lacks or defines differently, channels last, as modules and functions; and the graph runner.
+"""What Flax lacks or defines differently, as modules and functions; and the graph runner.
 
-Each layer is compiled as one, in a function that all layers of its kind share: eagerly, JAX would
-compile each operation alone and again for every shape, forward and backward, which takes minutes
-for a network. 16 bits are upcast before that: compiled with the rest, the conversion would change
-how results are rounded.
+Channels are last. Each layer is compiled as one, in a function that all layers of its kind share:
+eagerly, JAX would compile each operation alone and again for every shape, forward and backward,
+which takes minutes for a network. 16 bits are upcast before that: compiled with the rest, the
+conversion would change how results are rounded.
 """
 
 from __future__ import annotations
@@ -149,7 +149,7 @@ def _layer_normalised(x: Array, scale: Array, bias: Array, *, eps: float) -> Arr
 
 
 class LayerNorm(nnx.Module):
-    """Layer norm over the channels of each position; that of nnx loses digits where the mean is large.
+    """Layer norm over the channels of each position; nnx's loses digits where the mean is large.
 
     `scale`, `bias` (Param): (C,). (N, ..., C) -> the same.
     """
@@ -282,11 +282,11 @@ class Graph(nnx.Module):
         self._spec, self._path = node, context.path
         graph, path, dtype = spec.graph_of(node), context.path, jnp.dtype(context.dtype)
         self._single_output = graph.single_output and len(graph.outputs) == 1
-        # nnx.jit compares modules by their attributes: the program is one, in parts that compare by value.
+        # nnx.jit compares modules by their attributes: the parts of this one compare by value.
         slots = layout.slots(node)
         held = tuple(name for name in graph.params if slots[name] is not None)
         self._program = graph.inputs, held, graph.steps, graph.outputs
-        # JAX has no int64 by default: an index is not held, but derived from the spec where a line uses it.
+        # JAX has no int64 by default: an index is derived from the spec where a line uses it.
         taken = {name for step in graph.steps for name in step.inputs}
         self._indices = tuple((name, graph.params[name]) for name in graph.params if name not in held and name in taken)
         for name in (*graph.params, *graph.children):

@@ -16,14 +16,14 @@ from jax import Array
 
 from acon_jax.gradient import upcast_half
 
-# Beyond it the sigmoid of GELU's polynomial is 0 or 1 in float64 too; its cube is finite in float32.
+# Beyond it GELU is 0 or x in float64 too; its cube is finite in float32.
 _GELU_BOUND = 100.0
 # Beyond it log(1 + exp(z)) rounds to z, and its gradient to 1, in float64 too; beta x may overflow.
 _SOFTPLUS_BOUND = 50.0
 
 
 def _elementwise(function: Callable[..., Array]) -> Callable[..., Array]:
-    """Compute 16 bits in float32, and compile: eagerly, each operation would be a pass over memory."""
+    """Compute 16 bits in float32, and compile: eagerly, each operation is a pass over memory."""
 
     @jax.jit
     @wraps(function)

@@ -25,7 +25,7 @@ from acon_jax.activations import CLASSES, Activation
 from acon_jax.arrays import precision
 from acon_jax.build import BuildContext, make
 from acon_jax.checkpoint.layout import layout
-from acon_jax.modules import Graph, Primitive
+from acon_jax.modules import Acon, Function, Graph
 
 NATIVE_ACTIVATIONS: dict[Callable[..., Any], Callable[..., spec.Node]] = {
     jax.nn.identity: spec.Identity,
@@ -52,7 +52,7 @@ SCOPE = "acon_site_"
 UNDECAYED = (*surgery.UNDECAYED_NAMES, "bias", "scale")
 """Names of parameters that never decay, whatever their shape."""
 
-OURS = {Graph, Primitive, *CLASSES.values()}
+OURS = {Acon, Function, Graph, *CLASSES.values()}
 """Our classes, by exact type: a user's subclass may compute something else."""
 
 
@@ -174,7 +174,7 @@ def _walk(module: nnx.Module, path: str, above: tuple[int, ...]) -> Iterator[tup
         if isinstance(value, nnx.Module):
             if id(value) not in above:  # a module may hold the one that holds it
                 yield from _walk(value, spec.join(path, name), (*above, id(module)))
-        elif not isinstance(module, Primitive) and _node_of_function(value) is not None:
+        elif not isinstance(module, Function) and _node_of_function(value) is not None:
             yield spec.join(path, name), Held(module, name, value)
 
 

@@ -1,4 +1,4 @@
-"""The primitives of the vision transformers, channels last: tokens (N, L, C), images (N, H, W, C)."""
+"""The primitives of the vision transformers: tokens (N, L, C), images (N, H, W, C)."""
 
 from __future__ import annotations
 

@@ -89,7 +89,7 @@ def acon(x: Tensor, p1: Gate, p2: Gate, beta: Gate, channel_axis: int = 1) -> Te
 
 
 def _weigh(beta: Gate, values: tuple[Tensor, ...]) -> tuple[Tensor, list[Tensor], list[Tensor], Tensor]:
-    """Return half of the value of largest weight, half of each distance from it, the weights, their mean.
+    """Return half of the value of largest weight, half of each distance, the weights, their mean.
 
     Halves, because the distance of two finite values may overflow. No exponent is above 0.
     """
@@ -171,7 +171,7 @@ def smooth_maximum(*values: Tensor, beta: Gate = 1.0) -> Tensor:
 
 
 def _tie_weight(a: Tensor, b: Tensor) -> Tensor:
-    """Return 1 where a > b, 1 / 2 at a tie, else 0: the part of the gradient of the maximum for a."""
+    """Return 1 where a > b, 1 / 2 at a tie, else 0: what a gets of the gradient of the maximum."""
     return (1.0 + F.sign(a - b)) * 0.5
 
 
@@ -312,7 +312,7 @@ def dynamic_maximum(x: Tensor, theta: Tensor, lambdas: Tensor, init_v: Tensor, c
         tie_weight = _tie_weight(a1 * x + b1, a2 * x + b2)
         g1, g2 = g * tie_weight, g * (1.0 - tie_weight)
         terms = [sum_to(term, a1) for term in (g1 * x, g2 * x, g1, g2)]
-        # (N, W, 4), the layout of theta, where W is 1 or C. tanh'(z / 2) = 2 sigmoid(z) sigmoid(-z).
+        # (N, W, 4), the layout of theta, W = 1 or C. 2 sigmoid'(z) = 2 sigmoid(z) sigmoid(-z).
         width = theta._tuple_shape[1] // 4
         to_theta = F.stack([F.reshape(term, (-1, width)) for term in terms], 2) * lambdas
         dtheta = F.reshape(to_theta, (-1, 4 * width)) * (2.0 * F.sigmoid(theta) * F.sigmoid(-theta))

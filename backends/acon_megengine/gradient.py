@@ -27,7 +27,7 @@ def bounded(z: Tensor) -> Tensor:
 
 
 def above(x: Tensor) -> Tensor:
-    """Return 1 where x > 0, else 0. Comparisons and F.where are not vectorised: ten times as slow."""
+    """Return 1 where x > 0, else 0. Comparisons are not vectorised: ten times slower."""
     return F.relu(F.sign(x))
 
 
@@ -58,9 +58,9 @@ def to_rank(gate: Gate, x: Tensor, channel_axis: int) -> Gate:
 def sum_to(term: Tensor, like: Tensor) -> Tensor:
     """Sum a term to the shape of its argument, in its dtype.
 
-    MegEngine's own gradient of a broadcast races on CPU: where tensors are small and many, up to 8 %
-    of the sums are garbage (1.13.0, unless under trace or with `async_level` 0). Sums over one axis
-    at a time are right.
+    MegEngine's own gradient of a broadcast races on CPU: where tensors are small and many, up to
+    8 % of the sums are garbage (1.13.0, unless under trace or with `async_level` 0). Sums over one
+    axis at a time are right.
     """
     # Under trace, `shape` is a tensor; `_tuple_shape` is known while tracing.
     for axis, size in reversed(list(enumerate(like._tuple_shape))):
@@ -75,7 +75,7 @@ class Rule:
 
     `value(x, *gates)` is the function. `pullback(g, x, *gates)` returns one term per argument, g
     times the derivative, in any shape that sums to the argument's; None for no gradient. Both get
-    16-bit values in float32. Tensors have the rank of x; numbers are fixed, and their terms ignored.
+    16-bit values in float32. Tensors have the rank of x; terms of numbers are ignored.
     """
 
     value: Callable[..., Tensor]

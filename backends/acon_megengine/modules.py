@@ -1,4 +1,4 @@
-"""What MegEngine lacks, defines differently or gets wrong, as modules and functions; and the graph runner."""
+"""What MegEngine lacks or defines differently, as modules and functions; and the graph runner."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def _normalise(
 
 
 class Conv2d(M.Conv2d):
-    """MegEngine's convolution with a correct gradient for the bias (see `sum_to`) and an empty batch."""
+    """MegEngine's convolution, with correct gradients for bias (`sum_to`) and empty batches."""
 
     def forward(self, x: Tensor) -> Tensor:
         convolve = partial(self.calc_conv, bias=None)
@@ -72,8 +72,8 @@ class Linear(M.Linear):
     def forward(self, x: Tensor) -> Tensor:
         if x.ndim == 2:
             return self._rows(x)
-        # One matrix product over all positions: with one a sample, the gradient of the weight would be
-        # summed over the batch.
+        # One matrix product over all positions: one a sample would sum the weight's gradient over
+        # the batch.
         _, _, *space = spec.Linear(self.in_features, self.out_features).out_shapes(x._tuple_shape)[0]
         rows = F.reshape(move_axis(x, 1, -1), (-1, self.in_features))
         return move_axis(F.reshape(self._rows(rows), (-1, *space, self.out_features)), -1, 1)
@@ -180,7 +180,7 @@ class Acon(M.Module):
 
 
 def flatten(x: Tensor) -> Tensor:
-    """Reshape (N, C, ...) -> (N, C ...). MegEngine's flatten kills the process for an empty batch."""
+    """Reshape (N, C, ...) -> (N, C ...). MegEngine's own kills the process for an empty batch."""
     return F.flatten(x, 1) if x._tuple_shape[0] else F.reshape(x, (0, math.prod(x._tuple_shape[1:])))
 
 
@@ -247,9 +247,9 @@ def reshape_like(x: Tensor, like: Tensor) -> Tensor:
 class Graph(M.Module):
     """Run a spec graph line by line; children have their published names.
 
-    `spec` is its node; `make` builds a child from its node and context. `graph[i]` is child i in the
-    published order, which `children()` does not keep. Raises SpecError for the name of an attribute
-    of modules.
+    `spec` is its node; `make` builds a child from its node and context. `graph[i]` is child i, in
+    the published order, which `children()` does not keep. Raises SpecError for the name of an
+    attribute of modules.
     """
 
     def __init__(self, node: spec.Node, make: Callable[[spec.Node, BuildContext], M.Module], context: BuildContext) -> None:
@@ -257,7 +257,9 @@ class Graph(M.Module):
         self.spec, self.graph = node, spec.graph_of(node)
         for name in (*self.graph.params, *self.graph.children):
             if hasattr(self, name):
-                raise SpecError(f"{spec.join(context.path, name)}: a MegEngine module has an attribute {name!r}; rename the child")
+                raise SpecError(
+                    f"{spec.join(context.path, name)}: a MegEngine module has an attribute {name!r}; rename the child"
+                )
         for name, param in self.graph.params.items():
             if param.integer:  # MegEngine has no int64: the layout derives it from the spec
                 continue

@@ -105,7 +105,7 @@ def silu(x: Tensor) -> Tensor:
 
 
 def mish(x: Tensor) -> Tensor:
-    """Compute x tanh(log(1 + exp(x))) = x s (1 + t) / (1 + t^2), s = sigmoid(x), t = sigmoid(-x)."""
+    """Compute x tanh(log(1 + exp(x))), in a form without overflow. Smooth."""
 
     def value(x: Tensor) -> Tensor:
         t = F.sigmoid(-x)

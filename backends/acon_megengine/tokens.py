@@ -1,4 +1,4 @@
-"""The primitives of the vision transformers on MegEngine tensors: tokens (N, C, L), images (N, C, H, W).
+"""The primitives of the vision transformers: tokens (N, C, L), images (N, C, H, W).
 
 Reshapes have -1 for the batch, so that a trace holds for batches of any size.
 """
@@ -79,8 +79,8 @@ def space_to_depth(x: Tensor) -> Tensor:
 def attention(qkv: Tensor, heads: int, bias: Gate = 0.0, mask: NDArray[np.float32] | None = None) -> Tensor:
     """Compute self-attention, (N, 3 C, L) -> (N, C, L); channels are q, k, v, each head by head.
 
-    `bias` (1, heads, L, L) is added before the softmax, and `mask` (windows, L, L) to each window of
-    each image. The backward pass keeps `qkv` and `bias`, but no weights (N, heads, L, L).
+    `bias` (1, heads, L, L) is added before the softmax, and `mask` (windows, L, L) to each window
+    of each image. The backward pass keeps `qkv` and `bias`, but no weights (N, heads, L, L).
     """
     _, channels, length = qkv._tuple_shape
     width = channels // (3 * heads)

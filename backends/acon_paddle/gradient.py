@@ -94,7 +94,7 @@ class Rule:
 
 
 class _Function(PyLayer):
-    """The value of a rule in the dtype of x. Its methods only call functions that to_static leaves alone."""
+    """The value of a rule in the dtype of x. Its methods call what to_static leaves alone."""
 
     @staticmethod
     def forward(ctx: Any, rule: Rule, *arguments: Tensor) -> Tensor:
@@ -109,7 +109,7 @@ class _Function(PyLayer):
 def _value(ctx: Any, rule: Rule, arguments: Any) -> Tensor:
     arguments = flatten(arguments)  # to_static passes a tuple of a tuple
     ctx.save_for_backward(*arguments)
-    # Paddle accepts None alone as the gradient of a frozen argument. A trace does not save which are.
+    # Paddle only accepts None as the gradient of a frozen argument. A trace forgets which are.
     ctx.rule, ctx.needed = rule, [not argument.stop_gradient for argument in arguments]
     return rule.value(*upcast_half(*arguments)).astype(arguments[0].dtype)
 

@@ -93,7 +93,7 @@ class BatchNorm(_Norm):
         if min(x.shape) > 0 and math.prod(x.shape) == self.channels:  # -1 is a size that to_static leaves open
             keep_trace()
             raise OneValuePerChannelError.at(self.path, x.shape)
-        # Not `detach`: to_static reuses the memory that it shares, and the statistics are silently wrong.
+        # Not `detach`: to_static reuses the memory that it shares, and statistics are wrong.
         with paddle.no_grad():
             count = (paddle.numel(x) // self.channels).astype(x.dtype)
             paddle.assign(paddle.lerp(self._mean, mean, 1 - self.decay), self._mean)

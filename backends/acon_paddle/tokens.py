@@ -1,4 +1,4 @@
-"""The primitives of the vision transformers on Paddle tensors: tokens (N, C, L), images (N, C, H, W)."""
+"""The primitives of the vision transformers: tokens (N, C, L), images (N, C, H, W)."""
 
 from __future__ import annotations
 

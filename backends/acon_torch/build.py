@@ -1,4 +1,4 @@
-"""Build a spec as a PyTorch module: one rule per primitive; `Graph` runs the rest line by line."""
+"""Build a spec as a PyTorch module: a rule per primitive; `Graph` runs the rest line by line."""
 
 from __future__ import annotations
 

@@ -116,13 +116,13 @@ def formulas():  # type: ignore[no-untyped-def]
         "acon_per_sample": (acon, plain, [(5,), (1, 1, 1, 5), per_sample]),
         "acon_one_a_sample": (acon, lambda x, a, b, k: plain(x, a, b, k), [(5,), (5,), (3, 1, 1, 1)]),
         "acon_pixel": (acon, plain, [(5,), (5,), pixel]),
-        "slopes": (F.slopes, lambda x, a: jnp.where(x > 0, x, a * x), [(5,)]),
+        "prelu": (F.prelu, lambda x, a: jnp.where(x > 0, x, a * x), [(5,)]),
         "attention": (
-            lambda x, a, b: F.attention_slopes(x, 0.4 + a / 10, b),
+            lambda x, a, b: F.arelu(x, 0.4 + a / 10, b),
             lambda x, a, b: jnp.where(x > 0, (1 + s(b)) * x, (0.4 + a / 10) * x), [(1,), (1,)],
         ),
-        "branches": (
-            F.branches, lambda x, a, b, h, c: a * x + b * knots(x)[0] + h * knots(x)[1] + c, [(1,)] * 4,
+        "repact": (
+            F.repact, lambda x, a, b, h, c: a * x + b * knots(x)[0] + h * knots(x)[1] + c, [(1,)] * 4,
         ),
         "dynamic_a": (lambda x, t: F.dynamic_maximum(x, t, *constants), lambda x, t: dynamic(x, t, 1), [(3, 4)]),
         "dynamic_b": (lambda x, t: F.dynamic_maximum(x, t, *constants), lambda x, t: dynamic(x, t, 5), [(3, 20)]),
@@ -135,7 +135,7 @@ def formulas():  # type: ignore[no-untyped-def]
     }  # fmt: skip
 
 
-GATED = ["acon_a", "acon_b", "acon_per_sample", "acon_one_a_sample", "acon_pixel", "slopes", "attention", "branches",
+GATED = ["acon_a", "acon_b", "acon_per_sample", "acon_one_a_sample", "acon_pixel", "prelu", "attention", "repact",
          "dynamic_a", "dynamic_b", "smooth_maximum"]  # fmt: skip
 
 
@@ -193,12 +193,12 @@ def test_the_kinks_of_gated_functions() -> None:
         return [np.asarray(g).ravel().tolist() for g in jax.grad(lambda *a: f(*a).sum(), tuple(range(len(a))))(*a)]
 
     zero, one = jnp.zeros((1, 1)), jnp.ones(1)
-    assert slope(F.slopes, zero, 0.25 * one) == [[0.25], [0.0]]
-    assert slope(lambda x, a: F.attention_slopes(x, a, 0 * a), zero, 0.5 * one) == [[0.5], [0.0]]
+    assert slope(F.prelu, zero, 0.25 * one) == [[0.25], [0.0]]
+    assert slope(lambda x, a: F.arelu(x, a, 0 * a), zero, 0.5 * one) == [[0.5], [0.0]]
     for alpha, expected in ((0.01, -2.0), (0.99, -2.0), (0.0099, 0.0), (0.9901, 0.0)):  # bounds belong to the inside
-        assert slope(lambda x, a: F.attention_slopes(x, a, 0 * a), zero - 2, alpha * one)[1] == [expected]
+        assert slope(lambda x, a: F.arelu(x, a, 0 * a), zero - 2, alpha * one)[1] == [expected]
     for x, expected in ((0.0, 1.5), (-3.0, 1.0), (3.0, 4.0)):
-        assert slope(lambda x: F.branches(x, 1.0, 2.0, 1.0), zero + x) == [[expected]]
+        assert slope(lambda x: F.repact(x, 1.0, 2.0, 1.0), zero + x) == [[expected]]
     assert slope(F.maximum, zero, zero) == [[0.5], [0.5]]
     theta, constants = jnp.zeros((1, 4)), (jnp.array([1.0, 1, 0.5, 0.5]), jnp.array([1.0, 0, 0, 0]))
     assert slope(lambda x: F.dynamic_maximum(x, theta, *constants), zero) == [[0.5]]

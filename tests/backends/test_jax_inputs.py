@@ -92,7 +92,7 @@ def test_a_gate_that_would_only_broadcast_is_a_spec_error() -> None:
         ((2, 3, 4, 5), -1, (4,)), ((2, 3, 4, 5), -1, (3, 1, 1, 5)), ((2, 3, 4, 5), 1, (5,)),
     ]  # fmt: skip
     for shape, axis, gate in wrong:
-        for function in (partial(acon, channel_axis=axis), lambda x, *g, axis=axis: F.slopes(x, g[-1], channel_axis=axis)):
+        for function in (partial(acon, channel_axis=axis), lambda x, *g, axis=axis: F.prelu(x, g[-1], channel_axis=axis)):
             with pytest.raises(SpecError, match=re.escape(f"found {gate} beside x {shape}")):
                 jax.jit(function)(jnp.zeros(shape), 1.0, 0.0, jnp.zeros(gate))
     right = [

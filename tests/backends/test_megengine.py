@@ -207,19 +207,19 @@ def gated() -> dict[str, tuple[object, list[tuple[int, ...]]]]:
         "acon_pixel": (f.acon, [x, channel, one, pixel]),
         "smooth_maximum": (lambda a, b, c, beta: f.smooth_maximum(a, b, c, beta=beta), [x, x, x, one]),
         "maximum": (f.maximum, [x, x]),
-        "slopes": (f.slopes, [x, one]),
-        "slopes_per_channel": (f.slopes, [x, (5,)]),
-        "attention_slopes": (f.attention_slopes, [x, one, one]),
-        "collapse_branches": (lambda w, a: sum(f.collapse_branches(w, a, softmax=True)[:2]), [(4,), one]),
-        "branches": (f.branches, [x, one, one, one, one]),
+        "prelu": (f.prelu, [x, one]),
+        "prelu_per_channel": (f.prelu, [x, (5,)]),
+        "arelu": (f.arelu, [x, one, one]),
+        "repact_coefficients": (lambda w, a: sum(f.repact_coefficients(w, a, softmax=True)[:2]), [(4,), one]),
+        "repact": (f.repact, [x, one, one, one, one]),
         "dynamic_maximum_a": (lambda x, theta: f.dynamic_maximum(x, theta, *constants), [x, (3, 4)]),
         "dynamic_maximum_b": (lambda x, theta: f.dynamic_maximum(x, theta, *constants), [x, (3, 20)]),
     }
 
 
 GATED = [
-    "acon", "acon_a", "acon_b", "acon_layer", "acon_pixel", "smooth_maximum", "maximum", "slopes", "slopes_per_channel",
-    "attention_slopes", "collapse_branches", "branches", "dynamic_maximum_a", "dynamic_maximum_b",
+    "acon", "acon_a", "acon_b", "acon_layer", "acon_pixel", "smooth_maximum", "maximum", "prelu", "prelu_per_channel",
+    "arelu", "repact_coefficients", "repact", "dynamic_maximum_a", "dynamic_maximum_b",
 ]  # fmt: skip
 
 
@@ -260,12 +260,12 @@ def test_gated_gradients_are_those_of_differences_and_of_a_trace(name: str) -> N
             np.testing.assert_allclose(one.numpy(), two, rtol=2e-5, atol=2e-6)
 
 
-@pytest.mark.parametrize("name", [name for name in GATED if name != "collapse_branches"])
+@pytest.mark.parametrize("name", [name for name in GATED if name != "repact_coefficients"])
 def test_arguments_alone_are_kept_for_the_backward_pass(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     from acon_megengine import gradient
 
     kept = []
-    own = gradient._Custom.backward
+    own = gradient._Function.backward
 
     def backward(self, g):  # type: ignore[no-untyped-def]
         kept.append(sum(int(np.prod(tensor.shape)) for value in vars(self).values() for tensor in tensors(value)))
@@ -276,7 +276,7 @@ def test_arguments_alone_are_kept_for_the_backward_pass(name: str, monkeypatch: 
 
         return [each for each in (value if isinstance(value, list | tuple) else [value]) if isinstance(each, Tensor)]
 
-    monkeypatch.setattr(gradient._Custom, "backward", backward)
+    monkeypatch.setattr(gradient._Function, "backward", backward)
     function, shapes = gated()[name]
     back(function, *(np.full(shape, 0.5) for shape in shapes))
     constants = 8 if name.startswith("dynamic") else 0
@@ -290,12 +290,12 @@ def test_ties_and_knots_of_gated_functions() -> None:
     _, da, db = back(f.maximum, x, np.array([[-3.0, 0.0, 0.0, 2.0, 3e38]]))
     assert da.tolist() == [[0.5, 0.5, 0.5, 1.0, 0.0]]
     assert db.tolist() == [[0.5, 0.5, 0.5, 0.0, 1.0]]
-    _, dx, dnegative = back(f.slopes, x, [0.25])
+    _, dx, dnegative = back(f.prelu, x, [0.25])
     assert dx.tolist() == [[0.25, 0.25, 0.25, 1.0, 1.0]]
     assert dnegative.tolist() == [-3.0]
-    _, dx, *_ = back(f.branches, x, [2.0], [4.0], [6.0])
+    _, dx, *_ = back(f.repact, x, [2.0], [4.0], [6.0])
     assert dx.tolist() == [[2.0, 5.0, 5.0, 12.0, 11.0]]
-    _, dx, dalpha, _ = back(f.attention_slopes, x, [1.5], [0.0])
+    _, dx, dalpha, _ = back(f.arelu, x, [1.5], [0.0])
     np.testing.assert_allclose(dx, [[0.99, 0.99, 0.99, 1.5, 1.5]], rtol=1e-6)
     assert dalpha.tolist() == [0.0]
     import megengine as mge
@@ -351,10 +351,10 @@ def test_gates_of_wrong_shapes_are_refused(shape: tuple[int, ...], gate: tuple[i
         lambda: f.acon(x, wrong, 0.0, one, axis),
         lambda: f.acon(x, 1.0, wrong, one, axis),
         lambda: f.acon(x, 1.0, 0.0, wrong, axis),
-        lambda: f.slopes(x, wrong, axis),
-        lambda: f.attention_slopes(x, one, wrong, axis),
-        lambda: f.branches(x, one, wrong, one, channel_axis=axis),
-        lambda: f.branches(x, one, one, one, wrong, axis),
+        lambda: f.prelu(x, wrong, axis),
+        lambda: f.arelu(x, one, wrong, axis),
+        lambda: f.repact(x, one, wrong, one, channel_axis=axis),
+        lambda: f.repact(x, one, one, one, wrong, axis),
     ):
         with pytest.raises(SpecError, match="expected a"):
             call()

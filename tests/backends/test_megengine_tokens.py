@@ -78,14 +78,14 @@ def test_attention_keeps_its_arguments_alone(backend: Backend, monkeypatch: pyte
     from megengine import Tensor
 
     kept = []
-    own = gradient._Custom.backward
+    own = gradient._Function.backward
 
     def backward(self, g):  # type: ignore[no-untyped-def]
         held = [each for value in vars(self).values() for each in (value if isinstance(value, tuple | list) else [value])]
         kept.append(sum(int(np.prod(each.shape)) for each in held if isinstance(each, Tensor)))
         return own(self, g)
 
-    monkeypatch.setattr(gradient._Custom, "backward", backward)
+    monkeypatch.setattr(gradient._Function, "backward", backward)
     backend.build(spec.Attention(2)).vjp(np.ones((3, 12, 70), np.float32), np.ones((3, 4, 70), np.float32))
     assert kept == [3 * 12 * 70]
 
@@ -124,7 +124,7 @@ def test_values_that_do_not_fit_are_refused(node: spec.Node, shapes: list[tuple[
     from acon_megengine.build import BuildContext, make
 
     with pytest.raises(SpecError, match=f"{type(node).__name__}: expected"):
-        make(node, BuildContext())(*(mge.Tensor(np.ones(shape, np.float32)) for shape in shapes))
+        make(node, BuildContext("float32"))(*(mge.Tensor(np.ones(shape, np.float32)) for shape in shapes))
 
 
 def test_a_trace_holds_for_other_batch_sizes() -> None:
@@ -132,7 +132,7 @@ def test_a_trace_holds_for_other_batch_sizes() -> None:
     from acon_megengine.build import BuildContext, make
     from megengine.jit import trace
 
-    module = make(attending(), BuildContext())
+    module = make(attending(), BuildContext("float32"))
     random = np.random.default_rng(0)
     for parameter in module.parameters():
         parameter._reset(mge.Tensor(random.normal(size=parameter.shape).astype(np.float32)))

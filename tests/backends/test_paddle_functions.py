@@ -340,7 +340,7 @@ def test_smooth_maximum_is_of_two_values_or_more_of_one_shape() -> None:
         with pytest.raises(SpecError, match="two values or more of one shape"):
             smooth_maximum(*values)
     for shape in ((5,), (3, 1)):
-        with pytest.raises(SpecError, match="a beta of one element"):
+        with pytest.raises(SpecError, match="expected beta of one element"):
             smooth_maximum(x, x, beta=paddle.ones(shape))
     for beta in (2, paddle.ones([]), paddle.ones([1, 1])):
         np.testing.assert_array_equal(smooth_maximum(x[0, 0], x[0, 1], beta=beta).numpy(), 1.0)

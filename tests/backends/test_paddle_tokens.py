@@ -96,7 +96,7 @@ def test_the_batch_alone_may_be_left_open(backend: Backend) -> None:
         (x,) = inputs((count, 4, 5, 11))
         np.testing.assert_allclose(open_batch(x).numpy(), layer(x).numpy(), rtol=1e-6, atol=1e-6)
     open_space = paddle.jit.to_static(run, full_graph=True, input_spec=[InputSpec([2, 4, None, None], "float32")])
-    with pytest.raises(SpecError, match="WindowPartition: needs the height and width"):
+    with pytest.raises(SpecError, match="WindowPartition: expected an image of known height and width"):
         open_space(*inputs((2, 4, 5, 11)))
 
 
