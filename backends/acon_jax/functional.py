@@ -165,7 +165,7 @@ def smooth_maximum(*values: Array, beta: Gate = 1.0) -> Array:
     2.46211...
     """
     if len(values) < 2 or len({value.shape for value in values}) > 1:
-        raise SpecError(f"smooth_maximum: expected two or more values of one shape, found {[v.shape for v in values]}")
+        raise SpecError(f"smooth_maximum: expected two values or more of one shape, found {[v.shape for v in values]}")
     y: Array = _smooth(jnp.asarray(beta, jnp.promote_types(values[0].dtype, jnp.float32)).reshape(()), *values)
     return y
 

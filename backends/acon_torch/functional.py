@@ -144,7 +144,7 @@ def smooth_maximum(*values: Tensor, beta: float | Tensor = 1.0) -> Tensor:
     """
     if len(values) < 2 or any(value.shape != values[0].shape for value in values):
         shapes = ", ".join(str(tuple(value.shape)) for value in values)
-        raise SpecError(f"smooth_maximum: expected two or more values of one shape, found {shapes or 'none'}")
+        raise SpecError(f"smooth_maximum: expected two values or more of one shape, found {shapes or 'none'}")
     dtype = values[0].dtype
     wide = upcast_half(*values)
     double = 2.0 * upcast_half(beta)[0]
