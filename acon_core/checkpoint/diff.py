@@ -70,11 +70,11 @@ class Comparison:
 
 
 def diff(a: Path, b: Path, query: NetworkQuery = NetworkQuery(), b_dialect: str | None = None) -> Comparison:
-    """Compare two files as canonical states, or by their names if one is not recognised.
+    """Compare two files as canonical states, or by tensor names if one is unknown.
 
     Tensors that one of the formats does not store, such as counters, are skipped. `b_dialect`: the
-    dialect of `b`, if it is not that of `a`. Raises AconError if a file cannot be read, or is not the
-    network of the query.
+    dialect of `b`, if it is not that of `a`. Raises AconError if a file cannot be read, or is not
+    the network of the query.
     """
     query_b = replace(query, dialect=b_dialect or query.dialect)
     try:

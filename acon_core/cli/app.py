@@ -56,6 +56,7 @@ def own_function(network: str | None) -> str | None:
     return network
 
 
+FileArgument = Annotated[Path, typer.Argument(help="Checkpoint of any format.")]
 NETWORK_HELP = "Registered name, or package.module:function of your own."
 NetworkOption = Annotated[str | None, typer.Option(help=NETWORK_HELP, callback=own_function)]
 ActOption = Annotated[str | None, typer.Option(help="Activation, such as acon_c or 'meta_acon(reduction=8)'.")]

@@ -22,6 +22,7 @@ from acon_core.checkpoint.recognise import describe
 from acon_core.cli.app import (
     ActOption,
     DialectOption,
+    FileArgument,
     JsonOption,
     NetworkOption,
     OptionOption,
@@ -36,7 +37,7 @@ from acon_core.verification.verify import verify as verify_conversion
 
 @app.command()
 def inspect(
-    file: Path,
+    file: FileArgument,
     network: NetworkOption = None,
     act: ActOption = None,
     dialect: DialectOption = None,
@@ -78,7 +79,7 @@ def inspect(
 
 
 @app.command()
-def check(files: list[Path], as_json: JsonOption = False) -> None:
+def check(files: Annotated[list[Path], typer.Argument(help="Checkpoints of any format.")], as_json: JsonOption = False) -> None:
     """Check whether files are safe to load. Exits with 1 if any file is unsafe or unreadable.
 
     Decodes every tensor and executes nothing. A pickled module counts as unsafe: it can be read
@@ -115,8 +116,8 @@ def _verdict(file: Path) -> dict[str, Any]:
 
 @app.command()
 def diff(
-    a: Path,
-    b: Path,
+    a: FileArgument,
+    b: FileArgument,
     network: NetworkOption = None,
     act: ActOption = None,
     dialect: DialectOption = None,
@@ -158,8 +159,8 @@ def conversion_command(transform: Transform | None) -> Callable[..., None]:
     """Return the command that converts a checkpoint, with an optional transform of its network."""
 
     def command(
-        source: Path,
-        target: Path,
+        source: FileArgument,
+        target: Annotated[Path, typer.Argument(help="File to write.")],
         to: Annotated[
             str | None,
             typer.Option(help="Format of TARGET, such as torch or safetensors; by default, its suffix decides."),

@@ -7,13 +7,24 @@ from typing import Annotated
 
 import typer
 
-from acon_core.cli.app import ActOption, DialectOption, NetworkOption, OptionOption, app, err, out, progress, query_of
+from acon_core.cli.app import (
+    ActOption,
+    DialectOption,
+    FileArgument,
+    NetworkOption,
+    OptionOption,
+    app,
+    err,
+    out,
+    progress,
+    query_of,
+)
 from acon_core.verification.run import run_checkpoint
 
 
 @app.command()
 def run(
-    file: Path,
+    file: FileArgument,
     input: Annotated[Path, typer.Option(help=".npz file with one NCHW array, uint8 or float.")],
     output: Annotated[Path, typer.Option(help=".npz file to write, with the array `logits`.")],
     backend: Annotated[str, typer.Option(help="numpy, torch, megengine, paddle or jax.")] = "numpy",

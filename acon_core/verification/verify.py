@@ -32,7 +32,7 @@ from acon_core.verification.worker import LAYER, OUTPUT, STATISTIC, TRAINED, run
 SIZE = (5, 3, 64, 96)
 # Where `nox -s demo` creates environments beside a checkout of the project.
 ENVIRONMENTS = Path(__file__).parent.parent.parent / ".nox"
-# Not `python -m`, which imports from the current folder first, where a numpy.py may lie.
+# Not `python -m`, which imports from the current folder first, which may contain a numpy.py.
 CHILD = "import sys; from acon_core.verification.worker import main; main(*sys.argv[1:])"
 # The largest allowed difference, relative to the scale of a result. It separates wrong layouts from
 # rounding, which depth and untrained weights amplify; the conformance suite has the tight bounds.
@@ -141,12 +141,12 @@ def _compare(file: Path, backend: str, results: Results, expected: Results) -> s
     """Return a note on the errors of a framework. Raises StateError for one beyond BOUND."""
     worst: dict[str, float] = {}
     for name, array in expected.items():
-        what, scale = _scale(name, expected)
+        kind, scale = _scale(name, expected)
         error = scaled_error(results[name], array, scale)
         if not error <= BOUND:
             raise StateError(f"{file}: {name} on {backend} differs by {error:.1e} of its scale, expected at most {BOUND:.0e}")
-        worst[what] = max(error, worst.get(what, 0.0))
-    errors = ", ".join(f"{what} {error:.1e}" for what, error in worst.items())
+        worst[kind] = max(error, worst.get(kind, 0.0))
+    errors = ", ".join(f"{kind} {error:.1e}" for kind, error in worst.items())
     layers = sum(name.startswith(LAYER) for name in expected)
     return f"verified: {backend} agrees with the reference, errors relative to scale: {errors} ({layers} layers)"
 

@@ -1,4 +1,4 @@
-"""`acon convert --verify` with the framework of this environment: it says what it ran, and cannot be fooled."""
+"""`acon convert --verify` with the framework of this environment."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ QUERY = NetworkQuery("test_verify:square")
 
 
 def square() -> spec.Graph:
-    """A network with a square weight of each kind, which no shape betrays."""
+    """Build a network with square weights, whose shapes do not change when transposed."""
     return spec.sequential(
         conv=spec.Conv2d(3, 5, 3, 2, 1),
         norm=spec.BatchNorm(5),
@@ -38,7 +38,7 @@ def square() -> spec.Graph:
 
 @pytest.fixture
 def source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, backend: Backend) -> Path:
-    """The network as a file, whose function the other process finds in its working directory; one framework is at hand."""
+    """Write the network as a file, in a folder where the worker finds its function."""
     monkeypatch.chdir(Path(__file__).parent)
     monkeypatch.syspath_prepend(str(Path(__file__).parent))
     monkeypatch.setattr("acon_core.verification.verify.ENVIRONMENTS", tmp_path / "none")
@@ -62,7 +62,7 @@ def test_verify(source: Path, backend: Backend) -> None:
     ("name", "act", "options"),
     [
         ("acon/shufflenet_v2_x0_5", "meta_acon", {"repeats": (1, 1, 1)}),
-        # Of all the networks its layers amplify a probe's rounding most.
+        # The network whose layers amplify rounding most.
         ("repact/mobilenet_v3_small", None, {}),
     ],
 )
@@ -93,7 +93,7 @@ def network():
 
 @pytest.mark.parametrize("name", ["acon/dcn", "mine:network"])
 def test_imports_from_the_current_folder(source: Path, backend: Backend, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
-    """A folder that somebody else filled; all paths are relative to it, and what is installed goes before what lies there."""
+    """Installed modules take precedence over those in the current folder."""
     folder = source.parent / "downloaded"
     package = folder / backends.packages()[backend.name]
     package.mkdir(parents=True)
@@ -112,7 +112,7 @@ def test_imports_from_the_current_folder(source: Path, backend: Backend, monkeyp
 
 
 def turned(slot: Slot, axes: tuple[int, ...]) -> Slot:
-    """The same slot with two axes swapped on the way there and on the way back: a round trip shows nothing."""
+    """Swap two axes in both directions of a slot, so that a round trip is exact."""
     swap: Callable[[NDArray], NDArray] = lambda array: array.transpose(axes)  # noqa: E731
     return Slot(slot.name, lambda array: swap(slot.to_native(array)), lambda array: slot.to_canonical(swap(array)))
 
@@ -121,7 +121,7 @@ def turned(slot: Slot, axes: tuple[int, ...]) -> Slot:
 def test_untransposed_square_weight(
     source: Path, backend: Backend, monkeypatch: pytest.MonkeyPatch, kind: type[spec.Node], layer: str
 ) -> None:
-    """The state is symmetric, so that the network's own outputs are right, and the probe alone can tell."""
+    """The state is symmetric and its outputs are right, so only the probe shows the error."""
     graph = square()
     state = spec.initial_state(graph, 3)
     for path in ("fc.weight", "point.weight"):
@@ -158,7 +158,7 @@ def test_missing_interpreter(source: Path, backend: Backend, monkeypatch: pytest
 
 def test_failing_worker(source: Path, backend: Backend, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(f"ACON_PYTHON_{backend.name.upper()}", sys.executable)
-    monkeypatch.chdir(source.parent)  # where the user's own function is not found
+    monkeypatch.chdir(source.parent)  # the function cannot be imported from here
     with pytest.raises(Exception, match=r"could not run it: .*test_verify"):
         convert(source, source.parent / "b", backend.name, QUERY, verify=verify)
     assert not (source.parent / "b").exists()

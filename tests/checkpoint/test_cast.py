@@ -52,7 +52,7 @@ def test_cast_out_of_range(tmp_path: Path) -> None:
 
 
 def test_cast_notes_only_stored_tensors(tmp_path: Path) -> None:
-    """Counters are int64, and MegEngine keeps none."""
+    """Counters are int64, which MegEngine does not store."""
     done = convert(write_smallest(tmp_path / "a"), tmp_path / "b", "megengine", cast=True)
     assert not any("cast" in note for note in done.notes)
 

@@ -1,4 +1,4 @@
-"""Conversion without frameworks: every pair of formats bit for bit, and what may not be converted."""
+"""Conversion without frameworks: every pair of formats bit for bit, and what is refused."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ COUNTERS = "num_batches_tracked"
 
 
 def test_chain_of_formats(tmp_path: Path) -> None:
-    """torch -> MegEngine -> Paddle -> Flax -> safetensors -> torch; counters alone are lost, and that is said."""
+    """torch, MegEngine, Paddle, Flax, safetensors, torch: only counters are lost, with a note."""
     path, told = CHECKPOINT, []
     for hop, format in enumerate(["megengine", "paddle", "jax", "safetensors", "torch"]):
         target = tmp_path / f"{hop}"
@@ -148,7 +148,7 @@ def test_deterministic_and_umask(tmp_path: Path) -> None:
 
 
 def test_lossy_writer_is_caught(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The proof of a conversion, shown to be one: a writer that loses a bit leaves no file."""
+    """A writer that loses precision fails the comparison and leaves no file."""
     files = format_named("megengine").codec
     honest = files.write
 
@@ -177,7 +177,7 @@ def test_one_changed_value_is_caught(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 
 def test_own_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(Path(own_networks.__file__).parent)  # where another process looks for it
+    monkeypatch.chdir(Path(own_networks.__file__).parent)  # the worker imports it from the current folder
     state = spec.initial_state(small_of_one_s_own(), 1)
     format_named("torch").codec.write(tmp_path / "a.pth", state, {})
     own = NetworkQuery("own_networks:small")

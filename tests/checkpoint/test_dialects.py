@@ -28,7 +28,7 @@ REPACT = ("repact", "repact_reconstruct")
 
 
 def theirs(state: State, hardswish_first: bool) -> State:
-    """The same state as the published code would name it, by hand: ActorAtn, actor_PReLU.weight, bn."""
+    """Rename a state by hand to the names of the published code."""
     made = {}
     for path, array in state.items():
         owner, _, name = path.rpartition(".")
@@ -66,7 +66,7 @@ def test_read(tmp_path: Path, dialect: str, act: str, hardswish_first: bool, pre
 
 @pytest.mark.parametrize(("dialect", "act", "hardswish_first"), FORMS)
 def test_published_function(dialect: str, act: str, hardswish_first: bool) -> None:
-    """One activation, from its published parameters and its published formula, by hand."""
+    """Compare one activation with its published formula, written by hand."""
     node = spec.activation(act)
     atn, slope = np.array([0.15, 0.35, 0.7, 0.4]), np.array([0.3])
     weights = np.exp(atn) / np.exp(atn).sum() if "2" in act else atn
@@ -88,7 +88,7 @@ def test_published_function(dialect: str, act: str, hardswish_first: bool) -> No
 @pytest.mark.parametrize("format", formats())
 @pytest.mark.parametrize("name", REPACT)
 def test_both_directions_in_every_format(name: str, format: str) -> None:
-    """Of every node in its table, with arrays whose elements all differ."""
+    """Convert every node of the dialect, with arrays whose elements all differ."""
     layout = DIALECTS[name].rename(format_named(format).layout)
     for node in DIALECTS[name].nodes:
         place = spec.sequential(first=spec.sequential(act=node))
@@ -105,7 +105,7 @@ def test_both_directions_in_every_format(name: str, format: str) -> None:
 
 
 def test_permutation_and_inverse() -> None:
-    """With one that is not its own inverse, as those of RepAct are."""
+    """Use a permutation that is not its own inverse; those of RepAct are."""
     node = spec.RepAct()
     turned = Dialect("turned", "nobody's", {node: Names(orders={"weights": (1, 2, 3, 0)})})
     layout = turned.rename(format_named("torch").layout)
@@ -134,7 +134,7 @@ def test_ambiguous_names(tmp_path: Path) -> None:
 
 
 def test_wrong_dialect_changes_the_outputs(tmp_path: Path) -> None:
-    """Why nothing is guessed: both read the file, and the outputs differ."""
+    """Both dialects read the file without an error, and the outputs differ."""
     path = write_state(tmp_path / "a.pth", theirs(asymmetric_repact_state(SMALL, "repact_1"), True))
     x = np.random.default_rng(3).uniform(-1, 1, (1, 3, 32, 48))
     right, wrong = (read_network(path, SMALL, "repact_1", dialect) for dialect in REPACT)
@@ -146,7 +146,7 @@ def test_wrong_dialect_changes_the_outputs(tmp_path: Path) -> None:
 @pytest.mark.parametrize("dialect", [None, "repact"])
 def test_names_shared_with_the_spec(tmp_path: Path, act: str, dialect: str | None) -> None:
     path = write_state(tmp_path / "a.pth", asymmetric_repact_state("repact/shufflenet_v2_x0_5", act))
-    named = act if act in ("prelu", "swish") else None  # one number called `weight` each
+    named = act if act in ("prelu", "swish") else None  # each has a scalar `weight`
     found = read_network(path, act=named, dialect=dialect).network
     assert (found.name, found.activation) == ("repact/shufflenet_v2_x0_5", spec.activation(act))
 
@@ -191,7 +191,7 @@ def test_command_line(tmp_path: Path) -> None:
 
 
 def test_dialect_in_metadata(tmp_path: Path) -> None:
-    """Written by every command that writes; the tensors alone would be refused, or be another function."""
+    """Every command records the dialect. The tensors alone would be ambiguous."""
     state = asymmetric_repact_state(SMALL, "repact_1")
     write_state(tmp_path / "a.pth", state)
     convert(tmp_path / "a.pth", tmp_path / "b.safetensors", query=NetworkQuery(act="repact_1"), to_dialect="repact")

@@ -1,4 +1,4 @@
-"""`acon diff`: what differs, by how much, in units of the last place as NumPy's own neighbours count them."""
+"""`acon diff`: which tensors differ and by how much, in ulp as `np.nextafter` counts them."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ KINDS_OF_FLOAT = [
 @pytest.mark.filterwarnings("error")
 @pytest.mark.parametrize("name", KINDS_OF_FLOAT)
 def test_ulp_of_narrow_floats(name: str) -> None:
-    """Every number that a dtype has, in order, found from its bits: the distance is how many stand between, without -0."""
+    """Sort all values of a dtype: the distance in ulp is the difference of ranks, without -0."""
     dtype = np.dtype(getattr(ml_dtypes, name, name))
     bits = ml_dtypes.finfo(dtype).bits
     with np.errstate(invalid="ignore"):
@@ -85,10 +85,10 @@ def test_ulp_of_narrow_floats(name: str) -> None:
 @pytest.mark.parametrize(
     ("a", "b", "largest", "ulp"),
     [
-        (np.float16([1.5, 2]), np.array([1.5078125, 2], ml_dtypes.bfloat16), 0.0078125, None),  # neither is in the other
+        (np.float16([1.5, 2]), np.array([1.5078125, 2], ml_dtypes.bfloat16), 0.0078125, None),  # neither contains the other
         (np.array([1.5], ml_dtypes.float8_e4m3fn), np.array([1.25], ml_dtypes.float8_e5m2), 0.25, None),
         (np.array([2], ml_dtypes.float8_e8m0fnu), np.array([1.5], ml_dtypes.float8_e4m3fn), 0.5, None),
-        (np.float64([1e300, 2]), np.float32([1e30, 2]), 1e300 - float(np.float32(1e30)), None),  # float32 has no such number
+        (np.float64([1e300, 2]), np.float32([1e30, 2]), 1e300 - float(np.float32(1e30)), None),  # overflows float32
         (np.float32([-3]), np.array([4], ml_dtypes.float8_e8m0fnu), 7.0, None),
         (np.float32([1e5]), np.array([3], ml_dtypes.float8_e5m2fnuz), 99997.0, None),
         (np.float64([1.0000000001]), np.float32([1]), 1.0000000001 - 1, 0),
@@ -101,7 +101,7 @@ def test_two_dtypes(a: np.ndarray, b: np.ndarray, largest: float, ulp: int | Non
 
 
 def test_nan_has_no_distance() -> None:
-    """0x80, -0 elsewhere, is the one NaN of the kinds without it; a signalling NaN is no warning."""
+    """In the fnuz dtypes 0x80 is the only NaN. A signalling NaN causes no warning."""
     for name in ("float8_e4m3fnuz", "float8_e5m2fnuz"):
         a, b = (np.array([word, 3], np.uint8).view(getattr(ml_dtypes, name)) for word in (0x80, 0x00))
         (found,) = differences({"w": a}, {"w": b})
@@ -180,7 +180,7 @@ def test_one_line_per_difference() -> None:
 
 
 def test_files_of_two_frameworks(tmp_path: Path) -> None:
-    """One weight moved by one ulp is found under its canonical name, through a transposing format without counters."""
+    """One weight moved by one ulp is found across a format that transposes and has no counters."""
     network = create("acon/shufflenet_v2_x0_5", "acon_c", 3, repeats=(1, 1, 1))
     state = spec.initial_state(network.graph, 5)
     known = formats()

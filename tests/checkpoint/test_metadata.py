@@ -1,4 +1,4 @@
-"""What a file says about itself is checked against its tensors, and executed never."""
+"""Metadata: they round-trip through every format, are checked, and never executed."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ RGB = Preprocessing("RGB", (0.0, 1.0), (0.4, 0.5, 0.6), (0.2, 0.25, 0.3), 192, 2
 
 
 def test_own_preprocessing_round_trip(tmp_path: Path) -> None:
-    """Through the command line and every format that holds metadata; whoever loads it is told that it is not the published."""
+    """Through the command line and every format with metadata; `load` warns that it differs."""
     write_smallest(tmp_path / "a.safetensors", "safetensors", "float32")
     text = json.dumps({"order": "RGB", "range": [0.0, 1.0], "mean": RGB.mean, "std": RGB.std, "size": 192, "resize": 208})
     done = run_acon("convert", tmp_path / "a.safetensors", tmp_path / "b.pth", "--input", text)
@@ -97,7 +97,7 @@ def test_invalid_metadata(tmp_path: Path, said: dict[str, str], message: str) ->
         read_network(path)
     assert caught.value.kind == "corrupt"
     assert len(str(caught.value)) < 1000
-    assert time.process_time() - began < 60  # a file that hangs takes minutes
+    assert time.process_time() - began < 60  # a file that builds a huge network takes minutes
 
 
 def test_unsupported_image_size(tmp_path: Path) -> None:
@@ -123,7 +123,7 @@ DILATED = {"replace_stride_with_dilation": (False, False, True)}
     ],
 )
 def test_options_round_trip(tmp_path: Path, name: str, options: dict[str, object]) -> None:
-    """In safetensors' metadata; through a format without, they are told in a note and must be given again."""
+    """A format without metadata needs the options again, and a note says so."""
     network = create(name, "gelu", 3, **options)
     path = write(tmp_path / "a", "safetensors", network, spec.initial_state(network.graph, 5))
     done = convert(path, tmp_path / "b", "jax")
@@ -156,7 +156,7 @@ def test_invalid_options(tmp_path: Path, text: str) -> None:
 
 
 def test_function_in_metadata_is_not_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A function of the user's own is called where the user names it; the name in a file is anybody's."""
+    """Only the user can name a function to call, and not a file."""
     monkeypatch.syspath_prepend(str(tmp_path))
     (tmp_path / "evil.py").write_text("raise SystemExit('the file was believed')")
     format_named("safetensors").codec.write(tmp_path / "a", spec.initial_state(small_of_one_s_own()), {"network": "evil:f"})

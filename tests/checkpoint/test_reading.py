@@ -1,4 +1,4 @@
-"""Reading a file as a network and its canonical state."""
+"""Read a file as a network and its canonical state."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ SMALL = "repact/mobilenet_v3_small"
 
 
 def test_derived_buffers(tmp_path: Path) -> None:
-    """Swin's index: made again where a format cannot hold it, which no note calls a loss; refused where a file has another."""
+    """Swin's index is regenerated for a format that cannot store it, and refused if it is wrong."""
     state = asymmetric_repact_state("repact/swin_tiny_patch4_window7_224", "gelu")
     path = write_state(tmp_path / "a.pth", state)
     done = convert(path, tmp_path / "b.pkl", "megengine", NetworkQuery(act="gelu"))

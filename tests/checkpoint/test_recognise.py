@@ -1,4 +1,4 @@
-"""Recognition: the one network whose tensors are in the file, or an error that says what to pass."""
+"""Recognition: the network whose tensors are in the file, or an error that says what to pass."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def test_own_function_takes_no_arguments(monkeypatch: pytest.MonkeyPatch, tmp_pa
 
 
 def test_refused_activations() -> None:
-    """What recognition leaves out without a word is exactly what a network has a reason to refuse."""
+    """Recognition skips only these pairs, which have no spatial axes for a funnel activation."""
     refused = set()
     for name in filter(has_choice, NETWORKS):
         for act in recognise.CANDIDATES:

@@ -1,4 +1,4 @@
-"""Small checkpoints of ShuffleNetV2 for tests, and what tests ask of arrays and of the command line."""
+"""Write small checkpoints for tests, compare arrays bit for bit, and run `acon`."""
 
 from __future__ import annotations
 
@@ -25,19 +25,19 @@ def same_bits(first: np.ndarray, second: np.ndarray) -> bool:
 
 
 def run_acon(*arguments: object) -> subprocess.CompletedProcess[str]:
-    """`acon` in a process of its own."""
+    """Run `acon` in another process."""
     command = [sys.executable, "-m", "acon_core.cli", *map(str, arguments)]
     return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
 def small(name: str, act: str, classes: int = 3, dtype: str = "float32", seed: int = 5) -> tuple[Network, State]:
-    """A network and its initial state."""
+    """Create a network and its initial state."""
     network = create(name, act, classes)
     return network, spec.initial_state(network.graph, seed, dtype)
 
 
 def smallest(dtype: str = "float32") -> tuple[Network, State]:
-    """A network of one block per stage, and a state in any float dtype."""
+    """Create a network of one block per stage, and a state in any float dtype."""
     network = create(NAME, "acon_c", 3, **OPTIONS)
     state = spec.initial_state(network.graph, 5, "float64")
     kind = np.dtype(getattr(ml_dtypes, dtype, None) or dtype)
@@ -45,7 +45,7 @@ def smallest(dtype: str = "float32") -> tuple[Network, State]:
 
 
 def write(path: Path, format: str, network: Network, state: State, /, **entries: str) -> Path:
-    """Write a checkpoint as a framework would have it, with these entries of metadata changed."""
+    """Write a checkpoint in a framework's own layout, with these entries of metadata changed."""
     target = format_named(format)
     target.codec.write(path, target.layout.to_native(network.graph, state), metadata(network) | entries)
     return path
@@ -63,7 +63,7 @@ def write_state(path: Path, state: State, format: str = "torch") -> Path:
 
 
 def asymmetric_repact_state(name: str, act: str, classes: int = 3) -> State:
-    """The initial state, with different weights in every RepAct."""
+    """Return an initial state with different weights in every RepAct."""
     state = spec.initial_state(create(name, act, classes).graph, 5)
     random = np.random.default_rng(1)
     for path in state:
@@ -73,5 +73,5 @@ def asymmetric_repact_state(name: str, act: str, classes: int = 3) -> State:
 
 
 def leaves(network: Network) -> list[tuple[str, spec.Node]]:
-    """The layers of a network by path. Two networks are the same if these are."""
+    """Return the layers of a network by path, which are equal for equal networks."""
     return [(path, node) for path, node in spec.walk(network.graph) if not isinstance(node, spec.Graph)]

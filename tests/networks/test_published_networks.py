@@ -1,4 +1,4 @@
-"""Files of torchvision, timm and PaddleClas: their names, told from all others or asked for, and their outputs.
+"""Files of torchvision, timm and PaddleClas: names, recognition and outputs.
 
 What those packages say is in published.json, which pin_published.py makes with them.
 """
@@ -30,12 +30,12 @@ SMALL_SWIN = {"depths": (1, 2, 1, 2)}
 
 
 def entry(name: str) -> str:
-    """Which network of the registry it is: PaddleClas's deeper ResNets are torchvision's."""
+    """Return the registered name. PaddleClas's deeper ResNets are torchvision's."""
     return name if name in NETWORKS else name.replace("paddleclas", "torchvision")
 
 
 def spoken(name: str, format: str = "") -> Format:
-    """The package's own format and names, or those names in another format."""
+    """Return the package's own format and names, or its names in another format."""
     package = name.partition("/")[0]
     dialect = "" if package == "timm" and "swin" not in name else package
     given = format_named(format or ("paddle" if package == "paddleclas" else "torch"))
@@ -43,7 +43,7 @@ def spoken(name: str, format: str = "") -> Format:
 
 
 def written(folder: Path, name: str, prefix: str = "", drawn: bool = False, **options: object) -> Path:
-    """A file as the package would save it, of the network that has those options; with values of its own where they matter."""
+    """Write a file as the package would; `drawn`: with different values in every tensor."""
     format = spoken(name)
     shapes = format.layout.native_shapes(create(entry(name), num_classes=CLASSES, **options).graph)
     values = filled(shapes) if drawn else {key: np.full(shape, 0.5, np.float16) for key, shape in shapes.items()}
@@ -61,7 +61,7 @@ def test_names_and_shapes(name: str) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("name", RUN)
 def test_function(tmp_path: Path, name: str) -> None:
-    """Values of every tensor by its name there, the image, and what the package's own module made of it in float64."""
+    """Compare with the outputs of the package's own module, in float64."""
     options, size = RUN[name]
     shapes = spoken(name).layout.native_shapes(create(entry(name), num_classes=CLASSES, **options).graph)
     assert digest(shapes) == STORED[name]["run"]
@@ -109,7 +109,7 @@ def test_ambiguous_networks(tmp_path: Path, name: str, others: str) -> None:
         with pytest.raises(AconError, match=message):
             read_network(path)
     assert read_network(path, name, **options).network.name == name
-    # With an activation it is the one that takes one, of the same tensors.
+    # With an activation, it is the network with the same tensors that takes one.
     assert (
         read_network(path, name.replace(name.partition("/")[0], "repact"), "gelu", **options).network.activation == spec.GELU()
     )
@@ -123,7 +123,7 @@ def test_act_excludes_networks_without_a_choice(tmp_path: Path) -> None:
 
 
 def test_torchvision_resnet_with_another_activation() -> None:
-    """So that its weights can be a beginning: the options of `acon/resnet50` that make it torchvision's graph."""
+    """Options make `acon/resnet50` torchvision's graph, so that its weights can be loaded."""
     ours = create("acon/resnet50", "relu", bias=False, stride_on=3).graph
     assert spec.named_params(ours) == spec.named_params(create("torchvision/resnet50").graph)
     state = spec.initial_state(create("torchvision/resnet18", num_classes=3).graph, 2, "float64")
@@ -214,7 +214,7 @@ def test_inspect(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("act", ["meta_acon(reduction=16, norm=none, generator=first)", "meta_acon(reduction=16, norm=none)"])
 def test_older_meta_acons(tmp_path: Path, act: str) -> None:
-    """The code's first commit and YOLOv5, whose names are the spec's; at widths that tell one hidden width from another."""
+    """The first commit of the code and YOLOv5 use the names of the spec."""
     names = {"acon/resnet50": "acon/resnet50", "acon/shufflenet_v2_x1_0": "acon/shufflenet_v2_x1_0"}
     for name in names:
         made = create(name, act, 3)
@@ -251,6 +251,6 @@ def test_preprocessing_of_another_size(name: str, size: int, resize: int) -> Non
 
 @pytest.mark.parametrize("size", [32, 256, 280, 0])
 def test_unsupported_size_of_swin(size: int) -> None:
-    """There timm pads after the shift and the RepAct code before it: other functions of the same weights."""
+    """For such sizes timm pads after the shift and RepAct before it, which differs."""
     with pytest.raises(SpecError, match=f"expected an image_size that is a multiple of 224, found {size}"):
         create(SWIN, image_size=size)

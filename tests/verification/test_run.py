@@ -1,4 +1,4 @@
-"""`acon run`: images that the network expects, and nothing imported from the current folder."""
+"""`acon run`: images are checked, and nothing is imported from the current folder."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ ACON = Path(sys.executable).with_name("acon")
 
 
 def trap(folder: Path) -> Path:
-    """A folder as somebody else's repository may be, in which whatever is imported or found by name leaves a mark."""
+    """Fill a folder with modules that leave a mark when they are imported."""
     mark = folder / "mark"
     code = f"open({str(mark)!r}, 'a').write(__name__)\n"
     for name in ("numpy", "torch", "acon_torch", "acon_core", "evil"):

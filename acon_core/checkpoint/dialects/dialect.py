@@ -38,7 +38,7 @@ class Dialect:
     name : str
         The value of ``--dialect``.
     description : str
-        The code base and what it is read from, as printed in errors.
+        The code base, as printed in errors.
     nodes : mapping of Node to Names
         The names of a node wherever it occurs.
     paths : mapping of str to str

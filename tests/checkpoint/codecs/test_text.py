@@ -1,4 +1,4 @@
-"""Text from a file on a terminal: on one line, of bounded length, without what a terminal would obey."""
+"""Text from a file is printed on one line, in bounded length, without control characters."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from acon_core.cli import main
 from acon_core.networks import create
 
 NETWORK, OPTIONS = "acon/shufflenet_v2_x0_5", {"repeats": (1, 1, 1)}
-# A terminal's title, a line of its own, text from right to left, a C1 control sequence, half a character, and 5 MB.
+# A terminal title, a newline, right-to-left text, a C1 sequence, emoji and markup of Rich, 5 MB.
 TEXTS = ["\x1b]0;x\x07", "one\ntwo", "\u202etxt", "\x9b31m", ":smile:", "[red]", "long" * 1_250_000]
 
 
 @pytest.fixture
 def acon(monkeypatch: pytest.MonkeyPatch, capfdbinary: pytest.CaptureFixture[bytes]) -> Callable[..., str]:
-    """The command line, and what it writes, after a look at every line of that."""
+    """Run `acon`, and check every line that it prints."""
 
     def run(*arguments: object, status: int) -> str:
         monkeypatch.setattr(sys, "argv", ["acon", *map(str, arguments)])
@@ -39,14 +39,14 @@ def acon(monkeypatch: pytest.MonkeyPatch, capfdbinary: pytest.CaptureFixture[byt
 
 
 def hostile(path: Path, value: float, text: str = "".join(TEXTS[:-1])) -> Path:
-    """A file of no network, whose names and metadata have the text."""
+    """Write a file of no network, with the text in names and metadata."""
     tensors = {f"{text} weight": np.float32([value, 2]), "w": np.float32([1, 2, 3])}
     formats()["safetensors"].codec.write(path, tensors, {text: text, "num_classes": text})
     return path
 
 
 def trained(path: Path, changed: dict[str, str], *more: str) -> Path:
-    """A file of a network, with something else in its metadata, and with tensors of these names that it does not have."""
+    """Write a network with other metadata, and with unexpected tensors of these names."""
     network = create(NETWORK, "acon_c", 3, **OPTIONS)
     known = formats()["safetensors"]
     native = known.layout.to_native(network.graph, spec.initial_state(network.graph, 5))
