@@ -1,7 +1,8 @@
-"""`python benchmarks/hostile.py`: what the hostile files of the tests cost to refuse, by format, as a Markdown table.
+"""Measure what it costs to refuse the hostile files of `tests/helpers/corpus.py`.
 
-Seconds are of CPU, megabytes what the process grew by at its most while it read one file. The files are those of
-`tests/helpers/corpus.py`, read in one process under an audit hook, as in the tests.
+`python benchmarks/hostile.py` prints a Markdown table by format. Seconds are CPU time; megabytes
+are the most by which the process grew while it read one file. As in the tests, one process reads
+all files under an audit hook.
 """
 
 from __future__ import annotations

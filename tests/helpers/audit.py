@@ -1,8 +1,9 @@
-"""Reads files as an attacker's: under an audit hook, with little memory, against the clock.
+"""Read untrusted files under an audit hook, with limits on memory and time.
 
-`python audit.py LIST`: LIST is JSON, rows of a format's name, a path, and the folder or file that its reader may open. For
-each row one line of JSON says how it ended, in seconds of CPU and megabytes of memory, and what the reader did that no
-reader needs. A reader that hangs ends the process.
+`python audit.py LIST`: LIST is a JSON file with rows of a format's name, a path, and the folder or
+file that its reader may open. For each row, one line of JSON gives the outcome, the CPU seconds,
+the megabytes, and the audit events that a reader should not cause. A reader that hangs ends the
+process.
 """
 
 from __future__ import annotations
@@ -26,15 +27,16 @@ from acon_core.errors import CheckpointError
 
 MEMORY = 1 << 30  # beyond what the interpreter has when the first file is read
 HANG = 120  # seconds; far above what a loaded machine needs
-# What Python does to map a file and to read its name. All else is told, but for opening the reader's own file.
+# Events of mapping a file and reading its name. All others are reported, except for opening the
+# reader's own file.
 HARMLESS = {"mmap.__new__", "builtins.id", "object.__getattr__", "object.__setattr__", "sys._getframe", "array.__new__"}
-# Good ones of the formats that are only ever read.
+# Writers of valid files for the formats that are only read.
 READ_ONLY = {"orbax": [zarr2(), zarr3(), ocdbt(good()), ocdbt(good(packed=True), framing={"packed": True})]}
 OPENING = {"open", "os.listdir", "os.scandir"}
 
 
 class Watch:
-    """Collects what is done between `begin` and `end`. There is one a process, since a hook stays until the end."""
+    """Collects audit events between `begin` and `end`. Create one per process: hooks stay."""
 
     def __init__(self) -> None:
         self.allowed: str | None = None
@@ -60,7 +62,7 @@ class Watch:
 
 
 def warm(known: dict[str, Format]) -> None:
-    """Have every reader read a good file, so that what Python imports by itself for the first one is imported."""
+    """Read a valid file of every format, so that what Python imports lazily is imported."""
     tensors = {"w": np.ones((2, 3), np.float32), "n": np.ones(2, np.int32)}
     "".encode("raw-unicode-escape")
     for name, format in known.items():
@@ -75,7 +77,7 @@ def warm(known: dict[str, Format]) -> None:
 
 
 def refusal(format: Format, path: Path) -> CheckpointError | None:
-    """Read the file and every tensor in it, one at a time; the error that it is refused with, or None."""
+    """Read the file and all its tensors; return the error that refuses it, or None."""
     try:
         found = format.codec.read(path)
         for name in found.tensors:
@@ -86,7 +88,7 @@ def refusal(format: Format, path: Path) -> CheckpointError | None:
 
 
 def peak() -> float:
-    """The most memory that the process has had since `forget_peak`, in MB."""
+    """Return the peak memory of the process since `forget_peak`, in MB."""
     status = Path("/proc/self/status")
     if status.exists():
         return float(status.read_text().partition("VmHWM:")[2].split()[0]) / 1024
@@ -94,21 +96,21 @@ def peak() -> float:
 
 
 def forget_peak() -> None:
-    """Count anew from here, where the system can (Linux)."""
+    """Reset the peak memory, if the system can (Linux)."""
     path = Path("/proc/self/clear_refs")
     if path.exists():
         path.write_text("5")
 
 
 def limit_memory() -> None:
-    """No more than MEMORY beyond what is taken now."""
+    """Limit the memory of the process to MEMORY beyond its present size."""
     statm = Path("/proc/self/statm")
     taken = int(statm.read_text().split()[0]) * resource.getpagesize() if statm.exists() else 0
     resource.setrlimit(resource.RLIMIT_AS, (taken + MEMORY, resource.RLIM_INFINITY))
 
 
 def main() -> None:
-    """Read every file of the list, after every format was asked whether it is one of its own."""
+    """Read every file of the list, after every codec has sniffed it."""
     known = formats()
     rows = json.loads(Path(sys.argv[1]).read_text())
     warm(known)
@@ -121,7 +123,7 @@ def main() -> None:
         told = {"path": path, "allowed": allowed, "kind": None, "message": None}
         watch.begin(Path(allowed))
         try:
-            with suppress(CheckpointError):  # whose kind is the reader's to tell
+            with suppress(CheckpointError):  # `refusal` reports it
                 sniff(Path(path))
             error = refusal(known[name], Path(path))
             told |= {"kind": error and error.kind, "message": error and str(error)}

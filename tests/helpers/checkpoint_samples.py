@@ -1,4 +1,4 @@
-"""States whose every bit is awkward, and what makes two of them the same."""
+"""States with every dtype and memory layout, and what makes two states the same."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def dtype(name: str) -> np.dtype:
 
 
 def bits(name: str, shape: tuple[int, ...], seed: int = 0) -> np.ndarray:
-    """Uniform bits: among floats, that gives NaNs with payloads, infinities, denormals and both zeros."""
+    """Draw uniform bits; as floats, NaN payloads, infinities, denormals and both zeros occur."""
     kind = dtype(name)
     if name == "bool":
         return np.random.default_rng(seed).integers(0, 2, shape).astype(bool)
@@ -63,7 +63,7 @@ def special() -> np.ndarray:
 
 
 def state(name: str) -> dict[str, np.ndarray]:
-    """Every dtype that the format holds, and every layout an array can come in."""
+    """Return arrays of every dtype of the format and of every memory layout."""
     base = bits("float32", (4, 6, 5), 1)
     tensors = {f"every.{kind}": bits(kind, (3, 2), seed) for seed, kind in enumerate(DTYPES[name])}
     tensors |= {f"scalar.{kind}": bits(kind, (), seed) for seed, kind in enumerate(DTYPES[name])}

@@ -27,7 +27,8 @@ FORMATS = ("megengine", "paddle", "torch", "torch_legacy", "jax", "safetensors",
 class Case:
     """A hostile file.
 
-    `make` writes it into an empty folder and returns its path; `kinds` are the errors that may refuse it.
+    `make` writes it into an empty folder and returns its path. `kinds` are the kinds of error that
+    may refuse it.
     """
 
     attack: Attack
@@ -90,7 +91,7 @@ def _large_header(folder: Path) -> Path:
 
 
 def _for_torch(programs: Table) -> Table:
-    """Adapt pickles to PyTorch's files, where tensors are not ndarrays and persistent ids are storages."""
+    """Adapt pickles to PyTorch: tensors are not ndarrays, and persistent ids are storages."""
     ndarrays = ((Attack.ARRAY_CLASS, "corrupt"), (Attack.SHAPE, "corrupt"))
     adapted = {key: dict(contents) for key, contents in programs.items() if key not in ndarrays}
     calls = adapted.get((Attack.INSTANTIATION, "unsafe"), {})

@@ -1,7 +1,7 @@
-"""Good files changed at random: each must be read or refused, and nothing else may happen.
+"""Read valid files with random changes: each must be read or refused, and nothing else may happen.
 
-`python tests/helpers/fuzz.py --count 50000 --seed 0`. The same seed gives the same files. What is found is kept in
-`--keep`, and makes the exit status 1.
+`python tests/helpers/fuzz.py --count 50000 --seed 0`. The same seed gives the same files. Files
+that cause anything else are kept in `--keep`, and make the exit status 1.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from hostile_pickles import PADDLE, PROGRAMS, array, dense, named, state
 from acon_core.checkpoint.formats import Format, formats
 from acon_core.errors import CheckpointError
 
-LARGEST = 1 << 26  # bytes that the tensors of a small file may come to: file.LIMITS.expansion_floor
+LARGEST = 1 << 26  # bytes that the tensors of a small file may come to: limits.LIMITS.expansion_floor
 GROWTH = 64  # MB that the process may come to hold
 EXTREMES = (
     0,
@@ -57,7 +57,7 @@ FRAGMENTS = [content[2:-1] for content in (*named(PROGRAMS).values(), *named(PAD
 
 @dataclass(frozen=True)
 class Sample:
-    """A file of a format, or the files of one by their paths: which of them is given to the reader, if not their folder."""
+    """The files of a checkpoint by their paths; `entry` is the path that is given to the reader."""
 
     format: str
     entry: str
@@ -65,7 +65,7 @@ class Sample:
 
 
 def samples(known: dict[str, Format]) -> list[Sample]:
-    """Good files of every format, as its own writer makes them."""
+    """Write valid files of every format."""
     tensors = {
         "conv.0.weight": np.arange(24, dtype=np.float32).reshape(4, 3, 2, 1),
         "conv.0.bias": np.arange(4, dtype=np.float16),
@@ -86,14 +86,14 @@ def samples(known: dict[str, Format]) -> list[Sample]:
                     path.mkdir()
                 try:
                     write(path)
-                except CheckpointError:  # it has not every dtype
+                except CheckpointError:  # a dtype that the format does not have
                     continue
                 files = {str(p.relative_to(folder)): p.read_bytes() for p in sorted(Path(folder).rglob("*")) if p.is_file()}
             found.append(Sample(name, "a", files))
     return found
 
 
-# A change of bytes, by what it does.
+# Changes of bytes.
 
 
 def flip(data: bytearray, random: random.Random) -> None:
@@ -103,7 +103,7 @@ def flip(data: bytearray, random: random.Random) -> None:
 
 
 def number(data: bytearray, random: random.Random) -> None:
-    """Put a number that lengths, sizes and counts go wrong with."""
+    """Write a number that is extreme as a length, size or count."""
     layout = random.choice(LAYOUTS)
     size = struct.calcsize(layout)
     at = random.randrange(max(len(data) - size, 1))
@@ -111,13 +111,13 @@ def number(data: bytearray, random: random.Random) -> None:
 
 
 def nudge(data: bytearray, random: random.Random) -> None:
-    """Add a little to a byte, as lengths that are off by one have it."""
+    """Change a byte by one or two, for lengths that are off by one."""
     at = random.randrange(len(data))
     data[at] = (data[at] + random.choice((-2, -1, 1, 2))) % 256
 
 
 def splice(data: bytearray, random: random.Random) -> None:
-    """Copy a part elsewhere, over what is there or between."""
+    """Copy a part elsewhere; overwrite or insert."""
     begin = random.randrange(len(data))
     part = data[begin : begin + random.randint(1, 64)]
     at = random.randrange(len(data))
@@ -125,25 +125,25 @@ def splice(data: bytearray, random: random.Random) -> None:
 
 
 def drop(data: bytearray, random: random.Random) -> None:
-    """Take a part away."""
+    """Delete a part."""
     at = random.randrange(len(data))
     del data[at : at + random.randint(1, 32)]
 
 
 def cut(data: bytearray, random: random.Random) -> None:
-    """Keep the beginning alone."""
+    """Truncate the file."""
     del data[random.randrange(len(data)) :]
 
 
 def word(data: bytearray, random: random.Random) -> None:
-    """Put a word in the place of a run of digits or of a text, as JSON has them."""
+    """Replace digits, or any bytes, by a word of JSON."""
     digits = [at for at in range(len(data)) if data[at : at + 1].isdigit()]
     at = random.choice(digits) if digits else random.randrange(len(data))
     data[at : at + random.randint(0, 2)] = random.choice(WORDS)
 
 
 def opcodes(data: bytearray, random: random.Random) -> None:
-    """Put a hostile piece of a pickle, or an opcode."""
+    """Insert a fragment of a hostile pickle, or an opcode."""
     at = random.randrange(len(data))
     piece = (
         random.choice(FRAGMENTS)
@@ -157,7 +157,7 @@ CHANGES: tuple[Callable[[bytearray, random.Random], None], ...] = (flip, number,
 
 
 def changed(content: bytes, random: random.Random) -> bytes:
-    """The bytes after one to three changes, what encloses them kept whole in half of the cases."""
+    """Make one to three changes; in half of the cases, keep the enclosing container valid."""
     if random.random() < 0.5:
         if content[:4] == b"PK\3\4":
             return _in_zip(content, random)
@@ -171,7 +171,7 @@ def changed(content: bytes, random: random.Random) -> bytes:
 
 
 def _in_zip(content: bytes, random: random.Random) -> bytes:
-    """One member changed, in a zip that is whole again: its checksum would give the change away."""
+    """Change one member and write the zip anew, so that the checksums match."""
     target = io.BytesIO()
     with zipfile.ZipFile(io.BytesIO(content)) as source, zipfile.ZipFile(target, "w") as opened:
         names = source.namelist()
@@ -183,14 +183,14 @@ def _in_zip(content: bytes, random: random.Random) -> bytes:
 
 
 def _in_header(content: bytes, random: random.Random) -> bytes:
-    """A changed header of safetensors, and its length told anew."""
+    """Change the header of a safetensors file and update its length."""
     length = struct.unpack("<Q", content[:8])[0]
     header = changed(content[8 : 8 + length], random)
     return struct.pack("<Q", len(header)) + header + content[8 + length :]
 
 
 def mutants(found: list[Sample], count: int, seed: int) -> Iterator[Sample]:
-    """Samples in turn, each with one of its files changed; one in twenty is nothing but noise."""
+    """Yield samples with one file changed; in one of twenty, the file is random bytes."""
     chosen = random.Random(seed)
     for index in range(count):
         sample = found[index % len(found)]
@@ -200,7 +200,7 @@ def mutants(found: list[Sample], count: int, seed: int) -> Iterator[Sample]:
 
 
 def outcome(format: Format, path: Path, allowed: Path, watch: Watch) -> tuple[str, str]:
-    """How reading a file ended, and what is wrong with that, if anything."""
+    """Read a file; return the outcome, and what is wrong with it, if anything."""
     watch.begin(allowed)
     try:
         format.codec.sniff(path)
@@ -220,7 +220,7 @@ def outcome(format: Format, path: Path, allowed: Path, watch: Watch) -> tuple[st
 
 
 def fuzz(count: int, seed: int, keep: Path) -> tuple[Counter[tuple[str, str]], list[str], float]:
-    """Read `count` changed files. How they ended, by format; what was found; the most seconds of CPU that one took."""
+    """Read `count` changed files; return outcomes by format, problems, and the most CPU seconds."""
     known = formats()
     found = samples(known)
     warm(known)
@@ -257,7 +257,7 @@ def fuzz(count: int, seed: int, keep: Path) -> tuple[Counter[tuple[str, str]], l
 
 
 def main() -> None:
-    """Print how it went as one line of JSON a format, and what was found on stderr."""
+    """Print the outcomes as one line of JSON per format, and problems to stderr."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--count", type=int, default=50_000)
     parser.add_argument("--seed", type=int, default=0)

@@ -1,7 +1,7 @@
 """Hostile pickles, written in pickle's opcodes, by attack.
 
-In this and the other `hostile_*.py`, a table maps an attack and the kind of error that must refuse it
-to names and contents of files. `corpus.py` joins the tables.
+In this and the other `hostile_*.py`, a table maps an attack and the kind of error that must refuse
+it to names and contents of files. `corpus.py` joins the tables.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""A file of PyTorch before 0.4, when there was Python 2, put together by hand."""
+"""A file of PyTorch before 0.4 under Python 2, written by hand."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def _python_2(name: str, offset: int, size: bytes, stride: bytes) -> bytes:
     return b"](" + _short(name) + tensor + b"e"
 
 
-# What PyTorch 0.3 wrote under Python 2: text as bytes, an OrderedDict of pairs, tensors of parts of a storage.
+# PyTorch 0.3 under Python 2: text as bytes, an OrderedDict of pairs, parts of storages.
 PYTHON_2 = whole(
     b"\x80\x02ccollections\nOrderedDict\n(]("
     + _python_2("layer.weight", 0, b"K\x02K\x01\x86", b"K\x01K\x01\x86")

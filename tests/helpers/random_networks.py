@@ -1,6 +1,7 @@
-"""Networks that nobody drew: random layers, widths, groups, nesting and names, as a source of random numbers has it.
+"""Random networks: layers, widths, groups, nesting and names drawn from a source of random numbers.
 
-Hypothesis's own source (`st.randoms`) makes what is found as small as it can be; `random.Random(seed)` makes samples.
+With Hypothesis's source (`st.randoms`), failing examples shrink; `random.Random(seed)` gives
+samples.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ ACTIVATIONS = (
     *("frelu", "acon_a", "acon_b", "acon_c", "meta_acon(reduction=2)", "meta_acon(level=pixel,reduction=3)", "acon_frelu"),
     *("repact(variant=1)", "repact(variant=2)", "repact(variant=3)", "meta_acon(norm=none,reduction=2)", "acon_c(shared=true)"),
 )
-# Names that are something to a framework or to a format, and must be nothing when they are a layer's.
+# Names with a meaning in a framework or a format, which they must not have as a layer's name.
 ODD = (
     "weight",
     "bias",
@@ -44,19 +45,19 @@ Namer = Callable[[Random], str]
 
 
 def any_name(random: Random) -> str:
-    """A word of letters, or one that means something elsewhere."""
+    """Draw a word of letters, or one with a meaning elsewhere."""
     if random.random() < 0.3:
         return random.choice(ODD)
     return "".join(random.choice("abcdeyz_ABC019ßж") for _ in range(random.randint(1, 8)))
 
 
 def plain_name(random: Random) -> str:
-    """A name that an attribute can have in every framework, and that no framework's own layers have."""
+    """Draw a name that is a valid attribute in every framework and no attribute of its layers."""
     return "part_" + "".join(random.choice("abcdexyz019_") for _ in range(random.randint(1, 6)))
 
 
 def network(random: Random, name: Namer) -> Graph:
-    """A network that takes an image of shape INPUT, of two to five pieces, nested up to three deep."""
+    """Draw a network for images of shape INPUT: two to five pieces, nested up to three deep."""
     body, shape = _chain(random, name, INPUT, random.randint(2, 5), 2)
     kind = random.choice(("image", "vector", "tokens"))
     members: list[Node] = [body]
@@ -197,7 +198,7 @@ FLOATS = {"float16": np.float16, "bfloat16": ml_dtypes.bfloat16, "float32": np.f
 
 
 def any_state(node: Node, seed: int, dtypes: tuple[str, ...]) -> dict[str, np.ndarray]:
-    """A state of random bits, NaNs with payloads among them, each tensor in one of the dtypes."""
+    """Draw a state of random bits, including NaN payloads, each tensor in one of the dtypes."""
     source = np.random.default_rng(seed)
     state = {}
     for path, param in spec.named_params(node).items():
@@ -211,7 +212,7 @@ def any_state(node: Node, seed: int, dtypes: tuple[str, ...]) -> dict[str, np.nd
 
 
 def trained_state(node: Node, seed: int) -> dict[str, np.ndarray]:
-    """A state as training leaves it, float32: no two values alike, statistics far from 0 and 1."""
+    """Draw a float32 state as after training: no two values equal, statistics far from 0 and 1."""
     source = np.random.default_rng(seed)
     state = spec.initial_state(node, seed)
     for path, param in spec.named_params(node).items():

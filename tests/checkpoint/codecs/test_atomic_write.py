@@ -1,4 +1,4 @@
-"""A file appears whole or not at all, and nothing else is left behind."""
+"""A file is written completely or not at all, and no other file is left behind."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ ENVIRONMENT = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path), "PYTHONDONT
 
 @pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt, SystemExit])
 @pytest.mark.parametrize("old", [b"old", None])
-def test_an_exception_halfway_leaves_the_old_file(tmp_path: Path, error: type[BaseException], old: bytes | None) -> None:
+def test_exception_keeps_old_file(tmp_path: Path, error: type[BaseException], old: bytes | None) -> None:
     target = tmp_path / "a"
     if old:
         target.write_bytes(old)
@@ -39,7 +39,7 @@ def test_an_exception_halfway_leaves_the_old_file(tmp_path: Path, error: type[Ba
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == ({"a": old} if old else {})
 
 
-def test_a_new_file_replaces_the_old_one_with_the_usual_mode(tmp_path: Path) -> None:
+def test_file_mode(tmp_path: Path) -> None:
     (tmp_path / "a").write_bytes(b"old")
     (tmp_path / "a").chmod(0o600)
     before = os.umask(0o022)
@@ -54,7 +54,7 @@ def test_a_new_file_replaces_the_old_one_with_the_usual_mode(tmp_path: Path) -> 
     assert [path.name for path in tmp_path.iterdir()] == ["a"]
 
 
-def test_a_link_is_replaced_and_its_target_kept(tmp_path: Path) -> None:
+def test_link_is_replaced(tmp_path: Path) -> None:
     (tmp_path / "victim").write_bytes(b"precious")
     (tmp_path / "a").symlink_to(tmp_path / "victim")
     with atomic_write(tmp_path / "a") as file:
@@ -66,7 +66,7 @@ def test_a_link_is_replaced_and_its_target_kept(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("case", ["folder", "missing folder", "file as folder", "long name"])
 @pytest.mark.parametrize("name", ALL)
-def test_a_target_that_cannot_be_is_one_clear_error(tmp_path: Path, name: str, case: str) -> None:
+def test_impossible_target(tmp_path: Path, name: str, case: str) -> None:
     (tmp_path / "file").write_bytes(b"")
     (tmp_path / "folder").mkdir()
     target = tmp_path / {"folder": "folder", "missing folder": "no/a", "file as folder": "file/a", "long name": "x" * 300}[case]
@@ -77,7 +77,7 @@ def test_a_target_that_cannot_be_is_one_clear_error(tmp_path: Path, name: str, c
     assert list((tmp_path / "folder").iterdir()) == []
 
 
-def test_a_link_to_a_folder_is_a_folder(tmp_path: Path) -> None:
+def test_link_to_folder(tmp_path: Path) -> None:
     (tmp_path / "folder").mkdir()
     (tmp_path / "a").symlink_to(tmp_path / "folder")
     with pytest.raises(AconError, match="is a folder; give the name of a file"), atomic_write(tmp_path / "a"):
@@ -86,7 +86,7 @@ def test_a_link_to_a_folder_is_a_folder(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ALL)
-def test_every_format_replaces_a_link_and_gives_the_usual_mode(tmp_path: Path, name: str) -> None:
+def test_link_and_mode_in_every_format(tmp_path: Path, name: str) -> None:
     (tmp_path / "victim").write_bytes(b"precious")
     folder = tmp_path / "folder"
     folder.mkdir()
@@ -103,8 +103,8 @@ def test_every_format_replaces_a_link_and_gives_the_usual_mode(tmp_path: Path, n
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="only Linux has a device that is always full")
 @pytest.mark.parametrize("name", ALL)
-def test_a_full_disk_is_told_in_so_many_words(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str) -> None:
-    """Every new file of this process is written to a device on which there is no space."""
+def test_full_disk(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str) -> None:
+    """Redirect every new file of this process to a device without space."""
     usual = os.open
 
     def full(path: str, flags: int, mode: int = 0o777) -> int:
@@ -171,7 +171,7 @@ print(killed, others)
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="kills a copy of a process")
 @pytest.mark.parametrize("name", ["torch", "safetensors_sharded"])
-def test_a_kill_at_any_moment_leaves_the_old_checkpoint_or_the_new_one(tmp_path: Path, name: str) -> None:
+def test_kill(tmp_path: Path, name: str) -> None:
     command = [sys.executable, "-c", CONVERTER, str(tmp_path), name, "10"]
     done = subprocess.run(command, capture_output=True, text=True, env=ENVIRONMENT, check=False)
     assert done.returncode == 0, done.stderr
@@ -181,7 +181,7 @@ def test_a_kill_at_any_moment_leaves_the_old_checkpoint_or_the_new_one(tmp_path:
 
 
 @pytest.mark.parametrize("way", ["itself", "a hard link", "a link", "a link at the source"])
-def test_a_conversion_never_writes_over_what_it_reads(tmp_path: Path, way: str) -> None:
+def test_target_is_source(tmp_path: Path, way: str) -> None:
     source, target = tmp_path / "a.safetensors", tmp_path / "b.pth"
     source.write_bytes(b"precious")
     if way == "itself":
@@ -199,7 +199,7 @@ def test_a_conversion_never_writes_over_what_it_reads(tmp_path: Path, way: str) 
 
 
 @pytest.mark.parametrize("way", ["a shard", "a link to a shard", "in a folder"])
-def test_a_conversion_never_writes_over_a_part_of_what_it_reads(tmp_path: Path, way: str) -> None:
+def test_target_is_part_of_source(tmp_path: Path, way: str) -> None:
     source = tmp_path / "model.safetensors.index.json"
     format_named("safetensors_sharded").codec.write(source, {"w": np.ones(3, np.float32)})
     target = next(tmp_path.glob("*.safetensors"))
@@ -236,7 +236,7 @@ for name, format in formats().items():
 """
 
 
-def test_a_file_that_is_cut_while_it_is_read_is_an_error_and_not_a_crash(tmp_path: Path) -> None:
+def test_truncated_while_read(tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-c", CUT, str(tmp_path)], capture_output=True, text=True, env=ENVIRONMENT, check=False
     )
@@ -266,7 +266,7 @@ for name in sys.argv[2:]:
 """
 
 
-def test_a_file_that_grows_too_large_leaves_the_old_one_and_no_other(tmp_path: Path) -> None:
+def test_file_too_large(tmp_path: Path) -> None:
     command = [sys.executable, "-c", FULL_DISK, str(tmp_path), *ALL]
     done = subprocess.run(command, capture_output=True, text=True, env=ENVIRONMENT, check=True)
     expected = [[name, limit, True, {"a": "old"}] for name in ALL for limit in (0, 100, 200_000)]
@@ -274,7 +274,7 @@ def test_a_file_that_grows_too_large_leaves_the_old_one_and_no_other(tmp_path: P
 
 
 @pytest.mark.parametrize("name", ALL)
-def test_a_file_can_be_written_over_the_one_its_arrays_come_from(tmp_path: Path, name: str) -> None:
+def test_overwrite_mapped_source(tmp_path: Path, name: str) -> None:
     expected = np.arange(100_000, dtype=np.float32)
     format_named(name).codec.write(tmp_path / "a", {"first": expected, "second": expected + 1})
     tensors = format_named(name).codec.read(tmp_path / "a").tensors
@@ -285,7 +285,7 @@ def test_a_file_can_be_written_over_the_one_its_arrays_come_from(tmp_path: Path,
 
 @pytest.mark.parametrize("name", ALL)
 @pytest.mark.parametrize("case", ["missing", "folder", "empty", "pipe"])
-def test_what_cannot_be_read_is_one_clear_error(tmp_path: Path, name: str, case: str) -> None:
+def test_unreadable_file(tmp_path: Path, name: str, case: str) -> None:
     words = {"missing": "No such file", "folder": "found a folder", "empty": "is empty", "pipe": "or a pipe"}
     target = tmp_path / "a"
     if case == "folder":

@@ -1,4 +1,4 @@
-"""Flax itself reads what is written here, and what it writes is read here."""
+"""Flax reads our files, and we read Flax's."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def variables(model):
     return nnx.merge_state(*(nnx.state(model, kind) for kind in (nnx.Param, nnx.BatchStat)))
 
 
-def test_flax_restores_every_dtype_and_layout(tmp_path: Path) -> None:
+def test_flax_reads_ours(tmp_path: Path) -> None:
     from flax import serialization
 
     expected = state("jax")
@@ -28,7 +28,7 @@ def test_flax_restores_every_dtype_and_layout(tmp_path: Path) -> None:
     assert_same(flat(serialization.msgpack_restore((tmp_path / "a.msgpack").read_bytes())), expected, order=False)
 
 
-def test_our_bytes_are_those_of_flax(tmp_path: Path) -> None:
+def test_same_bytes_as_flax(tmp_path: Path) -> None:
     from flax import serialization
 
     tree = {
@@ -42,7 +42,7 @@ def test_our_bytes_are_those_of_flax(tmp_path: Path) -> None:
     assert (tmp_path / "a.msgpack").read_bytes() == serialization.msgpack_serialize(tree)
 
 
-def test_nnx_state_of_flax_is_read_and_given_back(tmp_path: Path) -> None:
+def test_nnx_state(tmp_path: Path) -> None:
     import jax
     from flax import nnx, serialization
 
@@ -62,7 +62,7 @@ def test_nnx_state_of_flax_is_read_and_given_back(tmp_path: Path) -> None:
     assert_same(flat(nnx.to_pure_dict(variables(model))), {k: v + np.float32(1) for k, v in found.items()}, order=False)
 
 
-def test_random_streams_and_steps_are_left_out_with_a_note(tmp_path: Path) -> None:
+def test_random_streams(tmp_path: Path) -> None:
     import jax
     from flax import serialization
 
@@ -74,7 +74,7 @@ def test_random_streams_and_steps_are_left_out_with_a_note(tmp_path: Path) -> No
     assert found.notes == ["ignored random streams: 'drop.rngs'", "ignored what is not an array: 'name', 'seen', 'z'"]
 
 
-def test_linen_variables_and_train_states_are_merged(tmp_path: Path) -> None:
+def test_linen_variables(tmp_path: Path) -> None:
     import jax
     from flax import serialization
 
@@ -86,7 +86,7 @@ def test_linen_variables_and_train_states_are_merged(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("wrapped", [True, False])
-def test_value_is_unwrapped_where_all_leaves_have_it(tmp_path: Path, wrapped: bool) -> None:
+def test_value_step(tmp_path: Path, wrapped: bool) -> None:
     from flax import serialization
 
     other = {"value": np.ones(3)} if wrapped else np.ones(3)
@@ -94,7 +94,7 @@ def test_value_is_unwrapped_where_all_leaves_have_it(tmp_path: Path, wrapped: bo
     assert set(module("jax").read(tmp_path / "a.msgpack").tensors) == ({"a.b", "c"} if wrapped else {"a.b.value", "c"})
 
 
-def test_large_arrays_go_in_chunks_both_ways(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_chunks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from acon_jax.checkpoint import msgpack
     from flax import serialization
 
@@ -111,7 +111,7 @@ def test_large_arrays_go_in_chunks_both_ways(tmp_path: Path, monkeypatch: pytest
     assert_same(module("jax").read(tmp_path / "a.msgpack").tensors, expected, order=False)
 
 
-def test_leaves_are_those_of_flax(tmp_path: Path) -> None:
+def test_leaves(tmp_path: Path) -> None:
     from flax import serialization
 
     tree = {
@@ -133,7 +133,7 @@ def test_leaves_are_those_of_flax(tmp_path: Path) -> None:
     assert found.notes == [f"ignored what is not an array: {names}"]
 
 
-def test_a_train_state_gives_its_variables(tmp_path: Path) -> None:
+def test_train_state(tmp_path: Path) -> None:
     import jax
     import optax
     from flax import serialization
@@ -152,7 +152,7 @@ def test_a_train_state_gives_its_variables(tmp_path: Path) -> None:
     assert found.notes == ["merged params and batch_stats; ignored 'step', 'opt_state'"]
 
 
-def test_half_bytes_are_refused_by_name(tmp_path: Path) -> None:
+def test_int4_is_refused(tmp_path: Path) -> None:
     import ml_dtypes
     from flax import serialization
 

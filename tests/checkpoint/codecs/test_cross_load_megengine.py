@@ -1,4 +1,4 @@
-"""MegEngine itself reads what is written here, and what it writes is read here."""
+"""MegEngine reads our files, and we read MegEngine's."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def net():
     return M.Sequential(M.Conv2d(4, 6, 3, groups=2), M.BatchNorm2d(6), M.PReLU(6))
 
 
-def test_megengine_loads_every_dtype_and_layout(tmp_path: Path) -> None:
+def test_megengine_reads_ours(tmp_path: Path) -> None:
     import megengine
 
     expected = state("megengine")
@@ -28,7 +28,7 @@ def test_megengine_loads_every_dtype_and_layout(tmp_path: Path) -> None:
     assert_same(megengine.load(str(tmp_path / "a.pkl")), expected)
 
 
-def test_megengine_module_takes_the_file(tmp_path: Path) -> None:
+def test_load_state_dict(tmp_path: Path) -> None:
     import megengine
 
     source, target = net(), net()
@@ -40,7 +40,7 @@ def test_megengine_module_takes_the_file(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("protocol", [0, 1, 2, 3, 4, 5])
 @pytest.mark.parametrize("nested", [False, True])
-def test_state_dicts_of_megengine_are_read(tmp_path: Path, protocol: int, nested: bool) -> None:
+def test_state_dict(tmp_path: Path, protocol: int, nested: bool) -> None:
     import megengine
 
     expected = net().state_dict()
@@ -52,7 +52,7 @@ def test_state_dicts_of_megengine_are_read(tmp_path: Path, protocol: int, nested
     assert bool(found.notes) == nested
 
 
-def test_tensors_and_optimizers_of_megengine_are_read(tmp_path: Path) -> None:
+def test_tensors_and_optimizers(tmp_path: Path) -> None:
     import megengine
     from megengine.optimizer import SGD
 
@@ -68,7 +68,7 @@ def test_tensors_and_optimizers_of_megengine_are_read(tmp_path: Path) -> None:
 
 
 def whole():
-    """A module with all that its state dict has a rule for; its values are all different."""
+    """Return a module with every layer that has a layout rule; all values differ."""
     import megengine
     import megengine.module as M
 
@@ -102,7 +102,7 @@ def whole():
 
 @pytest.mark.parametrize("protocol", [2, 3, 4, 5])
 @pytest.mark.parametrize("nested", [False, True])
-def test_a_whole_module_is_read_as_its_state_dict(tmp_path: Path, protocol: int, nested: bool) -> None:
+def test_whole_module(tmp_path: Path, protocol: int, nested: bool) -> None:
     import megengine
 
     made = whole()
@@ -114,7 +114,7 @@ def test_a_whole_module_is_read_as_its_state_dict(tmp_path: Path, protocol: int,
 
 
 @pytest.mark.parametrize("adam", [False, True])
-def test_the_state_of_an_optimizer_is_refused_by_name(tmp_path: Path, adam: bool) -> None:
+def test_optimizer_state(tmp_path: Path, adam: bool) -> None:
     import megengine
     from megengine.optimizer import SGD, Adam
 
@@ -126,7 +126,7 @@ def test_the_state_of_an_optimizer_is_refused_by_name(tmp_path: Path, adam: bool
     assert caught.value.kind == "unsupported"
 
 
-def test_statistics_of_old_files_have_one_axis_again(tmp_path: Path) -> None:
+def test_old_statistics(tmp_path: Path) -> None:
     import megengine
     import megengine.module as M
 

@@ -1,4 +1,4 @@
-"""Meta-ACON as older code has it, trained by that code's own modules: its files are read here, and are the same function."""
+"""Files of Meta-ACON modules of older code compute the same function here."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from acon_core.spec import MetaAconC, activation
 pytestmark = pytest.mark.backend("torch")
 
 NETWORK, OPTIONS = "acon/shufflenet_v2_x1_0", {"repeats": (1, 2, 1)}
-# The first commit of the ACON code (r = 16, no biases, as few hidden channels as come out), and YOLOv5.
+# The first commit of the ACON code (r = 16, no biases, no minimum of hidden channels), and YOLOv5.
 FORMS = [
     ("meta_acon(reduction=16, norm=none, generator=first)", False, 1),
     ("meta_acon(reduction=16, norm=none)", True, 16),
@@ -21,7 +21,7 @@ FORMS = [
 
 
 def older(network, bias: bool, least: int):
-    """The network with that code's module in every place of ours."""
+    """Replace every activation of ours by that code's module."""
     import torch
     from torch import nn
 
@@ -46,7 +46,7 @@ def older(network, bias: bool, least: int):
 
 
 @pytest.mark.parametrize(("act", "bias", "least"), FORMS)
-def test_the_file_of_older_code_is_its_function_and_trains_as_it_does(tmp_path: Path, act: str, bias: bool, least: int) -> None:
+def test_older_code(tmp_path: Path, act: str, bias: bool, least: int) -> None:
     import acon_torch
     import torch
 
@@ -79,7 +79,7 @@ def test_the_file_of_older_code_is_its_function_and_trains_as_it_does(tmp_path: 
 
 
 @pytest.mark.parametrize("wrappers", ["compile", "parallel", "parallel compile", "compile parallel"])
-def test_what_wrappers_save_is_read_by_us_and_by_the_framework_s_loader(tmp_path: Path, wrappers: str) -> None:
+def test_wrapper_prefixes(tmp_path: Path, wrappers: str) -> None:
     import acon_torch
     import torch
     from acon_torch.backend import backend

@@ -1,4 +1,4 @@
-"""PyTorch itself reads what is written here, and what it writes is read here."""
+"""PyTorch reads our files, and we read PyTorch's."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ KINDS = ["torch", "torch_legacy"]
 
 
 def torch_module() -> type:
-    """The class of modules; where this file is only collected, PyTorch is not there."""
+    """Return `nn.Module`; PyTorch is not installed where this file is only collected."""
     return import_module("torch.nn").Module if find_spec("torch") else object
 
 
@@ -28,7 +28,7 @@ VIEWED = {1: "uint8", 2: "int16", 4: "int32", 8: "int64", 16: "complex128"}
 
 
 def as_numpy(tensor):
-    """A tensor's bits; PyTorch gives no NumPy array of bfloat16 and float8."""
+    """Return a tensor's bits; PyTorch makes no NumPy array of bfloat16 and float8."""
     import torch
 
     tensor = tensor.contiguous()
@@ -40,7 +40,7 @@ def as_numpy(tensor):
 
 
 @pytest.mark.parametrize(("name", "mmap"), [("torch", False), ("torch", True), ("torch_legacy", False)])
-def test_torch_loads_every_dtype_and_layout(tmp_path: Path, name: str, mmap: bool) -> None:
+def test_torch_reads_ours(tmp_path: Path, name: str, mmap: bool) -> None:
     import torch
 
     expected = state(name)
@@ -54,7 +54,7 @@ def test_torch_loads_every_dtype_and_layout(tmp_path: Path, name: str, mmap: boo
 
 
 @pytest.mark.parametrize("name", KINDS)
-def test_torch_model_takes_the_file(tmp_path: Path, name: str) -> None:
+def test_load_state_dict(tmp_path: Path, name: str) -> None:
     import torch
 
     make = lambda: torch.nn.Sequential(torch.nn.Conv2d(2, 3, 1), torch.nn.BatchNorm2d(3))  # noqa: E731
@@ -103,7 +103,7 @@ def save(value: object, path: Path, name: str, protocol: int = 2) -> None:
 @pytest.mark.parametrize("name", KINDS)
 @pytest.mark.parametrize("protocol", [2, 3, 4, 5])
 @pytest.mark.parametrize("nested", [False, True])
-def test_views_storages_and_protocols_of_torch_are_read(tmp_path: Path, name: str, protocol: int, nested: bool) -> None:
+def test_views_storages_protocols(tmp_path: Path, name: str, protocol: int, nested: bool) -> None:
     import torch
 
     tensors = views()
@@ -120,7 +120,7 @@ def test_views_storages_and_protocols_of_torch_are_read(tmp_path: Path, name: st
 
 
 @pytest.mark.parametrize("name", KINDS)
-def test_a_training_checkpoint_with_its_optimizer_is_read(tmp_path: Path, name: str) -> None:
+def test_training_checkpoint(tmp_path: Path, name: str) -> None:
     import torch
 
     net = torch.nn.Sequential(torch.nn.Conv2d(2, 3, 1), torch.nn.BatchNorm2d(3))
@@ -137,7 +137,7 @@ def test_a_training_checkpoint_with_its_optimizer_is_read(tmp_path: Path, name: 
     assert "'optimizer'" in found.notes[0]
 
 
-def test_a_big_endian_file_is_read_as_torch_reads_it(tmp_path: Path) -> None:
+def test_big_endian(tmp_path: Path) -> None:
     import torch
     from torch.serialization import LoadEndianness  # noqa: F401
 
@@ -168,7 +168,7 @@ def _rewrite_byteorder(source: Path, target: Path) -> None:
 
 
 @pytest.mark.parametrize("name", KINDS)
-def test_conjugate_and_negative_bits_are_resolved_as_torch_does(tmp_path: Path, name: str) -> None:
+def test_conjugate_and_negative_bits(tmp_path: Path, name: str) -> None:
     import torch
 
     def words(kind):  # each in a storage of its own, since one storage has one dtype in a file
@@ -204,7 +204,7 @@ def test_conjugate_and_negative_bits_are_resolved_as_torch_does(tmp_path: Path, 
     ],
 )
 @pytest.mark.filterwarnings("ignore")
-def test_what_is_not_read_is_refused_by_name(tmp_path: Path, kind: str, words: str) -> None:
+def test_unsupported_tensors(tmp_path: Path, kind: str, words: str) -> None:
     import torch
 
     path, net, ones = tmp_path / "a.pth", torch.nn.Linear(2, 3), torch.ones(2, 2)
@@ -237,7 +237,7 @@ def check_refused(name: str, path: Path, words: str) -> None:
 
 
 class Net(torch_module()):
-    """All that a state dict has a rule for; its values are all different."""
+    """Return a module with every layer that has a layout rule; all values differ."""
 
     def __init__(self) -> None:
         import torch
@@ -263,7 +263,7 @@ class Net(torch_module()):
 @pytest.mark.parametrize("name", KINDS)
 @pytest.mark.parametrize("protocol", [2, 4])
 @pytest.mark.parametrize("how", ["bare", "nested", "parallel"])
-def test_a_whole_module_is_read_as_its_state_dict(tmp_path: Path, name: str, protocol: int, how: str) -> None:
+def test_whole_module(tmp_path: Path, name: str, protocol: int, how: str) -> None:
     import torch
 
     made = Net()
@@ -277,7 +277,7 @@ def test_a_whole_module_is_read_as_its_state_dict(tmp_path: Path, name: str, pro
     assert {f"{Net.__module__}.Net", "torch.nn.modules.conv.Conv2d", "torch.nn.functional.relu"} <= set(found.globals_seen)
 
 
-def test_a_file_of_python_2_is_read_as_torch_reads_it(tmp_path: Path) -> None:
+def test_python_2_file(tmp_path: Path) -> None:
     import torch
 
     (tmp_path / "a.pth").write_bytes(PYTHON_2)
@@ -286,7 +286,7 @@ def test_a_file_of_python_2_is_read_as_torch_reads_it(tmp_path: Path) -> None:
     assert_same(module("torch_legacy").read(tmp_path / "a.pth").tensors, PYTHON_2_STATE)
 
 
-def test_dtypes_that_torch_cannot_load_from_a_legacy_file_are_read_and_not_written(tmp_path: Path) -> None:
+def test_legacy_dtypes(tmp_path: Path) -> None:
     import torch
 
     tensor = torch.tensor([1, 65535], dtype=torch.uint16)
@@ -299,7 +299,7 @@ def test_dtypes_that_torch_cannot_load_from_a_legacy_file_are_read_and_not_writt
         module("torch_legacy").write(tmp_path / "b.pth", found)
 
 
-def test_a_legacy_file_of_a_big_endian_machine_is_read_as_torch_reads_it(tmp_path: Path) -> None:
+def test_legacy_big_endian(tmp_path: Path) -> None:
     import torch
 
     save({name: views()[name] for name in ("base", "step", "bfloat16")}, tmp_path / "a.pth", "torch_legacy")
@@ -311,7 +311,7 @@ def test_a_legacy_file_of_a_big_endian_machine_is_read_as_torch_reads_it(tmp_pat
         assert found[name].tobytes() == as_numpy(tensor).tobytes(), name
 
 
-def test_safetensors_files_are_loaded_by_the_library(tmp_path: Path) -> None:
+def test_safetensors_library(tmp_path: Path) -> None:
     from safetensors.torch import load_file
 
     expected = {k: v for k, v in state("safetensors").items() if "e8m0" not in k}

@@ -1,4 +1,4 @@
-"""From every format into every other, in all the dtypes that both have: the same names, shapes, dtypes and bits."""
+"""From every format to every other: the same names, shapes, dtypes and bits."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize(("source", "target"), list(permutations(NAMES, 2)))
-def test_every_bit_comes_through(folder: Path, source: str, target: str) -> None:
-    """The lazy tensors of one file go into the other as they come: views, copies, joined, inflated."""
+def test_every_pair_of_formats(folder: Path, source: str, target: str) -> None:
+    """Pass the lazy tensors of one file to the other codec: views, copies, joined, inflated."""
     common = set(DTYPES[source]) & set(DTYPES[target])
     awkward = {name: array for name, array in state(source).items() if array.dtype.name in common}
     assert {array.dtype.name for array in awkward.values()} == common

@@ -1,4 +1,4 @@
-"""The format of PyTorch before 1.6, and what is not quite one of its files."""
+"""PyTorch's format before 1.6."""
 
 from __future__ import annotations
 
@@ -33,21 +33,21 @@ def refused(path: Path, content: bytes, kind: Kind = "corrupt") -> str:
     return str(caught.value)
 
 
-def test_the_helper_makes_a_good_file(tmp_path: Path) -> None:
+def test_valid_file(tmp_path: Path) -> None:
     assert_same(read(tmp_path / "a", whole(GOOD)), {"w": WEIGHT})
     assert_same(read(tmp_path / "a", whole(tensor())), {"w": WEIGHT})  # persistent ids of five parts
 
 
-def test_a_file_of_python_2_with_parts_of_storages_is_read(tmp_path: Path) -> None:
+def test_python_2_file(tmp_path: Path) -> None:
     assert_same(read(tmp_path / "a", PYTHON_2), PYTHON_2_STATE)
 
 
 @pytest.mark.parametrize("protocol", [b"L119547037146038801333356L\n.", b"\x80\x04\x95" + struct.pack("<Q", 13) + MAGIC[2:]])
-def test_the_magic_number_is_known_in_every_protocol(tmp_path: Path, protocol: bytes) -> None:
+def test_magic_number_protocols(tmp_path: Path, protocol: bytes) -> None:
     assert_same(read(tmp_path / "a", whole(GOOD, magic=protocol)), {"w": WEIGHT})
 
 
-def test_two_tensors_share_a_storage_of_another_size(tmp_path: Path) -> None:
+def test_shared_storage(tmp_path: Path) -> None:
     other = tensor(kind="torch.storage\nUntypedStorage", numel=b"K\x18", call="_rebuild_tensor_v3", extra=b"ctorch\nuint32\n")
     found = read(tmp_path / "a", whole(two(GOOD, other)))
     assert_same(found, {"w": WEIGHT, "v": WEIGHT.view(np.uint32)})
@@ -58,7 +58,7 @@ def part(offset: bytes, length: bytes, key: bytes = text("1")) -> bytes:
     return tensor(metadata=b"(" + key + offset + length + b"t", size=b"K\x02\x85")
 
 
-def test_a_part_of_a_storage_lies_within_it(tmp_path: Path) -> None:
+def test_partial_storage(tmp_path: Path) -> None:
     assert_same(read(tmp_path / "a", whole(part(b"K\x04", b"K\x02"))), {"w": WEIGHT[4:]})
     for offset, length in [(b"K\x04", b"K\x03"), (b"K\x04", b"K\x01"), (b"J\xff\xff\xff\xff", b"K\x02"), (b"K\x00", b"\x88")]:
         refused(tmp_path / "a", whole(part(offset, length)))
@@ -69,7 +69,7 @@ def test_a_part_of_a_storage_lies_within_it(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("where", ["magic", "version", "system", "keys"])
-def test_no_pickle_of_the_five_runs_anything(tmp_path: Path, where: str) -> None:
+def test_payloads_do_not_run(tmp_path: Path, where: str) -> None:
     sentinel = tmp_path / "sentinel"
     for table in payloads(f"touch {sentinel}").values():
         for name, payload in table.items():
@@ -91,28 +91,28 @@ def test_no_pickle_of_the_five_runs_anything(tmp_path: Path, where: str) -> None
         {"storages": STORAGE * 2},
     ],
 )
-def test_every_part_of_the_file_must_agree(tmp_path: Path, spoilt: dict[str, bytes]) -> None:
+def test_contradictions(tmp_path: Path, spoilt: dict[str, bytes]) -> None:
     refused(tmp_path / "a", whole(GOOD, **spoilt))
 
 
-def test_a_length_beyond_all_numbers_is_refused(tmp_path: Path) -> None:
+def test_huge_length(tmp_path: Path) -> None:
     refused(tmp_path / "a", whole(tensor(metadata=b"N", numel=b"\x8a\x19" + bytes(24) + b"\x01")))
 
 
-def test_a_file_cut_anywhere_is_refused(tmp_path: Path) -> None:
+def test_truncated(tmp_path: Path) -> None:
     content = whole(GOOD)
     for end in range(1, len(content)):
         refused(tmp_path / "a", content[:end], "corrupt" if end >= len(MAGIC) - 1 else "unsupported")
 
 
-def test_pairs_of_an_ordered_dict_are_taken_once(tmp_path: Path) -> None:
-    """Or a small file could ask for them very often."""
+def test_ordered_dict_pairs_once(tmp_path: Path) -> None:
+    """A second use is refused, so that a small file cannot use them very often."""
     again = PYTHON_2[: PYTHON_2.index(b"etR.")] + b"eq\x07tR0ccollections\nOrderedDict\n(h\x07tR."
     again += PYTHON_2[PYTHON_2.index(b"etR.") + 4 :]
     refused(tmp_path / "a", again, "unsafe")
 
 
-def test_files_begin_as_those_of_torch_and_can_hold_no_metadata(tmp_path: Path) -> None:
+def test_written_bytes(tmp_path: Path) -> None:
     module("torch_legacy").write(tmp_path / "a", {"w": WEIGHT}, {"network": "x"})
     content = (tmp_path / "a").read_bytes()
     assert content.startswith(MAGIC + b"\x80\x02M\xe9\x03.")
@@ -120,13 +120,13 @@ def test_files_begin_as_those_of_torch_and_can_hold_no_metadata(tmp_path: Path) 
     assert module("torch_legacy").read(tmp_path / "a").metadata == {}
 
 
-def test_dtypes_that_torch_would_not_load_are_refused(tmp_path: Path) -> None:
+def test_unsupported_dtypes(tmp_path: Path) -> None:
     for dtype in ("uint16", "uint32", "uint64", "float8_e4m3fn"):
         with pytest.raises(CheckpointError, match=f"cannot store {dtype}"):
             module("torch_legacy").write(tmp_path / "a", {"w": bits(dtype, (2,))})
 
 
-def test_limits_hold(tmp_path: Path) -> None:
+def test_limits(tmp_path: Path) -> None:
     (tmp_path / "a").write_bytes(whole(GOOD))
     for changes in ({"opcodes": 3}, {"ndim": 0}, {"file_bytes": 9}, {"expansion": 0, "expansion_floor": 23}):
         with limited(**changes), pytest.raises(CheckpointError):

@@ -1,4 +1,4 @@
-"""Trees of arrays that are none."""
+"""Flax's msgpack files."""
 
 from __future__ import annotations
 
@@ -33,36 +33,36 @@ def refused(path: Path, content: bytes, kind: str = "corrupt") -> str:
         b"\xdf\x00\x00\x00\x01" + text("w") + array(shape=b"\xdd\x00\x00\x00\x01\xcf" + struct.pack(">Q", 2)),
     ],
 )
-def test_a_good_file_in_every_spelling(tmp_path: Path, content: bytes) -> None:
+def test_valid_encodings(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "a").write_bytes(content)
     assert module("jax").sniff(tmp_path / "a")
     assert_same(module("jax").read(tmp_path / "a").tensors, {"w": WEIGHT})
 
 
-def test_chunks_are_joined(tmp_path: Path) -> None:
+def test_chunks(tmp_path: Path) -> None:
     (tmp_path / "a").write_bytes(chunked())
     assert_same(module("jax").read(tmp_path / "a").tensors, {"w": np.array([0, 1, 0, 1], np.float32)})
 
 
-def test_a_dtype_that_is_not_known_is_named(tmp_path: Path) -> None:
+def test_unknown_dtype(tmp_path: Path) -> None:
     assert repr("float128") in refused(tmp_path / "a", tree(w=array(dtype=text("float128"))), "unsupported")
 
 
-def test_a_file_cut_anywhere_is_corrupt(tmp_path: Path) -> None:
+def test_truncated(tmp_path: Path) -> None:
     module("jax").write(tmp_path / "good", {"a.w": WEIGHT, "a.v": np.zeros((), np.int32), "b" * 40: np.zeros((300, 2))})
     content = (tmp_path / "good").read_bytes()
     for end in range(1, len(content), 3):
         refused(tmp_path / "a", content[:end])
 
 
-def test_limits_hold(tmp_path: Path) -> None:
+def test_limits(tmp_path: Path) -> None:
     (tmp_path / "a").write_bytes(tree(a=tree(b=tree(w=array()))))
     for limit, value in {"depth": 2, "nodes": 4, "ndim": 0, "file_bytes": 10}.items():
         with limited(**{limit: value}), pytest.raises(CheckpointError):
             module("jax").read(tmp_path / "a")
 
 
-def test_leaves_that_are_no_arrays_are_noted(tmp_path: Path) -> None:
+def test_other_leaves(tmp_path: Path) -> None:
     (tmp_path / "a").write_bytes(
         tree(w=array(), s=b"\x05", n=b"\xc0", e=ext(b"x", 9), c=ext(b"\x92\x01\x02", 2), l=b"\x91\x01")
     )
@@ -71,7 +71,7 @@ def test_leaves_that_are_no_arrays_are_noted(tmp_path: Path) -> None:
     assert found.notes == ["ignored what is not an array: 's', 'n', 'e', 'c', 'l'"]
 
 
-def test_random_streams_are_noted_and_their_likes_kept(tmp_path: Path) -> None:
+def test_random_streams(tmp_path: Path) -> None:
     word, two = array(b"\x90", text("uint32"), b"\xc4\x04" + bytes(4)), array(dtype=text("uint32"))
     streams = tree(plain=tree(count=word, key=two), wrapped=tree(count=tree(value=word), key=tree(value=two)))
     (tmp_path / "a").write_bytes(tree(rngs=streams, kept=tree(count=array(), key=two), lone=tree(key=two)))
@@ -80,7 +80,7 @@ def test_random_streams_are_noted_and_their_likes_kept(tmp_path: Path) -> None:
     assert found.notes == ["ignored random streams: 'rngs.plain', 'rngs.wrapped'"]
 
 
-def test_linens_collections_are_merged_and_other_trees_are_not(tmp_path: Path) -> None:
+def test_linen_collections(tmp_path: Path) -> None:
     for content, keys, notes in [
         (
             tree(params=tree(w=array()), batch_stats=tree(m=array()), step=b"\x03"),
@@ -97,7 +97,7 @@ def test_linens_collections_are_merged_and_other_trees_are_not(tmp_path: Path) -
     refused(tmp_path / "a", tree(params=tree(w=array()), batch_stats=tree(w=array())))
 
 
-def test_value_is_left_out_where_every_leaf_has_it(tmp_path: Path) -> None:
+def test_value_step(tmp_path: Path) -> None:
     for content, keys in [
         (tree(a=tree(value=array()), b=tree(c=tree(value=array()))), ["a", "b.c"]),
         (tree(a=tree(value=array()), b=tree(c=array())), ["a.value", "b.c"]),

@@ -1,4 +1,4 @@
-"""A good file with some bytes changed is read or refused, and nothing else ever happens."""
+"""A valid file with some bytes changed is read or refused, and nothing else happens."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from acon_core.errors import CheckpointError
 SCRIPT = Path(fuzz.__file__)
 
 
-def test_changed_files_are_read_or_refused(tmp_path: Path) -> None:
+def test_mutated_files(tmp_path: Path) -> None:
     environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path)}
     command = [sys.executable, str(SCRIPT), "--count", "2000", "--seed", "0", "--keep", str(tmp_path)]
     done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
@@ -34,7 +34,7 @@ def test_changed_files_are_read_or_refused(tmp_path: Path) -> None:
         assert row["read"] > 0, format
 
 
-def test_a_seed_stands_for_its_files() -> None:
+def test_seed_is_deterministic() -> None:
     found = samples(formats())
     assert list(mutants(found, 50, 3)) == list(mutants(found, 50, 3))
     assert list(mutants(found, 50, 3)) != list(mutants(found, 50, 4))
@@ -82,7 +82,7 @@ def lets_in_too_much(path: Path) -> Any:
         (lets_in_too_much, "bytes of tensors"),
     ],
 )
-def test_a_reader_that_does_wrong_is_found(tmp_path: Path, watch: Watch, reader: Callable[[Path], Any], words: str) -> None:
+def test_bad_readers_are_reported(tmp_path: Path, watch: Watch, reader: Callable[[Path], Any], words: str) -> None:
     format: Any = SimpleNamespace(codec=SimpleNamespace(sniff=lambda path: True, read=reader))
     (tmp_path / "a").write_bytes(b"x")
     assert words in outcome(format, tmp_path / "a", tmp_path / "a", watch)[1]

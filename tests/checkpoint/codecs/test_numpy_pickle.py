@@ -1,4 +1,4 @@
-"""What MegEngine of before 1.0 wrote, and metadata that travels in a pickle unseen."""
+"""Pickles of MegEngine and Paddle, and the metadata in them."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ PICKLES = ["megengine", "paddle"]
 
 
 def old_tensor(data: bytes = array(), kind: bytes = b"megengine.core.tensor\nTensor", more: bytes = b"") -> bytes:
-    """A tensor as the classes of MegEngine 0.5 pickle themselves: their `__getstate__` gives this dict."""
+    """Pickle a tensor as MegEngine 0.5 does, whose `__getstate__` returns this dict."""
     device = b"cmegengine._internal.mgb\nCompNode\n)\x81" + text("xpux:0") + b"b"
     entries = text("data") + data + text("device") + device + text("dtype") + F4
     return b"c" + kind + b"\n)\x81}(" + entries + text("metadata") + b"}" + text("requires_grad") + b"\x88s" + more + b"ub"
 
 
 @pytest.mark.parametrize("kind", ["tensor\nTensor", "tensor_nn\nParameter", "tensor_nn\nBuffer"])
-def test_tensors_of_megengine_before_1_0_are_read(tmp_path: Path, kind: str) -> None:
+def test_megengine_before_1_0(tmp_path: Path, kind: str) -> None:
     content = state(old_tensor(array(data=b"C\x08" + special()[:2].tobytes()), f"megengine.core.{kind}".encode()))
     (tmp_path / "a").write_bytes(content)
     assert_same(module("megengine").read(tmp_path / "a").tensors, {"w": special()[:2]})
@@ -45,7 +45,7 @@ BROKEN = {
 
 
 @pytest.mark.parametrize("case", BROKEN)
-def test_an_old_tensor_that_is_none_is_refused(tmp_path: Path, case: str) -> None:
+def test_invalid_old_tensor(tmp_path: Path, case: str) -> None:
     content, kind = BROKEN[case]
     (tmp_path / "a").write_bytes(state(content))
     with pytest.raises(CheckpointError, match=str(tmp_path / "a")) as caught:
@@ -53,7 +53,7 @@ def test_an_old_tensor_that_is_none_is_refused(tmp_path: Path, case: str) -> Non
     assert caught.value.kind == kind
 
 
-def test_only_what_has_statistics_is_taken_for_a_batchnorm(tmp_path: Path) -> None:
+def test_batch_norms_are_flattened(tmp_path: Path) -> None:
     shapes = {"conv.weight": (6, 4, 3, 2), "conv.bias": (1, 6, 1, 1), "norm.weight": (2, 3), "norm.running_mean": (1, 6, 1, 1)}
     shapes |= {"norm.running_var": (6,), "norm.inner.weight": (2, 3), "xrunning_mean": (2, 3), "running_mean": (3, 2)}
     values = {name: bits("float32", shape, seed) for seed, (name, shape) in enumerate(shapes.items())}
@@ -70,7 +70,7 @@ METADATA = {"network": "acon/resnet50", "input": '{"range": "0 to 1"}', "клю�
 
 
 @pytest.mark.parametrize("name", PICKLES)
-def test_metadata_travels_and_a_loader_sees_nothing_of_it(tmp_path: Path, name: str) -> None:
+def test_metadata(tmp_path: Path, name: str) -> None:
     for metadata in (METADATA, {}):
         module(name).write(tmp_path / "a", {"w": special()}, metadata)
         found = module(name).read(tmp_path / "a")
@@ -84,7 +84,7 @@ def test_metadata_travels_and_a_loader_sees_nothing_of_it(tmp_path: Path, name: 
 
 
 @pytest.mark.parametrize("name", PICKLES)
-def test_a_string_that_is_not_ours_is_no_metadata(tmp_path: Path, name: str) -> None:
+def test_other_strings_are_not_metadata(tmp_path: Path, name: str) -> None:
     module(name).write(tmp_path / "good", {"w": special()})
     content = (tmp_path / "good").read_bytes()
     for string in ("padding", "acon", "", "x" * 1000):
@@ -107,7 +107,7 @@ BAD = {
 
 @pytest.mark.parametrize("name", PICKLES)
 @pytest.mark.parametrize("case", BAD)
-def test_metadata_that_is_broken_is_corrupt(tmp_path: Path, name: str, case: str) -> None:
+def test_hostile_metadata(tmp_path: Path, name: str, case: str) -> None:
     module(name).write(tmp_path / "good", {"w": special()})
     content = (tmp_path / "good").read_bytes()
     (tmp_path / "a").write_bytes(content[:2] + BAD[case] + content[2:])
@@ -117,7 +117,7 @@ def test_metadata_that_is_broken_is_corrupt(tmp_path: Path, name: str, case: str
 
 
 @pytest.mark.parametrize("name", PICKLES)
-def test_the_limit_of_metadata_holds(tmp_path: Path, name: str) -> None:
+def test_metadata_limit(tmp_path: Path, name: str) -> None:
     module(name).write(tmp_path / "a", {"w": special()}, {"a": "b" * 100})
     with limited(header_bytes=108):
         module(name).read(tmp_path / "a")
@@ -130,7 +130,7 @@ def stream(version: int = 0, levels: int = 0, length: int = 6, field: int = 8) -
     return struct.pack("<IQIi", version, levels, 0, length) + description + bytes(24)
 
 
-def test_streams_of_paddle_are_told_from_other_bytes(tmp_path: Path) -> None:
+def test_sniff_paddle_binary(tmp_path: Path) -> None:
     (tmp_path / "a").write_bytes(stream())
     assert module("paddle").sniff(tmp_path / "a")
     with pytest.raises(CheckpointError, match=r"\.pdiparams") as caught:
@@ -143,7 +143,7 @@ def test_streams_of_paddle_are_told_from_other_bytes(tmp_path: Path) -> None:
             module("paddle").read(tmp_path / "a")
 
 
-def test_an_array_is_no_optimizers_unless_all_are(tmp_path: Path) -> None:
+def test_paddle_optimizer_state(tmp_path: Path) -> None:
     for names, refused in ((["a.w_0_moment1_0", "b_velocity_3"], True), (["a.w_0_moment1_0", "b.weight"], False)):
         (tmp_path / "a").write_bytes(pickle.dumps({name: bits("float32", (2,)) for name in names}))
         if refused:

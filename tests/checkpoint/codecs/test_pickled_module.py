@@ -1,4 +1,4 @@
-"""Whole modules in pickles: their state dicts are found without their classes, and nothing else is let through."""
+"""State dicts of pickled modules, read without their classes."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def instance(state: bytes, name: bytes = NET) -> bytes:
 
 
 def tensor(format: str, start: int) -> bytes:
-    """The two values from there on, of six."""
+    """Pickle a tensor of the two values from `start` on, of six."""
     if format == "megengine":
         ndarray = array(data=b"C\x08" + VALUES[start : start + 2].tobytes())
         return b"cmegengine.tensor\nParameter\n(" + ndarray + b"N" + text("xpux:0") + b"t\x81}b"
@@ -50,7 +50,7 @@ def net(
     others: Mapping[str, bytes] | None = None,
     name: bytes = NET,
 ) -> bytes:
-    """A module of that framework; its one tensor is w unless others are given."""
+    """Pickle a module of the format's framework; its one tensor is w by default."""
     tensors = {"w": tensor(format, 1)} if tensors is None else tensors
     if format == "megengine":
         return instance(items({**HOOKS, **tensors, **(modules or {}), **(others or {})}), name)
@@ -82,7 +82,7 @@ def refused(tmp_path: Path, format: str, program: bytes, kind: Kind = "unsafe") 
 
 
 @pytest.mark.parametrize("format", FORMATS)
-def test_the_state_of_a_module_is_that_of_the_modules_in_it_in_order(tmp_path: Path, format: str) -> None:
+def test_state_dict_of_module(tmp_path: Path, format: str) -> None:
     inner = net(format, {"v": tensor(format, 2), "none": b"N"}, {"gone": b"N"}, name=b"ctorch.nn\nLinear\n")
     others = {"act": b"ctorch.nn.functional\nrelu\n", "config": instance(b"(}Nt", b"cmodels\nConfig\n")}
     program = net(format, None, {"a": inner, "b": net(format)}, others)
@@ -94,7 +94,7 @@ def test_the_state_of_a_module_is_that_of_the_modules_in_it_in_order(tmp_path: P
 
 
 @pytest.mark.parametrize("format", FORMATS)
-def test_a_module_in_a_training_checkpoint_is_found_under_a_usual_name(tmp_path: Path, format: str) -> None:
+def test_module_in_training_checkpoint(tmp_path: Path, format: str) -> None:
     found = read(tmp_path, format, items({"epoch": b"K\x03", "model": net(format), "ema": net(format)}))
     assert_same(found.tensors, {"w": VALUES[1:3]})
     assert found.notes[1:] == ["read the tensors under 'model'; ignored 'epoch', 'ema'"]
@@ -102,7 +102,7 @@ def test_a_module_in_a_training_checkpoint_is_found_under_a_usual_name(tmp_path:
 
 
 @pytest.mark.parametrize("format", ["torch", "torch_legacy"])
-def test_buffers_that_do_not_persist_are_left_out(tmp_path: Path, format: str) -> None:
+def test_non_persistent_buffers(tmp_path: Path, format: str) -> None:
     buffers = items({"kept": tensor(format, 3), "passing": tensor(format, 4), "none": b"N"})
     passing = b"c__builtin__\nset\n](" + text("passing") + text("gone") + b"e\x85R"
     program = net(format, None, None, {"_non_persistent_buffers_set": passing})
@@ -110,14 +110,14 @@ def test_buffers_that_do_not_persist_are_left_out(tmp_path: Path, format: str) -
     assert_same(read(tmp_path, format, program).tensors, {"w": VALUES[1:3], "kept": VALUES[3:5]})
 
 
-def test_a_module_that_stands_twice_is_there_once_in_megengine_and_twice_in_torch(tmp_path: Path) -> None:
+def test_shared_module(tmp_path: Path) -> None:
     for format, names in (("torch", ["a.w", "b.w"]), ("megengine", ["a.w"])):
         shared = net(format) + b"q\x09"
         found = read(tmp_path, format, net(format, {}, {"a": shared, "b": b"h\x09"}))
         assert list(found.tensors) == names
 
 
-def test_norms_of_megengine_have_one_axis(tmp_path: Path) -> None:
+def test_megengine_norms(tmp_path: Path) -> None:
     def norm(name: bytes, others: dict[str, bytes]) -> CheckpointFile:
         ndarray = array(shape=b"(K\x01K\x02K\x01K\x01t", data=b"C\x08" + VALUES[1:3].tobytes())
         value = b"cmegengine.tensor\nTensor\n(" + ndarray + b"N" + text("xpux:0") + b"t\x81}b"
@@ -184,15 +184,15 @@ PYTHONS = (
 
 @pytest.mark.parametrize("format", FORMATS)
 @pytest.mark.parametrize("case", ATTRIBUTES)
-def test_nothing_but_an_inert_instance_is_made_of_an_unknown_class(tmp_path: Path, format: str, case: str) -> None:
-    # A persistent id and a key are refused as the strict reading refuses everything else: at the first unknown name.
+def test_unknown_classes_are_inert(tmp_path: Path, format: str, case: str) -> None:
+    # The error is that of the first, strict reading, which refuses the first unknown name.
     message = refused(tmp_path, format, net(format, None, None, {"x": ATTRIBUTES[case]}))
     assert "models.Net" in message
     assert "nothing was run" in message
 
 
 @pytest.mark.parametrize("format", FORMATS)
-def test_what_is_pythons_own_is_not_even_mentioned(tmp_path: Path, format: str) -> None:
+def test_standard_library_is_refused(tmp_path: Path, format: str) -> None:
     for name in PYTHONS:
         mention = b"c" + name.replace(" ", "\n").encode() + b"\n"
         refused(tmp_path, format, net(format, None, None, {"x": mention}))
@@ -200,7 +200,7 @@ def test_what_is_pythons_own_is_not_even_mentioned(tmp_path: Path, format: str) 
 
 
 @pytest.mark.parametrize("format", FORMATS)
-def test_no_payload_is_run_inside_of_a_module(tmp_path: Path, format: str) -> None:
+def test_payloads_do_not_run(tmp_path: Path, format: str) -> None:
     sentinel = tmp_path / "sentinel"
     for table in payloads(f"touch {sentinel}").values():
         for name, payload in table.items():
@@ -222,24 +222,24 @@ def test_no_payload_is_run_inside_of_a_module(tmp_path: Path, format: str) -> No
         items({"model": items({"model": instance(b"}")})}),
     ],
 )
-def test_instances_that_are_no_modules_do_not_count(tmp_path: Path, format: str, program: bytes) -> None:
+def test_instances_that_are_not_modules(tmp_path: Path, format: str, program: bytes) -> None:
     assert "models.Net" in refused(tmp_path, format, program)
 
 
 @pytest.mark.parametrize("format", FORMATS)
-def test_a_module_beside_the_state_lets_nothing_else_through(tmp_path: Path, format: str) -> None:
+def test_module_beside_state_dict(tmp_path: Path, format: str) -> None:
     refused(tmp_path, format, items({"args": net(format), "state_dict": items({"w": tensor(format, 1)})}))
     refused(tmp_path, format, b"](" + net(format) + b"e")
 
 
 def cycle(format: str) -> bytes:
-    """A module in a module in the first one; MegEngine leaves out what a module says of itself."""
+    """Pickle a module that contains itself two levels down; MegEngine ignores direct recursion."""
     state = net(format, None, {"a": net(format, None, {"b": b"h\x09"})})[len(NET) + 2 :]
     return NET + b")\x81q\x09" + state
 
 
 def deep(format: str, levels: int) -> bytes:
-    """Modules each in the next, made from the inside so that no opcode nests."""
+    """Pickle nested modules from the inside, so that no opcode nests."""
     head = net(format, {}, {"m": b"@"}).partition(b"@")
     begin = head[0][len(NET) + 2 :]
     made = net(format) + b"q\x090"
@@ -248,14 +248,14 @@ def deep(format: str, levels: int) -> bytes:
 
 
 def doubled(format: str, levels: int) -> bytes:
-    """Modules with the same two modules in each, so that there are 2 ** levels ways down."""
+    """Pickle modules that share their two children, so that there are 2 ** levels paths."""
     leaf = net(format) + b"q\x080" + net(format) + b"q\x090"
     twins = net(format, {}, {"m": b"h\x08", "n": b"h\x09"})
     return leaf + (twins + b"q\x07" + b"0" + twins + b"q\x090" + b"h\x07q\x080") * levels + b"h\x09"
 
 
 @pytest.mark.parametrize("format", ["torch", "megengine"])
-def test_modules_that_have_no_end_are_refused_in_little_time(tmp_path: Path, format: str) -> None:
+def test_endless_modules(tmp_path: Path, format: str) -> None:
     began = time.process_time()
     assert "contain themselves" in refused(tmp_path, format, cycle(format), "corrupt")
     assert "nested more than 64" in refused(tmp_path, format, deep(format, 10_000), "corrupt")
@@ -265,7 +265,7 @@ def test_modules_that_have_no_end_are_refused_in_little_time(tmp_path: Path, for
     assert time.process_time() - began < 20
 
 
-def test_attributes_of_megengine_have_an_end(tmp_path: Path) -> None:
+def test_nested_attributes(tmp_path: Path) -> None:
     lists = b"]q\x090" + b"](h\x09eq\x090" * 100
     refused(tmp_path, "megengine", net("megengine", None, {"a": lists + b"h\x09"}), "corrupt")
     itself = b"]q\x09h\x09a"
@@ -275,7 +275,7 @@ def test_attributes_of_megengine_have_an_end(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("format", ["torch", "torch_legacy"])
-def test_a_broken_module_is_refused(tmp_path: Path, format: str) -> None:
+def test_invalid_module(tmp_path: Path, format: str) -> None:
     good = tensor(format, 1)
     beside = {"x": good}  # no state, and yet the file's one storage is in use
     for tensors, modules, others, kind in [
@@ -295,21 +295,21 @@ def test_a_broken_module_is_refused(tmp_path: Path, format: str) -> None:
 
 
 @pytest.mark.parametrize("format", FORMATS)
-def test_the_limit_of_names_holds(tmp_path: Path, format: str) -> None:
+def test_name_limit(tmp_path: Path, format: str) -> None:
     read(tmp_path, format, net(format))
     with limited(module_names=1), pytest.raises(CheckpointError, match="refer to each other too often"):
         module(format).read(tmp_path / "a")
 
 
-def test_a_state_dict_is_read_as_strictly_as_ever(tmp_path: Path) -> None:
+def test_plain_state_dict(tmp_path: Path) -> None:
     found = read(tmp_path, "megengine", items({"w": tensor("megengine", 1)}))
     assert (list(found.tensors), found.notes) == (["w"], [])
     assert np.array_equal(found.tensors["w"], VALUES[1:3])
 
 
 @pytest.mark.parametrize("format", FORMATS)
-def test_a_module_is_read_here_and_is_not_safe_for_everyone(tmp_path: Path, format: str) -> None:
-    """`acon check` is for those who will load the file with something else."""
+def test_check_calls_modules_unsafe(tmp_path: Path, format: str) -> None:
+    """The command `acon check` judges a file for other loaders too."""
     assert read(tmp_path, format, net(format)).foreign_globals == ("models.Net",)
     command = [sys.executable, "-m", "acon_core.cli", "check", str(tmp_path / "a"), str(tmp_path / "none")]
     done = subprocess.run(command, capture_output=True, text=True, check=False)

@@ -1,4 +1,4 @@
-"""Networks that nobody drew keep every bit on the way through every format, and frameworks compute with what was written."""
+"""Random networks survive every format bit for bit, and frameworks compute with the files."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ WITHOUT = {"megengine": ("bfloat16", "float64"), "npz": ("bfloat16",)}
 @pytest.mark.slow
 @settings(max_examples=EXAMPLES, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
 @given(random=st.randoms(use_true_random=False), seed=st.integers(0, 1 << 32))
-def test_every_bit_survives_every_format(tmp_path: Path, random: Random, seed: int) -> None:
+def test_round_trip(tmp_path: Path, random: Random, seed: int) -> None:
     node = network(random, any_name)
     for name, format in formats().items():
         if name in READ_ONLY:
@@ -49,7 +49,7 @@ def test_every_bit_survives_every_format(tmp_path: Path, random: Random, seed: i
 @pytest.mark.parametrize(
     "name", [pytest.param(name, marks=pytest.mark.backend(name)) for name in ("torch", "jax", "paddle", "megengine")]
 )
-def test_the_framework_computes_with_what_was_written(tmp_path: Path, backend: Backend, name: str, seed: int) -> None:
+def test_framework_output(tmp_path: Path, backend: Backend, name: str, seed: int) -> None:
     node = network(Random(seed), plain_name)
     state = trained_state(node, seed)
     image = np.random.default_rng(seed).normal(0.3, 1, INPUT).astype(np.float32)

@@ -1,4 +1,4 @@
-"""What is written is read again, bit for bit, and equal states are equal files."""
+"""What is written is read again bit for bit, and equal states give equal files."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ PICKLES = ["megengine", "paddle"]
 
 
 @pytest.mark.parametrize("name", ALL)
-def test_every_dtype_layout_and_bit_survives(tmp_path: Path, name: str) -> None:
+def test_every_dtype_and_layout(tmp_path: Path, name: str) -> None:
     expected = state(name)
     module(name).write(tmp_path / "a", expected)
     assert_same(module(name).read(tmp_path / "a").tensors, expected, order=name != "jax")
 
 
 @pytest.mark.parametrize("name", ALL)
-def test_arrays_come_back_read_only_contiguous_and_aligned(tmp_path: Path, name: str) -> None:
+def test_array_flags(tmp_path: Path, name: str) -> None:
     module(name).write(tmp_path / "a", state(name))
     for key, array in module(name).read(tmp_path / "a").tensors.items():
         flags = array.flags
@@ -35,7 +35,7 @@ def test_arrays_come_back_read_only_contiguous_and_aligned(tmp_path: Path, name:
 
 
 @pytest.mark.parametrize("name", ALL)
-def test_equal_states_are_equal_files_and_another_order_is_kept(tmp_path: Path, name: str) -> None:
+def test_deterministic_bytes(tmp_path: Path, name: str) -> None:
     tensors = state(name)
     for folder in ("first", "second", "other"):
         (tmp_path / folder).mkdir()
@@ -47,7 +47,7 @@ def test_equal_states_are_equal_files_and_another_order_is_kept(tmp_path: Path, 
 
 
 @pytest.mark.parametrize("name", ALL)
-def test_a_file_is_recognised_by_its_content_and_by_one_format_alone(tmp_path: Path, name: str) -> None:
+def test_sniff(tmp_path: Path, name: str) -> None:
     module(name).write(tmp_path / "a", state(name))
     assert [other for other in ALL if module(other).sniff(tmp_path / "a")] == [name]
     for content in (b"<!DOCTYPE html><html>", b"version https://git-lfs.github.com/spec/v1\n", b"\x00" * 64, b"{}", b"\x80"):
@@ -56,7 +56,7 @@ def test_a_file_is_recognised_by_its_content_and_by_one_format_alone(tmp_path: P
 
 
 @pytest.mark.parametrize("name", ALL)
-def test_an_empty_state_is_written(tmp_path: Path, name: str) -> None:
+def test_empty_state(tmp_path: Path, name: str) -> None:
     module(name).write(tmp_path / "a", {})
     try:
         assert module(name).read(tmp_path / "a").tensors == {}
@@ -70,7 +70,7 @@ names = st.text(st.characters(codec="utf-8", exclude_characters="."), min_size=1
 @pytest.mark.parametrize("name", ALL)
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
-def test_any_state_survives(tmp_path: Path, name: str, data: st.DataObject) -> None:
+def test_any_state(tmp_path: Path, name: str, data: st.DataObject) -> None:
     reserved = {"__metadata__", "StructuredToParameterName@@", "value", "params"}
     possible = names.filter(lambda key: key not in reserved and (name != "npz" or is_relative_path(key)))
     keys = data.draw(st.lists(possible, min_size=1, max_size=5, unique=True))
@@ -85,7 +85,7 @@ def test_any_state_survives(tmp_path: Path, name: str, data: st.DataObject) -> N
 
 @pytest.mark.parametrize("name", ALL)
 @pytest.mark.parametrize("dtype", ["O", "M8[s]", "U3", "f4,i4", "longdouble", "int4", "complex128", "uint16"])
-def test_a_dtype_that_would_be_lost_is_refused_and_nothing_written(tmp_path: Path, name: str, dtype: str) -> None:
+def test_unsupported_dtype(tmp_path: Path, name: str, dtype: str) -> None:
     kind = np.dtype(getattr(ml_dtypes, dtype, None) or dtype)
     if kind.name in DTYPES[name]:
         return
@@ -96,14 +96,14 @@ def test_a_dtype_that_would_be_lost_is_refused_and_nothing_written(tmp_path: Pat
 
 
 @pytest.mark.parametrize("dtype", ["float64", "int64", "bfloat16", "complex64"])
-def test_megengine_refuses_what_it_cannot_load(tmp_path: Path, dtype: str) -> None:
+def test_megengine_dtypes(tmp_path: Path, dtype: str) -> None:
     with pytest.raises(CheckpointError, match=dtype):
         module("megengine").write(tmp_path / "a", {"w": bits(dtype, (2,))})
 
 
 @pytest.mark.parametrize("name", ALL)
 @pytest.mark.parametrize("key", ["", "\ud800", 3])
-def test_a_name_that_is_no_text_is_refused(tmp_path: Path, name: str, key: object) -> None:
+def test_names_must_be_text(tmp_path: Path, name: str, key: object) -> None:
     with pytest.raises(CheckpointError, match="name"):
         module(name).write(tmp_path / "a", {key: special()})
 
@@ -120,13 +120,13 @@ def test_a_name_that_is_no_text_is_refused(tmp_path: Path, name: str, key: objec
         ("jax", ["a.b", "a"]),
     ],
 )
-def test_names_that_the_format_cannot_hold_are_refused(tmp_path: Path, name: str, keys: list[str]) -> None:
+def test_reserved_names(tmp_path: Path, name: str, keys: list[str]) -> None:
     with pytest.raises(CheckpointError, match="rename"):
         module(name).write(tmp_path / "a", dict.fromkeys(keys, special()))
 
 
 @pytest.mark.parametrize("name", PICKLES)
-def test_numpy_loads_our_pickles(tmp_path: Path, name: str) -> None:
+def test_numpy_reads_our_pickles(tmp_path: Path, name: str) -> None:
     expected = state(name)
     module(name).write(tmp_path / "a", expected)
     loaded = pickle.loads((tmp_path / "a").read_bytes())
@@ -138,7 +138,7 @@ def test_numpy_loads_our_pickles(tmp_path: Path, name: str) -> None:
 
 @pytest.mark.parametrize("protocol", range(6))
 @pytest.mark.parametrize("name", PICKLES)
-def test_pickles_of_numpy_are_read_in_every_protocol(tmp_path: Path, name: str, protocol: int) -> None:
+def test_pickle_protocols(tmp_path: Path, name: str, protocol: int) -> None:
     expected = {k: v for k, v in state("megengine").items() if v.dtype != np.uint16}
     value = {**expected, "scalar": np.float32(2.5), "text": "x", "none": None, "long": 1 << 100, "pi": 3.14, "set": {1}}
     if protocol < 4:
@@ -147,7 +147,7 @@ def test_pickles_of_numpy_are_read_in_every_protocol(tmp_path: Path, name: str, 
     assert_same(module(name).read(tmp_path / "a").tensors, expected | {"scalar": np.array(2.5, np.float32)})
 
 
-def test_our_pickles_can_be_mapped(tmp_path: Path) -> None:
+def test_pickles_are_mapped(tmp_path: Path) -> None:
     module("megengine").write(tmp_path / "a", {"w": special(), "v": special()})
     content = (tmp_path / "a").read_bytes()
     first = content.index(special().tobytes())
@@ -164,7 +164,7 @@ def test_safetensors_metadata_and_alignment(tmp_path: Path) -> None:
     assert [content.index(tensors[key].tobytes()) % tensors[key].itemsize for key in tensors] == [0, 0, 0]
 
 
-def test_the_safetensors_library_agrees(tmp_path: Path) -> None:
+def test_safetensors_library(tmp_path: Path) -> None:
     from safetensors.numpy import load_file, save_file
 
     expected = {k: v for k, v in state("safetensors").items() if "float8" not in k and "bfloat16" not in k}

@@ -1,4 +1,4 @@
-"""An index and its shards: what Hugging Face's tools read and write, and indices that lie."""
+"""Sharded safetensors, as Hugging Face's tools read and write them."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def parts(folder: Path) -> list[str]:
 
 
 @pytest.mark.parametrize(("shard_bytes", "groups"), [(1 << 30, [4]), (108, [2, 2]), (84, [1, 2, 1]), (1, [1, 1, 1, 1])])
-def test_shards_are_filled_in_order_up_to_the_limit(tmp_path: Path, shard_bytes: int, groups: list[int]) -> None:
+def test_shard_sizes(tmp_path: Path, shard_bytes: int, groups: list[int]) -> None:
     sharded.write(tmp_path / INDEX, TENSORS, {"network": "x"}, shard_bytes=shard_bytes)
     found = sharded.read(tmp_path / INDEX)
     assert_same(found.tensors, TENSORS)
@@ -42,7 +42,7 @@ def test_shards_are_filled_in_order_up_to_the_limit(tmp_path: Path, shard_bytes:
     assert parts(tmp_path) == sorted(names)
 
 
-def test_the_safetensors_library_reads_what_is_written(tmp_path: Path) -> None:
+def test_library_reads_ours(tmp_path: Path) -> None:
     from safetensors import safe_open
 
     expected = {key: np.ascontiguousarray(array) for key, array in state("npz").items() if "complex128" not in key}
@@ -58,7 +58,7 @@ def test_the_safetensors_library_reads_what_is_written(tmp_path: Path) -> None:
     assert_same(found, expected)
 
 
-def test_what_hugging_face_writes_is_read(tmp_path: Path) -> None:
+def test_read_hugging_face(tmp_path: Path) -> None:
     from safetensors.numpy import save_file
 
     keys = list(TENSORS)
@@ -77,12 +77,12 @@ def test_what_hugging_face_writes_is_read(tmp_path: Path) -> None:
     assert "181 bytes in all, the tensors take 180" in sharded.read(tmp_path / INDEX).notes[0]
 
 
-def test_the_ending_decides_between_one_file_and_many() -> None:
+def test_suffix_selects_format() -> None:
     for name, expected in ((INDEX, "safetensors_sharded"), ("model.safetensors", "safetensors"), ("model.npz", "npz")):
         assert format_for(Path(name)).name == expected
 
 
-def test_a_network_is_converted_into_shards_and_back(tmp_path: Path) -> None:
+def test_convert_round_trip(tmp_path: Path) -> None:
     network = create("acon/shufflenet_v2_x0_5")
     safetensors_file.write(tmp_path / "a.safetensors", initial_state(network.graph), {"network": network.name})
     convert(tmp_path / "a.safetensors", tmp_path / INDEX)
@@ -97,7 +97,7 @@ class DisturbedError(Exception):
     pass
 
 
-def test_new_shards_never_touch_the_old_set(tmp_path: Path) -> None:
+def test_new_shards_keep_old_ones(tmp_path: Path) -> None:
     sharded.write(tmp_path / INDEX, TENSORS, shard_bytes=84)
     old = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
 
@@ -119,7 +119,7 @@ def test_new_shards_never_touch_the_old_set(tmp_path: Path) -> None:
     assert len(parts(tmp_path)) == 6
 
 
-def test_a_failure_keeps_a_shard_that_stood_there_before(tmp_path: Path) -> None:
+def test_failure_keeps_old_shards(tmp_path: Path) -> None:
     sharded.write(tmp_path / INDEX, TENSORS, shard_bytes=84)
     old = parts(tmp_path)
 
@@ -134,7 +134,7 @@ def test_a_failure_keeps_a_shard_that_stood_there_before(tmp_path: Path) -> None
     assert_same(sharded.read(tmp_path / INDEX).tensors, TENSORS)
 
 
-def test_one_tensor_is_in_memory_at_a_time(tmp_path: Path) -> None:
+def test_one_tensor_in_memory(tmp_path: Path) -> None:
     alive: list[str] = []
     most = []
 
@@ -154,7 +154,7 @@ def test_one_tensor_is_in_memory_at_a_time(tmp_path: Path) -> None:
     assert max(most) == 1
 
 
-def test_metadata_cannot_take_the_place_of_the_total_size(tmp_path: Path) -> None:
+def test_reserved_metadata(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="total_size"):
         sharded.write(tmp_path / INDEX, TENSORS, {"total_size": "3"})
     assert parts(tmp_path) == []
@@ -179,15 +179,15 @@ def refused(folder: Path, kind: str) -> str:
     "name",
     ["../s", "/etc/passwd", "a/b", "a\\b", "..", ".", "", "C:x", "a\0b", "a\nb", 3, None, ["x"], {"a": 1}],
 )
-def test_a_shard_is_named_by_a_plain_name(tmp_path: Path, name: object) -> None:
+def test_shard_names(tmp_path: Path, name: object) -> None:
     spelled = f"{name}.safetensors" if isinstance(name, str) and name not in ("..", ".", "") else name
     sharded.write(tmp_path / INDEX, TENSORS)
     changed_index(tmp_path, lambda index: index["weight_map"].update({"layer.5": spelled}))
     assert "layer.5: its shard is" in refused(tmp_path, "unsafe")
 
 
-def test_a_cache_of_links_is_read_where_all_lead_to_one_folder(tmp_path: Path) -> None:
-    """Hugging Face's cache: a snapshot's files are links to blobs named by their hash."""
+def test_hugging_face_cache(tmp_path: Path) -> None:
+    """In Hugging Face's cache, a snapshot's files are links to blobs named by their hash."""
     blobs, snapshot = tmp_path / "blobs", tmp_path / "snapshots" / "1f0a"
     blobs.mkdir()
     snapshot.mkdir(parents=True)
@@ -204,7 +204,7 @@ def test_a_cache_of_links_is_read_where_all_lead_to_one_folder(tmp_path: Path) -
     assert caught.value.kind == "unsafe"
 
 
-def test_a_shard_that_is_a_link_is_refused(tmp_path: Path) -> None:
+def test_shard_is_link(tmp_path: Path) -> None:
     sharded.write(tmp_path / INDEX, TENSORS)
     shard = tmp_path / parts(tmp_path)[0]
     (tmp_path / "inner").mkdir()
@@ -214,7 +214,7 @@ def test_a_shard_that_is_a_link_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("case", ["missing", "more in the index", "more in the shard", "in another", "folder", "cut", "html"])
-def test_index_and_shards_must_agree(tmp_path: Path, case: str) -> None:
+def test_index_contradicts_shards(tmp_path: Path, case: str) -> None:
     sharded.write(tmp_path / INDEX, TENSORS, shard_bytes=108)
     first, second = parts(tmp_path)
     if "00002-of" in first:
@@ -244,7 +244,7 @@ def test_index_and_shards_must_agree(tmp_path: Path, case: str) -> None:
         assert second in refused(tmp_path, "corrupt")
 
 
-def test_shards_of_pytorch_are_refused_by_name(tmp_path: Path) -> None:
+def test_pytorch_shards(tmp_path: Path) -> None:
     (tmp_path / INDEX).write_text('{"metadata": {}, "weight_map": {"w": "pytorch_model-00001-of-00002.bin"}}')
     assert "safe_serialization=True" in refused(tmp_path, "unsupported")
 
@@ -263,12 +263,12 @@ def test_shards_of_pytorch_are_refused_by_name(tmp_path: Path) -> None:
         b'{"weight_map": {"w": NaN}}',
     ],
 )
-def test_an_index_that_is_none_is_corrupt(tmp_path: Path, content: bytes) -> None:
+def test_hostile_index(tmp_path: Path, content: bytes) -> None:
     (tmp_path / INDEX).write_bytes(content)
     refused(tmp_path, "corrupt")
 
 
-def test_limits_hold(tmp_path: Path) -> None:
+def test_limits(tmp_path: Path) -> None:
     sharded.write(tmp_path / INDEX, TENSORS)
     for limit, value in {"header_bytes": 100, "file_bytes": 150, "ndim": 1}.items():
         with limited(**{limit: value}), pytest.raises(CheckpointError):

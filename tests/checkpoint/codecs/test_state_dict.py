@@ -1,4 +1,4 @@
-"""Which dict of a training checkpoint holds the network, and what is told of the rest."""
+"""The state dict inside a training checkpoint, and notes on the rest."""
 
 from __future__ import annotations
 
@@ -23,33 +23,33 @@ def read(tmp_path: Path, value: object) -> CheckpointFile:
     return found
 
 
-def test_a_bare_state_has_no_notes(tmp_path: Path) -> None:
+def test_bare_state_dict(tmp_path: Path) -> None:
     found = read(tmp_path, {"module.w": W})
     assert (list(found.tensors), found.notes, found.metadata) == (["module.w"], [], {})
     assert "numpy.ndarray" in found.globals_seen
 
 
 @pytest.mark.parametrize("key", ["state_dict", "model_state_dict", "model", "net", "network", "params", "anything"])
-def test_a_state_one_level_below_is_found(tmp_path: Path, key: str) -> None:
+def test_nested_state_dict(tmp_path: Path, key: str) -> None:
     optimizer: dict[str, Any] = {"state": {0: {"momentum_buffer": W}}, "param_groups": [{"lr": 0.1}]}
     found = read(tmp_path, {"epoch": 3, "optimizer": optimizer, key: {"w": W}, 7: None})
     assert list(found.tensors) == ["w"]
     assert found.notes == [f"read the tensors under '{key}'; ignored 'epoch', 'optimizer', 7"]
 
 
-def test_a_usual_name_wins_over_tensors_beside_it_and_other_states(tmp_path: Path) -> None:
+def test_usual_name_wins(tmp_path: Path) -> None:
     found = read(tmp_path, {"best_acc1": np.float32(7), "ema": {"w": W}, "state_dict": {"w": W + 1}})
     assert found.tensors["w"].tolist() == [2, 2]
     assert found.notes == ["read the tensors under 'state_dict'; ignored 'best_acc1', 'ema'"]
 
 
-def test_tensors_at_the_top_win_over_a_dict_of_no_usual_name(tmp_path: Path) -> None:
+def test_top_level_wins(tmp_path: Path) -> None:
     found = read(tmp_path, {"w": W, "extra": {"v": W}, "epoch": 1})
     assert list(found.tensors) == ["w"]
     assert found.notes == ["ignored what is not a tensor: 'extra', 'epoch'"]
 
 
-def test_what_is_no_tensor_inside_of_the_state_is_noted(tmp_path: Path) -> None:
+def test_other_values_are_noted(tmp_path: Path) -> None:
     found = read(tmp_path, {"model": {"w": W, "_extra_state": None}})
     assert found.notes == ["read the tensors under 'model'", "ignored what is not a tensor: '_extra_state'"]
 
@@ -66,7 +66,7 @@ def test_what_is_no_tensor_inside_of_the_state_is_noted(tmp_path: Path) -> None:
         ({"a": {"b": {"w": W}}}, "no dict of tensors"),
     ],
 )
-def test_where_it_is_not_clear_the_error_says_what_there_is(tmp_path: Path, value: object, words: str) -> None:
+def test_no_single_state_dict(tmp_path: Path, value: object, words: str) -> None:
     with pytest.raises(CheckpointError, match=words) as caught:
         read(tmp_path, value)
     assert caught.value.kind == "unsupported"

@@ -1,4 +1,4 @@
-"""Metadata comes back as it was, in the same bytes each time, and nothing else is taken for it."""
+"""Metadata survives unchanged in deterministic bytes, and nothing else is accepted."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from acon_core.errors import CheckpointError
 ENTRIES = {"network": "acon/resnet50", "b": "", 'quo"te\\': "line\nbreak\0", "ключ": "鍵 \U0001f511"}
 
 
-def test_what_is_encoded_is_decoded_and_its_order_does_not_matter() -> None:
+def test_round_trip() -> None:
     assert decode_metadata(encode_metadata(ENTRIES), "x") == ENTRIES
     assert encode_metadata(ENTRIES) == encode_metadata(dict(reversed(ENTRIES.items())))
     assert json.loads(encode_metadata(ENTRIES)) == ENTRIES
@@ -40,19 +40,19 @@ BAD = {
 
 
 @pytest.mark.parametrize("case", BAD)
-def test_anything_else_is_corrupt_and_the_place_is_named(case: str) -> None:
+def test_hostile_metadata(case: str) -> None:
     with pytest.raises(CheckpointError, match=r"^some/file: its metadata ") as caught:
         decode_metadata(BAD[case], "some/file")
     assert caught.value.kind == "corrupt"
     assert "\n" not in str(caught.value)
 
 
-def test_what_would_not_come_back_is_not_encoded() -> None:
+def test_unencodable() -> None:
     with pytest.raises(CheckpointError, match="text"):
         encode_metadata({"a": "\ud800"})
 
 
-def test_the_limit_holds() -> None:
+def test_limit() -> None:
     with limited(header_bytes=9):
         decode_metadata(b'{"a":"b"}', "x")
     with limited(header_bytes=8), pytest.raises(CheckpointError, match="more than 8") as caught:

@@ -1,4 +1,4 @@
-"""No pickle runs anything, and every bad one is one error of one type."""
+"""A pickle executes nothing, and every invalid one is one kind of error."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def refused(name: str, path: Path, content: bytes) -> CheckpointError:
     return caught.value
 
 
-def test_the_payloads_are_real(tmp_path: Path) -> None:
+def test_payloads_are_real(tmp_path: Path) -> None:
     sentinel = tmp_path / "sentinel"
     programs = named(payloads(f"touch {sentinel}"))
     for case in ("os.system", "os.system 0", "os.system 4", "exec", "eval", "by memo", "inst", "obj"):
@@ -36,7 +36,7 @@ def test_the_payloads_are_real(tmp_path: Path) -> None:
         sentinel.unlink()
 
 
-def test_the_message_names_file_byte_opcode_global_and_way_out(tmp_path: Path) -> None:
+def test_message(tmp_path: Path) -> None:
     program = named(payloads("true"))["os.system"]
     message = str(refused("megengine", tmp_path / "a", program))
     position = program.index(b"c")
@@ -46,12 +46,12 @@ def test_the_message_names_file_byte_opcode_global_and_way_out(tmp_path: Path) -
     assert "save" in message
 
 
-def test_an_array_error_names_file_and_key(tmp_path: Path) -> None:
+def test_message_names_key(tmp_path: Path) -> None:
     message = str(refused("megengine", tmp_path / "a", named(PROGRAMS)["too few bytes"]))
     assert message == f"{tmp_path / 'a'}: w: shape (3,) of float32 needs 12 bytes, found 8"
 
 
-def test_a_name_with_control_characters_is_shown_on_one_line(tmp_path: Path) -> None:
+def test_message_is_printable(tmp_path: Path) -> None:
     content = b"\x80\x02}" + text("w\n\x1b[31m" + "x" * 1000) + array(shape=b"K\x03\x85") + b"s."
     message = str(refused("megengine", tmp_path / "a", content))
     assert message.isprintable()
@@ -59,14 +59,14 @@ def test_a_name_with_control_characters_is_shown_on_one_line(tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize("name", PICKLES)
-def test_a_pickle_cut_anywhere_is_corrupt(tmp_path: Path, name: str) -> None:
+def test_truncated(tmp_path: Path, name: str) -> None:
     module(name).write(tmp_path / "whole", {"w": np.arange(3.0, dtype=np.float32), "v": np.zeros((), np.int32)})
     whole = (tmp_path / "whole").read_bytes()
     for end in range(1, len(whole)):
         assert refused(name, tmp_path / "a", whole[:end]).kind == "corrupt", end
 
 
-def test_every_limit_holds(tmp_path: Path) -> None:
+def test_limits(tmp_path: Path) -> None:
     for changes, content in [
         ({"opcodes": 10}, state(array())),
         ({"depth": 1}, b"\x80\x02((tt."),
@@ -80,7 +80,7 @@ def test_every_limit_holds(tmp_path: Path) -> None:
             module("megengine").read(tmp_path / "a")
 
 
-def test_one_pickle_is_read_and_its_end_told() -> None:
+def test_load_result() -> None:
     data = memoryview(state(array()) + b"more")
     table = {
         ("numpy.core.multiarray", "_reconstruct"): Constructor(lambda args: [args], lambda made, given: made.append(given))
@@ -100,12 +100,12 @@ def test_one_pickle_is_read_and_its_end_told() -> None:
 @pytest.mark.parametrize(
     ("spelling", "value"), [(b"I00\n", False), (b"I01\n", True), (b"I1\n", 1), (b"L-7L\n", -7), (b"F1e3\n", 1e3)]
 )
-def test_protocol_0_spells_numbers_in_text(spelling: bytes, value: object) -> None:
+def test_protocol_0_numbers(spelling: bytes, value: object) -> None:
     found = load(memoryview(spelling + b"."), {}, "x").value
     assert (type(found), found) == (type(value), value)
 
 
-def test_bytes_are_slices_and_not_copies() -> None:
+def test_bytes_are_slices() -> None:
     data = bytearray(state(b"C\x03abc"))
     value = load(memoryview(data), {}, "x").value
     assert isinstance(value, dict)
@@ -113,19 +113,19 @@ def test_bytes_are_slices_and_not_copies() -> None:
     assert bytes(value["w"]) == b"xbc"
 
 
-def test_paddles_eval_is_taken_in_its_one_form_by_paddle_alone(tmp_path: Path) -> None:
+def test_paddle_eval(tmp_path: Path) -> None:
     (tmp_path / "a").write_bytes(dense("data", "data"))
     assert list(module("paddle").read(tmp_path / "a").tensors) == ["w"]
     for content in (dense("data", "data"), *PADDLE[Attack.PADDLE_EVAL, "unsafe"].values()):
         assert refused("megengine", tmp_path / "a", content).kind == "unsafe"
 
 
-def test_paddles_slices_are_joined(tmp_path: Path) -> None:
+def test_paddle_slices(tmp_path: Path) -> None:
     (tmp_path / "a").write_bytes(cut(b"K\x02K\x02\x86", "w@@.0", "w@@.1"))
     assert module("paddle").read(tmp_path / "a").tensors["w"].shape == (2, 2)
 
 
-def test_readers_leave_the_interpreter_as_it_was(tmp_path: Path) -> None:
+def test_no_side_effects(tmp_path: Path) -> None:
     modules, folder = set(sys.modules), Path.cwd()
     refused("megengine", tmp_path / "a", b"\x80\x02cantigravity\nx\n.")
     assert set(sys.modules) == modules

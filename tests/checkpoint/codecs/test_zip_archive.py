@@ -1,4 +1,4 @@
-"""Zips that tell two stories, and tensors that are not where they say."""
+"""Zips that contradict themselves, and tensors outside their storages."""
 
 from __future__ import annotations
 
@@ -38,21 +38,21 @@ def refused(path: Path, content: bytes, kind: str = "corrupt") -> str:
     return str(caught.value)
 
 
-def test_the_helper_makes_a_good_file(tmp_path: Path) -> None:
+def test_valid_file(tmp_path: Path) -> None:
     (tmp_path / "a").write_bytes(archive(tensor()))
     assert_same(module("torch").read(tmp_path / "a").tensors, {"w": WEIGHT})
     (tmp_path / "a").write_bytes(archive(tensor(size=b"K\x02K\x02\x86", stride=b"K\x01K\x02\x86", offset=b"K\x01")))
     assert module("torch").read(tmp_path / "a").tensors["w"].tolist() == [[1, 3], [2, 4]]
 
 
-def test_a_message_names_what_is_not_read(tmp_path: Path) -> None:
+def test_message_names_storage(tmp_path: Path) -> None:
     conjugate = tensor(extra=b"}" + text("conj") + b"\x88s")
     assert "resolve_conj" in refused(tmp_path / "a", archive(conjugate), "unsupported")
     assert "QInt8Storage" in refused(tmp_path / "a", archive(tensor(kind="torch\nQInt8Storage")), "unsupported")
 
 
 @pytest.mark.parametrize("name", ["data.pkl", "data/0", "byteorder"])
-def test_a_flipped_bit_is_found_by_its_checksum(tmp_path: Path, name: str) -> None:
+def test_checksum(tmp_path: Path, name: str) -> None:
     content = good(tmp_path)
     with zipfile.ZipFile(tmp_path / "good") as opened:
         info = opened.getinfo(f"archive/{name}")
@@ -62,12 +62,12 @@ def test_a_flipped_bit_is_found_by_its_checksum(tmp_path: Path, name: str) -> No
     assert name in refused(tmp_path / "a", content)
 
 
-def test_a_plain_zip_is_read(tmp_path: Path) -> None:
+def test_python_zip(tmp_path: Path) -> None:
     (tmp_path / "a").write_bytes(rezipped(good(tmp_path)))
     assert_same(module("torch").read(tmp_path / "a").tensors, {"w": WEIGHT, "v": WEIGHT + 1})
 
 
-def test_every_number_of_the_zip_must_agree(tmp_path: Path) -> None:
+def test_header_contradictions(tmp_path: Path) -> None:
     content = good(tmp_path)
     end = len(content) - END
     locator, end64 = end - LOCATOR, end - LOCATOR - END64
@@ -92,7 +92,7 @@ def test_every_number_of_the_zip_must_agree(tmp_path: Path) -> None:
             refused(tmp_path / "a", edited(content, at, layout, change))
 
 
-def test_a_plain_zip_must_agree_with_itself_too(tmp_path: Path) -> None:
+def test_python_zip_contradictions(tmp_path: Path) -> None:
     content = bytearray(rezipped(good(tmp_path)))
     end = len(content) - END
     for at, layout in ((end + 8, "<H"), (end + 10, "<H"), (end + 12, "<L"), (end + 16, "<L")):
@@ -101,7 +101,7 @@ def test_a_plain_zip_must_agree_with_itself_too(tmp_path: Path) -> None:
     refused(tmp_path / "a", bytes(content[:end]) + b"hidden" + bytes(content[end:]))
 
 
-def test_every_member_begins_at_a_multiple_of_64(tmp_path: Path) -> None:
+def test_alignment(tmp_path: Path) -> None:
     from acon_core.checkpoint.codecs.mapped_file import map_file
     from acon_core.checkpoint.codecs.zip_archive import ZipArchive
 
@@ -113,7 +113,7 @@ def test_every_member_begins_at_a_multiple_of_64(tmp_path: Path) -> None:
 
 
 def spoiled(spoil: Callable[[ZipWriter], None], *, when: int) -> bytes:
-    """A file that a writer of ours made, in which `spoil` did something after `when` members."""
+    """Write a file with our writer; call `spoil` after `when` members."""
     target = io.BytesIO()
     writer = ZipWriter(target)
     for count, (name, data) in enumerate([("data.pkl", tensor()), ("data/0", WEIGHT.tobytes()), ("version", b"3\n")]):
@@ -129,19 +129,19 @@ def spoiled(spoil: Callable[[ZipWriter], None], *, when: int) -> bytes:
 @pytest.mark.parametrize(
     ("when", "words"), [(0, "begins with PK"), (1, "between them"), (2, "between them"), (3, "belong to no member")]
 )
-def test_bytes_hidden_between_members_are_refused(tmp_path: Path, when: int, words: str) -> None:
+def test_hidden_bytes(tmp_path: Path, when: int, words: str) -> None:
     content = spoiled(lambda writer: writer._write(b"hidden"), when=when)
     assert words in refused(tmp_path / "a", content, "corrupt" if when else "unsupported")
 
 
-def test_one_member_under_two_entries_is_refused(tmp_path: Path) -> None:
+def test_duplicate_entries(tmp_path: Path) -> None:
     again = spoiled(lambda writer: writer.directory.append(writer.directory[-1]), when=2)
     assert "the zip has two members with the name" in refused(tmp_path / "a", again)
     other = spoiled(lambda writer: writer.directory.append(writer.directory[-1].replace(b"data/0", b"data/1")), when=2)
     assert "disagree" in refused(tmp_path / "a", other)
 
 
-def test_a_file_cut_anywhere_is_refused(tmp_path: Path) -> None:
+def test_truncated(tmp_path: Path) -> None:
     content = bytes(good(tmp_path))
     for end in [*range(1, len(content), 7), len(content) - 1]:
         (tmp_path / "a").write_bytes(content[:end])
@@ -156,13 +156,13 @@ def test_a_file_cut_anywhere_is_refused(tmp_path: Path) -> None:
         ({"models/model.json": b"{}"}, "torch.export"),
     ],
 )
-def test_other_archives_of_torch_are_refused_by_name(tmp_path: Path, members: dict[str, bytes], word: str) -> None:
+def test_other_torch_archives(tmp_path: Path, members: dict[str, bytes], word: str) -> None:
     message = refused(tmp_path / "a", archive(tensor(), members), "unsupported")
     assert word in message
     assert "in PyTorch: torch.save(torch." in message
 
 
-def test_other_files_are_refused_by_name(tmp_path: Path) -> None:
+def test_other_files(tmp_path: Path) -> None:
     refused(tmp_path / "a", b"\x80\x02}.", "unsupported")
     assert not module("torch").sniff(tmp_path / "a")
     assert "tar" in refused(tmp_path / "a", bytes(257) + b"ustar" + bytes(250), "unsupported")
@@ -172,7 +172,7 @@ def test_other_files_are_refused_by_name(tmp_path: Path) -> None:
     assert not module("torch").sniff(tmp_path / "a.npz")
 
 
-def test_metadata_travels_and_is_believed_only_where_it_maps_names_to_text(tmp_path: Path) -> None:
+def test_metadata(tmp_path: Path) -> None:
     metadata = {"network": "acon/resnet50", "input": '{"size": 224}', "naïve": "鍵\n"}
     module("torch").write(tmp_path / "a", {"w": WEIGHT}, metadata)
     module("torch").write(tmp_path / "b", {"w": WEIGHT}, dict(reversed(metadata.items())))
@@ -197,7 +197,7 @@ def test_metadata_travels_and_is_believed_only_where_it_maps_names_to_text(tmp_p
         module("torch").read(tmp_path / "a")
 
 
-def test_storages_that_are_not_used_are_not_read(tmp_path: Path) -> None:
+def test_unused_storages(tmp_path: Path) -> None:
     program = b"\x80\x02}(" + text("state_dict") + tensor()[2:-1] + text("epoch") + b"K\x03u."
     content = bytearray(archive(program, {"data/1": b"optimizer"}))
     content[content.index(b"optimizer")] ^= 1
@@ -207,14 +207,14 @@ def test_storages_that_are_not_used_are_not_read(tmp_path: Path) -> None:
     assert found.notes == ["read the tensors under 'state_dict'; ignored 'epoch'"]
 
 
-def test_limits_hold(tmp_path: Path) -> None:
+def test_limits(tmp_path: Path) -> None:
     (tmp_path / "a").write_bytes(archive(tensor()))
     for changes in ({"members": 2}, {"opcodes": 3}, {"ndim": 0}, {"expansion": 0, "expansion_floor": 23}):
         with limited(**changes), pytest.raises(CheckpointError):
             module("torch").read(tmp_path / "a")
 
 
-def test_sizes_above_four_gigabytes_are_in_zip64_fields(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_zip64(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     from acon_core.checkpoint.codecs import zip_archive as zips
 
     monkeypatch.setattr(zips, "_SATURATED", 20)  # so that every member is too large for the short fields
@@ -227,7 +227,7 @@ def test_sizes_above_four_gigabytes_are_in_zip64_fields(monkeypatch: pytest.Monk
     assert_same(module("torch").read(tmp_path / "a").tensors, {"w": WEIGHT})
 
 
-def test_pythons_zip_finds_nothing_wrong(tmp_path: Path) -> None:
+def test_python_reads_ours(tmp_path: Path) -> None:
     good(tmp_path)
     with zipfile.ZipFile(tmp_path / "good") as opened:
         assert opened.testzip() is None
@@ -235,7 +235,7 @@ def test_pythons_zip_finds_nothing_wrong(tmp_path: Path) -> None:
             assert zlib.crc32(opened.read(info)) == info.CRC
 
 
-def test_a_flipped_bit_is_found_in_whichever_storage_it_is(tmp_path: Path) -> None:
+def test_checksum_of_every_storage(tmp_path: Path) -> None:
     tensors = {f"t{index}": bits("float32", (index + 3,), index) for index in range(9)}
     module("torch").write(tmp_path / "good", tensors)
     content = (tmp_path / "good").read_bytes()
