@@ -1,4 +1,4 @@
-"""Folders of Orbax that none is, by the point of the list of hostile inputs and the kind of error that they must meet."""
+"""Hostile Orbax folders, by attack and by the kind of error that refuses them."""
 
 from __future__ import annotations
 
