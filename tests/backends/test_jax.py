@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from repository import DATA
 
-from acon_core.conformance.cases import DATA
 from acon_core.errors import OneValuePerChannelError
 
 pytestmark = pytest.mark.backend("jax")

@@ -10,11 +10,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from repository import DATA
 
 from acon_core import backends, spec
 from acon_core.backends import Backend
 from acon_core.checkpoint import convert, read_network
-from acon_core.conformance.cases import DATA
 from acon_core.networks import NETWORKS, create, has_choice
 
 CHECKPOINT = DATA / "shufflenetv2_acon_0.5x.pth.tar"

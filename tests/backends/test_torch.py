@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from repository import DATA
 
 from acon_core import spec
-from acon_core.conformance.cases import DATA
 from acon_core.networks import create
 
 pytestmark = pytest.mark.backend("torch")

@@ -11,6 +11,7 @@ import numpy as np
 import own_networks
 import pytest
 from own_networks import small as small_of_one_s_own
+from repository import DATA
 from small_checkpoints import (
     run_acon,
     same_bits,
@@ -23,7 +24,6 @@ from acon_core import spec
 from acon_core.checkpoint import NetworkQuery, convert, formats, read_file, read_network
 from acon_core.checkpoint.convert import staging
 from acon_core.checkpoint.formats import format_named
-from acon_core.conformance.cases import DATA
 from acon_core.errors import AconError, CheckpointError, SpecError, StateError
 from acon_core.verification.verify import verify
 

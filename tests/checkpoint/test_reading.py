@@ -8,6 +8,7 @@ from pathlib import Path
 import ml_dtypes
 import numpy as np
 import pytest
+from repository import DATA
 from small_checkpoints import (
     asymmetric_repact_state,
     write_state,
@@ -16,7 +17,6 @@ from small_checkpoints import (
 from acon_core import spec
 from acon_core.checkpoint import NetworkQuery, convert, read_file, read_network
 from acon_core.checkpoint.reading import FLOATS
-from acon_core.conformance.cases import DATA
 from acon_core.errors import AconError, CheckpointError
 
 CHECKPOINT = DATA / "shufflenetv2_acon_0.5x.pth.tar"

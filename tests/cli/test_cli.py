@@ -17,12 +17,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 from hidden import without
+from repository import DATA
 
 import acon_core
 from acon_core import spec
 from acon_core.checkpoint.codecs import safetensors_file
 from acon_core.conformance import golden
-from acon_core.conformance.cases import DATA, load_cases
+from acon_core.conformance.cases import load_cases
 
 CHECKPOINT = DATA / "shufflenetv2_acon_0.5x.pth.tar"
 PHOTOS = DATA / "photos_bgr_224.npz"

@@ -5,21 +5,19 @@ from __future__ import annotations
 import math
 import subprocess
 import sys
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from network_counts import PRINTED, verdict
+from repository import DATA, ROOT
 
 from acon_core import spec
 from acon_core.checkpoint import read_file
-from acon_core.conformance.cases import DATA
 from acon_core.errors import SpecError
 from acon_core.networks import NETWORKS, Network, create, dcn, has_choice, resnet, tfnet
 from acon_core.reference import forward
 
-ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs" / "networks.md"
 
 # What hooks on the published code counted: parameters, p1/p2/beta, conv biases, buffers, state keys, decayed weights, MACs.

@@ -7,11 +7,12 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from repository import DATA
 
 from acon_core import spec
 from acon_core.backends import Vjp
 from acon_core.checkpoint import read_network
-from acon_core.conformance.cases import DATA, Case, load_cases
+from acon_core.conformance.cases import Case, load_cases
 from acon_core.errors import OneValuePerChannelError, SpecError, StateError
 from acon_core.reference import forward
 

@@ -8,10 +8,11 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 from pinned_schemas import SCHEMAS, current_schemas
+from repository import DATA
 
 from acon_core import spec
 from acon_core.checkpoint import read_file
-from acon_core.conformance.cases import DATA, NODE_TYPES
+from acon_core.conformance.cases import NODE_TYPES
 from acon_core.errors import SpecError
 from acon_core.networks import create, shufflenet_v2
 from acon_core.networks.network import resolve_activation
