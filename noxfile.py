@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import shutil
 from pathlib import Path
 
 import nox
@@ -19,6 +20,8 @@ CHECKPOINT = DATA / "shufflenetv2_acon_0.5x.pth.tar"
 # PyTorch has wheels for every Python that this project supports; the others are run on one of these.
 RUNNING = f"{sys.version_info.major}.{sys.version_info.minor}"
 PYTHON = {"torch": "3.11", "jax": "3.11", "paddle": "3.11", "megengine": "3.10"}
+# The supported versions of Python whose interpreter is there.
+INTERPRETERS = [version for version in (f"3.{minor}" for minor in range(10, 15)) if shutil.which(f"python{version}")]
 TEST_TOOLS = [
     "pytest>=8",
     "pytest-xdist>=3.6",
@@ -71,6 +74,27 @@ def tests(session: nox.Session, backend: str) -> None:
     else:
         env = THREADS | ENVIRONMENT.get(backend, {})
         session.run(*PYTEST, "tests/backends", "tests/checkpoint/codecs", "--backend", backend, *session.posargs, env=env)
+
+
+wheels: list[str] = []
+
+
+@nox.session(python=INTERPRETERS)
+def wheel(session: nox.Session) -> None:
+    """Quick tests against the installed wheel, in each interpreter from 3.10 to 3.14 that is there."""
+    session.install("-c", "constraints.txt", *TEST_TOOLS)
+    folder = Path(session.create_tmp())
+    if not wheels:  # built once, by the first interpreter
+        session.run("python", "-m", "hatchling", "build", "--clean", "--target", "wheel", "--directory", str(folder))
+        wheels.extend(str(path) for path in folder.glob("*.whl"))
+    session.install("-c", "constraints.txt", *wheels)
+    session.install("--no-deps", "--force-reinstall", *wheels)  # pip keeps an older build of the same version
+    # Outside of the checkout: Python would import the package from the current folder.
+    session.chdir(folder)
+    session.run("python", "-c", "import acon_core; assert 'site-packages' in acon_core.__file__, acon_core.__file__")
+    chosen = [str(ROOT / "tests" / name) for name in ("spec", "reference", "conformance", "surgery", "checkpoint/codecs")]
+    config = ["-c", str(ROOT / "pyproject.toml"), "--rootdir", str(ROOT), "--backend", "numpy", "-m", "not slow"]
+    session.run(*PYTEST, *config, *chosen, *session.posargs, env=THREADS)
 
 
 @nox.session(python="3.11")
