@@ -322,7 +322,7 @@ def shifted_window_mask(node: Windowed, image: Shape) -> NDArray[np.float32] | N
         return None
     places = []
     for count in node.grid(image):
-        # Regions along one axis: 0, then 1 in the last window, then 2 in the part that was rolled in.
+        # Regions along one axis: 0, then 1 in the last window, then 2 in its rolled part.
         place = np.zeros(count * node.window, np.int64)
         place[-node.window :] = 1
         place[-node.shift :] = 2
