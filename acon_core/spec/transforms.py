@@ -15,7 +15,7 @@ from acon_core.spec import primitives as p
 from acon_core.spec import tokens as t
 from acon_core.spec.graph import Graph, InitRule, Layer, Step, graph_of
 from acon_core.spec.node import Node, join, named_params, walk
-from acon_core.spec.param import Shape
+from acon_core.spec.param import Init, Shape
 
 __all__ = ["Counts", "Row", "count", "deterministic", "initial_state", "lower", "select", "summarise"]
 
@@ -74,7 +74,7 @@ def _walk_with_rules(node: Node, path: str, rules: tuple[InitRule, ...]) -> Iter
         yield from _walk_with_rules(child, join(path, name), rules)
 
 
-def _init(rules: tuple[InitRule, ...], node: Node, path: str, name: str):  # type: ignore[no-untyped-def]
+def _init(rules: tuple[InitRule, ...], node: Node, path: str, name: str) -> Init:
     for rule in rules:
         if rule.node is type(node) and rule.param == name and rule.under in path:
             return rule.init
