@@ -50,6 +50,7 @@ class Format:
 
     @property
     def layout(self) -> Layout:
+        """The names and layouts of the tensors, in the dialect. Imports no framework."""
         layout: Layout = backends.import_module(self.backend, "checkpoint.layout").layout if self.backend else _CANONICAL
         return self.dialect.rename(layout) if self.dialect else layout
 

@@ -58,7 +58,23 @@ class Checkpoint:
     warnings: tuple[str, ...] = ()
 
     def features(self, names: Sequence[str]) -> Checkpoint:
-        """Return the backbone whose outputs are these stages; the checkpoint itself for none."""
+        """Return the backbone whose outputs are these stages; the checkpoint itself for no names.
+
+        Parameters
+        ----------
+        names : sequence of str
+            Stages of the network, as for `acon_core.networks.Network.features`.
+
+        Returns
+        -------
+        Checkpoint
+            The cut network, with the part of the state that it needs.
+
+        Raises
+        ------
+        SpecError
+            If a stage does not exist.
+        """
         if not names:
             return self
         network = self.network.features(names)
@@ -73,7 +89,18 @@ class Checkpoint:
         return max(names, key=FLOATS.index, default="float32")
 
     def cast(self, dtype: str) -> dict[str, NDArray]:
-        """Return the state with floats cast to `dtype`; integers stay int64."""
+        """Return the state with floats cast to a dtype; integers stay int64.
+
+        Parameters
+        ----------
+        dtype : str
+            A float dtype, such as ``"float32"``.
+
+        Returns
+        -------
+        dict of str to array
+            The state in memory.
+        """
         table = named_params(self.network.graph)
         return {path: array if table[path].integer else array.astype(dtype) for path, array in self.state.items()}
 

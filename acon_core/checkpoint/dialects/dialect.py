@@ -71,7 +71,7 @@ class Dialect:
         if not self.applies_to(network):
             raise AconError(
                 f"dialect {self.name} ({self.description}) does not apply to {network}; "
-                f"omit --dialect, or pass --network with one of {', '.join(self.networks)}"
+                f"omit the dialect, or pass --network with one of {', '.join(self.networks)}"
             )
 
     @property
