@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from zipfile import BadZipFile
 
@@ -80,12 +80,6 @@ def build_model(checkpoint: Checkpoint, backend: str) -> tuple[Model, str]:
     return model, dtype
 
 
-def run_in_batches(model: Model, images: NDArray, dtype: str) -> Iterator[NDArray]:
-    """Yield the outputs of a few images at a time."""
-    for start in range(0, max(len(images), 1), BATCH):
-        yield model(images[start : start + BATCH].astype(dtype)).y
-
-
 def run_checkpoint(
     file: Path, input: Path, output: Path, backend: str, query: NetworkQuery, on_progress: Callable[[int, int], None]
 ) -> tuple[NDArray, list[str]]:
@@ -103,8 +97,8 @@ def run_checkpoint(
     warnings = [*checkpoint.warnings, *check_images(checkpoint.network.input, images, input)]
     model, dtype = build_model(checkpoint, backend)
     batches: list[NDArray] = []
-    for batch in run_in_batches(model, images, dtype):
-        batches.append(batch)
+    for start in range(0, max(len(images), 1), BATCH):
+        batches.append(model(images[start : start + BATCH].astype(dtype)).y)
         on_progress(sum(map(len, batches)), len(images))
     logits = np.concatenate(batches).astype(dtype)
     with atomic_write(output) as target:
