@@ -26,6 +26,9 @@ FRAMEWORK = Framework(
         PATH,
     ),
     texts={
+        "array": "jnp.array",
+        "differentiation": "Supports jit, vmap, grad, grad of grad and hessian, but not\n"
+        "jvp and jacfwd: JAX has no forward mode for custom_vjp.",
         "model": "nnx.Sequential(nnx.Conv(3, 8, (3, 3), rngs=nnx.Rngs(0)), nnx.relu)",
         "create": "\n\nIn training, dropout draws from ``network(x, rngs=nnx.Rngs(0))``. No module keeps a random stream, so\n"
         "that `nnx.state` holds only weights and running statistics. ``network(x, taps=values)`` records every named\n"

@@ -19,7 +19,8 @@ import jax.numpy as jnp
 from jax import Array
 
 from acon_core.errors import SpecError
-from acon_jax import pointwise
+from acon_core.frontend.gated import document
+from acon_jax import FRAMEWORK, pointwise
 from acon_jax.gradient import BOUND, Gate, Rule, Terms, among_ones, check_axis, to_rank, upcast_half
 
 
@@ -44,49 +45,7 @@ _ACON = Rule(_acon, _acon_pullback)
 
 
 def acon(x: Array, p1: Gate, p2: Gate, beta: Gate, channel_axis: int = -1) -> Array:
-    """Compute ACON-C, the smooth maximum of p1 x and p2 x.
-
-    y = x (p2 + (p1 - p2) sigmoid(beta (p1 - p2) x))
-
-    Parameters
-    ----------
-    x : Array
-        Input of any rank.
-    p1, p2 : Array or float
-        Slopes: (1,), (C,), the shape of `x`, or 1 or N, 1 or C, and ones otherwise, such as
-        (N, 1, 1, C). A number is fixed, and its gradient is not computed: p1 = 1.0 and p2 = 0.0
-        give ACON-A (Swish), p1 = 1.0 gives ACON-B.
-    beta : Array or float
-        Steepness, in any shape that `p1` may have.
-    channel_axis : int
-        Axis of the channels of `x`.
-
-    Returns
-    -------
-    Array
-        Shape and dtype of `x`; 16-bit inputs are computed in float32.
-
-    Raises
-    ------
-    SpecError
-        If the shape of a gate or `channel_axis` does not fit.
-
-    Notes
-    -----
-    Smooth, without kinks. The backward pass keeps the arguments only. A plain function, for nnx,
-    Linen, Equinox and Haiku alike. Supports jit, vmap, grad, grad of grad and hessian, but not jvp
-    and jacfwd: JAX has no forward mode for custom_vjp.
-
-    References
-    ----------
-    Ma et al. 2021, "Activate or Not: Learning Customized Activation", equation 8.
-
-    Examples
-    --------
-    >>> import jax.numpy as jnp
-    >>> acon(jnp.array([[-1.0, 2.0]]), 1.0, 0.0, beta=1.0).round(4).tolist()
-    [[-0.2689000070095062, 1.7616000175476074]]
-    """
+    """Compute ACON-C, the smooth maximum of p1 x and p2 x."""
     return _ACON(x, *(to_rank(gate, x, channel_axis) for gate in (p1, p2, beta)))
 
 
@@ -127,43 +86,7 @@ _smooth.defvjp(lambda *arrays: (_smooth_forward(*arrays), arrays), _smooth_backw
 
 
 def smooth_maximum(*values: Array, beta: Gate = 1.0) -> Array:
-    """Compute the smooth maximum of two or more values, element by element.
-
-    y = sum of xi exp(beta xi) / sum of exp(beta xi)
-
-    Parameters
-    ----------
-    *values : Array
-        Two or more arrays of one shape and dtype.
-    beta : float or Array
-        A number, or an array of one element, which has a gradient. Infinity gives the maximum, 0
-        the mean, minus infinity the minimum.
-
-    Returns
-    -------
-    Array
-        Shape and dtype of the values; 16-bit values are computed in float32.
-
-    Raises
-    ------
-    SpecError
-        If there are fewer than two values, or if their shapes differ.
-
-    Notes
-    -----
-    Smooth, without kinks. Finite for all finite values. The backward pass keeps the arguments only.
-    Supports jit, vmap, grad, grad of grad and hessian, but not jvp and jacfwd.
-
-    References
-    ----------
-    Ma et al. 2021, "Activate or Not: Learning Customized Activation", equation 2.
-
-    Examples
-    --------
-    >>> import jax.numpy as jnp
-    >>> float(smooth_maximum(jnp.array([1.0]), jnp.array([3.0]), beta=0.5)[0])
-    2.46211...
-    """
+    """Compute the smooth maximum of two or more values, element by element."""
     if len(values) < 2 or len({value.shape for value in values}) > 1:
         raise SpecError(f"smooth_maximum: expected two values or more of one shape, found {[v.shape for v in values]}")
     y: Array = _smooth(jnp.asarray(beta, jnp.promote_types(values[0].dtype, jnp.float32)).reshape(()), *values)
@@ -171,7 +94,7 @@ def smooth_maximum(*values: Array, beta: Gate = 1.0) -> Array:
 
 
 def maximum(a: Array, b: Array) -> Array:
-    """Compute the maximum of two values of one shape. At a tie, each gets half of the gradient."""
+    """Compute the maximum of two values, element by element."""
     return jnp.maximum(a, b)
 
 
@@ -187,10 +110,7 @@ _PRELU = Rule(_prelu, _prelu_pullback)
 
 
 def prelu(x: Array, negative: Gate, channel_axis: int = -1) -> Array:
-    """Compute x where x > 0, else negative x; `negative` is a gate.
-
-    Gradient at 0: `negative` for x, 0 for `negative`. Source: He et al. 2015, equation 1.
-    """
+    """Compute x where x > 0, else negative x: the function of PReLU."""
     return _PRELU(x, 1.0, to_rank(negative, x, channel_axis))
 
 
@@ -203,21 +123,13 @@ def _arelu_slopes(alpha: Array, beta: Array) -> tuple[Array, Array]:
 
 
 def arelu(x: Array, alpha: Array, beta: Array, channel_axis: int = -1) -> Array:
-    """Compute (1 + sigmoid(beta)) x where x > 0, else min(max(alpha, 0.01), 0.99) x.
-
-    `alpha` and `beta` are gates. Gradient at x = 0: that of the negative side. Gradient of alpha: 0
-    outside [0.01, 0.99]. Source: Chen et al. 2020, equation 4.
-    """
+    """Compute (1 + sigmoid(beta)) x where x > 0, else min(max(alpha, 0.01), 0.99) x: AReLU."""
     return _PRELU(x, *(to_rank(slope, x, channel_axis) for slope in _arelu_slopes(alpha, beta)))
 
 
 @partial(jax.jit, static_argnames="softmax")
 def repact_coefficients(weights: Array, alpha: Array, softmax: bool = False) -> tuple[Array, Array, Array]:
-    """Return the factors of x, relu(x) and hardswish(x) that the four branches of RepAct add up to.
-
-    With w = `weights` (4,), or its softmax, of identity, ReLU, PReLU and HardSwish, and the PReLU
-    slope `alpha` (1,): w0 + alpha w2, w1 + (1 - alpha) w2, w3, each (1,); in float32 for 16 bits.
-    """
+    """Compute the factors of x, relu(x) and hardswish(x) that the branches of RepAct add up to."""
     weights, alpha = upcast_half(weights, alpha)
     w0, w1, w2, w3 = jnp.split(jax.nn.softmax(weights) if softmax else weights, 4)
     return w0 + alpha * w2, w1 + (1.0 - alpha) * w2, w3
@@ -236,11 +148,7 @@ _REPACT = Rule(_repact, _repact_pullback)
 
 
 def repact(x: Array, identity: Gate, relu: Gate, hardswish: Gate, shift: Gate | None = None, channel_axis: int = -1) -> Array:
-    """Compute identity x + relu max(x, 0) + hardswish x min(max(x + 3, 0), 6) / 6 + shift.
-
-    All but x are gates. Gradients at kinks: relu'(0) = 0, hardswish'(-3) = 0, hardswish'(3) = 1.
-    Source: Wu et al. 2024.
-    """
+    """Compute identity x + relu max(x, 0) + hardswish x min(max(x + 3, 0), 6) / 6 + shift."""
     gates = (identity, relu, hardswish, 0.0 if shift is None else shift)
     return _REPACT(x, *(to_rank(gate, x, channel_axis) for gate in gates))
 
@@ -268,14 +176,11 @@ def _lines(theta: Array, lambdas: Array, init_v: Array) -> Array:
 
 
 def dynamic_maximum(x: Array, theta: Array, lambdas: Array, init_v: Array, channel_axis: int = -1) -> Array:
-    """Compute the maximum of two lines, max(a1 x + b1, a2 x + b2).
-
-    (a1, a2, b1, b2) = lambdas (2 sigmoid(theta) - 1) + init_v. `theta`: (N, 4), or (N, 4 C), whose
-    elements 4 c to 4 c + 3 belong to channel c. `lambdas`, `init_v`: (4,). At a tie, each line gets
-    half of the gradient. Of the size of x, the backward pass keeps x only.
-    Source: Chen et al. 2020 (Dynamic ReLU), section 3.2.
-    """
+    """Compute the maximum of two lines, max(a1 x + b1, a2 x + b2): the function of DyReLU."""
     check_axis(x.shape, channel_axis)
     lines = _lines(theta, lambdas, init_v)
     shape = among_ones(x, channel_axis, *lines.shape[1:])
     return _LINE_MAXIMUM(x, *(to_rank(line, x, channel_axis) for line in lines.reshape(4, *shape)))
+
+
+document(FRAMEWORK, acon, smooth_maximum, maximum, prelu, arelu, repact_coefficients, repact, dynamic_maximum)

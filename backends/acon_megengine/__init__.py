@@ -15,6 +15,9 @@ FRAMEWORK = Framework(
     zeros="F.zeros(({}))",
     call="def forward(self, x: megengine.Tensor) -> megengine.Tensor: ...",
     texts={
+        "array": "megengine.Tensor",
+        "differentiation": "Supports trace, symbolic or not. With gates per sample, batches of 1\n"
+        "and of more need separate traces for gradients. MegEngine's kernels swallow NaN, and so does this.",
         "model": "M.Sequential(M.Conv2d(3, 8, 3), M.ReLU())",
         "dtypes": "``float32``, the only one",
         "loaded_dtype": ", which must be float32",

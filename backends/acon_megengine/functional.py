@@ -3,7 +3,7 @@
 No intermediate value overflows, and the hand-written gradients keep the arguments only. A *gate*
 is a learnt or generated value beside x: a tensor (1,), (C,), (1 or N, 1 or C, 1, 1), or of the
 shape of x. Channels of x are at `channel_axis`. All return the shape and dtype of x; 16-bit values
-are computed in float32.
+are computed in float32. `acon_core.frontend.gated` has the docstrings.
 """
 
 from __future__ import annotations
@@ -17,6 +17,8 @@ from megengine import Tensor
 
 from acon_core import spec
 from acon_core.errors import SpecError
+from acon_core.frontend.gated import document
+from acon_megengine import FRAMEWORK
 from acon_megengine.gradient import Gate, Rule, Terms, above, bounded, sum_to, to_rank
 from acon_megengine.pointwise import hardswish_slope, hardswish_value
 
@@ -43,48 +45,7 @@ _ACON = Rule(_acon, _acon_pullback)
 
 
 def acon(x: Tensor, p1: Gate, p2: Gate, beta: Gate, channel_axis: int = 1) -> Tensor:
-    """Compute ACON-C, the smooth maximum of p1 x and p2 x.
-
-    y = x (p2 + (p1 - p2) sigmoid(beta (p1 - p2) x))
-
-    Parameters
-    ----------
-    x : Tensor
-        Input of any rank, the batch first.
-    p1, p2 : Tensor or float
-        Slopes: (1,), (C,), (1 or N, 1 or C, 1, 1), or the shape of `x`. A number is fixed:
-        p1 = 1.0 and p2 = 0.0 give ACON-A (Swish), p1 = 1.0 gives ACON-B.
-    beta : Tensor or float
-        Steepness, in any shape that `p1` may have.
-    channel_axis : int
-        Axis of the channels of `x`.
-
-    Returns
-    -------
-    Tensor
-        Shape and dtype of `x`; 16-bit inputs are computed in float32.
-
-    Raises
-    ------
-    SpecError
-        If the shape of a gate does not fit.
-
-    Notes
-    -----
-    Smooth, without kinks. The backward pass keeps the arguments only. Supports trace, symbolic or
-    not. With gates per sample, batches of 1 and of more need separate traces for gradients (else
-    TraceError). MegEngine's kernels swallow NaN, and so does this.
-
-    References
-    ----------
-    Ma et al. 2021, "Activate or Not: Learning Customized Activation", equation 8.
-
-    Examples
-    --------
-    >>> from megengine import Tensor
-    >>> acon(Tensor([[-1.0, 2.0]]), 1.0, 0.0, beta=1.0).numpy().round(4).tolist()
-    [[-0.2689000070095062, 1.7616000175476074]]
-    """
+    """Compute ACON-C, the smooth maximum of p1 x and p2 x."""
     return _ACON(x, *(to_rank(gate, x, channel_axis) for gate in (p1, p2, beta)))
 
 
@@ -126,42 +87,7 @@ _SMOOTH_MAXIMUM = Rule(_smooth_maximum, _smooth_maximum_pullback)
 
 
 def smooth_maximum(*values: Tensor, beta: Gate = 1.0) -> Tensor:
-    """Compute the smooth maximum of two or more values, element by element.
-
-    y = sum of xi exp(beta xi) / sum of exp(beta xi)
-
-    Parameters
-    ----------
-    *values : Tensor
-        Two or more tensors of one shape and dtype.
-    beta : float or Tensor
-        A number, or a tensor of one element, which may have a gradient. Infinity gives the maximum,
-        0 the mean, minus infinity the minimum.
-
-    Returns
-    -------
-    Tensor
-        Shape and dtype of the values; 16-bit values are computed in float32.
-
-    Raises
-    ------
-    SpecError
-        If there are fewer than two values, or if shapes differ, or if beta has several elements.
-
-    Notes
-    -----
-    Smooth, without kinks. Finite for all finite values. The backward pass keeps the arguments only.
-
-    References
-    ----------
-    Ma et al. 2021, "Activate or Not: Learning Customized Activation", equation 2.
-
-    Examples
-    --------
-    >>> from megengine import Tensor
-    >>> float(smooth_maximum(Tensor([1.0]), Tensor([3.0]), beta=0.5).item())
-    2.46211...
-    """
+    """Compute the smooth maximum of two or more values, element by element."""
     spec.SmoothMaximum().out_shapes(*(value._tuple_shape for value in values))
     if isinstance(beta, Tensor) and prod(beta._tuple_shape) != 1:
         raise SpecError(f"smooth_maximum: expected beta of one element, found shape {beta._tuple_shape}")
@@ -180,14 +106,12 @@ def _maximum_pullback(g: Tensor, a: Tensor, b: Tensor) -> Terms:
     return g * tie_weight, g * (1.0 - tie_weight)
 
 
+# MegEngine's own gives a all of the gradient at a tie.
 _MAXIMUM = Rule(F.maximum, _maximum_pullback)
 
 
 def maximum(a: Tensor, b: Tensor) -> Tensor:
-    """Compute the maximum of two values of one shape. At a tie, each gets half of the gradient.
-
-    MegEngine's own gives all of it to a.
-    """
+    """Compute the maximum of two values, element by element."""
     return _MAXIMUM(a, b)
 
 
@@ -204,10 +128,7 @@ _PRELU = Rule(_prelu, _prelu_pullback)
 
 
 def prelu(x: Tensor, negative: Tensor, channel_axis: int = 1) -> Tensor:
-    """Compute x where x > 0, else negative x; `negative` is a gate.
-
-    Gradient at 0: `negative` for x, 0 for `negative`. Source: He et al. 2015, equation 1.
-    """
+    """Compute x where x > 0, else negative x: the function of PReLU."""
     return _PRELU(x, to_rank(negative, x, channel_axis))
 
 
@@ -232,11 +153,7 @@ _ARELU = Rule(_arelu, _arelu_pullback)
 
 
 def arelu(x: Tensor, alpha: Tensor, beta: Tensor, channel_axis: int = 1) -> Tensor:
-    """Compute (1 + sigmoid(beta)) x where x > 0, else min(max(alpha, 0.01), 0.99) x.
-
-    `alpha` and `beta` are gates. Gradient at x = 0: that of the negative side. Gradient of alpha: 0
-    outside [0.01, 0.99]. Source: Chen et al. 2020, equation 4.
-    """
+    """Compute (1 + sigmoid(beta)) x where x > 0, else min(max(alpha, 0.01), 0.99) x: AReLU."""
     return _ARELU(x, to_rank(alpha, x, channel_axis), to_rank(beta, x, channel_axis))
 
 
@@ -254,11 +171,7 @@ _SOFTMAX = Rule(_softmax, _softmax_pullback)
 
 
 def repact_coefficients(weights: Tensor, alpha: Tensor, softmax: bool = False) -> tuple[Tensor, Tensor, Tensor]:
-    """Return the factors of x, relu(x) and hardswish(x) that the four branches of RepAct add up to.
-
-    With w = `weights` (4,), or its softmax, of identity, ReLU, PReLU and HardSwish, and the PReLU
-    slope `alpha` (1,): w0 + alpha w2, w1 + (1 - alpha) w2, w3, each (1,).
-    """
+    """Compute the factors of x, relu(x) and hardswish(x) that the branches of RepAct add up to."""
     w0, w1, w2, w3 = F.split(_SOFTMAX(weights) if softmax else weights, 4)
     return w0 + alpha * w2, w1 + (1.0 - alpha) * w2, w3
 
@@ -278,11 +191,7 @@ _REPACT = Rule(_repact, _repact_pullback)
 def repact(
     x: Tensor, identity: Tensor, relu: Tensor, hardswish: Tensor, shift: Tensor | None = None, channel_axis: int = 1
 ) -> Tensor:
-    """Compute identity x + relu max(x, 0) + hardswish x min(max(x + 3, 0), 6) / 6 + shift.
-
-    All but x are gates. Gradients at kinks: relu'(0) = 0, hardswish'(-3) = 0, hardswish'(3) = 1.
-    Source: Wu et al. 2024.
-    """
+    """Compute identity x + relu max(x, 0) + hardswish x min(max(x + 3, 0), 6) / 6 + shift."""
     gates = (identity, relu, hardswish, 0.0 if shift is None else shift)
     return _REPACT(x, *(to_rank(gate, x, channel_axis) for gate in gates))
 
@@ -295,13 +204,7 @@ def _lines(x: Tensor, theta: Tensor, lambdas: Tensor, init_v: Tensor, channel_ax
 
 
 def dynamic_maximum(x: Tensor, theta: Tensor, lambdas: Tensor, init_v: Tensor, channel_axis: int = 1) -> Tensor:
-    """Compute the maximum of two lines, max(a1 x + b1, a2 x + b2).
-
-    (a1, a2, b1, b2) = lambdas (2 sigmoid(theta) - 1) + init_v. `theta`: (N, 4), or (N, 4 C), whose
-    elements 4 c to 4 c + 3 belong to channel c. `lambdas`, `init_v`: (4,), without a gradient. At a
-    tie, each line gets half of the gradient. Of the size of x, the backward pass keeps x only.
-    Source: Chen et al. 2020 (Dynamic ReLU), section 3.2.
-    """
+    """Compute the maximum of two lines, max(a1 x + b1, a2 x + b2): the function of DyReLU."""
 
     def value(x: Tensor, *coefficients: Tensor) -> Tensor:
         a1, a2, b1, b2 = _lines(x, *coefficients, channel_axis)
@@ -319,3 +222,6 @@ def dynamic_maximum(x: Tensor, theta: Tensor, lambdas: Tensor, init_v: Tensor, c
         return g1 * a1 + g2 * a2, dtheta, None, None
 
     return Rule(value, pullback)(x, theta, lambdas, init_v)
+
+
+document(FRAMEWORK, acon, smooth_maximum, maximum, prelu, arelu, repact_coefficients, repact, dynamic_maximum)

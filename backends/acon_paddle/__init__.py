@@ -19,6 +19,8 @@ FRAMEWORK = Framework(
         PATH,
     ),
     texts={
+        "array": "paddle.to_tensor",
+        "differentiation": "Supports paddle.jit.to_static. Differentiable once: Paddle has\nno second derivative of a PyLayer.",
         "model": "nn.Sequential(nn.Conv2D(3, 8, 3), nn.ReLU())",
         "create": " Only the leaves that Paddle names otherwise (`_mean`, `_variance`) are Paddle's.",
         "dtypes": "``float32`` or ``float64``",

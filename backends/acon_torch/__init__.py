@@ -19,6 +19,9 @@ FRAMEWORK = Framework(
         PATH,
     ),
     texts={
+        "array": "torch.tensor",
+        "differentiation": "Supports torch.compile, torch.export, `grad`, `vmap` and `jvp` of\n"
+        "torch.func, and double backward.",
         "model": "nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU())",
         "dtypes": "``float32``, ``float64``, ``float16`` or ``bfloat16``",
         "sites": "Modules of this package and of `torch.nn` are replaced, not subclasses of them.",

@@ -3,7 +3,7 @@
 No intermediate value overflows, and the hand-written gradients keep the arguments only. A *gate*
 is a learnt or generated value beside x: a tensor (1,), (C,), (1 or N, 1 or C, 1, 1), or of the
 shape of x. Channels of x are at `channel_axis`. All return the shape and dtype of x; 16-bit values
-are computed in float32.
+are computed in float32. `acon_core.frontend.gated` has the docstrings.
 """
 
 from __future__ import annotations
@@ -15,6 +15,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from acon_core.errors import SpecError
+from acon_core.frontend.gated import document
+from acon_torch import FRAMEWORK
 from acon_torch.gradient import BOUND, Gate, Rule, Terms, inplace_if_safe, to_rank, upcast_half
 
 
@@ -60,88 +62,12 @@ _ACON = Rule(_acon, _acon_pullback)
 
 
 def acon(x: Tensor, p1: Gate, p2: Gate, beta: Tensor, channel_axis: int = 1) -> Tensor:
-    """Compute ACON-C, the smooth maximum of p1 x and p2 x.
-
-    y = x (p2 + (p1 - p2) sigmoid(beta (p1 - p2) x))
-
-    Parameters
-    ----------
-    x : Tensor
-        Input of any rank, the batch first.
-    p1, p2 : Tensor or float
-        Slopes: (1,), (C,), (1 or N, 1 or C, 1, 1), or the shape of `x`. A number is fixed:
-        p1 = 1.0 and p2 = 0.0 give ACON-A (Swish), p1 = 1.0 gives ACON-B.
-    beta : Tensor
-        Steepness, in any shape that `p1` may have.
-    channel_axis : int
-        Axis of the channels of `x`.
-
-    Returns
-    -------
-    Tensor
-        Shape and dtype of `x`; 16-bit inputs are computed in float32.
-
-    Raises
-    ------
-    SpecError
-        If the shape of a gate does not fit.
-
-    Notes
-    -----
-    Smooth, without kinks. The backward pass keeps the arguments only. Supports torch.compile,
-    torch.export, `grad`, `vmap` and `jvp` of torch.func, and double backward.
-
-    References
-    ----------
-    Ma et al. 2021, "Activate or Not: Learning Customized Activation", equation 8.
-
-    Examples
-    --------
-    >>> import torch
-    >>> acon(torch.tensor([[-1.0, 2.0]]), 1.0, 0.0, beta=torch.tensor([1.0]))
-    tensor([[-0.2689,  1.7616]])
-    """
+    """Compute ACON-C, the smooth maximum of p1 x and p2 x."""
     return _ACON(x, *(to_rank(gate, x, channel_axis) for gate in (p1, p2, beta)))
 
 
 def smooth_maximum(*values: Tensor, beta: float | Tensor = 1.0) -> Tensor:
-    """Compute the smooth maximum of two or more values, element by element.
-
-    y = sum of xi exp(beta xi) / sum of exp(beta xi)
-
-    Parameters
-    ----------
-    *values : Tensor
-        Two or more tensors of one shape and dtype.
-    beta : float or Tensor
-        A number, or a tensor of one element, which may have a gradient. Infinity gives the maximum,
-        0 the mean, minus infinity the minimum.
-
-    Returns
-    -------
-    Tensor
-        Shape and dtype of the values; 16-bit values are computed in float32.
-
-    Raises
-    ------
-    SpecError
-        If there are fewer than two values, or if their shapes differ.
-
-    Notes
-    -----
-    Smooth, without kinks. Finite for all finite values. For two values, the backward pass keeps
-    their difference only.
-
-    References
-    ----------
-    Ma et al. 2021, "Activate or Not: Learning Customized Activation", equation 2.
-
-    Examples
-    --------
-    >>> import torch
-    >>> smooth_maximum(torch.tensor([1.0]), torch.tensor([3.0]), beta=0.5)
-    tensor([2.4621])
-    """
+    """Compute the smooth maximum of two or more values, element by element."""
     if len(values) < 2 or any(value.shape != values[0].shape for value in values):
         shapes = ", ".join(str(tuple(value.shape)) for value in values)
         raise SpecError(f"smooth_maximum: expected two values or more of one shape, found {shapes or 'none'}")
@@ -170,7 +96,7 @@ def smooth_maximum(*values: Tensor, beta: float | Tensor = 1.0) -> Tensor:
 
 
 def maximum(a: Tensor, b: Tensor) -> Tensor:
-    """Compute the maximum of two values of one shape. At a tie, each gets half of the gradient."""
+    """Compute the maximum of two values, element by element."""
     return torch.maximum(a, b)
 
 
@@ -202,10 +128,7 @@ _PRELU = Rule(_prelu, _prelu_pullback)
 
 
 def prelu(x: Tensor, negative: Tensor, channel_axis: int = 1) -> Tensor:
-    """Compute x where x > 0, else negative x; `negative` is a gate.
-
-    Gradient at 0: `negative` for x, 0 for `negative`. Source: He et al. 2015, equation 1.
-    """
+    """Compute x where x > 0, else negative x: the function of PReLU."""
     return _PRELU(x, 1.0, to_rank(negative, x, channel_axis))
 
 
@@ -232,20 +155,12 @@ _ARELU = Rule(_arelu, _arelu_pullback)
 
 
 def arelu(x: Tensor, alpha: Tensor, beta: Tensor, channel_axis: int = 1) -> Tensor:
-    """Compute (1 + sigmoid(beta)) x where x > 0, else min(max(alpha, 0.01), 0.99) x.
-
-    `alpha` and `beta` are gates. Gradient at x = 0: that of the negative side. Gradient of alpha: 0
-    outside [0.01, 0.99]. Source: Chen et al. 2020, equation 4.
-    """
+    """Compute (1 + sigmoid(beta)) x where x > 0, else min(max(alpha, 0.01), 0.99) x: AReLU."""
     return _ARELU(x, to_rank(alpha, x, channel_axis), to_rank(beta, x, channel_axis))
 
 
 def repact_coefficients(weights: Tensor, alpha: Tensor, softmax: bool = False) -> tuple[Tensor, Tensor, Tensor]:
-    """Return the factors of x, relu(x) and hardswish(x) that the four branches of RepAct add up to.
-
-    With w = `weights` (4,), or its softmax, of identity, ReLU, PReLU and HardSwish, and the PReLU
-    slope `alpha` (1,): w0 + alpha w2, w1 + (1 - alpha) w2, w3, each (1,); in float32 for 16 bits.
-    """
+    """Compute the factors of x, relu(x) and hardswish(x) that the branches of RepAct add up to."""
     weights, alpha = upcast_half(weights, alpha)
     w0, w1, w2, w3 = (weights.softmax(0) if softmax else weights).split(1)
     negative = alpha * w2
@@ -282,11 +197,7 @@ _REPACT = Rule(_repact, _repact_pullback)
 def repact(
     x: Tensor, identity: Tensor, relu: Tensor, hardswish: Tensor, shift: Tensor | None = None, channel_axis: int = 1
 ) -> Tensor:
-    """Compute identity x + relu max(x, 0) + hardswish x min(max(x + 3, 0), 6) / 6 + shift.
-
-    All but x are gates. Gradients at kinks: relu'(0) = 0, hardswish'(-3) = 0, hardswish'(3) = 1.
-    Source: Wu et al. 2024.
-    """
+    """Compute identity x + relu max(x, 0) + hardswish x min(max(x + 3, 0), 6) / 6 + shift."""
     gates = (identity, relu, hardswish) if shift is None else (identity, relu, hardswish, shift)
     return _REPACT(x, *(to_rank(gate, x, channel_axis) for gate in gates))
 
@@ -315,13 +226,10 @@ _LINE_MAXIMUM = Rule(_line_maximum, _line_maximum_pullback)
 
 
 def dynamic_maximum(x: Tensor, theta: Tensor, lambdas: Tensor, init_v: Tensor, channel_axis: int = 1) -> Tensor:
-    """Compute the maximum of two lines, max(a1 x + b1, a2 x + b2).
-
-    (a1, a2, b1, b2) = lambdas (2 sigmoid(theta) - 1) + init_v. `theta`: (N, 4), or (N, 4 C), whose
-    elements 4 c to 4 c + 3 belong to channel c. `lambdas`, `init_v`: (4,). At a tie, each line gets
-    half of the gradient. Of the size of x, the backward pass keeps x only.
-    Source: Chen et al. 2020 (Dynamic ReLU), section 3.2.
-    """
+    """Compute the maximum of two lines, max(a1 x + b1, a2 x + b2): the function of DyReLU."""
     theta, lambdas, init_v = upcast_half(theta, lambdas, init_v)
     lines = lambdas * torch.tanh(0.5 * theta).unflatten(1, (-1, 1, 1, 4)) + init_v  # 2 sigmoid(z) - 1 = tanh(z / 2)
     return _LINE_MAXIMUM(x, *(to_rank(each, x, channel_axis) for each in lines.unbind(-1)))
+
+
+document(FRAMEWORK, acon, smooth_maximum, maximum, prelu, arelu, repact_coefficients, repact, dynamic_maximum)
