@@ -83,8 +83,8 @@ MUTANTS = [
     Mutant("resnet: initial values by inputs", RESNET, 'KaimingNormal("out")', 'KaimingNormal("in")', "core", f"{NETWORKS} -k initial"),
     Mutant("tfnet: concat the other way", TFNET, "concat(x, main)", "concat(main, x)", "core", f"{CORE} -k published"),
     Mutant("tfnet: dropout at the narrowest too", TFNET, "dropout=width > 0.5", "dropout=width > 0", "core", f"{NETWORKS} -k dropout"),
-    Mutant("stages: of no blocks", "acon_core/networks/network.py", "or min(blocks) < 1", "", "core", f"{NETWORKS} -k cannot"),
-    Mutant("stages: as many as one likes", "acon_core/networks/network.py", "len(blocks) != stages or ", "", "core", f"{NETWORKS} -k cannot"),
+    Mutant("stages: of no blocks", "acon_core/networks/network.py", "or min(blocks) < 1", "", "core", f"{NETWORKS} -k refused"),
+    Mutant("stages: as many as one likes", "acon_core/networks/network.py", "len(blocks) != stages or ", "", "core", f"{NETWORKS} -k refused"),
     Mutant("features: in the program's order", "acon_core/spec/transforms.py", "outputs=tuple(taps),", "outputs=tuple(dict.fromkeys(n for s in steps for n in s.outputs if n in taps)),", "core", f"{NETWORKS} -k features"),
     Mutant("features: nothing is dropped", "acon_core/spec/transforms.py", "if not own and not below:", "if False:", "core", f"{NETWORKS} -k features"),
     # The family: one breakage an activation at least, in what the spec says or in what the reference computes.

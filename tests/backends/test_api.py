@@ -66,7 +66,7 @@ def test_every_type_has_a_rule(backend: Backend) -> None:
         assert set(layout.slots(node)) == set(node.params)
 
 
-def test_a_type_without_a_rule_is_an_error_that_names_both(backend: Backend) -> None:
+def test_type_without_a_rule_is_refused(backend: Backend) -> None:
     class Unheard(Primitive):
         pass
 
@@ -94,7 +94,7 @@ def test_loading_is_strict(backend: Backend) -> None:
         np.testing.assert_array_equal(array, state[path], err_msg=f"{path} changed by a load that failed")
 
 
-def test_dropout_in_training_scales_what_it_keeps(backend: Backend) -> None:
+def test_dropout_in_training(backend: Backend) -> None:
     """Inverted dropout: each element is 0 or x / (1 - rate), about rate of them 0; in evaluation all are x."""
     model = backend.build(spec.Dropout(0.2))
     x = np.random.default_rng(3).uniform(1, 2, (4, 50, 8, 6)).astype(np.float32)
@@ -107,7 +107,7 @@ def test_dropout_in_training_scales_what_it_keeps(backend: Backend) -> None:
 
 
 @pytest.mark.parametrize("format", ["torch", "safetensors"])
-def test_load_takes_the_options_that_a_file_cannot_tell(backend: Backend, tmp_path: Path, format: str) -> None:
+def test_load_with_network_options(backend: Backend, tmp_path: Path, format: str) -> None:
     """Dilation changes no tensor: a file with metadata says it, of any other the caller does."""
     options = {"replace_stride_with_dilation": (False, False, True)}
     network = create("acon/resnet50", "acon_c", 3, **options)

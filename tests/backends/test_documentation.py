@@ -19,7 +19,7 @@ def snippets(page: Path) -> list[str]:
 
 
 @pytest.mark.backend("torch")
-def test_snippets_of_the_activations_page(capsys: pytest.CaptureFixture[str]) -> None:
+def test_activations_page_snippets(capsys: pytest.CaptureFixture[str]) -> None:
     assert len(snippets(ACTIVATIONS)) == 2
     for snippet in snippets(ACTIVATIONS):
         exec(snippet, {})
@@ -30,15 +30,13 @@ def test_snippets_of_the_activations_page(capsys: pytest.CaptureFixture[str]) ->
 
 
 @pytest.mark.backend("torch")
-def test_snippet_of_the_readme_prints_what_the_readme_shows(capsys: pytest.CaptureFixture[str]) -> None:
+def test_readme_snippet_output(capsys: pytest.CaptureFixture[str]) -> None:
     (snippet,) = snippets(ROOT / "README.md")
     exec(snippet, {})
     assert f"```\n{capsys.readouterr().out}```" in (ROOT / "README.md").read_text()
 
 
-def test_snippet_of_the_usage_page(
-    backend: Backend, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_usage_page_snippet(backend: Backend, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.chdir(ROOT)
     loading = [each for each in snippets(ROOT / "docs" / "usage.md") if "photos_bgr_224" in each]
     assert len(loading) == 4
@@ -48,7 +46,7 @@ def test_snippet_of_the_usage_page(
 
 
 @pytest.mark.backend("torch")
-def test_the_activations_page_names_every_activation_and_alias() -> None:
+def test_activations_page_is_complete() -> None:
     text = ACTIVATIONS.read_text()
     for name in spec.ACTIVATIONS:
         assert f"`{name}" in text, name

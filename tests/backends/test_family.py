@@ -26,7 +26,7 @@ def label(value: object) -> str:
     return value if isinstance(value, str) else "-".join(map(str, value.values())) if isinstance(value, dict) else str(value)
 
 
-def test_no_activation_is_missing_from_the_table() -> None:
+def test_descriptor_table_is_complete() -> None:
     assert set(DESCRIPTORS) == set(spec.ACTIVATIONS)
     public = {each.public for each in DESCRIPTORS.values()} - {""}
     assert public == {kind.__name__ for kind in spec.ACTIVATIONS.values() if issubclass(kind, spec.Activation)}
@@ -51,9 +51,7 @@ def inputs(draw: st.DrawFn, ranks: tuple[int, ...], batch: int) -> tuple[tuple[i
 
 
 @pytest.mark.parametrize(("name", "options"), EVERY, ids=label)
-def test_random_shapes_and_parameters_give_what_the_reference_gives(
-    backend: Backend, name: str, options: dict[str, Any]
-) -> None:
+def test_random_shapes_match_the_reference(backend: Backend, name: str, options: dict[str, Any]) -> None:
     # XLA compiles every operation anew for every shape.
     examples = 3 if backend.name == "jax" else 15
 
@@ -101,7 +99,7 @@ def made(
 
 
 @pytest.mark.parametrize(("name", "options"), PARAMETRIC, ids=label)
-def test_initial_values_follow_the_spec_s_rules(backend: Backend, name: str, options: dict[str, Any]) -> None:
+def test_initial_values_follow_the_spec(backend: Backend, name: str, options: dict[str, Any]) -> None:
     """Mean, spread and support of every parameter, of two instances that differ wherever the rule is random."""
     (node, first), (_, second) = (made(backend, name, 240, options, seed) for seed in (3, 4))
     table = spec.named_params(node)

@@ -26,7 +26,7 @@ def plain(x, p1, p2, beta):  # type: ignore[no-untyped-def]
     return (p1 - p2) * x * jax.nn.sigmoid(beta * (p1 - p2) * x) + p2 * x
 
 
-def test_jit_grad_of_grad_and_hessian_agree_with_the_plain_formula() -> None:
+def test_second_order_gradients_and_hessian() -> None:
     import jax
     from acon_jax import acon
 
@@ -58,7 +58,7 @@ def test_vmap_over_models_and_rows() -> None:
     np.testing.assert_allclose(both[1], jax.grad(lambda x: plain(x, *(2 * g for g in gates)).sum())(x), atol=1e-5)
 
 
-def test_the_backward_pass_keeps_the_arguments_alone() -> None:
+def test_backward_pass_saves_only_its_inputs() -> None:
     import jax
     from acon_jax import acon
 
@@ -69,7 +69,7 @@ def test_the_backward_pass_keeps_the_arguments_alone() -> None:
 
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
-def test_sixteen_bits_are_computed_in_float32(dtype: str) -> None:
+def test_half_precision_is_computed_in_float32(dtype: str) -> None:
     import jax
     import jax.numpy as jnp
     from acon_jax import acon
@@ -93,7 +93,7 @@ def test_channel_axis_is_explicit() -> None:
     np.testing.assert_array_equal(jnp.moveaxis(acon(turned, *gates, channel_axis=1), 1, -1), acon(x, *gates))
 
 
-def test_one_value_per_channel_is_an_error_at_trace_time() -> None:
+def test_one_value_per_channel_is_refused_while_tracing() -> None:
     from acon_jax import MetaAconC
     from flax import nnx
 
@@ -105,7 +105,7 @@ def test_one_value_per_channel_is_an_error_at_trace_time() -> None:
         nnx.eval_shape(lambda module, x: module(x), module, np.ones((1, 3, 4, 8), np.float32))
 
 
-def test_flax_s_own_serialization_both_ways(tmp_path) -> None:  # type: ignore[no-untyped-def]
+def test_flax_serialization_round_trip(tmp_path) -> None:  # type: ignore[no-untyped-def]
     import acon_jax
     from flax import nnx, serialization
 
@@ -123,7 +123,7 @@ def test_flax_s_own_serialization_both_ways(tmp_path) -> None:  # type: ignore[n
         np.testing.assert_array_equal(array, second.state[path], err_msg=path)
 
 
-def test_importing_changes_no_setting_of_the_process() -> None:
+def test_import_leaves_jax_config_unchanged() -> None:
     import jax
 
     assert not jax.config.jax_enable_x64

@@ -53,7 +53,7 @@ POINTS: dict[str, tuple[dict[str, object], list[tuple[float, float, float]]]] = 
 
 @pytest.mark.parametrize("name", POINTS)
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-def test_functions_of_each_element_at_their_kinks_and_far_out(name: str, dtype: str) -> None:
+def test_pointwise_kinks_and_extremes(name: str, dtype: str) -> None:
     import jax
     import jax.numpy as jnp
     from acon_jax import pointwise
@@ -72,7 +72,7 @@ def test_functions_of_each_element_at_their_kinks_and_far_out(name: str, dtype: 
         np.testing.assert_allclose(jax.jvp(function, (x,), (jnp.ones_like(x),))[1], dy, rtol=tolerance, atol=1e-30)
 
 
-def test_hardswish_s_slope_does_not_jump_just_before_its_knot() -> None:
+def test_hardswish_gradient_near_its_knot() -> None:
     """x + 3 rounds to 6 in float32 already at the number before 3, where the slope is still 1.5."""
     import jax
     from acon_jax.pointwise import hardswish
@@ -140,7 +140,7 @@ GATED = ["acon_a", "acon_b", "acon_per_sample", "acon_one_a_sample", "acon_pixel
 
 
 @pytest.mark.parametrize("name", GATED)
-def test_gradients_of_gated_functions_jitted_and_twice(name: str) -> None:
+def test_gated_gradients_under_jit_and_second_order(name: str) -> None:
     """Value, every gradient, and the gradient of the gradients, against the formula that JAX differentiates itself."""
     import jax
 
@@ -160,7 +160,7 @@ def test_gradients_of_gated_functions_jitted_and_twice(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", GATED)
-def test_gated_functions_keep_their_arguments_alone(name: str) -> None:
+def test_gated_functions_save_only_their_inputs(name: str) -> None:
     import jax
 
     ours, _, shapes = formulas()[name]
@@ -172,7 +172,7 @@ def test_gated_functions_keep_their_arguments_alone(name: str) -> None:
 
 
 @pytest.mark.parametrize("kind", ["AconA", "AconB", "AconC", "Swish", "PReLU", "AReLU", "RepAct", "FusedRepAct"])
-def test_modules_keep_their_input_and_parameters_alone(kind: str) -> None:
+def test_modules_save_only_input_and_parameters(kind: str) -> None:
     import acon_jax
     import jax
     from flax import nnx
@@ -184,7 +184,7 @@ def test_modules_keep_their_input_and_parameters_alone(kind: str) -> None:
     assert sum(leaf.size for leaf in jax.tree.leaves(back)) <= x.size + 40
 
 
-def test_the_kinks_of_gated_functions() -> None:
+def test_gated_kinks() -> None:
     import jax
     import jax.numpy as jnp
     from acon_jax import functional as F
@@ -204,7 +204,7 @@ def test_the_kinks_of_gated_functions() -> None:
     assert slope(lambda x: F.dynamic_maximum(x, theta, *constants), zero) == [[0.5]]
 
 
-def test_smooth_maximum_is_finite_wherever_its_values_are() -> None:
+def test_smooth_maximum_of_extreme_values_is_finite() -> None:
     import jax
     import jax.numpy as jnp
     from acon_jax import smooth_maximum
@@ -220,7 +220,7 @@ def test_smooth_maximum_is_finite_wherever_its_values_are() -> None:
         )
 
 
-def test_empty_batches_and_sixteen_bits_of_every_layer() -> None:
+def test_empty_batch_and_half_precision() -> None:
     import acon_jax
     import jax.numpy as jnp
     from flax import nnx
@@ -245,7 +245,7 @@ LAYERS = [
 
 @pytest.mark.parametrize("name", LAYERS)
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
-def test_whole_layers_of_sixteen_bits_are_computed_in_float32(name: str, dtype: str) -> None:
+def test_half_precision_layers_are_computed_in_float32(name: str, dtype: str) -> None:
     """To the bit what the layer gives in float32 of the same numbers, rounded once at the end; all gradients too."""
     import acon_jax
     import jax
@@ -268,7 +268,7 @@ def test_whole_layers_of_sixteen_bits_are_computed_in_float32(name: str, dtype: 
         np.testing.assert_array_equal(a, b.astype(dtype))
 
 
-def test_a_generated_beta_s_gradient_does_not_overflow_in_float16() -> None:
+def test_meta_acon_gradient_does_not_overflow_in_float16() -> None:
     import acon_jax
     import jax
     import jax.numpy as jnp
@@ -280,7 +280,7 @@ def test_a_generated_beta_s_gradient_does_not_overflow_in_float16() -> None:
 
 
 @pytest.mark.parametrize("variant", [1, 2])
-def test_one_function_of_sixteen_bits_keeps_them_as_they_are(variant: int) -> None:
+def test_half_precision_repact_saves_half_precision(variant: int) -> None:
     import acon_jax
     import jax
     from flax import nnx

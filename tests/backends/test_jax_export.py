@@ -81,7 +81,7 @@ def test_stages(tmp_path: Path) -> None:
     assert alone.shape == (2, 16, 24, 24)
 
 
-def test_the_page_on_export(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_export_page_snippets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What it shows runs, the second half without us; by hand, the network gives the same."""
     monkeypatch.chdir(tmp_path)
     section = PAGE.read_text().partition("## JAX\n")[2].partition("\n## ")[0]

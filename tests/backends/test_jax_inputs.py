@@ -22,7 +22,7 @@ WRONG_INPUTS = [
 
 
 @pytest.mark.parametrize(("name", "options", "shape"), WRONG_INPUTS)
-def test_an_input_that_does_not_fit_is_a_spec_error(name: str, options: dict[str, object], shape: tuple[int, ...]) -> None:
+def test_wrong_input_shape_is_refused(name: str, options: dict[str, object], shape: tuple[int, ...]) -> None:
     import acon_jax
     import jax.numpy as jnp
     from flax import nnx
@@ -35,7 +35,7 @@ def test_an_input_that_does_not_fit_is_a_spec_error(name: str, options: dict[str
             run(x)
 
 
-def test_inputs_that_fit_at_any_axis() -> None:
+def test_input_with_any_channel_axis() -> None:
     import acon_jax
     import jax.numpy as jnp
     from acon_jax.backend import backend
@@ -56,7 +56,7 @@ def test_inputs_that_fit_at_any_axis() -> None:
         own(np.zeros((2, 6, 7, 9), np.float32))
 
 
-def test_axes_that_do_not_exist_and_rngs_that_are_missing() -> None:
+def test_invalid_channel_axis_and_missing_rngs() -> None:
     import acon_jax
     import jax.numpy as jnp
     from flax import nnx
@@ -79,7 +79,7 @@ def test_axes_that_do_not_exist_and_rngs_that_are_missing() -> None:
         acon_jax.AconC(6)
 
 
-def test_a_gate_that_would_only_broadcast_is_a_spec_error() -> None:
+def test_gate_shapes() -> None:
     import jax
     import jax.numpy as jnp
     from acon_jax import acon
@@ -103,7 +103,7 @@ def test_a_gate_that_would_only_broadcast_is_a_spec_error() -> None:
         assert acon(jnp.zeros(shape), 1.0, 0.0, jnp.zeros(gate), channel_axis=axis).shape == shape
 
 
-def test_smooth_maximum_takes_two_values_or_more_of_one_shape() -> None:
+def test_smooth_maximum_invalid_inputs() -> None:
     import jax.numpy as jnp
     from acon_jax import smooth_maximum
 

@@ -17,7 +17,7 @@ def values():  # type: ignore[no-untyped-def]
     return jnp.asarray(np.random.default_rng(0).normal(size=(3, 4, 2, 5)), "float32")
 
 
-def test_public_classes_have_the_spec_s_signature_and_axis() -> None:
+def test_class_signatures_and_channel_axis() -> None:
     import acon_jax
     import jax.numpy as jnp
     from flax import nnx
@@ -37,7 +37,7 @@ def test_public_classes_have_the_spec_s_signature_and_axis() -> None:
     np.testing.assert_array_equal(jnp.moveaxis(first(jnp.moveaxis(x, -1, 1)), 1, -1), last(x))
 
 
-def test_what_follows_from_the_spec_is_state_and_no_parameter() -> None:
+def test_derived_arrays_are_not_parameters() -> None:
     import acon_jax
     from flax import nnx
 
@@ -78,7 +78,7 @@ def user_model():  # type: ignore[no-untyped-def]
     return model
 
 
-def test_activations_of_a_user_s_model_are_replaced() -> None:
+def test_replace_activations() -> None:
     import acon_jax
     from flax import nnx
 
@@ -94,7 +94,7 @@ def test_activations_of_a_user_s_model_are_replaced() -> None:
     nnx.jit(lambda model, x: model(x))(model, x)  # a graph of nnx as before
 
 
-def test_fuse_and_fold_keep_the_function_of_a_user_s_model() -> None:
+def test_fuse_and_fold_preserve_outputs() -> None:
     import acon_jax
 
     model, x = user_model(), values()
@@ -105,7 +105,7 @@ def test_fuse_and_fold_keep_the_function_of_a_user_s_model() -> None:
     np.testing.assert_allclose(model(x), before, rtol=1e-5, atol=1e-6)
 
 
-def test_weight_decay_goes_to_weights_alone() -> None:
+def test_weight_decay_in_optimizer() -> None:
     import acon_jax
     import jax
     import optax
@@ -121,7 +121,7 @@ def test_weight_decay_goes_to_weights_alone() -> None:
     assert decayed == {"tail.layers.0.kernel", "heads.kernel", "meta.fc1.kernel", "meta.fc2.kernel"}
 
 
-def test_doctor_and_bounds() -> None:
+def test_doctor_and_gradient_bounds() -> None:
     import acon_jax
     import jax
     import jax.numpy as jnp
@@ -161,7 +161,7 @@ def float32_and(dtype: str):  # type: ignore[no-untyped-def]
     return model
 
 
-def test_what_is_made_is_as_what_it_replaces_else_as_the_model() -> None:
+def test_new_modules_inherit_dtype_mode_and_device() -> None:
     import acon_jax
     import jax
     from flax import nnx
@@ -180,7 +180,7 @@ def test_what_is_made_is_as_what_it_replaces_else_as_the_model() -> None:
     assert not loose.meta.fc1.kernel[...].committed  # so that it may still go wherever the model goes
 
 
-def test_an_activation_with_an_axis_of_its_own_is_replaced_at_that_axis() -> None:
+def test_replacement_keeps_channel_axis() -> None:
     import acon_jax
     import jax.numpy as jnp
     from flax import nnx
@@ -200,7 +200,7 @@ def test_an_activation_with_an_axis_of_its_own_is_replaced_at_that_axis() -> Non
     np.testing.assert_allclose(model(x), before, atol=1e-4)
 
 
-def test_a_subclass_of_the_user_s_is_no_activation_of_ours() -> None:
+def test_user_subclass_is_not_recognised() -> None:
     import acon_jax
     from flax import nnx
 
@@ -218,7 +218,7 @@ def test_a_subclass_of_the_user_s_is_no_activation_of_ours() -> None:
     assert acon_jax.gradient_bounds(model) == {}
 
 
-def test_calls_by_keyword_and_examples_of_several_arguments() -> None:
+def test_keyword_and_multiple_inputs() -> None:
     import acon_jax
     import jax.numpy as jnp
     from flax import nnx
@@ -237,7 +237,7 @@ def test_calls_by_keyword_and_examples_of_several_arguments() -> None:
         assert [(site.channels, site.calls) for site in made.replaced] == [(5, 1), (5, 1)]
 
 
-def test_weight_decay_spares_gates_and_norms_whoever_wrote_them() -> None:
+def test_weight_decay_spares_user_gates_and_norms() -> None:
     import jax.numpy as jnp
     from acon_jax.surgery import modules
     from flax import nnx

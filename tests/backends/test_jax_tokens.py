@@ -41,7 +41,7 @@ def built(node: spec.Node) -> Any:
 
 
 @pytest.mark.parametrize(("node", "right", "wrong", "shape"), SHAPES, ids=lambda each: type(each).__name__)
-def test_shapes_that_would_only_broadcast_are_refused(
+def test_output_shapes_and_refused_inputs(
     node: spec.Node, right: list[tuple[int, ...]], wrong: list[tuple[int, ...]], shape: tuple[int, ...]
 ) -> None:
     module = built(node)
@@ -51,7 +51,7 @@ def test_shapes_that_would_only_broadcast_are_refused(
 
 
 @pytest.mark.parametrize(("node", "count"), [(spec.PrependToken(), 1), (spec.AddPosition(), 4)])
-def test_tokens_keep_their_dtype_beside_parameters_of_another(node: spec.Node, count: int) -> None:
+def test_tokens_keep_their_dtype(node: spec.Node, count: int) -> None:
     import jax.numpy as jnp
 
     x, own = jnp.ones((3, 4, 5), jnp.bfloat16), jnp.ones((1, count, 5), jnp.float32)
@@ -66,14 +66,14 @@ EMPTY = [
 
 
 @pytest.mark.parametrize(("node", "shape"), EMPTY, ids=lambda value: type(value).__name__)
-def test_an_empty_batch(backend: Backend, node: spec.Node, shape: tuple[int, ...]) -> None:
+def test_empty_batch(backend: Backend, node: spec.Node, shape: tuple[int, ...]) -> None:
     (expected,) = node.out_shapes(shape)
     back = backend.build(node).vjp(np.zeros(shape, np.float32), np.zeros(expected, np.float32), train=True)
     assert (back.y.shape, back.dx.shape) == (expected, shape)
 
 
 @pytest.mark.parametrize("node", [spec.Dropout(0.25), spec.DropPath(0.25)], ids=lambda node: type(node).__name__)
-def test_what_is_dropped_is_zero_and_the_rest_makes_up_for_it(backend: Backend, node: spec.Node) -> None:
+def test_dropout_and_drop_path_in_training(backend: Backend, node: spec.Node) -> None:
     x = np.random.default_rng(0).uniform(1.0, 2.0, (2000, 3, 2, 5)).astype(np.float32)
     x[:, 0, 0, 0] = np.inf  # what is dropped is 0 whatever it was
     model = backend.build(node, seed=4)
@@ -92,7 +92,7 @@ def test_what_is_dropped_is_zero_and_the_rest_makes_up_for_it(backend: Backend, 
     np.testing.assert_array_equal(model(x).y, x)
 
 
-def test_an_index_that_jax_cannot_hold_is_made_again_from_the_spec(backend: Backend) -> None:
+def test_int64_index_is_regenerated_from_the_spec(backend: Backend) -> None:
     values = (3, 1, 2, 0, 1, 0)
     index = spec.Param((3, 2), spec.Values(values), kind="derived", dtype="int64")
     node = spec.graph("x", ["y = linear(x)"], "y", {"linear": spec.Linear(5, 3)}, {"index": index})

@@ -24,7 +24,7 @@ def gradients(module, x, times: int = 1):  # type: ignore[no-untyped-def]
     return found
 
 
-def test_one_module_called_twice_has_the_gradients_of_both_calls() -> None:
+def test_gradients_of_a_module_called_twice() -> None:
     """MegEngine's Function mixes its calls up when an instance is used twice."""
     import acon_megengine
     import megengine as mge
@@ -50,7 +50,7 @@ def test_one_module_called_twice_has_the_gradients_of_both_calls() -> None:
         np.testing.assert_allclose(found, expected, rtol=2e-4, atol=2e-4)
 
 
-def test_gradients_repeat_bit_for_bit() -> None:
+def test_gradients_are_deterministic() -> None:
     """MegEngine's own reductions to a broadcast shape race in eager mode; ours sum one axis at a time."""
     import acon_megengine
     import megengine as mge
@@ -63,7 +63,7 @@ def test_gradients_repeat_bit_for_bit() -> None:
         assert all((one == two).all() for one, two in zip(first, gradients(module, x), strict=True))
 
 
-def test_one_value_per_channel_leaves_the_statistics_alone() -> None:
+def test_one_value_per_channel_keeps_the_statistics() -> None:
     import acon_megengine
     import megengine as mge
     from megengine.jit import trace
@@ -79,7 +79,7 @@ def test_one_value_per_channel_leaves_the_statistics_alone() -> None:
         np.testing.assert_array_equal(array, before[name], err_msg=name)
 
 
-def test_megengine_s_own_save_and_load_both_ways(tmp_path) -> None:  # type: ignore[no-untyped-def]
+def test_megengine_save_and_load_round_trip(tmp_path) -> None:  # type: ignore[no-untyped-def]
     import acon_megengine
     import megengine as mge
 
@@ -94,7 +94,7 @@ def test_megengine_s_own_save_and_load_both_ways(tmp_path) -> None:  # type: ign
         np.testing.assert_array_equal(loaded[name], array, err_msg=name)
 
 
-def test_stages_come_out_as_a_tuple_whose_values_are_the_whole_network_s(tmp_path) -> None:  # type: ignore[no-untyped-def]
+def test_features_match_the_whole_network(tmp_path) -> None:  # type: ignore[no-untyped-def]
     import acon_megengine
     import megengine as mge
     from acon_megengine.backend import MegEngineModel
@@ -122,7 +122,7 @@ def test_stages_come_out_as_a_tuple_whose_values_are_the_whole_network_s(tmp_pat
         acon_megengine.load(tmp_path / "a.pkl", features=["stage9"])
 
 
-def test_grouped_weights_live_as_megengine_s_own() -> None:
+def test_grouped_weights_have_native_shape() -> None:
     import acon_megengine
 
     model = acon_megengine.create("acon/shufflenet_v2_x0_5")
@@ -179,7 +179,7 @@ def test_pointwise(name: str, options: dict[str, object], points: list[tuple[flo
     assert np.isfinite(dx).all()
 
 
-def test_16_bit_values_are_computed_in_float32() -> None:
+def test_half_precision_is_computed_in_float32() -> None:
     import megengine as mge
     from acon_megengine import functional, pointwise
 
@@ -224,7 +224,7 @@ GATED = [
 
 
 @pytest.mark.parametrize("name", GATED)
-def test_gated_gradients_are_those_of_differences_and_of_a_trace(name: str) -> None:
+def test_gated_gradients_eager_and_traced(name: str) -> None:
     import megengine as mge
     from megengine.autodiff import GradManager
     from megengine.jit import trace
@@ -261,7 +261,7 @@ def test_gated_gradients_are_those_of_differences_and_of_a_trace(name: str) -> N
 
 
 @pytest.mark.parametrize("name", [name for name in GATED if name != "repact_coefficients"])
-def test_arguments_alone_are_kept_for_the_backward_pass(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_backward_pass_saves_only_its_inputs(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     from acon_megengine import gradient
 
     kept = []
@@ -283,7 +283,7 @@ def test_arguments_alone_are_kept_for_the_backward_pass(name: str, monkeypatch: 
     assert kept == [sum(int(np.prod(shape)) for shape in shapes) + constants]
 
 
-def test_ties_and_knots_of_gated_functions() -> None:
+def test_gated_ties_and_kinks() -> None:
     from acon_megengine import functional as f
 
     x = np.array([[-3.0, 0.0, -0.0, 3.0, 1.0]])
@@ -305,7 +305,7 @@ def test_ties_and_knots_of_gated_functions() -> None:
     assert dx.tolist() == [[0.0, 0.5, 0.5, 1.0, 1.0]]
 
 
-def test_smooth_maximum_of_values_near_the_largest_float() -> None:
+def test_smooth_maximum_of_extreme_values() -> None:
     from acon_megengine import smooth_maximum
 
     a, b = np.array([3e38, 3e38, -3e38, 1000.0, 2.0]), np.array([-3e38, 3e38, -3e38, 1000.1, -1.0])
@@ -320,7 +320,7 @@ def test_smooth_maximum_of_values_near_the_largest_float() -> None:
         np.testing.assert_allclose(db, 1 - s - bend, atol=3e-6)
 
 
-def test_smooth_maximum_is_of_values_of_one_shape() -> None:
+def test_smooth_maximum_invalid_inputs() -> None:
     import megengine as mge
     from acon_megengine import smooth_maximum
 
@@ -341,7 +341,7 @@ WRONG_GATES = [
 
 
 @pytest.mark.parametrize(("shape", "gate", "axis"), WRONG_GATES)
-def test_gates_of_wrong_shapes_are_refused(shape: tuple[int, ...], gate: tuple[int, ...], axis: int) -> None:
+def test_wrong_gate_shapes_are_refused(shape: tuple[int, ...], gate: tuple[int, ...], axis: int) -> None:
     import megengine as mge
     from acon_megengine import functional as f
 
@@ -360,7 +360,7 @@ def test_gates_of_wrong_shapes_are_refused(shape: tuple[int, ...], gate: tuple[i
             call()
 
 
-def test_batch_norm_of_many_values_is_exact_to_rounding() -> None:
+def test_batch_norm_of_many_values() -> None:
     """MegEngine's kernel is off by 1e-3 here: RepAct III takes the whole tensor as one channel."""
     import acon_megengine
 

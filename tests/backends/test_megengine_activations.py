@@ -14,7 +14,7 @@ pytestmark = pytest.mark.backend("megengine")
     "name", ["acon_a", "acon_c", "meta_acon", "meta_acon(level=layer)", "meta_acon(level=pixel)", "prelu(shared=false)",
              "dyrelu(variant=A)", "dyrelu(variant=B)", "frelu", "acon_frelu"]
 )  # fmt: skip
-def test_an_activation_refuses_inputs_that_are_not_its_own(name: str) -> None:
+def test_wrong_input_shape_is_refused(name: str) -> None:
     """MegEngine's own word for most of these is a stack of C++; others it broadcasts."""
     import acon_megengine
     import megengine as mge
@@ -42,7 +42,7 @@ def test_an_activation_refuses_inputs_that_are_not_its_own(name: str) -> None:
     "name", ["meta_acon", "meta_acon(norm=layer)", "repact(variant=3)", "dyrelu(variant=B)", "frelu", "acon_frelu", "mish"]
 )
 @pytest.mark.parametrize("training", [False, True])
-def test_an_empty_batch(name: str, training: bool) -> None:
+def test_empty_batch(name: str, training: bool) -> None:
     """`F.flatten` and `F.squeeze` of nothing end the process, and so does the gradient of a convolution."""
     import acon_megengine
     import megengine as mge
@@ -62,7 +62,7 @@ def test_an_empty_batch(name: str, training: bool) -> None:
         np.testing.assert_array_equal(array, before[path], err_msg=path)
 
 
-def test_public_classes_are_their_specs() -> None:
+def test_class_signatures() -> None:
     import inspect
 
     import acon_megengine

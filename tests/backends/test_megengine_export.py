@@ -71,7 +71,7 @@ def test_fused_networks(network: str, variant: int, options: dict[str, Any], tmp
     dumped_and_run_alone(fused(acon_megengine, network, variant, options), size(network), tmp_path)
 
 
-def test_the_page_on_export(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_export_page_snippets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What it shows runs, the second half without us; by hand, the network gives the same."""
     import megengine as mge
 

@@ -33,7 +33,7 @@ def attending(window: int = 3, heads: int = 2, channels: int = 6) -> spec.Graph:
 
 
 @pytest.mark.parametrize("node", [spec.Dropout(0.25), spec.DropPath(0.25)], ids=lambda node: type(node).__name__)
-def test_what_is_dropped_is_zero_and_the_rest_makes_up_for_it(backend: Backend, node: spec.Node) -> None:
+def test_dropout_and_drop_path_in_training(backend: Backend, node: spec.Node) -> None:
     import megengine as mge
 
     whole = (1, 2, 3) if isinstance(node, spec.DropPath) else ()
@@ -56,7 +56,7 @@ def test_what_is_dropped_is_zero_and_the_rest_makes_up_for_it(backend: Backend, 
     assert (model(x, train=True).y != model(x, train=True).y).any()
 
 
-def test_an_index_that_megengine_cannot_hold_is_made_again_from_the_spec(backend: Backend) -> None:
+def test_int64_index_is_regenerated_from_the_spec(backend: Backend) -> None:
     node = attending()
     model = backend.build(node, seed=3)
     assert sorted(model.native.state_dict()) == ["table", "to_qkv.bias", "to_qkv.weight"]
@@ -72,7 +72,7 @@ def test_an_index_that_megengine_cannot_hold_is_made_again_from_the_spec(backend
         other.load({path: array for path, array in state.items() if path != "index"})
 
 
-def test_attention_keeps_its_arguments_alone(backend: Backend, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_attention_saves_only_its_inputs(backend: Backend, monkeypatch: pytest.MonkeyPatch) -> None:
     """And neither the logits nor the weights, which have heads times tokens numbers for each token."""
     from acon_megengine import gradient
     from megengine import Tensor
@@ -101,7 +101,7 @@ EMPTY = [
 
 @pytest.mark.parametrize(("node", "shape"), EMPTY, ids=lambda value: type(value).__name__)
 @pytest.mark.parametrize("train", [False, True])
-def test_an_empty_batch(backend: Backend, node: spec.Node, shape: tuple[int, ...], train: bool) -> None:
+def test_empty_batch(backend: Backend, node: spec.Node, shape: tuple[int, ...], train: bool) -> None:
     (expected,) = node.out_shapes(shape)
     back = backend.build(node).vjp(np.zeros(shape, np.float32), np.zeros(expected, np.float32), train=train)
     assert back.y.shape == expected
@@ -119,7 +119,7 @@ UNFIT = [
 
 
 @pytest.mark.parametrize(("node", "shapes"), UNFIT, ids=lambda value: type(value).__name__)
-def test_values_that_do_not_fit_are_refused(node: spec.Node, shapes: list[tuple[int, ...]]) -> None:
+def test_wrong_shapes_are_refused(node: spec.Node, shapes: list[tuple[int, ...]]) -> None:
     import megengine as mge
     from acon_megengine.build import BuildContext, make
 
@@ -127,7 +127,7 @@ def test_values_that_do_not_fit_are_refused(node: spec.Node, shapes: list[tuple[
         make(node, BuildContext("float32"))(*(mge.Tensor(np.ones(shape, np.float32)) for shape in shapes))
 
 
-def test_a_trace_holds_for_other_batch_sizes() -> None:
+def test_trace_with_other_batch_sizes() -> None:
     import megengine as mge
     from acon_megengine.build import BuildContext, make
     from megengine.jit import trace

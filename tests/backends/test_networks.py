@@ -24,7 +24,7 @@ def network(request: pytest.FixtureRequest, backend: Backend) -> tuple[str, Mode
     return request.param, backend.build(create(request.param, **SIZES[request.param][0]).graph)
 
 
-def test_one_size_alone_runs(network: tuple[str, Model]) -> None:
+def test_wrong_image_size_is_refused(network: tuple[str, Model]) -> None:
     name, model = network
     _, size, others = SIZES[name]
     assert model(np.ones((2, 3, size, size), np.float32)).y.shape == (2, 3)

@@ -25,7 +25,7 @@ def values(stop: tuple[int, ...] = (), dtype: str = "float64"):  # type: ignore[
 
 
 @pytest.mark.parametrize("frozen", [(), (0,), (1,), (3,), (0, 2), (1, 2, 3)])
-def test_gradients_are_paddle_s_own_with_any_input_frozen(frozen: tuple[int, ...]) -> None:
+def test_gradients_with_frozen_inputs(frozen: tuple[int, ...]) -> None:
     import paddle
     from acon_paddle import acon
 
@@ -42,7 +42,7 @@ def test_gradients_are_paddle_s_own_with_any_input_frozen(frozen: tuple[int, ...
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-def test_silu_has_a_finite_gradient_everywhere(dtype: str) -> None:
+def test_silu_gradient_is_finite(dtype: str) -> None:
     import paddle
     from acon_paddle.pointwise import silu
 
@@ -54,7 +54,7 @@ def test_silu_has_a_finite_gradient_everywhere(dtype: str) -> None:
     np.testing.assert_allclose(gradient[[0, 1, 7, 8, 9, 10]], [0, 0, 0.5, 1, 1, 1], atol=1e-6)
 
 
-def test_statistics_are_buffers_and_no_parameters() -> None:
+def test_statistics_are_buffers() -> None:
     import acon_paddle
 
     network = create("acon/shufflenet_v2_x0_5", "meta_acon")
@@ -64,7 +64,7 @@ def test_statistics_are_buffers_and_no_parameters() -> None:
     assert all(not parameter.stop_gradient for parameter in model.parameters())
 
 
-def test_one_value_per_channel_names_the_layer_also_under_to_static() -> None:
+def test_one_value_per_channel_error_names_the_layer() -> None:
     import acon_paddle
     import paddle
 
@@ -76,7 +76,7 @@ def test_one_value_per_channel_names_the_layer_also_under_to_static() -> None:
             run(one)
 
 
-def test_paddle_s_own_save_and_load_both_ways(tmp_path) -> None:  # type: ignore[no-untyped-def]
+def test_paddle_save_and_load_round_trip(tmp_path) -> None:  # type: ignore[no-untyped-def]
     import acon_paddle
     import paddle
 
@@ -92,7 +92,7 @@ def test_paddle_s_own_save_and_load_both_ways(tmp_path) -> None:  # type: ignore
         np.testing.assert_array_equal(loaded[name].numpy(), tensor.numpy(), err_msg=name)
 
 
-def test_named_stages_are_a_tuple_of_the_whole_network_s_values(tmp_path) -> None:  # type: ignore[no-untyped-def]
+def test_features_match_the_whole_network(tmp_path) -> None:  # type: ignore[no-untyped-def]
     import acon_paddle
     import paddle
     from acon_paddle.backend import backend
@@ -114,7 +114,7 @@ def test_named_stages_are_a_tuple_of_the_whole_network_s_values(tmp_path) -> Non
     assert not [name for name, _ in made.named_parameters() if name.startswith(("conv_last", "classifier"))]
 
 
-def test_one_stage_is_a_tuple_also_when_fused() -> None:
+def test_single_stage_is_a_tuple_after_fuse() -> None:
     import acon_paddle
     import paddle
 
@@ -142,7 +142,7 @@ CLASSES = [
 
 
 @pytest.mark.parametrize("name", CLASSES)
-def test_a_class_has_its_spec_s_signature_and_is_what_the_spec_is_built_as(name: str) -> None:
+def test_class_signature_and_build(name: str) -> None:
     import acon_paddle
     from acon_paddle.build import BuildContext, make
 
@@ -174,7 +174,7 @@ def test_activation_by_name() -> None:
     assert acon_paddle.activation("LReLU", slope=0.2).spec == spec.LeakyReLU(0.2)
 
 
-def test_constants_of_dyrelu_are_buffers() -> None:
+def test_dyrelu_constants_are_buffers() -> None:
     import acon_paddle
 
     layer = acon_paddle.DyReLU(6, "B")
@@ -204,7 +204,7 @@ def kept_bytes(layer: Any, x: Any) -> int:
 @pytest.mark.parametrize(
     "name", ["acon_a", "acon_b", "acon_c", "swish", "prelu", "arelu", "repact(variant=1)", "repact(variant=2)", "fused_repact"]
 )
-def test_memory_kept_is_the_input_and_a_few_numbers(name: str) -> None:
+def test_saved_memory_is_the_input_only(name: str) -> None:
     """x has 122880 bytes; the numbers are at most RepAct's weights, their softmax and what they add up to."""
     import acon_paddle
     import paddle
@@ -217,7 +217,7 @@ def test_memory_kept_is_the_input_and_a_few_numbers(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["silu", "gelu", "selu", "hardswish", "leaky_relu", "softplus"])
-def test_memory_kept_by_pointwise_functions_is_nothing(name: str) -> None:
+def test_pointwise_functions_save_no_memory(name: str) -> None:
     import acon_paddle
     import paddle
 
@@ -229,7 +229,7 @@ def test_memory_kept_by_pointwise_functions_is_nothing(name: str) -> None:
 @pytest.mark.parametrize(
     "name", ["acon_c", "meta_acon", "prelu(shared=false)", "dyrelu(variant=B)", "repact(variant=3)", "frelu"]
 )
-def test_axes_views_and_empty_batches(name: str) -> None:
+def test_channel_axes_views_and_empty_batches(name: str) -> None:
     """Channels last, a view that is not contiguous, and no sample at all: the same function."""
     import acon_paddle
     import paddle
@@ -253,7 +253,7 @@ CHANNELWISE = ["AconA", "AconB", "AconC", "MetaAconC", "FReLU", "AconFReLU", "Dy
 
 
 @pytest.mark.parametrize("name", CHANNELWISE)
-def test_inputs_of_another_width_rank_or_axis_are_errors(name: str) -> None:
+def test_wrong_input_shape_is_refused(name: str) -> None:
     """One channel would broadcast; channels at the other end make another function where both sizes agree."""
     import acon_paddle
     import paddle
@@ -276,7 +276,7 @@ def test_inputs_of_another_width_rank_or_axis_are_errors(name: str) -> None:
     assert last(paddle.ones([2, 4, 4, 6])).shape == [2, 4, 4, 6]
 
 
-def test_inputs_whose_sizes_are_left_open() -> None:
+def test_dynamic_input_shape() -> None:
     import acon_paddle
     import paddle
     from paddle.static import InputSpec

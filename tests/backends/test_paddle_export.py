@@ -74,7 +74,7 @@ def test_stages(tmp_path: Path) -> None:
     saved_and_run_alone(backbone, (64, 96), tmp_path)
 
 
-def test_what_the_page_shows_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_export_page_snippets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     page = (Path(__file__).parents[2] / "docs" / "export.md").read_text()
     section = page.partition("## PaddlePaddle")[2].partition("\n## ")[0]
     saving, running = re.findall(r"```python\n(.*?)```", section, re.DOTALL)

@@ -60,7 +60,7 @@ def test_kinks_and_extremes(name: str, options: dict[str, Any], rows: list[tuple
         np.testing.assert_allclose(values, np.repeat(expected, 64), rtol=rounding, atol=rounding)
 
 
-def test_float64_against_60_digits() -> None:
+def test_float64_against_mpmath() -> None:
     """Where Paddle's own are 1e-8 off in float64: each is held to 8 roundings of max(1, |x|) from -40 to 40."""
     import mpmath as mp
     from acon_paddle import pointwise
@@ -87,7 +87,7 @@ def test_float64_against_60_digits() -> None:
 
 
 @pytest.mark.parametrize("name", ["gelu", "mish", "softplus", "hardswish", "relu6", "celu", "elu", "selu", "silu"])
-def test_paddle_s_own_function_agrees_where_it_is_right(name: str) -> None:
+def test_agreement_with_paddle_functions(name: str) -> None:
     import paddle
     from acon_paddle import pointwise
 
@@ -179,7 +179,7 @@ def gradients_of(run: Callable[..., Any], arrays: list[np.ndarray], frozen: int 
 
 
 @pytest.mark.parametrize("name", GATED)
-def test_gated_functions_with_any_argument_frozen_and_under_to_static(name: str) -> None:
+def test_gated_gradients_with_frozen_inputs_and_to_static(name: str) -> None:
     """In float64, where to_static would round Python's floats to float32."""
     import paddle
 
@@ -214,7 +214,7 @@ def test_gated_functions_with_any_argument_frozen_and_under_to_static(name: str)
 
 
 @pytest.mark.parametrize(("name", "options", "rows"), KINKS)
-def test_pointwise_functions_under_to_static_in_float64(
+def test_pointwise_under_to_static_in_float64(
     name: str, options: dict[str, Any], rows: list[tuple[float, float, float]]
 ) -> None:
     import paddle
@@ -238,7 +238,7 @@ def lambda_free(layer: Any) -> Callable[[Any], Any]:
 
 @pytest.mark.parametrize("beta", [0.0, 1e-3, 1.0, -2.0, 50.0, 1e30])
 @pytest.mark.parametrize("pair", [(3e38, -3e38), (1000.0, 1000.0625), (-3e38, -3e38), (2.0, -1.0), (1e-8, 0.0)])
-def test_smooth_maximum_of_two_overflows_for_nothing(pair: tuple[float, float], beta: float) -> None:
+def test_smooth_maximum_does_not_overflow(pair: tuple[float, float], beta: float) -> None:
     """Against b + (a - b) sigmoid(beta (a - b)) in 60 digits; float32."""
     import mpmath as mp
     import paddle
@@ -259,7 +259,7 @@ def test_smooth_maximum_of_two_overflows_for_nothing(pair: tuple[float, float], 
 
 
 @pytest.mark.parametrize("x", [0.0, 2.0])
-def test_where_two_lines_meet_each_gets_half(x: float) -> None:
+def test_ties_split_the_gradient(x: float) -> None:
     """maximum(x, x), and DyReLU's max(x, 0) at 0: with theta 0 its coefficients are init_v."""
     import paddle
     from acon_paddle.functional import dynamic_maximum, maximum
@@ -276,7 +276,7 @@ def test_where_two_lines_meet_each_gets_half(x: float) -> None:
 
 
 @pytest.mark.parametrize("axis", [1, -1])
-def test_gates_of_any_axis_and_rank(axis: int) -> None:
+def test_gates_of_any_channel_axis(axis: int) -> None:
     """Each function of gates at either end is the other moved."""
     import paddle
     from acon_paddle import functional as f
@@ -294,7 +294,7 @@ def test_gates_of_any_axis_and_rank(axis: int) -> None:
 
 @pytest.mark.parametrize("shape", [(5, 1, 1), (3, 5), (4,), (2, 5, 1, 1), (3, 4, 1, 1), (3, 1, 4, 2), (3,)])
 @pytest.mark.parametrize("name", ["acon", "prelu", "arelu", "repact"])
-def test_gates_that_stand_beside_nothing_are_errors(name: str, shape: tuple[int, ...]) -> None:
+def test_wrong_gate_shapes_are_refused(name: str, shape: tuple[int, ...]) -> None:
     import paddle
     from acon_paddle import functional
 
@@ -309,7 +309,7 @@ def test_gates_that_stand_beside_nothing_are_errors(name: str, shape: tuple[int,
             function(x, *[good] * (rest + 1), channel_axis=axis)
 
 
-def test_a_gate_of_three_axes_is_not_taken_along_the_batch() -> None:
+def test_rank_3_gate_is_not_broadcast_along_the_batch() -> None:
     """(C, 1, 1) with N = C, also in a trace; with sizes left open, what fits is what fits."""
     import paddle
     from acon_paddle import acon
@@ -331,7 +331,7 @@ def test_a_gate_of_three_axes_is_not_taken_along_the_batch() -> None:
         np.testing.assert_allclose(opened(x[:batch], gate).numpy(), run(x[:batch], gate).numpy(), rtol=1e-6)
 
 
-def test_smooth_maximum_is_of_two_values_or_more_of_one_shape() -> None:
+def test_smooth_maximum_invalid_inputs() -> None:
     import paddle
     from acon_paddle import smooth_maximum
 

@@ -13,7 +13,7 @@ from acon_core.errors import AconError
 pytestmark = pytest.mark.backend("paddle")
 
 
-def test_paddle_s_own_layers_are_known_by_what_they_compute() -> None:
+def test_paddle_layers_map_to_specs() -> None:
     from acon_paddle.surgery import modules
     from paddle import nn
 
@@ -73,7 +73,7 @@ def users_model() -> Any:
     return Model()
 
 
-def test_replacing_activations_of_a_user_s_model() -> None:
+def test_replace_activations() -> None:
     import acon_paddle
     import paddle
 
@@ -107,7 +107,7 @@ def test_replacing_activations_of_a_user_s_model() -> None:
         acon_paddle.replace_activations(paddle.nn.ReLU(), {"relu": "acon_c"}, x)
 
 
-def test_fuse_and_fold_leave_the_function() -> None:
+def test_fuse_and_fold_preserve_outputs() -> None:
     import acon_paddle
     import paddle
 
@@ -130,7 +130,7 @@ def test_fuse_and_fold_leave_the_function() -> None:
     np.testing.assert_allclose(acon_paddle.fold(whole)(image).numpy(), whole(image).numpy(), rtol=1e-4, atol=1e-4)
 
 
-def test_parameter_groups_and_a_step_of_an_optimizer() -> None:
+def test_param_groups_in_optimizers() -> None:
     import acon_paddle
     import paddle
 
@@ -184,7 +184,7 @@ def test_doctor_and_gradient_bounds() -> None:
     assert paddle.is_grad_enabled()
 
 
-def test_new_layers_are_as_the_old_ones_were() -> None:
+def test_new_layers_inherit_dtype_mode_and_frozen_state() -> None:
     """dtype, mode and frozen or not, of what is replaced; of the model where it says nothing."""
     import acon_paddle
     import paddle
@@ -208,7 +208,7 @@ def test_new_layers_are_as_the_old_ones_were() -> None:
     assert [name for name, each in model[6].named_parameters() if each.stop_gradient] == ["p1"]
 
 
-def test_a_user_s_subclass_of_ours_is_not_ours() -> None:
+def test_user_subclass_is_not_recognised() -> None:
     import acon_paddle
     from acon_paddle.modules import Graph
     from acon_paddle.surgery import modules
@@ -235,7 +235,7 @@ def test_a_user_s_subclass_of_ours_is_not_ours() -> None:
     assert len(free["params"]) == 3
 
 
-def test_inputs_given_by_keyword_and_examples_of_several_arguments() -> None:
+def test_keyword_and_multiple_inputs() -> None:
     import acon_paddle
     import paddle
     from paddle import nn
@@ -261,7 +261,7 @@ def test_inputs_given_by_keyword_and_examples_of_several_arguments() -> None:
     assert list(done.functional) == ["silu in the model"]
 
 
-def test_the_usual_rule_of_weight_decay() -> None:
+def test_weight_decay_default_rule() -> None:
     """In anyone's layers: by name, by what holds it, and by its axes."""
     import acon_paddle
     from paddle import nn

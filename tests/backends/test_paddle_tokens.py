@@ -50,9 +50,7 @@ SHAPES: list[tuple[spec.Node, list[tuple[int, ...]], list[tuple[int, ...]]]] = [
 
 
 @pytest.mark.parametrize(("node", "right", "wrong"), SHAPES, ids=lambda each: type(each).__name__)
-def test_shapes_are_the_node_s_and_others_are_refused(
-    node: spec.Node, right: list[tuple[int, ...]], wrong: list[tuple[int, ...]]
-) -> None:
+def test_output_shapes_and_refused_inputs(node: spec.Node, right: list[tuple[int, ...]], wrong: list[tuple[int, ...]]) -> None:
     layer = built(node)
     assert layer(*inputs(*right)).shape == list(node.out_shapes(*right)[0])
     with pytest.raises(SpecError, match=f"{type(node).__name__}: expected"):
@@ -81,7 +79,7 @@ def tokens_of(side: int) -> spec.Graph:
     )  # fmt: skip
 
 
-def test_the_batch_alone_may_be_left_open(backend: Backend) -> None:
+def test_dynamic_batch_size(backend: Backend) -> None:
     import paddle
     from paddle.static import InputSpec
 
@@ -100,7 +98,7 @@ def test_the_batch_alone_may_be_left_open(backend: Backend) -> None:
         open_space(*inputs((2, 4, 5, 11)))
 
 
-def test_the_size_of_images_is_looked_at_where_the_batch_is_open(backend: Backend) -> None:
+def test_image_size_check_with_dynamic_batch(backend: Backend) -> None:
     import paddle
     from paddle.static import InputSpec
 
@@ -116,14 +114,14 @@ def test_the_size_of_images_is_looked_at_where_the_batch_is_open(backend: Backen
         open_batch(*inputs((2, 3, 6, 4)))
 
 
-def test_an_empty_batch(backend: Backend) -> None:
+def test_empty_batch(backend: Backend) -> None:
     layer = backend.build(tokens_of(18)).native
     layer.eval()
     assert layer(*inputs((0, 4, 5, 11))).shape == [0, 16]
 
 
 @pytest.mark.parametrize("compiled", [False, True])
-def test_drop_path_drops_or_scales_whole_samples(backend: Backend, compiled: bool) -> None:
+def test_drop_path_in_training(backend: Backend, compiled: bool) -> None:
     """Each sample is 0 or x / (1 - rate), both occur, about rate of them 0; in evaluation all are x."""
     import paddle
 
@@ -140,7 +138,7 @@ def test_drop_path_drops_or_scales_whole_samples(backend: Backend, compiled: boo
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-def test_derived_integers_are_buffers_that_load_and_come_back(backend: Backend, dtype: str) -> None:
+def test_derived_integers_are_buffers(backend: Backend, dtype: str) -> None:
     index = spec.Param((2, 3), spec.Values((5.0, 0.0, 3.0, 1.0, 4.0, 2.0)), kind="derived", dtype="int64")
     node = spec.graph("x", ["y = conv(x)"], "y", {"conv": spec.Conv2d(3, 2, 1)}, {"index": index})
     model = backend.build(node, dtype=dtype)

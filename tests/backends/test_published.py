@@ -33,7 +33,7 @@ def converted(backend: Backend, published: Path, tmp_path_factory: pytest.TempPa
     return path
 
 
-def test_acon_run_gives_the_published_logits(backend: Backend, published: Path, converted: Path, tmp_path: Path) -> None:
+def test_run_gives_the_published_logits(backend: Backend, published: Path, converted: Path, tmp_path: Path) -> None:
     arguments = [str(converted), "--input", str(DATA / "photos_bgr_224.npz"), "--output", str(tmp_path / "y.npz")]
     command = [sys.executable, "-m", "acon_core.cli", "run", *arguments, "--backend", backend.name]
     done = run(command, capture_output=True, text=True, check=False)
@@ -45,7 +45,7 @@ def test_acon_run_gives_the_published_logits(backend: Backend, published: Path, 
         assert difference <= 5e-6 * np.abs(expected["logits"]).max()
 
 
-def test_the_framework_s_own_loader_gives_the_same_bits(backend: Backend, published: Path, converted: Path) -> None:
+def test_native_loader_gives_the_same_bits(backend: Backend, published: Path, converted: Path) -> None:
     checkpoint = read_network(published)
     model = backend.build(checkpoint.network.graph, seed=None)
     model.load_file(converted)
@@ -55,7 +55,7 @@ def test_the_framework_s_own_loader_gives_the_same_bits(backend: Backend, publis
             np.testing.assert_array_equal(array, checkpoint.state[path], err_msg=path)
 
 
-def test_load_takes_any_framework_s_checkpoint(backend: Backend, tmp_path: Path) -> None:
+def test_load_from_every_framework(backend: Backend, tmp_path: Path) -> None:
     package = __import__(backends.packages()[backend.name])
     for format in ("torch", "megengine", "paddle", "jax", "safetensors"):
         convert(CHECKPOINT, tmp_path / format, format)
@@ -78,7 +78,7 @@ OTHERS += [("repact/mobilenet_v3_small", act) for act in ("repact_3", "dyrelu", 
 
 
 @pytest.mark.parametrize(("name", "act"), [*((name, None) for name in NETWORKS if has_choice(name)), *OTHERS])
-def test_native_parameters_are_the_published_count(backend: Backend, name: str, act: str | None) -> None:
+def test_native_parameter_count(backend: Backend, name: str, act: str | None) -> None:
     graph = create(name, act).graph
     counts = spec.count(graph)
     native = backend.build(graph, seed=None).native
@@ -90,12 +90,12 @@ def test_native_parameters_are_the_published_count(backend: Backend, name: str, 
 
 
 @pytest.mark.parametrize("size", [(448, 448), (192, 192), (64, 97)])
-def test_any_input_size_gives_a_row_an_image(backend: Backend, size: tuple[int, int]) -> None:
+def test_any_input_size(backend: Backend, size: tuple[int, int]) -> None:
     model = backend.build(create("acon/shufflenet_v2_x0_5", num_classes=7, repeats=(2, 1, 1)).graph)
     assert model(np.zeros((2, 3, *size), np.float32)).y.shape == (2, 7)
 
 
-def test_initial_values_are_the_spec_s(backend: Backend) -> None:
+def test_initial_values_match_the_spec(backend: Backend) -> None:
     graph = create("acon/shufflenet_v2_x0_5", "meta_acon").graph
     expected = spec.initial_state(graph, seed=11)
     for path, array in backend.build(graph, seed=11).state().items():

@@ -39,7 +39,7 @@ def lively(node: spec.Node) -> dict[str, np.ndarray]:
 
 
 @pytest.mark.parametrize(("verb", "act"), [("fuse", "repact(variant=1)"), ("fuse", "repact(variant=3)"), ("fold", "meta_acon")])
-def test_fuse_and_fold_keep_a_network_s_function(backend: Backend, verb: str, act: str) -> None:
+def test_fuse_and_fold_preserve_outputs(backend: Backend, verb: str, act: str) -> None:
     graph = create("acon/shufflenet_v2_x0_5", act, 5, repeats=(2, 1, 1)).graph
     model = backend.build(graph, seed=None)
     model.load(lively(graph))
@@ -56,7 +56,7 @@ def test_fuse_and_fold_keep_a_network_s_function(backend: Backend, verb: str, ac
         getattr(package(backend), verb)(simple)
 
 
-def test_weight_decay_is_for_what_the_spec_says(backend: Backend) -> None:
+def test_weight_decay_follows_the_spec(backend: Backend) -> None:
     """1,657,616 of 1,686,620: nmaac/acon's README counts convolution and linear weights alone and prints 1.7M."""
     module = package(backend).create("acon/shufflenet_v2_x0_5", act="meta_acon")
     from acon_core.surgery import decays
@@ -69,7 +69,7 @@ def test_weight_decay_is_for_what_the_spec_says(backend: Backend) -> None:
     assert not any(chosen[path] for path in chosen if path.rpartition(".")[2] in ("p1", "p2", "beta", "bias"))
 
 
-def test_gradient_bounds_of_every_activation(backend: Backend) -> None:
+def test_gradient_bounds(backend: Backend) -> None:
     graph = spec.sequential(spec.Conv2d(3, 6, 1), spec.AconC(6), spec.MetaAconC(6, reduction=2), spec.AconA(6), spec.ReLU())
     model = backend.build(graph)
     model.load(lively(graph))
@@ -98,7 +98,7 @@ WRONG = {
 }  # fmt: skip
 
 
-def test_the_doctor_finds_ours_healthy_and_puts_the_parameters_back(backend: Backend) -> None:
+def test_doctor_accepts_acon_and_restores_parameters(backend: Backend) -> None:
     model = backend.build(spec.AconC(5))
     model.load(lively(spec.AconC(5)))
     before = model.state()
@@ -110,7 +110,7 @@ def test_the_doctor_finds_ours_healthy_and_puts_the_parameters_back(backend: Bac
 
 
 @pytest.mark.parametrize("what", WRONG)
-def test_the_doctor_says_which_identity_fails(backend: Backend, what: str) -> None:
+def test_doctor_reports_failed_identities(backend: Backend, what: str) -> None:
     program, children = WRONG[what]
     model = backend.build(spec.graph("x", program, "y", {**children, "acon": Acon()}, gates(5)))
     found = package(backend).doctor(model.native)
@@ -119,7 +119,7 @@ def test_the_doctor_says_which_identity_fails(backend: Backend, what: str) -> No
     assert "not ACON-C" in str(found)
 
 
-def test_the_doctor_refuses_what_has_no_such_parameters(backend: Backend) -> None:
+def test_doctor_refuses_modules_without_gates(backend: Backend) -> None:
     model = backend.build(spec.AconA(5))
     with pytest.raises(AconError, match="doctor: AconA has no 'p1'"):
         package(backend).doctor(model.native)

@@ -27,7 +27,7 @@ def arguments(torch, per_sample: bool = False):  # type: ignore[no-untyped-def]
 
 
 @pytest.mark.parametrize("per_sample", [False, True])
-def test_gradcheck_twice_and_forward(torch, per_sample) -> None:  # type: ignore[no-untyped-def]
+def test_gradcheck_second_order_and_forward_mode(torch, per_sample) -> None:  # type: ignore[no-untyped-def]
     from acon_torch import acon
 
     values = arguments(torch, per_sample)
@@ -60,7 +60,7 @@ def test_vmap_jvp_and_hessian(torch) -> None:  # type: ignore[no-untyped-def]
     torch.testing.assert_close(per_row, torch.autograd.grad(acon(x.requires_grad_(), *gates).sum(), x)[0])
 
 
-def test_compile_whole_and_export(torch) -> None:  # type: ignore[no-untyped-def]
+def test_compile_fullgraph_and_export(torch) -> None:  # type: ignore[no-untyped-def]
     import acon_torch
 
     whole = acon_torch.create("acon/shufflenet_v2_x0_5", act="meta_acon", num_classes=10)
@@ -76,7 +76,7 @@ def test_compile_whole_and_export(torch) -> None:  # type: ignore[no-untyped-def
 
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
-def test_sixteen_bits_are_computed_in_float32(torch, dtype) -> None:  # type: ignore[no-untyped-def]
+def test_half_precision_is_computed_in_float32(torch, dtype) -> None:  # type: ignore[no-untyped-def]
     from acon_torch import acon
 
     values = [value.detach().to(getattr(torch, dtype)) for value in arguments(torch)]
@@ -95,7 +95,7 @@ def test_sixteen_bits_are_computed_in_float32(torch, dtype) -> None:  # type: ig
     torch.testing.assert_close(pushed, exact.to(dtype=pushed.dtype), rtol=0.05, atol=0.05)
 
 
-def test_channel_axis_of_tokens_and_channels_last_memory(torch) -> None:  # type: ignore[no-untyped-def]
+def test_channel_axis_and_channels_last_memory(torch) -> None:  # type: ignore[no-untyped-def]
     from acon_torch import acon
 
     x, *gates = [value.detach() for value in arguments(torch)]
@@ -108,7 +108,7 @@ def test_channel_axis_of_tokens_and_channels_last_memory(torch) -> None:  # type
     torch.testing.assert_close(acon(x, *flat), expected, rtol=0, atol=0)
 
 
-def test_the_published_state_dict_loads_unchanged(torch) -> None:  # type: ignore[no-untyped-def]
+def test_published_state_dict_loads(torch) -> None:  # type: ignore[no-untyped-def]
     import acon_torch
 
     model = acon_torch.create("acon/shufflenet_v2_x0_5")
@@ -118,7 +118,7 @@ def test_the_published_state_dict_loads_unchanged(torch) -> None:  # type: ignor
     assert isinstance(model.features[3].branch_main[0], torch.nn.Conv2d)
 
 
-def test_batch_norm_is_pytorch_s_own(torch) -> None:  # type: ignore[no-untyped-def]
+def test_batch_norm_is_native(torch) -> None:  # type: ignore[no-untyped-def]
     import acon_torch
 
     norm = acon_torch.MetaAconC(8).bn1
@@ -214,7 +214,7 @@ def test_fuse_fold_and_groups(torch) -> None:  # type: ignore[no-untyped-def]
     assert list(acon_torch.gradient_bounds(model)) == ["3"]
 
 
-def test_doctor_and_native_nodes(torch) -> None:  # type: ignore[no-untyped-def]
+def test_doctor_and_native_activations(torch) -> None:  # type: ignore[no-untyped-def]
     import acon_torch
     from acon_torch.surgery import modules
     from torch import nn
@@ -246,7 +246,7 @@ def test_doctor_and_native_nodes(torch) -> None:  # type: ignore[no-untyped-def]
         assert modules.node(other) is None
 
 
-def test_what_is_frozen_stays_frozen_and_modes_stay(torch) -> None:  # type: ignore[no-untyped-def]
+def test_surgery_keeps_frozen_state_and_mode(torch) -> None:  # type: ignore[no-untyped-def]
     import acon_torch
 
     model = torch.nn.Sequential(torch.nn.Conv2d(3, 6, 1), acon_torch.RepAct(3), torch.nn.PReLU(6), torch.nn.SiLU())
@@ -264,7 +264,7 @@ def test_what_is_frozen_stays_frozen_and_modes_stay(torch) -> None:  # type: ign
     assert trained == 2 + 3
 
 
-def test_somebody_s_subclass_is_not_taken_for_ours(torch) -> None:  # type: ignore[no-untyped-def]
+def test_user_subclass_is_not_recognised(torch) -> None:  # type: ignore[no-untyped-def]
     import acon_torch
 
     from acon_core.errors import AconError
@@ -277,7 +277,7 @@ def test_somebody_s_subclass_is_not_taken_for_ours(torch) -> None:  # type: igno
         acon_torch.fuse(torch.nn.Sequential(Doubled()))
 
 
-def test_inputs_by_name_options_in_names_and_one_module_at_two_places(torch) -> None:  # type: ignore[no-untyped-def]
+def test_keyword_inputs_options_and_shared_modules(torch) -> None:  # type: ignore[no-untyped-def]
     import acon_torch
 
     class Network(torch.nn.Module):
@@ -297,7 +297,7 @@ def test_inputs_by_name_options_in_names_and_one_module_at_two_places(torch) -> 
     assert model.third is not model.fourth
 
 
-def test_nothing_is_replaced_when_something_fails(torch, monkeypatch: pytest.MonkeyPatch) -> None:  # type: ignore[no-untyped-def]
+def test_replacement_is_all_or_nothing(torch, monkeypatch: pytest.MonkeyPatch) -> None:  # type: ignore[no-untyped-def]
     import acon_torch
     from acon_torch.surgery import TorchModules
 
@@ -316,7 +316,7 @@ def test_nothing_is_replaced_when_something_fails(torch, monkeypatch: pytest.Mon
 
 
 @pytest.mark.parametrize("shape", [(2, 1, 4, 5), (2, 5, 4, 6), (6,)])
-def test_an_input_of_another_width_is_refused(torch, shape: tuple[int, ...]) -> None:  # type: ignore[no-untyped-def]
+def test_wrong_channel_count_is_refused(torch, shape: tuple[int, ...]) -> None:  # type: ignore[no-untyped-def]
     import acon_torch
 
     from acon_core.errors import SpecError
@@ -332,7 +332,7 @@ def test_an_input_of_another_width_is_refused(torch, shape: tuple[int, ...]) -> 
 
 
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
-def test_a_generated_beta_does_not_overflow_on_its_way_back(torch, dtype: str) -> None:  # type: ignore[no-untyped-def]
+def test_meta_acon_gradient_does_not_overflow(torch, dtype: str) -> None:  # type: ignore[no-untyped-def]
     import acon_torch
 
     for level in ("layer", "channel"):

@@ -40,7 +40,7 @@ def saved_bytes(torch, module, x):  # type: ignore[no-untyped-def]
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64", "bfloat16", "float16"])
-def test_acon_c_keeps_its_input_and_parameters_alone(torch, dtype) -> None:  # type: ignore[no-untyped-def]
+def test_acon_c_saves_only_input_and_parameters(torch, dtype) -> None:  # type: ignore[no-untyped-def]
     import acon_torch
 
     module = acon_torch.AconC(7, dtype=getattr(torch, dtype))
@@ -48,7 +48,7 @@ def test_acon_c_keeps_its_input_and_parameters_alone(torch, dtype) -> None:  # t
     assert saved_bytes(torch, module, x) == 0
 
 
-def test_meta_acon_keeps_nothing_as_large_as_its_input(torch) -> None:  # type: ignore[no-untyped-def]
+def test_meta_acon_saves_nothing_else_of_input_size(torch) -> None:  # type: ignore[no-untyped-def]
     """Beyond input and parameters: beta, and what the generator keeps of its own N x C and N x hidden values."""
     import acon_torch
 
@@ -88,14 +88,14 @@ def gated(torch, name):  # type: ignore[no-untyped-def]
 
 
 @pytest.mark.parametrize("name", GATED)
-def test_every_function_twice_and_forward(torch, name) -> None:  # type: ignore[no-untyped-def]
+def test_gradcheck_second_order_and_forward_mode(torch, name) -> None:  # type: ignore[no-untyped-def]
     call, values = gated(torch, name)
     assert torch.autograd.gradcheck(call, values, check_forward_ad=True)
     assert torch.autograd.gradgradcheck(call, values, atol=1e-4)
 
 
 @pytest.mark.parametrize("name", GATED)
-def test_every_function_under_vmap_over_each_argument(torch, name) -> None:  # type: ignore[no-untyped-def]
+def test_vmap_over_each_argument(torch, name) -> None:  # type: ignore[no-untyped-def]
     call, values = gated(torch, name)
 
     def gradients(*arguments):  # type: ignore[no-untyped-def]
@@ -121,7 +121,7 @@ def test_every_function_under_vmap_over_each_argument(torch, name) -> None:  # t
 
 
 @pytest.mark.parametrize("name", GATED)
-def test_every_function_compiles_whole(torch, name) -> None:  # type: ignore[no-untyped-def]
+def test_compile_fullgraph(torch, name) -> None:  # type: ignore[no-untyped-def]
     call, values = gated(torch, name)
     compiled = torch.compile(call, fullgraph=True, backend="aot_eager")
     expected = call(*values)
@@ -135,7 +135,7 @@ def test_every_function_compiles_whole(torch, name) -> None:  # type: ignore[no-
         torch.testing.assert_close(found, exact)
 
 
-def test_one_activation_of_each_kind_through_the_c_compiler_and_export(torch) -> None:  # type: ignore[no-untyped-def]
+def test_inductor_and_export(torch) -> None:  # type: ignore[no-untyped-def]
     import acon_torch
 
     model = torch.nn.Sequential(
@@ -157,7 +157,7 @@ def test_one_activation_of_each_kind_through_the_c_compiler_and_export(torch) ->
 
 
 @pytest.mark.parametrize("name", [name for name in GATED if not name.startswith("smooth")])
-def test_functions_keep_their_arguments_alone(torch, name) -> None:  # type: ignore[no-untyped-def]
+def test_functions_save_only_their_inputs(torch, name) -> None:  # type: ignore[no-untyped-def]
     call, values = gated(torch, name)
     own = {value.untyped_storage().data_ptr() for value in values}
     beyond = []
@@ -238,7 +238,7 @@ def test_kinks_and_extremes(torch, name, dtype) -> None:  # type: ignore[no-unty
 
 
 @pytest.mark.parametrize("name", KINKS)
-def test_minus_zero_is_zero(torch, name) -> None:  # type: ignore[no-untyped-def]
+def test_negative_zero(torch, name) -> None:  # type: ignore[no-untyped-def]
     from acon_torch import pointwise
 
     x = torch.tensor([0.0, -0.0] * 9, requires_grad=True)
@@ -249,7 +249,7 @@ def test_minus_zero_is_zero(torch, name) -> None:  # type: ignore[no-untyped-def
 
 
 @pytest.mark.parametrize("name", ["softplus", "hardsigmoid", "gelu", "gelu_tanh", "mish", "selu"])
-def test_float64_against_many_digits(torch, name) -> None:  # type: ignore[no-untyped-def]
+def test_float64_against_mpmath(torch, name) -> None:  # type: ignore[no-untyped-def]
     """What PyTorch's own misses in float64, or might: a threshold, a constant of float32."""
     import mpmath as mp
     from acon_torch import pointwise
@@ -275,7 +275,7 @@ def test_float64_against_many_digits(torch, name) -> None:  # type: ignore[no-un
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-def test_kinks_of_gated_functions(torch, dtype) -> None:  # type: ignore[no-untyped-def]
+def test_gated_kinks(torch, dtype) -> None:  # type: ignore[no-untyped-def]
     from acon_torch import functional as F
 
     kind = getattr(torch, dtype)
@@ -298,7 +298,7 @@ def test_kinks_of_gated_functions(torch, dtype) -> None:  # type: ignore[no-unty
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-def test_smooth_maximum_of_what_can_be_represented_is_finite(torch, dtype) -> None:  # type: ignore[no-untyped-def]
+def test_smooth_maximum_of_extreme_values_is_finite(torch, dtype) -> None:  # type: ignore[no-untyped-def]
     from acon_torch import smooth_maximum
 
     top = float(np.finfo(dtype).max) * 0.99
@@ -321,7 +321,7 @@ def test_smooth_maximum_of_what_can_be_represented_is_finite(torch, dtype) -> No
 
 
 @pytest.mark.parametrize("name", sorted(spec.ACTIVATIONS))
-def test_every_activation_in_any_memory_and_empty(torch, name) -> None:  # type: ignore[no-untyped-def]
+def test_memory_layouts_and_empty_batch(torch, name) -> None:  # type: ignore[no-untyped-def]
     import acon_torch
 
     module = acon_torch.activation(name, 6, dtype=torch.float64).eval()

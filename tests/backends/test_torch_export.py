@@ -77,7 +77,7 @@ def test_images_of_any_size(tmp_path: Path) -> None:
     exported_and_run_alone(model, (64, 96), {2: "height", 3: "width"}, tmp_path)
 
 
-def test_what_the_page_shows_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_export_page_snippets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     page = (Path(__file__).parents[2] / "docs" / "export.md").read_text()
     section = page.partition("## PyTorch")[2].partition("\n## ")[0]
     exporting, running = re.findall(r"```python\n(.*?)```", section, re.DOTALL)

@@ -53,7 +53,7 @@ def test_tokens_stay_channels_last(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["PrependToken", "AddPosition"])
-def test_tokens_keep_their_dtype_beside_parameters_of_another(name: str) -> None:
+def test_tokens_keep_their_dtype(name: str) -> None:
     import torch
 
     assert made(TOKENS[name])(torch.ones(3, 12, 5, dtype=torch.bfloat16)).dtype == torch.bfloat16
@@ -71,7 +71,7 @@ def test_images_stay_channels_last(node: spec.Node) -> None:
     assert made(node)(images).movedim(1, -1).is_contiguous()
 
 
-def test_the_mask_of_shifted_windows_is_the_spec_s_for_any_image() -> None:
+def test_shifted_window_mask_matches_the_spec() -> None:
     """A table of zeros, and q and k of zeros: the weights are the mask's alone, and values that single tokens out show them."""
     import torch
 
@@ -86,7 +86,7 @@ def test_the_mask_of_shifted_windows_is_the_spec_s_for_any_image() -> None:
         torch.testing.assert_close(found, apart.softmax(-1).repeat(2, 1, 1))
 
 
-def test_windows_compile_whole_and_for_any_image() -> None:
+def test_windows_compile_with_dynamic_shapes() -> None:
     import torch
 
     torch._dynamo.reset()
@@ -99,7 +99,7 @@ def test_windows_compile_whole_and_for_any_image() -> None:
 
 
 @pytest.mark.parametrize(("node", "whole"), [(spec.DropPath(0.25), (1, 2)), (spec.Dropout(0.25), ())])
-def test_what_is_dropped_is_zero_and_the_rest_is_scaled(node: spec.Node, whole: tuple[int, ...]) -> None:
+def test_dropout_and_drop_path_in_training(node: spec.Node, whole: tuple[int, ...]) -> None:
     """Of stochastic depth whole samples, of dropout elements: each is 0 or x / (1 - rate); about `rate` of them are 0."""
     import torch
 
@@ -115,7 +115,7 @@ def test_what_is_dropped_is_zero_and_the_rest_is_scaled(node: spec.Node, whole: 
     assert torch.equal(made(type(node)(0.0)).train()(x), x)  # type: ignore[call-arg]
 
 
-def test_indices_that_follow_from_the_spec_are_int64_in_every_dtype(backend: Backend) -> None:
+def test_derived_indices_are_int64_in_every_dtype(backend: Backend) -> None:
     index = spec.Param((2, 3), spec.Values((3, 1, 4, 1, 5, 9)), kind="derived", dtype="int64")
     table = spec.Param((1, 4, 5), spec.Constant(0.0))
     graph = spec.graph("x", ["y = add(x, place)"], "y", {"add": spec.AddPosition()}, {"place": table, "index": index})
@@ -140,7 +140,7 @@ def test_indices_that_follow_from_the_spec_are_int64_in_every_dtype(backend: Bac
     ],
     ids=lambda each: type(each).__name__,
 )
-def test_what_would_only_broadcast_is_refused(node: spec.Node, shapes: tuple[tuple[int, ...], ...]) -> None:
+def test_broadcasting_inputs_are_refused(node: spec.Node, shapes: tuple[tuple[int, ...], ...]) -> None:
     import torch
 
     with pytest.raises(SpecError, match=f"{type(node).__name__}: expected"):
@@ -148,7 +148,7 @@ def test_what_would_only_broadcast_is_refused(node: spec.Node, shapes: tuple[tup
 
 
 @pytest.mark.parametrize("count", [1, 2])
-def test_stages_come_out_as_a_tuple_with_the_weights_of_the_whole(backend: Backend, tmp_path: Path, count: int) -> None:
+def test_features_match_the_whole_network(backend: Backend, tmp_path: Path, count: int) -> None:
     import acon_torch
     import torch
 

@@ -55,7 +55,7 @@ def test_list() -> None:
     refused(acon("list", "everything"), "networks, activations, backends")
 
 
-def test_inspect_names_network_contract_and_tensors() -> None:
+def test_inspect() -> None:
     done = acon("inspect", CHECKPOINT)
     assert done.returncode == 0, done.stderr
     assert "network: acon/shufflenet_v2_x0_5 with acon_c, 1000 classes" in done.stdout
@@ -66,7 +66,7 @@ def test_inspect_names_network_contract_and_tensors() -> None:
     assert facts["tensors"]["classifier.0.weight"] == {"shape": [1000, 1024], "dtype": "float32", "bytes": 4_096_000}
 
 
-def test_summary_has_the_published_counts() -> None:
+def test_summary_has_published_counts() -> None:
     done = acon("summary", "acon/shufflenet_v2_x0_5", "--act", "meta_acon")
     assert done.returncode == 0, done.stderr
     for text in ("parameters: 1,686,620", "MACs (conv and linear): 40,776,224", "state keys: 986", "1,657,616"):
@@ -162,7 +162,7 @@ def missing(folder: Path) -> Path:
 
 @pytest.mark.parametrize("bad", [truncated, other_zip, hostile, empty, web_page, missing], ids=lambda f: f.__name__)
 @pytest.mark.parametrize("command", ["convert", "inspect", "run"])
-def test_a_bad_file_is_one_line_and_no_output(tmp_path: Path, bad: Callable[[Path], Path], command: str) -> None:
+def test_invalid_file_gives_one_line_error(tmp_path: Path, bad: Callable[[Path], Path], command: str) -> None:
     folder = tmp_path / "in"
     folder.mkdir()
     path, out = bad(folder), tmp_path / "out.safetensors"
@@ -183,12 +183,12 @@ def test_a_bad_file_is_one_line_and_no_output(tmp_path: Path, bad: Callable[[Pat
         (["--nothing"], ["--nothing"]),
     ],
 )
-def test_bad_usage_is_one_line(tmp_path: Path, arguments: list[str], parts: list[str]) -> None:
+def test_invalid_usage_gives_one_line_error(tmp_path: Path, arguments: list[str], parts: list[str]) -> None:
     refused(acon("convert", CHECKPOINT, tmp_path / "out.safetensors", *arguments), *parts)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_target_that_cannot_be_written(tmp_path: Path) -> None:
+def test_unwritable_target(tmp_path: Path) -> None:
     (tmp_path / "folder").mkdir()
     refused(acon("convert", CHECKPOINT, tmp_path / "folder", "--to", "jax"), f"{tmp_path / 'folder'}: is a folder")
     refused(acon("convert", CHECKPOINT, tmp_path / "no" / "a.pkl"), f"{tmp_path / 'no' / 'a.pkl'}: cannot be written")
@@ -207,7 +207,7 @@ def test_a_target_that_cannot_be_written(tmp_path: Path) -> None:
     refused(acon("convert", same, same), "is the source file")
 
 
-def test_images_that_are_not_images(tmp_path: Path) -> None:
+def test_invalid_images(tmp_path: Path) -> None:
     for name, arrays, part in (
         ("two", {"a": np.ones((1, 3, 8, 8)), "b": np.ones(2)}, "expected one array, found 2"),
         ("flat", {"a": np.ones((3, 8, 8))}, "expected uint8 or float (N, C, H, W)"),
@@ -234,19 +234,19 @@ def test_debug_shows_the_traceback(tmp_path: Path) -> None:
     assert "--debug" in acon("--help").stdout
 
 
-def test_the_version_is_stated_once() -> None:
+def test_version() -> None:
     assert acon("--version").stdout == f"acon-ports {acon_core.__version__}\n"
     assert importlib.metadata.version("acon-ports") == acon_core.__version__
 
 
-def test_help_without_a_command_is_no_error_line() -> None:
+def test_help_without_a_command() -> None:
     for command in ([], ["conformance", "golden"]):
         done = acon(*command)
         assert (done.returncode, done.stderr) == (2, "")
         assert "Usage: acon" in done.stdout
 
 
-def test_golden_numbers_of_named_cases(tmp_path: Path) -> None:
+def test_golden_of_named_cases(tmp_path: Path) -> None:
     done = acon("conformance", "golden", "make", tmp_path / "two.safetensors", "acon_c/rank_4", "acon_c/rank_2")
     assert done.returncode == 0, done.stderr
     made, stored = safetensors_file.read(tmp_path / "two.safetensors").tensors, golden.stored()

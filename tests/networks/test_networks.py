@@ -55,7 +55,7 @@ PUBLISHED = {
 
 
 @pytest.mark.parametrize(("name", "act"), PUBLISHED)
-def test_counts_equal_the_published_ones(name: str, act: str) -> None:
+def test_published_counts(name: str, act: str) -> None:
     network = create(name, act)
     table = spec.named_params(network.graph)
     gates = sum(math.prod(p.shape) for path, p in table.items() if path.rpartition(".")[2] in ("p1", "p2", "beta"))
@@ -65,12 +65,12 @@ def test_counts_equal_the_published_ones(name: str, act: str) -> None:
 
 
 @pytest.mark.parametrize(("depth", "without_biases"), [(18, 11_689_512), (34, 21_797_672), (50, 25_557_032)])
-def test_resnets_with_relu_have_torchvision_s_parameters_but_for_the_conv_biases(depth: int, without_biases: int) -> None:
+def test_relu_resnets_have_torchvision_parameter_counts(depth: int, without_biases: int) -> None:
     counts = spec.count(create(f"acon/resnet{depth}", "relu").graph)
     assert counts.parameters - counts.biases == without_biases
 
 
-def test_names_in_a_resnet_are_the_published_ones_in_their_order() -> None:
+def test_resnet_names() -> None:
     norm = ("weight", "bias", "running_mean", "running_var", "num_batches_tracked")
     conv, acon = ("weight", "bias"), ("p1", "p2", "beta")
 
@@ -90,18 +90,18 @@ def test_names_in_a_resnet_are_the_published_ones_in_their_order() -> None:
     assert paths[-2:] == ["fc.weight", "fc.bias"]
 
 
-def test_names_order_and_shapes_are_the_published_tfnet_s() -> None:
+def test_tfnet_names_and_shapes() -> None:
     _, file = read_file(DATA / "tfnet_0.5.pth.tar")
     table = spec.named_params(tfnet(0.5).graph)
     assert [(name, array.shape) for name, array in file.tensors.items()] == [(name, p.shape) for name, p in table.items()]
 
 
-def test_names_in_the_dcn_are_the_notebook_s_in_their_order() -> None:
+def test_dcn_names() -> None:
     layers = dict.fromkeys(path.partition(".")[0] for path in spec.named_params(dcn().graph))
     assert list(layers) == ["conv1", "conv2", "conv3", "acon1", "conv4", "linear1", "linear2"]
 
 
-def test_dropout_is_where_it_was_published() -> None:
+def test_dropout_rates() -> None:
     rates = {
         name: [node.rate for _, node in spec.walk(create(name).graph) if isinstance(node, spec.Dropout)]
         for name in NETWORKS
@@ -115,7 +115,7 @@ def convolutions(network: Network) -> dict[str, spec.Conv2d]:
     return {path: node for path, node in spec.walk(network.graph) if isinstance(node, spec.Conv2d)}
 
 
-def test_stride_and_activation_are_where_the_published_resnet_has_them() -> None:
+def test_resnet_stride_and_activation_positions() -> None:
     network = resnet(50)
     strided = [path for path, node in convolutions(network).items() if node.stride == (2, 2)]
     assert strided == ["conv1", *(f"layer{i}.0.{name}" for i in (2, 3, 4) for name in ("conv1", "downsample.0"))]
@@ -136,9 +136,7 @@ def test_stride_and_activation_are_where_the_published_resnet_has_them() -> None
         ((True, False, True), [(16, 24), (8, 12), (8, 12)], [(1, 2), (2, 2), (2, 4)]),
     ],
 )
-def test_dilation_is_torchvision_s(
-    replaced: tuple[bool, ...], sizes: list[tuple[int, int]], dilations: list[tuple[int, int]]
-) -> None:
+def test_resnet_dilation(replaced: tuple[bool, ...], sizes: list[tuple[int, int]], dilations: list[tuple[int, int]]) -> None:
     """Of stages 2, 3 and 4: the size for an image of 64 by 96, and the dilation of the first block and of the second."""
     network = resnet(50, num_classes=7, replace_stride_with_dilation=replaced)
     shapes = network.features(["stage2", "stage3", "stage4"]).graph.out_shapes((2, 3, 64, 96))
@@ -151,7 +149,7 @@ def test_dilation_is_torchvision_s(
     assert spec.named_params(network.graph) == spec.named_params(resnet(50, num_classes=7).graph)
 
 
-def test_another_activation_in_tfnet_leaves_those_that_halve_the_image() -> None:
+def test_tfnet_keeps_downsampling_activations() -> None:
     acts = [node for _, node in spec.walk(tfnet(1.5, "prelu").graph) if isinstance(node, (spec.AconFReLU, spec.PReLU))]
     assert [node for node in acts if isinstance(node, spec.AconFReLU)] == [
         spec.AconFReLU(2 * channels, stride=2) for channels in (24, 48, 96, 192)
@@ -191,13 +189,13 @@ def test_another_activation_in_tfnet_leaves_those_that_halve_the_image() -> None
         (lambda: spec.select(resnet(18).graph, ["conv1.y"]), "no value 'conv1.y': Conv2d has no children"),
     ],
 )
-def test_what_cannot_be_is_refused(make: object, message: str) -> None:
+def test_invalid_options_are_refused(make: object, message: str) -> None:
     with pytest.raises(SpecError) as raised:
         make()  # type: ignore[operator]
     assert message in str(raised.value)
 
 
-def test_none_is_what_a_network_was_published_with() -> None:
+def test_defaults_are_the_published_ones() -> None:
     assert create("acon/dcn").num_classes == 1
     assert create("acon/tfnet_1_0").activation == spec.AconFReLU()
     assert create("acon/resnet50", "meta_acon").activation == spec.MetaAconC(reduction=16)
@@ -237,7 +235,7 @@ SIZES = {"acon/dcn": (32, 32), "repact/vit_base_patch16_224": (224, 224)}
 
 
 @pytest.mark.parametrize("name", [*filter(has_choice, NETWORKS)])
-def test_features_are_the_taps_of_the_whole_network(name: str) -> None:
+def test_features_match_the_whole_network(name: str) -> None:
     options: dict[str, Any] = {"depth": 4} if "vit" in name else {}  # a block a stage
     network = create(name, num_classes=3, **options)
     random = np.random.default_rng(0)
@@ -269,7 +267,7 @@ def test_features_are_the_taps_of_the_whole_network(name: str) -> None:
     assert len(spec.named_params(network.features(stages[:1]).graph)) < len(state) / 3
 
 
-def test_features_keep_no_line_that_serves_nothing() -> None:
+def test_features_drop_unused_steps() -> None:
     network = create("acon/shufflenet_v2_x0_5", num_classes=3)
     middle = network.features(["stage2", "stem"])
     assert list(middle.graph.members) == ["first_conv", "maxpool", "features"]
@@ -285,7 +283,7 @@ def test_features_keep_no_line_that_serves_nothing() -> None:
     ]  # fmt: skip
 
 
-def test_features_have_the_gradients_of_the_whole_network() -> None:
+def test_features_gradients() -> None:
     """Through a value that two outputs share: what the whole network says of the last alone, and of both."""
     network = create("acon/tfnet_0_5", "acon_c")
     state = spec.initial_state(network.graph, 5, "float64")
@@ -302,7 +300,7 @@ def test_features_have_the_gradients_of_the_whole_network() -> None:
     np.testing.assert_allclose(both, alone[0] + alone[1], rtol=0, atol=1e-12 * np.abs(both).max())
 
 
-def test_the_printed_parameters_are_the_conv_and_linear_weights() -> None:
+def test_printed_parameter_counts() -> None:
     """In all 18 rows of the published table; all trainable parameters would round to something else in nine of them."""
     networks = {key: create(*key) for key in PRINTED}
     lines = {key: verdict(spec.count(made.graph, made.input_shape), *PRINTED[key]) for key, made in networks.items()}
@@ -312,7 +310,7 @@ def test_the_printed_parameters_are_the_conv_and_linear_weights() -> None:
     assert {name for (name, _), line in lines.items() if "MACs" in line} == {"acon/shufflenet_v2_x0_5", "acon/tfnet_0_5"}
 
 
-def test_the_table_of_the_document_is_the_command_s() -> None:
+def test_networks_page_table_is_current() -> None:
     command = [sys.executable, ROOT / "tools" / "network_counts.py"]
     printed = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     assert printed in DOCS.read_text(), "docs/networks.md: insert the output of `python tools/network_counts.py`"

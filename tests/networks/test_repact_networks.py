@@ -62,7 +62,7 @@ def published() -> dict[tuple[str, str], tuple[int, int, int, int, int | None, i
 
 
 @pytest.mark.parametrize(("name", "act"), published())
-def test_counts_equal_the_published_ones(name: str, act: str) -> None:
+def test_published_counts(name: str, act: str) -> None:
     network = create(name, act)
     counts, fewer = spec.count(network.graph, network.input_shape), spec.count(create(name, act, 100).graph)
     found = (counts.parameters, fewer.parameters, counts.state_keys, counts.buffers, counts.macs, counts.attention_macs)
@@ -110,14 +110,14 @@ NAMES = {
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_names_are_the_published_ones_in_their_order(name: str) -> None:
+def test_published_names(name: str) -> None:
     names = list(spec.named_params(create(name, "acon_c").graph))
     first, others = NAMES[name]
     assert names[: len(first)] == first
     assert [each for each in names if each in others] == others
 
 
-def test_one_acon_c_for_all_channels() -> None:
+def test_shared_acon_c() -> None:
     """Three numbers a layer; everything that knows ACON-C knows it too."""
     node = spec.AconC(6, shared=True)
     assert {name: param.shape for name, param in node.params.items()} == dict.fromkeys(("p1", "p2", "beta"), (1, 1, 1, 1))
@@ -140,7 +140,7 @@ def test_one_acon_c_for_all_channels() -> None:
     assert preserve(spec.PReLU(6, shared=False), slopes, node, 50.0) is None
 
 
-def test_norms_and_what_is_dropped_are_as_published() -> None:
+def test_norms_dropout_and_drop_path() -> None:
     for name in REPACT:
         nodes = list(spec.walk(create(name, "frelu" if name != VIT else "relu").graph))
         norms = {(node.eps, node.decay) for path, node in nodes if type(node) is spec.BatchNorm and "bn_frelu" not in path}
@@ -180,7 +180,7 @@ def test_initial_values() -> None:
             assert abs(state[path].std() - std) <= 5 * std / math.sqrt(state[path].size), (name, path)
 
 
-def test_the_index_is_the_spec_s_and_of_int64() -> None:
+def test_relative_position_index() -> None:
     state = spec.initial_state(swin_tiny("relu", 3).graph, None)
     indices = [array for path, array in state.items() if path.endswith("relative_position_index")]
     assert len(indices) == 12
@@ -190,7 +190,7 @@ def test_the_index_is_the_spec_s_and_of_int64() -> None:
 
 
 @pytest.mark.parametrize("name", REPACT)
-def test_stages_are_where_they_say(name: str) -> None:
+def test_stage_shapes(name: str) -> None:
     """Heights and widths of an image of 224 by 224, one stage after the other, and the tap's own channels."""
     network = create(name, "relu")
     sizes = {stage: shape[2:] for stage, shape in _stage_shapes(network.graph, network.stages).items()}
@@ -222,7 +222,7 @@ def _stage_shapes(graph: spec.Node, stages: Mapping[str, str]) -> dict[str, tupl
 @pytest.mark.slow
 @pytest.mark.parametrize("act", spec.ACTIVATIONS)
 @pytest.mark.parametrize("name", [SWIN, VIT])
-def test_every_activation_runs_on_tokens_or_is_refused_with_a_reason(name: str, act: str, base: dict[str, State]) -> None:
+def test_every_activation_on_tokens(name: str, act: str, base: dict[str, State]) -> None:
     options = SMALL[name]
     if name == VIT and act in ("frelu", "acon_frelu"):
         with pytest.raises(SpecError, match=rf"vit_base: {act}.* needs images \(N, C, H, W\), but tokens are"):
@@ -252,7 +252,7 @@ def base() -> dict[str, State]:
 
 
 @pytest.mark.parametrize("size", [(225, 224), (224, 232), (112, 448), (448, 112), (32, 32)])
-def test_vit_refuses_another_size_even_where_the_patches_are_as_many(size: tuple[int, int]) -> None:
+def test_vit_refuses_other_image_sizes(size: tuple[int, int]) -> None:
     graph = vit_base("relu").graph
     with pytest.raises(SpecError, match=r"image_size: ImageSize: expected \(N, C, 224, 224\)"):
         graph.out_shapes((1, 3, *size))
@@ -262,7 +262,7 @@ def test_vit_refuses_another_size_even_where_the_patches_are_as_many(size: tuple
     assert input_shape(create("acon/shufflenet_v2_x0_5")) == (5, 3, 64, 96)
 
 
-def test_vit_s_stages_are_after_different_blocks() -> None:
+def test_vit_stages() -> None:
     for depth, blocks in ((1, [0]), (2, [0, 1]), (3, [0, 1, 2]), (4, [0, 1, 2, 3]), (6, [1, 2, 4, 5]), (12, [2, 5, 8, 11])):
         stages = vit_base("relu", depth=depth).stages
         assert stages == {f"stage{index}": f"blocks.{block}" for index, block in enumerate(blocks, 1)}
@@ -270,7 +270,7 @@ def test_vit_s_stages_are_after_different_blocks() -> None:
 
 @pytest.mark.parametrize("name", [name for name in REPACT if name != VIT])
 @pytest.mark.parametrize("size", [(32, 32), (61, 97), (160, 192)])
-def test_others_take_any_size_and_cifar_s_classes(name: str, size: tuple[int, int]) -> None:
+def test_any_input_size_and_class_count(name: str, size: tuple[int, int]) -> None:
     for classes in (10, 100):
         assert create(name, "repact_1", classes).graph.out_shapes((2, 3, *size)) == ((2, classes),)
 
@@ -286,6 +286,6 @@ def test_others_take_any_size_and_cifar_s_classes(name: str, size: tuple[int, in
         ("repact/mobilenet_v3_small", {"num_classes": 0}, "mobilenet_v3: expected at least one class"),
     ],
 )
-def test_what_cannot_be_made_is_refused(name: str, options: dict[str, object], message: str) -> None:
+def test_invalid_options_are_refused(name: str, options: dict[str, object], message: str) -> None:
     with pytest.raises(SpecError, match=message):
         create(name, "relu", **options)  # type: ignore[arg-type]

@@ -126,7 +126,7 @@ def random_state(graph: spec.Node) -> dict[str, Array]:
     return state
 
 
-def test_vit_is_what_is_written_out() -> None:
+def test_vit_outputs() -> None:
     graph = vit_base("prelu", 5, image_size=48, depth=2).graph
     state = random_state(graph)
     x = np.random.default_rng(2).uniform(-1, 1, (2, 3, 48, 48))
@@ -134,7 +134,7 @@ def test_vit_is_what_is_written_out() -> None:
 
 
 @pytest.mark.parametrize("size", [(48, 64), (46, 64), (30, 61)])
-def test_swin_is_what_is_written_out(size: tuple[int, int]) -> None:
+def test_swin_outputs(size: tuple[int, int]) -> None:
     """Also where 4 divides one side alone, along which the published code would add a whole patch."""
     depths = (2, 1, 1, 1)
     graph = swin_tiny("prelu", 5, depths).graph
@@ -194,7 +194,7 @@ def mobilenet(x: Array, state: State, strides: list[int]) -> Array:
     ("size", "strides"),
     [("small", [2, 2, 1, 2, 1, 1, 1, 1, 2, 1, 1]), ("large", [1, 2, 1, 2, 1, 1, 2, 1, 1, 1, 1, 1, 2, 1, 1])],
 )
-def test_mobilenet_is_what_is_written_out(size: str, strides: list[int]) -> None:
+def test_mobilenet_outputs(size: str, strides: list[int]) -> None:
     graph = create(f"repact/mobilenet_v3_{size}", "prelu", 5).graph
     state = random_state(graph)
     x = np.random.default_rng(2).uniform(-1, 1, (2, 3, 47, 66))
@@ -232,7 +232,7 @@ def shufflenet(x: Array, state: State) -> Array:
 
 
 @pytest.mark.parametrize("width", ["0_5", "1_0"])
-def test_shufflenet_is_what_is_written_out(width: str) -> None:
+def test_shufflenet_outputs(width: str) -> None:
     graph = create(f"repact/shufflenet_v2_x{width}", "prelu", 5).graph
     state = random_state(graph)
     x = np.random.default_rng(2).uniform(-1, 1, (2, 3, 47, 66))

@@ -32,7 +32,7 @@ def moved(node: spec.Node, seed: int = 0) -> dict[str, np.ndarray]:
 
 @pytest.mark.parametrize("variant", [1, 2, 3])
 @pytest.mark.parametrize("shape", [(3, 7), (2, 3, 5, 4)])
-def test_the_closed_form_of_repact_is_its_four_branches(variant: int, shape: tuple[int, ...]) -> None:
+def test_repact_closed_form_matches_its_branches(variant: int, shape: tuple[int, ...]) -> None:
     """Against the branches written out here one by one, at the knots and between, values and gradients."""
     node = spec.RepAct(variant=variant)  # type: ignore[arg-type]
     state = moved(node)
@@ -54,7 +54,7 @@ def test_the_closed_form_of_repact_is_its_four_branches(variant: int, shape: tup
     np.testing.assert_allclose(after.vjp(cotangent).inputs[0], before.vjp(cotangent).inputs[0], rtol=0, atol=1e-13)
 
 
-def test_five_parameters_have_three_degrees_of_freedom() -> None:
+def test_repact_has_three_degrees_of_freedom() -> None:
     """Two states of RepAct I that differ in every number, and one function."""
     one = {"weights": np.array([0.1, 0.2, 0.5, 0.7]), "alpha": np.array([0.25])}
     other = {"weights": np.array([0.125, 0.275, 0.4, 0.7]), "alpha": np.array([0.25])}
@@ -64,7 +64,7 @@ def test_five_parameters_have_three_degrees_of_freedom() -> None:
 
 
 @pytest.mark.parametrize("channels", [6, 40])
-def test_folding_keeps_the_function_and_says_what_it_saves(channels: int) -> None:
+def test_fold_preserves_outputs_and_saves_parameters(channels: int) -> None:
     node = spec.MetaAconC(channels, reduction=4)
     state = moved(node)
     folded, small = spec.fold(node, state)
@@ -75,7 +75,7 @@ def test_folding_keeps_the_function_and_says_what_it_saves(channels: int) -> Non
     assert spec.count(node).parameters - spec.count(folded).parameters == 2 * (hidden + channels)
 
 
-def test_a_network_keeps_its_names_and_its_function() -> None:
+def test_fuse_network_preserves_names_and_outputs() -> None:
     graph = create("acon/shufflenet_v2_x0_5", "repact(variant=3)", 5).graph
     state = spec.initial_state(graph, 3, "float64")
     state = {path: value if value.dtype == np.int64 else value + 0.1 for path, value in state.items()}
@@ -92,7 +92,7 @@ def test_a_network_keeps_its_names_and_its_function() -> None:
             assert small[path] is value, f"{path} was touched"
 
 
-def test_nothing_to_do_is_an_error_that_says_so() -> None:
+def test_nothing_to_do_is_refused() -> None:
     graph = create("acon/shufflenet_v2_x0_5", "relu", 5).graph
     state = spec.initial_state(graph)
     with pytest.raises(SpecError, match="fuse: nothing to do: the network has no RepAct"):
@@ -126,7 +126,7 @@ def test_convert_with_transform(operation, act, expected, tmp_path: Path) -> Non
     np.testing.assert_allclose(after, before, rtol=0, atol=2e-6 * np.abs(before).max())
 
 
-def test_the_command_line(tmp_path: Path) -> None:
+def test_command_line(tmp_path: Path) -> None:
     network = create("acon/shufflenet_v2_x0_5", "repact(variant=2)", 7)
     safetensors = format_named("safetensors")
     safetensors.codec.write(tmp_path / "a.safetensors", spec.initial_state(network.graph), metadata(network))

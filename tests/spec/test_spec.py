@@ -20,21 +20,21 @@ from acon_core.random import Stream
 from acon_core.reference.core import evaluate
 
 
-def test_names_order_and_shapes_are_the_published_checkpoint_s() -> None:
+def test_names_and_shapes_of_the_published_checkpoint() -> None:
     _, file = read_file(DATA / "shufflenetv2_acon_0.5x.pth.tar")
     table = spec.named_params(create("acon/shufflenet_v2_x0_5", "acon_c").graph)
     assert {name: array.shape for name, array in file.tensors.items()} == {name: p.shape for name, p in table.items()}
     assert list(file.tensors) == list(table)
 
 
-def test_schemas_of_all_networks_are_pinned() -> None:
+def test_pinned_schemas() -> None:
     """Paths, shapes, kinds and decay as JSON: a change of any of them breaks somebody's checkpoint."""
     assert current_schemas() == json.loads(SCHEMAS.read_text()), (
         "if the change is meant: python tests/helpers/pinned_schemas.py"
     )
 
 
-def test_weight_decay_is_for_conv_and_linear_weights_alone() -> None:
+def test_weight_decay_only_for_conv_and_linear_weights() -> None:
     graph = create("acon/shufflenet_v2_x0_5", "meta_acon").graph
     kinds = {spec.join(path, name): type(node) for path, node in spec.walk(graph) for name in node.params}
     for path, param in spec.named_params(graph).items():
@@ -42,12 +42,12 @@ def test_weight_decay_is_for_conv_and_linear_weights_alone() -> None:
 
 
 @pytest.mark.parametrize(("width", "reduction"), [(0.5, 8), (1.0, 16), (1.5, 16), (2.0, 16)])
-def test_meta_acon_by_name_has_the_published_reduction(width: float, reduction: int) -> None:
+def test_meta_acon_published_reduction(width: float, reduction: int) -> None:
     assert shufflenet_v2(width, "meta_acon").activation == spec.MetaAconC(reduction=reduction)
     assert shufflenet_v2(width, "meta_acon(reduction=4)").activation == spec.MetaAconC(reduction=4)
 
 
-def test_deterministic_takes_dropout_out() -> None:
+def test_deterministic_removes_dropout() -> None:
     wide = create("acon/shufflenet_v2_x2_0", "meta_acon").graph
     still = spec.deterministic(wide)
     assert [node.rate for _, node in spec.walk(still) if isinstance(node, spec.Dropout)] == [0.0]
@@ -80,7 +80,7 @@ def test_published_initial_values() -> None:
             assert (array == {"weight": 1.0, "bias": 0.0001}[name]).all(), path
 
 
-def test_initial_state_depends_on_seed_and_path_alone() -> None:
+def test_initial_state_depends_on_seed_and_path() -> None:
     graph = create("acon/shufflenet_v2_x0_5").graph
     first, again, other = (spec.initial_state(graph, seed) for seed in (3, 3, 4))
     assert all((first[path] == again[path]).all() for path in first)
@@ -88,7 +88,7 @@ def test_initial_state_depends_on_seed_and_path_alone() -> None:
     assert (first["conv_last.2.p1"] != first["conv_last.2.p2"]).all()
 
 
-def test_the_first_values_of_a_stream_are_pinned() -> None:
+def test_stream_values_are_pinned() -> None:
     """From NumPy's Philox by hand: the same numbers in every version and on every machine."""
     assert Stream("pinned", 1).unit((3,)).tolist() == PINNED
 
@@ -100,7 +100,7 @@ PINNED = [0.39447676232655504, 0.6441114547079752, 0.907999743314471]
     ("norm", "generator"),
     [("batch", ["fc1", "bn1", "fc2", "bn2"]), ("none", ["fc1", "fc2"])],
 )
-def test_meta_acon_s_own_parameters_come_before_its_generator_s(norm: spec.Norm, generator: list[str]) -> None:
+def test_meta_acon_parameter_order(norm: spec.Norm, generator: list[str]) -> None:
     """The published order of the state: p1, p2, then fc1, bn1, fc2, bn2, hidden in the middle."""
     node = spec.MetaAconC(10, reduction=3, norm=norm)
     owners = dict.fromkeys(path.rpartition(".")[0] or path for path in spec.named_params(node))
@@ -111,11 +111,11 @@ def test_meta_acon_s_own_parameters_come_before_its_generator_s(norm: spec.Norm,
 
 
 @pytest.mark.parametrize("size", [(32, 32), (61, 97), (448, 448), (192, 192)])
-def test_any_input_size_gives_a_row_an_image(size: tuple[int, int]) -> None:
+def test_any_input_size(size: tuple[int, int]) -> None:
     assert create("acon/shufflenet_v2_x0_5").graph.out_shapes((2, 3, *size)) == ((2, 1000),)
 
 
-def test_lower_leaves_primitives_and_graphs_and_the_names() -> None:
+def test_lower_keeps_names() -> None:
     graph = create("acon/shufflenet_v2_x0_5", "meta_acon").graph
     lowered = spec.lower(graph)
     assert not any(isinstance(node, spec.Layer) for _, node in spec.walk(lowered))
@@ -130,7 +130,7 @@ def test_lower_leaves_primitives_and_graphs_and_the_names() -> None:
         (lambda: spec.WindowAttention(3, 3, heads=2), "WindowAttention: expected a shift from 0 to below the window 3"),
     ],
 )
-def test_attention_that_cannot_be_is_refused(make: Callable[[], spec.Node], message: str) -> None:
+def test_invalid_attention_is_refused(make: Callable[[], spec.Node], message: str) -> None:
     with pytest.raises(SpecError, match=message):
         make()
 
@@ -146,12 +146,12 @@ def test_attention_that_cannot_be_is_refused(make: Callable[[], spec.Node], mess
         (["a = relu(x)", "b = silu(a)"], "no line makes the output 'y'"),
     ],
 )
-def test_a_program_that_cannot_run_is_refused(program: list[str], message: str) -> None:
+def test_invalid_program_is_refused(program: list[str], message: str) -> None:
     with pytest.raises(SpecError, match=message.replace("(", r"\(")):
         spec.graph("x", program, "y", {"relu": spec.ReLU(), "silu": spec.SiLU()})
 
 
-def test_a_type_without_a_rule_is_named() -> None:
+def test_type_without_a_rule_is_refused() -> None:
     class Unheard(spec.Primitive):
         pass
 
@@ -165,7 +165,7 @@ def test_every_primitive_has_a_rule_in_the_reference() -> None:
             assert kind in evaluate, f"reference/layers.py: {kind.__name__}"
 
 
-def test_every_primitive_without_parameters_names_its_function() -> None:
+def test_parameterless_primitives_have_function_names() -> None:
     rules_of_their_own = {spec.Acon, spec.RepActFunction, spec.Dropout, spec.DropPath}
     primitives = {kind for kind in NODE_TYPES.values() if issubclass(kind, spec.Primitive)}
     stateless = {kind for kind in primitives if kind.params is spec.Node.params}
@@ -174,7 +174,7 @@ def test_every_primitive_without_parameters_names_its_function() -> None:
     assert len(set(spec.PARAMETERLESS.values())) == len(spec.PARAMETERLESS)
 
 
-def test_rules_do_not_fall_through_to_a_parent() -> None:
+def test_rules_are_not_inherited() -> None:
     class Wider(spec.Conv2d):
         pass
 
@@ -202,7 +202,7 @@ def test_rules_do_not_fall_through_to_a_parent() -> None:
         ("fused_repact(shift=true)", spec.FusedRepAct(shift=True)),
     ],
 )
-def test_activation_names_read_back(text: str, expected: spec.Node) -> None:
+def test_activation_name_round_trip(text: str, expected: spec.Node) -> None:
     assert spec.activation(text) == expected
     assert resolve_activation("a network", spec.activation_name(expected), 1, reduction=99) == expected
 
@@ -214,7 +214,7 @@ def test_activation_names_read_back(text: str, expected: spec.Node) -> None:
         "repact(variant=4)", "prelu(shared=maybe)", "celu(alpha=x)", "celu(alpha=0)", "softplus(beta=-1)", "dyrelu(variant=C)",
     ],
 )  # fmt: skip
-def test_an_activation_that_does_not_exist_is_refused(text: str) -> None:
+def test_unknown_activation_is_refused(text: str) -> None:
     with pytest.raises(SpecError):
         spec.activation(text)
 
@@ -229,7 +229,7 @@ def test_has_steps(axis: int) -> None:
             assert spec.activation(name, 6, channel_axis=axis).has_steps is expected, name
 
 
-def test_taps_name_the_child_that_makes_them() -> None:
+def test_tap_producer() -> None:
     graph = create("acon/shufflenet_v2_x0_5").graph
     assert spec.producer(graph, "features.3") == ("features.3", 0)
     assert spec.producer(graph, "features.1.odd") == ("features.1.split", 1)
@@ -237,7 +237,7 @@ def test_taps_name_the_child_that_makes_them() -> None:
         spec.producer(graph, "nothing")
 
 
-def test_shapes_are_checked_with_the_place() -> None:
+def test_shape_error_names_the_layer() -> None:
     graph = create("acon/shufflenet_v2_x0_5").graph
     with pytest.raises(SpecError, match=r"first_conv: 0: Conv2d: expected shape|first_conv: 0: Conv2d: expected"):
         graph.out_shapes((2, 4, 32, 32))

@@ -39,7 +39,7 @@ BOUNDED = {
 
 @pytest.mark.parametrize("new", spec.ACTIVATIONS)
 @pytest.mark.parametrize("old", OLD)
-def test_what_is_said_to_be_preserved_is(old: str, new: str) -> None:
+def test_preserve_bound_holds(old: str, new: str) -> None:
     before, old_state = OLD[old]
     after = spec.activation(new, 4)
     found = preserve(before, old_state, after, beta=50.0)
@@ -56,7 +56,7 @@ def test_what_is_said_to_be_preserved_is(old: str, new: str) -> None:
         assert np.abs(difference).max() > found.bound / 100, "the bound says nothing"
 
 
-def test_what_is_per_channel_is_preserved_where_the_channels_are_the_same() -> None:
+def test_preserve_per_channel_parameters() -> None:
     old, state = OLD["prelu per channel"]
     for name in ("acon_b", "acon_c", "prelu(shared=false)"):
         new = spec.activation(name)
@@ -68,7 +68,7 @@ def test_what_is_per_channel_is_preserved_where_the_channels_are_the_same() -> N
     assert preserve(*swish, spec.AconC(4, channel_axis=2), 50.0) is None
 
 
-def test_repact_iii_preserves_in_evaluation_and_repact_ii_cannot() -> None:
+def test_preserve_with_repact_variants_2_and_3() -> None:
     node = spec.RepAct(variant=3)
     found = preserve(spec.HardSwish(), {}, node, 50.0)
     state = spec.initial_state(node, 0, "float64") | found.values
@@ -78,12 +78,12 @@ def test_repact_iii_preserves_in_evaluation_and_repact_ii_cannot() -> None:
 
 
 @pytest.mark.parametrize("shape", [(2, 4), (2, 7, 6), (6,), (), (6, 2)])
-def test_an_input_of_another_width_is_refused(shape: tuple[int, ...]) -> None:
+def test_wrong_channel_count_is_refused(shape: tuple[int, ...]) -> None:
     with pytest.raises(SpecError, match=r"AconC: expected an input with 6 channels at axis 1, found shape"):
         spec.check_input(spec.AconC(6), shape)
 
 
-def test_inputs_that_fit_are_let_through() -> None:
+def test_valid_inputs_are_accepted() -> None:
     spec.check_input(spec.AconC(6), (2, 6))
     spec.check_input(spec.AconC(6, channel_axis=-1), (2, 9, 6))
     spec.check_input(spec.AconC(6), (-1, 6, -1, -1))
@@ -94,7 +94,7 @@ def test_inputs_that_fit_are_let_through() -> None:
 
 
 @pytest.mark.parametrize("gate", [(4,), (6, 1, 1), (1, 4, 1, 1), (2, 6, 3, 1), (3, 6, 1, 1)])
-def test_a_gate_that_would_only_broadcast_is_refused(gate: tuple[int, ...]) -> None:
+def test_broadcasting_gate_is_refused(gate: tuple[int, ...]) -> None:
     """(6, 1, 1) beside (6, 6, 3, 3) would stand along the batch and say nothing."""
     for x in ((2, 6, 3, 5), (6, 6, 3, 3)):
         if gate == (3, 6, 1, 1) or x[0] == 2 or gate == (6, 1, 1):
@@ -102,7 +102,7 @@ def test_a_gate_that_would_only_broadcast_is_refused(gate: tuple[int, ...]) -> N
                 spec.check_gate(gate, x, 1)
 
 
-def test_gates_that_fit_and_axes_that_do_not() -> None:
+def test_valid_gates_and_invalid_axes() -> None:
     for gate in ((1,), (6,), (1, 6, 1, 1), (2, 6, 1, 1), (2, 1, 1, 1), (1, 1, 1, 1), (2, 6, 3, 5)):
         spec.check_gate(gate, (2, 6, 3, 5), 1)
     spec.check_gate((6,), (2, 9, 6), -1)
@@ -125,6 +125,6 @@ def test_gates_that_fit_and_axes_that_do_not() -> None:
         (lambda: spec.MetaAconC(6, level="pixel", norm="foo"), "MetaAconC: expected norm in batch, none, layer"),
     ],
 )
-def test_options_without_a_meaning_are_refused(make, match: str) -> None:  # type: ignore[no-untyped-def]
+def test_meaningless_options_are_refused(make, match: str) -> None:  # type: ignore[no-untyped-def]
     with pytest.raises(SpecError, match=match):
         make()
