@@ -41,22 +41,22 @@ class ModuleMembers(NamedTuple):
 ReadMembers = Callable[[Instance, NameBudget], ModuleMembers | None]
 
 
-def load_state(load: Callable[[bool], Unpickled], read_members: ReadMembers, where: object) -> tuple[Unpickled, list[str]]:
+def load_state(load: Callable[..., Unpickled], read_members: ReadMembers, where: object) -> tuple[Unpickled, list[str]]:
     """Load a pickle; replace whole modules in it by their state dicts, with a note for each.
 
-    `load` is called with the value of `allow_instances` of `unpickler.load`: first with False. Only
-    if that raises an `unsafe` error it is called with True, and only modules at the top level or
+    `load` is `unpickler.load` with all arguments but `allow_instances`, which is False at first.
+    Only if that raises an `unsafe` error it is True, and then only modules at the top level or
     under one of `STATE_KEYS` count. Without any, the first error is raised. Raises CheckpointError,
     naming `where`, for a broken module.
     """
     try:
-        return load(False), []
+        return load(allow_instances=False), []
     except CheckpointError as error:
         if error.kind != "unsafe":
             raise
         strict_error = error
     try:
-        unpickled = load(True)
+        unpickled = load(allow_instances=True)
     except CheckpointError:
         raise strict_error from None
     nested = type(unpickled.value) is dict

@@ -11,6 +11,7 @@ import secrets
 from collections.abc import Mapping
 from hashlib import blake2b
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -47,10 +48,7 @@ def read(path: Path) -> CheckpointFile:
     index says. Metadata is the text in the index's metadata. Raises CheckpointError.
     """
     path = Path(path)
-    index = parse(map_file(path), f"{path}: the index")
-    weight_map, stored = index.get("weight_map"), index.get("metadata", {})
-    if type(weight_map) is not dict or type(stored) is not dict:
-        raise CheckpointError("corrupt", f"{path}: expected an object as weight_map and as metadata")
+    weight_map, stored = _read_index(path)
     expected: dict[str, list[str]] = {}
     for key, name in weight_map.items():
         expected.setdefault(_shard_name(path, key, name), []).append(key)
@@ -75,10 +73,16 @@ def read(path: Path) -> CheckpointFile:
 
 def shard_paths(path: Path) -> set[Path]:
     """Return the files that an index names. Raises CheckpointError if `path` is not an index."""
-    weight_map = parse(map_file(path), f"{path}: the index").get("weight_map")
-    if type(weight_map) is not dict:
-        raise CheckpointError("corrupt", f"{path}: expected an object as weight_map")
-    return {path.with_name(_shard_name(path, key, name)) for key, name in weight_map.items()}
+    return {path.with_name(_shard_name(path, key, name)) for key, name in _read_index(path)[0].items()}
+
+
+def _read_index(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return the weight_map and the metadata of an index, whose values are not checked yet."""
+    index = parse(map_file(path), f"{path}: the index")
+    weight_map, metadata = index.get("weight_map"), index.get("metadata", {})
+    if type(weight_map) is not dict or type(metadata) is not dict:
+        raise CheckpointError("corrupt", f"{path}: expected an object as weight_map and as metadata")
+    return weight_map, metadata
 
 
 def write(

@@ -3,8 +3,6 @@
 A pickle is a program for a stack machine. This interpreter runs the opcodes that checkpoints use. A
 GLOBAL pushes an inert `GlobalName`; a call of one runs the constructor that the caller's table has
 for it, and a name that is not in the table is refused. Bytes are slices of the buffer, not copies.
-
-The opcodes are documented in the standard library's `pickletools`.
 """
 
 from __future__ import annotations
@@ -56,6 +54,7 @@ class Constructor:
 
 
 GlobalTable = Mapping[tuple[str, str], Constructor]  # by module and name
+PersistentLoad = Callable[[object], object]
 NAME_ONLY = Constructor()
 PLACEHOLDER = Constructor(lambda args: Placeholder(), lambda value, state: None)
 
@@ -76,11 +75,12 @@ def load(
     data: memoryview,
     table: GlobalTable,
     where: str,
-    persistent_load: Callable[[object], object] | None = None,
+    persistent_load: PersistentLoad | None = None,
     *,
     allow_instances: bool = False,
+    allow_more: bool = False,
 ) -> Unpickled:
-    """Read the pickle at the start of `data`, of protocol 0 to 5; more bytes may follow.
+    """Read a pickle of protocol 0 to 5. With `allow_more`, other bytes may follow it in `data`.
 
     `table` holds the globals that may occur; any other is refused as `unsafe`. `persistent_load`
     makes a value from a persistent id. Sets are returned as lists. The keys of a dict must be text
@@ -97,6 +97,9 @@ def load(
     except CheckpointError as error:
         at = f"byte {machine.opcode_at}, opcode {bytes(data[machine.opcode_at : machine.opcode_at + 1])!r}"
         raise CheckpointError(error.kind, f"{where}: {at}: {error}") from None
+    if machine.position != len(data) and not allow_more:
+        more = len(data) - machine.position
+        raise CheckpointError("corrupt", f"{where}: {more} bytes after the pickle's end; copy or download it again")
     return Unpickled(value, machine.position, tuple(machine.globals_seen), tuple(machine.foreign_globals))
 
 
@@ -113,11 +116,7 @@ def _unsafe(message: str) -> NoReturn:
 
 class _Machine(PickleReader):
     def __init__(
-        self,
-        data: memoryview,
-        table: GlobalTable,
-        persistent_load: Callable[[object], object] | None,
-        allow_instances: bool,
+        self, data: memoryview, table: GlobalTable, persistent_load: PersistentLoad | None, allow_instances: bool
     ) -> None:
         super().__init__(data)
         self.table, self.persistent_load, self.allow_instances = table, persistent_load, allow_instances
@@ -321,19 +320,8 @@ def _instance_state(instance: Instance, state: object) -> None:
 
 
 _INSTANCE = Constructor(build=_instance_state)
-_PYTHON_2_LIBRARY = (
-    "__builtin__",
-    "copy_reg",
-    "cPickle",
-    "cStringIO",
-    "StringIO",
-    "commands",
-    "popen2",
-    "urllib2",
-    "new",
-    "sets",
-)
-_STANDARD_LIBRARY = {*sys.stdlib_module_names, *_PYTHON_2_LIBRARY}
+_PYTHON_2_LIBRARY = "__builtin__ copy_reg cPickle cStringIO StringIO commands popen2 urllib2 new sets"
+_STANDARD_LIBRARY = {*sys.stdlib_module_names, *_PYTHON_2_LIBRARY.split()}
 
 
 def _refuse_opcode(opcode: int) -> NoReturn:
@@ -346,7 +334,7 @@ def _refuse_opcode(opcode: int) -> NoReturn:
 
 
 _STOP = ord(".")
-# By the opcode's character; several opcodes may share an action.
+# By the opcode's character, as in the standard library's `pickletools`; some share an action.
 _ACTIONS: dict[int, Callable[[_Machine], None]] = {
     ord(code): action
     for codes, action in {

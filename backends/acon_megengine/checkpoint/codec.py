@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,15 +16,7 @@ from acon_core.checkpoint.codecs.numpy_pickle import NUMPY_GLOBALS, PickledArray
 from acon_core.checkpoint.codecs.pickled_module import load_state
 from acon_core.checkpoint.codecs.state_dict import find_state_dict
 from acon_core.checkpoint.codecs.text import format_names
-from acon_core.checkpoint.codecs.unpickler import (
-    NAME_ONLY,
-    PLACEHOLDER,
-    Constructor,
-    GlobalTable,
-    Unpickled,
-    load,
-    looks_like_pickle,
-)
+from acon_core.checkpoint.codecs.unpickler import NAME_ONLY, PLACEHOLDER, Constructor, GlobalTable, load, looks_like_pickle
 from acon_core.errors import CheckpointError
 from acon_core.tensors import LazyTensor, LazyTensors, lazy_items
 from acon_megengine.checkpoint.pickled_module import PickledTensor, flatten, module_members
@@ -65,14 +58,7 @@ def read(path: Path) -> CheckpointFile:
     """
     path = Path(path)
     data = map_file(path)
-
-    def unpickle(allow_instances: bool) -> Unpickled:
-        unpickled = load(data, _GLOBALS, str(path), allow_instances=allow_instances)
-        if unpickled.end != len(data):
-            raise CheckpointError("corrupt", f"{path}: {len(data) - unpickled.end} bytes after the pickle's end; copy it again")
-        return unpickled
-
-    unpickled, notes = load_state(unpickle, module_members, path)
+    unpickled, notes = load_state(partial(load, data, _GLOBALS, str(path)), module_members, path)
     if type(unpickled.value) is dict and set(unpickled.value) == {"param_groups", "state"}:
         raise CheckpointError(
             "unsupported", f"{path}: the state of an optimizer, not of a network; save module.state_dict() itself"

@@ -66,8 +66,6 @@ def read(path: Path) -> CheckpointFile:
             f"{path}: Paddle's binary tensors (.pdiparams, use_binary_format), which have no names; {_SAVE_AGAIN}",
         )
     unpickled = load(data, _GLOBALS, str(path))
-    if unpickled.end != len(data):
-        raise CheckpointError("corrupt", f"{path}: {len(data) - unpickled.end} bytes after the pickle's end; copy it again")
     top = unpickled.value
     slices = top.pop(_SLICE_TABLE, {}) if type(top) is dict else {}
     if type(top) is dict:

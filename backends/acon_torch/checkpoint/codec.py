@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ from acon_core.checkpoint.codecs.atomic_write import atomic_write
 from acon_core.checkpoint.codecs.codec import CheckpointFile, check_writable
 from acon_core.checkpoint.codecs.mapped_file import ends_contain, map_file
 from acon_core.checkpoint.codecs.strict_json import decode_metadata, encode_metadata
-from acon_core.checkpoint.codecs.unpickler import Unpickled, load
+from acon_core.checkpoint.codecs.unpickler import load
 from acon_core.checkpoint.codecs.zip_archive import ZipArchive, ZipWriter
 from acon_core.errors import CheckpointError
 from acon_core.tensors import lazy_items
@@ -68,15 +69,8 @@ def read(path: Path) -> CheckpointFile:
     order = bytes(archive.read("byteorder")) if "byteorder" in archive else b"little"
     if order not in (b"little", b"big"):
         archive.corrupt(f"expected byteorder little or big, found {order[:20]!r}")
-    program = archive.read("data.pkl")
-
-    def unpickle(allow_instances: bool) -> Unpickled:
-        where = f"{path}: {archive.root}/data.pkl"
-        unpickled = load(program, TORCH_GLOBALS, where, persistent_load, allow_instances=allow_instances)
-        if unpickled.end != len(program):
-            archive.corrupt("data.pkl has bytes after the pickle's end")
-        return unpickled
-
+    where = f"{path}: {archive.root}/data.pkl"
+    unpickle = partial(load, archive.read("data.pkl"), TORCH_GLOBALS, where, persistent_load)
     file = read_state_dict(unpickle, lambda key: archive.read(f"data/{key}"), path, len(data), big_endian=order == b"big")
     if _METADATA in archive:
         file.metadata = decode_metadata(archive.read(_METADATA), f"{path}: {_METADATA}")

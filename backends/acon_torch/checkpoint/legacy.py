@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import NoReturn
 
@@ -15,7 +15,7 @@ from acon_core.checkpoint.codecs.codec import CheckpointFile, check_writable
 from acon_core.checkpoint.codecs.mapped_file import map_file
 from acon_core.checkpoint.codecs.numpy_pickle import text_opcode
 from acon_core.checkpoint.codecs.text import printable
-from acon_core.checkpoint.codecs.unpickler import GlobalTable, Unpickled, load
+from acon_core.checkpoint.codecs.unpickler import GlobalTable, PersistentLoad, Unpickled, load
 from acon_core.errors import CheckpointError
 from acon_core.tensors import lazy_items
 from acon_torch.checkpoint.pickled_module import read_state_dict
@@ -110,12 +110,14 @@ class _Stream:
         self,
         what: str,
         table: GlobalTable,
-        persistent_load: Callable[[object], object] | None = None,
+        persistent_load: PersistentLoad | None = None,
         allow_instances: bool = False,
     ) -> Unpickled:
         """Read the next pickle."""
         where = f"{self.path}: pickle of the {what}, from byte {self.position}"
-        unpickled = load(self.data[self.position :], table, where, persistent_load, allow_instances=allow_instances)
+        unpickled = load(
+            self.data[self.position :], table, where, persistent_load, allow_instances=allow_instances, allow_more=True
+        )
         self.position += unpickled.end
         return unpickled
 

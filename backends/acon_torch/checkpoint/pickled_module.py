@@ -17,7 +17,7 @@ from acon_torch.checkpoint.pickled_tensors import PickledTensor
 
 
 def read_state_dict(
-    load: Callable[[bool], Unpickled],
+    load: Callable[..., Unpickled],
     storage_bytes: Callable[[str], memoryview],
     path: Path,
     file_bytes: int,
