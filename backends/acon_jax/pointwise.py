@@ -1,4 +1,4 @@
-"""Elementwise functions on JAX arrays.
+"""Elementwise functions on JAX arrays, and the specs of JAX's own activations.
 
 `jax.nn`'s own where value and gradient are the spec's, else ours. Each returns the shape and dtype
 of x; 16-bit values are computed in float32. All support jit, vmap, grad, jvp and hessian.
@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from acon_core import spec
 from acon_jax.gradient import upcast_half
 
 # Beyond it GELU is 0 or x in float64 too; its cube is finite in float32.
@@ -104,3 +105,25 @@ def hardswish(x: Array) -> Array:
 def hardsigmoid(x: Array) -> Array:
     """Compute min(max(x + 3, 0), 6) / 6. Gradient at -3 and 3: 0."""
     return jnp.clip(x + 3, 0, 6) / 6
+
+
+NATIVE_ACTIVATIONS: dict[Callable[..., Any], Callable[..., spec.Node]] = {
+    jax.nn.identity: spec.Identity,
+    jax.nn.relu: spec.ReLU,
+    jax.nn.relu6: spec.ReLU6,
+    jax.nn.leaky_relu: lambda negative_slope=0.01: spec.LeakyReLU(negative_slope),
+    jax.nn.elu: spec.ELU,
+    jax.nn.selu: spec.SELU,
+    jax.nn.celu: spec.CELU,
+    jax.nn.gelu: lambda approximate=True: spec.GELU("tanh" if approximate else "none"),
+    jax.nn.silu: spec.SiLU,
+    jax.nn.mish: spec.Mish,
+    jax.nn.softplus: spec.Softplus,
+    jax.nn.hard_swish: spec.HardSwish,
+    jax.nn.hard_sigmoid: spec.HardSigmoid,
+    jax.nn.sigmoid: spec.Sigmoid,
+}
+"""The specs of JAX's activation functions, from the keywords that a `functools.partial` holds."""
+
+ACTIVATION_FUNCTIONS = {function.__name__ for function in NATIVE_ACTIVATIONS} - {"identity", "sigmoid"}
+"""Names of their calls in a jaxpr, where sigmoid is the operation `logistic`."""

@@ -26,27 +26,7 @@ from acon_jax.arrays import precision
 from acon_jax.build import BuildContext, make
 from acon_jax.checkpoint.layout import layout
 from acon_jax.modules import Acon, Function, Graph
-
-NATIVE_ACTIVATIONS: dict[Callable[..., Any], Callable[..., spec.Node]] = {
-    jax.nn.identity: spec.Identity,
-    jax.nn.relu: spec.ReLU,
-    jax.nn.relu6: spec.ReLU6,
-    jax.nn.leaky_relu: lambda negative_slope=0.01: spec.LeakyReLU(negative_slope),
-    jax.nn.elu: spec.ELU,
-    jax.nn.selu: spec.SELU,
-    jax.nn.celu: spec.CELU,
-    jax.nn.gelu: lambda approximate=True: spec.GELU("tanh" if approximate else "none"),
-    jax.nn.silu: spec.SiLU,
-    jax.nn.mish: spec.Mish,
-    jax.nn.softplus: spec.Softplus,
-    jax.nn.hard_swish: spec.HardSwish,
-    jax.nn.hard_sigmoid: spec.HardSigmoid,
-    jax.nn.sigmoid: spec.Sigmoid,
-}
-"""The specs of JAX's activation functions, from the keywords that a `functools.partial` holds."""
-
-ACTIVATION_FUNCTIONS = {function.__name__ for function in NATIVE_ACTIVATIONS} - {"identity", "sigmoid"}
-"""The names under which their calls appear in a jaxpr. Sigmoid appears as the operation `logistic`."""
+from acon_jax.pointwise import ACTIVATION_FUNCTIONS, NATIVE_ACTIVATIONS
 
 SCOPE = "acon_site_"
 UNDECAYED = (*surgery.UNDECAYED_NAMES, "bias", "scale")

@@ -1,4 +1,4 @@
-"""Elementwise functions on MegEngine tensors.
+"""Elementwise functions on MegEngine tensors, and the specs of MegEngine's own activations.
 
 MegEngine's own where value and gradient are the spec's, else a value and a slope of ours.
 """
@@ -7,10 +7,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import megengine.functional as F
+import megengine.module as M
 from megengine import Tensor
 
+from acon_core import spec
 from acon_core.spec.pointwise import SELU_ALPHA, SELU_SCALE
 from acon_megengine.gradient import Rule, above, bounded
 
@@ -161,3 +164,18 @@ def hardsigmoid(x: Tensor) -> Tensor:
 def sigmoid(x: Tensor) -> Tensor:
     """Compute 1 / (1 + exp(-x)). Smooth."""
     return _own(F.sigmoid, x)
+
+
+NATIVE_ACTIVATIONS: dict[type[M.Module], Callable[[Any], spec.Node]] = {
+    M.Identity: lambda module: spec.Identity(),
+    M.ReLU: lambda module: spec.ReLU(),
+    M.LeakyReLU: lambda module: spec.LeakyReLU(module.negative_slope),
+    M.PReLU: lambda module: spec.PReLU(module.num_parameters, shared=module.num_parameters == 1),
+    M.GELU: lambda module: spec.GELU(),
+    M.SiLU: lambda module: spec.SiLU(),
+    M.Sigmoid: lambda module: spec.Sigmoid(),
+}
+"""The specs of MegEngine's activation modules. A subclass may compute something else."""
+
+ACTIVATION_FUNCTIONS = ("relu", "relu6", "leaky_relu", "prelu", "gelu", "silu", "softplus", "sigmoid", "hswish", "hsigmoid")
+"""The activation functions of `megengine.functional`."""

@@ -24,20 +24,7 @@ from acon_megengine.arrays import to_array
 from acon_megengine.build import BuildContext
 from acon_megengine.build import make as build_module
 from acon_megengine.checkpoint.layout import layout as megengine_layout
-
-NATIVE_ACTIVATIONS: dict[type[M.Module], Callable[[Any], Node]] = {
-    M.Identity: lambda module: spec.Identity(),
-    M.ReLU: lambda module: spec.ReLU(),
-    M.LeakyReLU: lambda module: spec.LeakyReLU(module.negative_slope),
-    M.PReLU: lambda module: spec.PReLU(module.num_parameters, shared=module.num_parameters == 1),
-    M.GELU: lambda module: spec.GELU(),
-    M.SiLU: lambda module: spec.SiLU(),
-    M.Sigmoid: lambda module: spec.Sigmoid(),
-}
-"""The specs of MegEngine's activation modules, by exact type: a subclass may compute something else."""
-
-ACTIVATION_FUNCTIONS = ("relu", "relu6", "leaky_relu", "prelu", "gelu", "silu", "softplus", "sigmoid", "hswish", "hsigmoid")
-"""The activation functions of `megengine.functional`."""
+from acon_megengine.pointwise import ACTIVATION_FUNCTIONS, NATIVE_ACTIVATIONS
 
 UNDECAYED = (_BatchNorm, M.LayerNorm, M.GroupNorm, M.InstanceNorm, M.GeneralNorm, M.PReLU)
 """Modules of MegEngine whose parameters never decay, whatever their shape."""

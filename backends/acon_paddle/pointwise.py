@@ -1,4 +1,4 @@
-"""Elementwise functions on Paddle tensors.
+"""Elementwise functions on Paddle tensors, and the specs of Paddle's own activations.
 
 Paddle's own where value and gradient are the spec's, else a value and a slope of ours. Paddle's own
 are wrong in these: `relu` is 0 for NaN; `leaky_relu` has the gradient 1 at 0; `elu`, `celu`,
@@ -11,12 +11,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import paddle
 import paddle.nn.functional as F
-from paddle import Tensor
+from paddle import Tensor, nn
 from paddle.jit import not_to_static
 
+from acon_core import spec
 from acon_core.spec.pointwise import SELU_ALPHA, SELU_SCALE
 from acon_paddle.arrays import constant
 from acon_paddle.gradient import Rule, Terms, apply
@@ -218,3 +220,46 @@ def sigmoid(x: Tensor) -> Tensor:
     """Compute 1 / (1 + exp(-x)). Smooth."""
     y: Tensor = F.sigmoid(x)
     return y
+
+
+def _native_selu(layer: nn.SELU) -> spec.Node | None:
+    return spec.SELU() if (layer._scale, layer._alpha) == (nn.SELU()._scale, nn.SELU()._alpha) else None
+
+
+def _native_softplus(layer: nn.Softplus) -> spec.Node | None:
+    """With a threshold below 20, the jump to x at the threshold is more than rounding."""
+    return spec.Softplus(float(layer._beta)) if layer._threshold >= 20 else None
+
+
+def _native_prelu(layer: nn.PReLU) -> spec.Node:
+    if layer._num_parameters == 1:
+        return spec.PReLU()
+    axis = 1 if layer._data_format.startswith("NC") else -1
+    return spec.PReLU(layer._num_parameters, shared=False, channel_axis=axis)
+
+
+NATIVE_ACTIVATIONS: dict[type[nn.Layer], Callable[[Any], spec.Node | None]] = {
+    nn.Identity: lambda layer: spec.Identity(),
+    nn.ReLU: lambda layer: spec.ReLU(),
+    nn.ReLU6: lambda layer: spec.ReLU6(),
+    nn.LeakyReLU: lambda layer: spec.LeakyReLU(float(layer._negative_slope)),
+    nn.PReLU: _native_prelu,
+    nn.ELU: lambda layer: spec.ELU(float(layer._alpha)),
+    nn.SELU: _native_selu,
+    nn.CELU: lambda layer: spec.CELU(float(layer._alpha)),
+    nn.GELU: lambda layer: spec.GELU("tanh" if layer._approximate in (True, "tanh") else "none"),
+    nn.Silu: lambda layer: spec.SiLU(),
+    nn.Swish: lambda layer: spec.SiLU(),
+    nn.Mish: lambda layer: spec.Mish(),
+    nn.Softplus: _native_softplus,
+    nn.Hardswish: lambda layer: spec.HardSwish(),
+    nn.Hardsigmoid: lambda layer: spec.HardSigmoid(),
+    nn.Sigmoid: lambda layer: spec.Sigmoid(),
+}
+"""The specs of Paddle's activation layers; None for options that the spec does not have."""
+
+ACTIVATION_FUNCTIONS = (
+    "relu", "relu6", "leaky_relu", "prelu", "elu", "selu", "celu", "gelu", "silu", "swish", "mish", "softplus", "hardswish",
+    "hardsigmoid", "sigmoid",
+)  # fmt: skip
+"""The operators that F.relu, paddle.sigmoid, x.sigmoid() and the like call."""

@@ -18,49 +18,7 @@ from acon_paddle import activations  # noqa: F401  (registers the rules of the a
 from acon_paddle.build import BuildContext
 from acon_paddle.build import make as build_layer
 from acon_paddle.checkpoint.layout import layout
-
-
-def _selu(layer: nn.SELU) -> Node | None:
-    return spec.SELU() if (layer._scale, layer._alpha) == (nn.SELU()._scale, nn.SELU()._alpha) else None
-
-
-def _softplus(layer: nn.Softplus) -> Node | None:
-    """With a threshold below 20, the jump to x at the threshold is more than rounding."""
-    return spec.Softplus(float(layer._beta)) if layer._threshold >= 20 else None
-
-
-def _prelu(layer: nn.PReLU) -> Node:
-    if layer._num_parameters == 1:
-        return spec.PReLU()
-    axis = 1 if layer._data_format.startswith("NC") else -1
-    return spec.PReLU(layer._num_parameters, shared=False, channel_axis=axis)
-
-
-NATIVE_ACTIVATIONS: dict[type[nn.Layer], Callable[[Any], Node | None]] = {
-    nn.Identity: lambda layer: spec.Identity(),
-    nn.ReLU: lambda layer: spec.ReLU(),
-    nn.ReLU6: lambda layer: spec.ReLU6(),
-    nn.LeakyReLU: lambda layer: spec.LeakyReLU(float(layer._negative_slope)),
-    nn.PReLU: _prelu,
-    nn.ELU: lambda layer: spec.ELU(float(layer._alpha)),
-    nn.SELU: _selu,
-    nn.CELU: lambda layer: spec.CELU(float(layer._alpha)),
-    nn.GELU: lambda layer: spec.GELU("tanh" if layer._approximate in (True, "tanh") else "none"),
-    nn.Silu: lambda layer: spec.SiLU(),
-    nn.Swish: lambda layer: spec.SiLU(),
-    nn.Mish: lambda layer: spec.Mish(),
-    nn.Softplus: _softplus,
-    nn.Hardswish: lambda layer: spec.HardSwish(),
-    nn.Hardsigmoid: lambda layer: spec.HardSigmoid(),
-    nn.Sigmoid: lambda layer: spec.Sigmoid(),
-}
-"""The specs of Paddle's activation layers, by exact type; None for options that the spec does not have."""
-
-ACTIVATION_FUNCTIONS = (
-    "relu", "relu6", "leaky_relu", "prelu", "elu", "selu", "celu", "gelu", "silu", "swish", "mish", "softplus", "hardswish",
-    "hardsigmoid", "sigmoid",
-)  # fmt: skip
-"""The operators that F.relu, paddle.sigmoid, x.sigmoid() and the like call, however they were imported."""
+from acon_paddle.pointwise import ACTIVATION_FUNCTIONS, NATIVE_ACTIVATIONS
 
 UNDECAYED = (
     nn.layer.norm._BatchNormBase, nn.layer.norm._InstanceNormBase, nn.BatchNorm, nn.GroupNorm, nn.LayerNorm, nn.SpectralNorm,

@@ -1,4 +1,4 @@
-"""Elementwise functions on PyTorch tensors.
+"""Elementwise functions on PyTorch tensors, and the specs of PyTorch's own activations.
 
 PyTorch's own where value and gradient are the spec's in every dtype, else a corrected version.
 """
@@ -7,16 +7,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
+from acon_core import spec
 from acon_torch.gradient import Rule, upcast_half
 
 # From here on, log(1 + exp(z)) rounds to z in float64 too. PyTorch's threshold is off by 2e-9.
 _SOFTPLUS_THRESHOLD = 40.0
-PYTORCH_SOFTPLUS_THRESHOLD = 20
+_PYTORCH_SOFTPLUS_THRESHOLD = 20
 # Beyond it, the gradient of GELU is exactly 0 or 1. PyTorch's squares x and is NaN from 2e19 on.
 _GELU_BOUND = 100.0
 
@@ -112,3 +114,27 @@ def sigmoid(x: Tensor) -> Tensor:
     """Compute 1 / (1 + exp(-x)). Smooth."""
     # PyTorch computes the gradient from y; in 16 bits, 1 - y keeps too few digits.
     return torch.sigmoid(upcast_half(x)[0]).to(x.dtype)
+
+
+NATIVE_ACTIVATIONS: dict[type[nn.Module], Any] = {
+    nn.Identity: lambda module: spec.Identity(),
+    nn.ReLU: lambda module: spec.ReLU(),
+    nn.ReLU6: lambda module: spec.ReLU6(),
+    nn.LeakyReLU: lambda module: spec.LeakyReLU(module.negative_slope),
+    nn.PReLU: lambda module: spec.PReLU() if module.num_parameters == 1 else spec.PReLU(module.num_parameters, shared=False),
+    nn.ELU: lambda module: spec.ELU(module.alpha),
+    nn.SELU: lambda module: spec.SELU(),
+    nn.CELU: lambda module: spec.CELU(module.alpha),
+    nn.GELU: lambda module: spec.GELU(module.approximate),
+    nn.SiLU: lambda module: spec.SiLU(),
+    nn.Mish: lambda module: spec.Mish(),
+    # With a threshold below PyTorch's default it is another function.
+    nn.Softplus: lambda module: spec.Softplus(module.beta) if module.threshold >= _PYTORCH_SOFTPLUS_THRESHOLD else None,
+    nn.Hardswish: lambda module: spec.HardSwish(),
+    nn.Hardsigmoid: lambda module: spec.HardSigmoid(),
+    nn.Sigmoid: lambda module: spec.Sigmoid(),
+}
+"""The specs of PyTorch's activation modules. A subclass may compute something else."""
+
+ACTIVATION_FUNCTIONS = {kind.__name__.lower() for kind in NATIVE_ACTIVATIONS} - {"identity"} | {"leaky_relu"}
+"""The names of PyTorch's activation functions."""

@@ -17,30 +17,7 @@ from acon_torch import activations  # noqa: F401  (registers the rules of the ac
 from acon_torch.arrays import to_array, to_tensor
 from acon_torch.build import BuildContext, make
 from acon_torch.checkpoint.layout import layout
-from acon_torch.pointwise import PYTORCH_SOFTPLUS_THRESHOLD
-
-NATIVE_ACTIVATIONS: dict[type[nn.Module], Any] = {
-    nn.Identity: lambda module: spec.Identity(),
-    nn.ReLU: lambda module: spec.ReLU(),
-    nn.ReLU6: lambda module: spec.ReLU6(),
-    nn.LeakyReLU: lambda module: spec.LeakyReLU(module.negative_slope),
-    nn.PReLU: lambda module: spec.PReLU() if module.num_parameters == 1 else spec.PReLU(module.num_parameters, shared=False),
-    nn.ELU: lambda module: spec.ELU(module.alpha),
-    nn.SELU: lambda module: spec.SELU(),
-    nn.CELU: lambda module: spec.CELU(module.alpha),
-    nn.GELU: lambda module: spec.GELU(module.approximate),
-    nn.SiLU: lambda module: spec.SiLU(),
-    nn.Mish: lambda module: spec.Mish(),
-    # With a threshold below PyTorch's default it is another function.
-    nn.Softplus: lambda module: spec.Softplus(module.beta) if module.threshold >= PYTORCH_SOFTPLUS_THRESHOLD else None,
-    nn.Hardswish: lambda module: spec.HardSwish(),
-    nn.Hardsigmoid: lambda module: spec.HardSigmoid(),
-    nn.Sigmoid: lambda module: spec.Sigmoid(),
-}
-"""The specs of PyTorch's activation modules, by exact type: a subclass may compute something else."""
-
-ACTIVATION_FUNCTIONS = {kind.__name__.lower() for kind in NATIVE_ACTIVATIONS} - {"identity"} | {"leaky_relu"}
-"""The names of PyTorch's activation functions."""
+from acon_torch.pointwise import ACTIVATION_FUNCTIONS, NATIVE_ACTIVATIONS
 
 UNDECAYED = (nn.modules.batchnorm._NormBase, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm)
 """Modules of PyTorch whose parameters never decay, whatever their shape."""
