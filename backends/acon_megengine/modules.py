@@ -163,20 +163,16 @@ class Function(M.Module):
         return str(self.spec)
 
 
-class Acon(M.Module):
+class Acon(Function):
     """`acon(x, p1, p2, beta)` with the slopes that its node fixes; the other gates are inputs."""
 
     def __init__(self, node: spec.Acon) -> None:
-        super().__init__()
-        self.spec = node
-        self.fixed = tuple(value for value in (node.p1, node.p2) if value is not None)
+        super().__init__(node, acon)
+        self.fixed = [value for value in (node.p1, node.p2) if value is not None]
 
     def forward(self, x: Tensor, *gates: Tensor) -> Tensor:
         self.spec.out_shapes(*(value._tuple_shape for value in (x, *gates)))
         return acon(x, *self.fixed, *gates)
-
-    def _module_info_string(self) -> str:
-        return str(self.spec)
 
 
 def flatten(x: Tensor) -> Tensor:

@@ -116,8 +116,7 @@ def smooth_maximum(*values: Tensor, beta: Gate = 1.0) -> Tensor:
 
 def maximum(a: Tensor, b: Tensor) -> Tensor:
     """Compute the maximum of two values, element by element."""
-    y: Tensor = paddle.maximum(a, b)
-    return y
+    return paddle.maximum(a, b)
 
 
 def _prelu(x: Tensor, positive: Tensor, negative: Tensor) -> Tensor:

@@ -157,19 +157,15 @@ class Function(nn.Layer):
         return str(self.spec)
 
 
-class Acon(nn.Layer):
+class Acon(Function):
     """`acon(x, p1, p2, beta)` with the slopes that its node fixes; the other gates are inputs."""
 
     def __init__(self, node: spec.Acon) -> None:
-        super().__init__()
-        self.spec = node
+        super().__init__(node, F.acon)
         self.fixed = [value for value in (node.p1, node.p2) if value is not None]
 
     def forward(self, x: Tensor, *gates: Tensor) -> Tensor:
         return F.acon(x, *self.fixed, *gates)
-
-    def extra_repr(self) -> str:
-        return str(self.spec)
 
 
 @not_to_static

@@ -53,14 +53,12 @@ def identity(x: Tensor) -> Tensor:
 
 def relu(x: Tensor) -> Tensor:
     """Compute max(x, 0), NaN where x is NaN. Gradient at 0: 0. Can be differentiated once."""
-    y: Tensor = F.hardtanh(x, 0.0, math.inf)
-    return y
+    return F.hardtanh(x, 0.0, math.inf)
 
 
 def relu6(x: Tensor) -> Tensor:
     """Compute min(max(x, 0), 6). Gradient at 0 and 6: 0."""
-    y: Tensor = F.relu6(x)
-    return y
+    return F.relu6(x)
 
 
 def _leaky_relu(x: Tensor, slope: Tensor) -> Tensor:
@@ -169,8 +167,7 @@ def silu(x: Tensor) -> Tensor:
 
 def mish(x: Tensor) -> Tensor:
     """Compute x tanh(log(1 + exp(x))). Smooth."""
-    y: Tensor = F.mish(x)
-    return y
+    return F.mish(x)
 
 
 def _softplus(x: Tensor, beta: Tensor) -> Tensor:
@@ -218,8 +215,7 @@ def hardsigmoid(x: Tensor) -> Tensor:
 
 def sigmoid(x: Tensor) -> Tensor:
     """Compute 1 / (1 + exp(-x)). Smooth."""
-    y: Tensor = F.sigmoid(x)
-    return y
+    return F.sigmoid(x)
 
 
 def _native_selu(layer: nn.SELU) -> spec.Node | None:
