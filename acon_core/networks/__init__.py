@@ -67,6 +67,7 @@ NETWORKS: dict[str, Callable[..., Network]] = {
     "paddleclas/resnet18": partial(paddleclas_resnet, 18),
     "paddleclas/resnet34": partial(paddleclas_resnet, 34),
 }
+"""The function that makes each network, by publisher and name."""
 
 
 def has_choice(name: str) -> bool:

@@ -1,6 +1,6 @@
-"""Networks as data: nodes, activations, and what is done to them. Nothing here runs a network.
+"""Networks as data: nodes, activations and transformations of them. Nothing here runs a network.
 
-Each module lists what it makes public; the package offers all of it.
+The package exports what each of its modules lists in `__all__`.
 """
 
 from acon_core.spec.acon import *

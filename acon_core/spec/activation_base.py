@@ -1,4 +1,4 @@
-"""Base classes of the activations that are graphs, and what their place decides: width and axis."""
+"""Base classes of activations with parameters, and their width and channel axis."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class ChannelwiseActivation(Activation):
     Parameters
     ----------
     channels : int, optional
-        Number of channels, C. None until `bind` sets the width of a place.
+        Number of channels, C. None until `bind` sets it.
     channel_axis : int, default 1
         Axis of the channels: 1 for (N, C, ...), -1 for (N, ..., C). It is never guessed.
 
@@ -51,7 +51,7 @@ class ChannelwiseActivation(Activation):
     needs_channels: ClassVar[bool] = True
 
     rank: ClassVar[int | None] = None
-    """The one rank of inputs that it takes, None for any from 2 on."""
+    """The rank that inputs must have. None: any rank from 2."""
 
     channels: int | None = None
     channel_axis: int = field(default=1, kw_only=True)

@@ -45,9 +45,8 @@ ACTIVATIONS: dict[str, type[Node]] = {
     "repact": RepAct,
     "fused_repact": FusedRepAct,
 }
+"""The class of each activation, by name."""
 
-# Names of the published tables. Case and underscores are ignored, so only other differences are
-# listed.
 ALIASES: dict[str, str] = {
     "LReLU": "leaky_relu",
     "HSwish": "hardswish",
@@ -62,6 +61,7 @@ ALIASES: dict[str, str] = {
     "RepAct_Softmax": "repact(variant=2)",
     "RepAct_BN": "repact(variant=3)",
 }
+"""Names of published tables that differ from ours by more than case and underscores."""
 
 _CALL = re.compile(r"(\w+)(?:\((.*)\))?")
 

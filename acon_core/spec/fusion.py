@@ -94,10 +94,10 @@ def fold(node: Node, state: State) -> Change:
 
 
 def _all(node: Node, state: State, rules: Rules[Change], wanted: str) -> Change:
-    found, values = change_layers(node, state, rules)
-    if found is node:
+    changed, values = change_layers(node, state, rules)
+    if changed is node:
         raise SpecError(f"{rules.operation}: nothing to do: the network has no {wanted}")
-    return found, values
+    return changed, values
 
 
 def change_layers(node: Node, state: State, rules: Rules[Change]) -> Change:
@@ -107,12 +107,12 @@ def change_layers(node: Node, state: State, rules: Rules[Change]) -> Change:
     def change(path: str, part: Node) -> Node | None:
         if type(part) not in rules:
             return None
-        changed, own = rules(part, {name: state[join(path, name)] for name in named_params(part)})
+        made, own = rules(part, {name: state[join(path, name)] for name in named_params(part)})
         values.update({join(path, name): value for name, value in own.items()})
-        return changed
+        return made
 
-    found = rewrite(node, change)
-    return found, {path: values[path] if path in values else state[path] for path in named_params(found)}
+    changed = rewrite(node, change)
+    return changed, {path: values[path] if path in values else state[path] for path in named_params(changed)}
 
 
 @fuse_rules.register(RepAct)

@@ -1,6 +1,6 @@
 """Functions of x and of learned or generated values: the cores of the learnable activations.
 
-Such a value is called a gate.
+Such a value is called a gate below.
 """
 
 from __future__ import annotations

@@ -192,7 +192,7 @@ class Windowed(Primitive):
         Side of a window in pixels. Other heights and widths are padded with zeros below and to the
         right.
     shift : int, default 0
-        By how many pixels the image is rolled; less than `window`.
+        Number of pixels by which the image is rolled; less than `window`.
     """
 
     window: int
