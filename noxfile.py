@@ -108,10 +108,21 @@ def quick(session: nox.Session) -> None:
 @nox.session(python="3.11")
 def lint(session: nox.Session) -> None:
     """Style and types."""
-    install(session, "core", "ruff>=0.14", "mypy>=1.18", "types-jsonschema")
+    install(session, "core", "ruff>=0.14", "mypy>=1.18", "pyright>=1.1.390", "types-jsonschema")
     session.run("ruff", "check", ".")
     session.run("ruff", "format", "--check", ".")
     session.run("mypy")
+    # What a user's type checker says of the public packages: of the files in tests/typing, and of the documentation.
+    session.run("python", "tools/snippets.py", "tests/typing/snippets")
+    session.run("mypy", "--config-file", "tests/typing/mypy.ini")
+    session.run("pyright", "--project", "tests/typing")
+
+
+@nox.session(python="3.11")
+def stubs(session: nox.Session) -> None:
+    """Write the stubs of the public packages from the spec and acon_core/frontend."""
+    install(session, "core")
+    session.run("python", "tools/stubs.py", *session.posargs)
 
 
 def environment(session: nox.Session, backend: str) -> str:
