@@ -30,8 +30,8 @@ HOMES = {
 class Own:
     """A constructor parameter that a framework adds to those of the spec.
 
-    `text` is its entry in the Parameters section. One that is `required` has no default in the classes;
-    `example` is a value for it, in examples and errors.
+    `text` is its entry in the Parameters section. One that is `required` has no default in the
+    classes; `example` is a value for it, in examples and errors.
     """
 
     name: str
@@ -54,9 +54,10 @@ PATH = Own("path", "str", "Path of the module in its network, for error messages
 class Framework:
     """One framework: its types, the parameters it adds, and the texts that complete shared docstrings.
 
-    `module`, `tensor` and `weight` name its types after `imports`, which are statements. `channel_axis` is its convention.
-    `zeros` is an expression for zeros of the shape ``{}``, and `call` the declaration of the method that runs a module.
-    `texts` are the values of `$name` in shared docstrings. `notes` extend the Notes section of classes, by class name.
+    `module`, `tensor` and `weight` name its types after `imports`, which are statements.
+    `channel_axis` is its convention. `zeros` is an expression for zeros of the shape ``{}``, and
+    `call` the declaration of the method that runs a module. `texts` are the values of `$name` in
+    shared docstrings. `notes` extend the Notes section of classes, by class name.
     """
 
     package: str

@@ -225,7 +225,7 @@ def load_network(path: str | os.PathLike[str], query: NetworkQuery, features: Se
     """
     checkpoint = read_checkpoint(path, query)
     for text in checkpoint.warnings:
-        warnings.warn(f"{path}: {text}", stacklevel=3)
+        warnings.warn(f"{path}: {text}", stacklevel=4)
     return checkpoint.features(features)
 
 

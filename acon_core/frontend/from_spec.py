@@ -16,7 +16,8 @@ from acon_core.spec.node import Rules
 def class_signature(kind: type[Activation], own: tuple[Own, ...]) -> inspect.Signature:
     """How the class of an activation is called: the fields of its spec, then the framework's own, by keyword.
 
-    `channels` has no default where it is always needed. `channel_axis=None` is the framework's axis.
+    `channels` has no default where it is always needed. `channel_axis=None` is the framework's
+    axis.
     """
     parameters = dict(inspect.signature(kind).parameters)
     if issubclass(kind, ChannelwiseActivation):
@@ -29,8 +30,8 @@ def class_signature(kind: type[Activation], own: tuple[Own, ...]) -> inspect.Sig
 class FromSpec:
     """Mixin of a backend's base class of activations, of which `define_classes` makes one subclass for each spec type.
 
-    A class is called with the fields of its spec, or, as a build rule, with a node and a context; then its state is
-    loaded later. The backend implements three hooks.
+    A class is called with the fields of its spec, or, as a build rule, with a node and a context;
+    then its state is loaded later. The backend implements three hooks.
     """
 
     framework: ClassVar[Framework]

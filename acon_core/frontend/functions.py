@@ -26,8 +26,8 @@ M = TypeVar("M")
 class Frontend(Generic[M]):
     """What every backend offers its users, for modules of type `M`.
 
-    A backend makes a subclass that sets the attributes and implements `make`; a `Modules` object gives access to
-    native modules. In docstrings, `$name` stands for a text of the framework.
+    A backend makes a subclass that sets the attributes and implements `make`; a `Modules` object
+    gives access to native modules. In docstrings, `$name` stands for a text of the framework.
     """
 
     framework: Framework
@@ -73,20 +73,22 @@ class Frontend(Generic[M]):
         Parameters
         ----------
         name : str
-            A name that `acon list activations` prints, or an alias from a published table. Case and underscores are
-            ignored. It may carry options: ``"dyrelu(variant=B)"``.
+            A name that `acon list activations` prints, or an alias from a published table. Case and
+            underscores are ignored. It may carry options: ``"dyrelu(variant=B)"``.
         channels : int, optional
-            Number of channels C. Required by activations with one parameter per channel, ignored by the others.
+            Number of channels C. Required by activations with one parameter per channel, ignored by
+            the others.
         channel_axis : int, optional
-            Axis of the channels in the input; ignored by activations without channels. The default is
-            $channel_axis, the framework's convention.
+            Axis of the channels in the input; ignored by activations without channels. The default
+            is $channel_axis, the framework's convention.
         **options
             Options of the activation, such as ``level="pixel"``: the parameters of its class.
 
         Returns
         -------
         $module
-            An instance of the public class, with initial values; a plain module for functions without parameters.
+            An instance of the public class, with initial values; a plain module for functions
+            without parameters.
 
         Raises
         ------
@@ -137,15 +139,15 @@ class Frontend(Generic[M]):
         Parameters
         ----------
         name : str
-            A network that `acon list networks` prints, or ``"package.module:function"``, a function that returns a
-            spec graph.
+            A network that `acon list networks` prints, or ``"package.module:function"``, a function
+            that returns a spec graph.
         act : Node or str, optional
             Activation, as for `activation`. The default is the published one.
         num_classes : int, optional
             Number of classes. The default is the published one.
         features : sequence of str, optional
-            Names of stages. If given, the module returns a tuple with the values of these stages, and layers that
-            none of them needs are left out.
+            Names of stages. If given, the module returns a tuple with the values of these stages,
+            and layers that none of them needs are left out.
         dtype : str, optional
             Dtype of the parameters: $dtypes.
         seed : int, optional
@@ -156,8 +158,8 @@ class Frontend(Generic[M]):
         Returns
         -------
         $module
-            The network: images $images -> logits (N, num_classes), or the feature maps $maps. H and W are arbitrary,
-            except in ViT and DCN.
+            The network: images $images -> logits (N, num_classes), or the feature maps $maps. H and
+            W are arbitrary, except in ViT and DCN.
 
         Raises
         ------
@@ -188,7 +190,8 @@ class Frontend(Generic[M]):
     ) -> M:
         """Load the network of a checkpoint, in evaluation mode.
 
-        The file may be of any of the frameworks. It is read without them, and nothing in it is executed.
+        The file may be of any of the frameworks. It is read without them, and nothing in it is
+        executed.
 
         Parameters
         ----------
@@ -203,8 +206,9 @@ class Frontend(Generic[M]):
         features : sequence of str, optional
             Names of stages, as for `create`.
         **options
-            Options of the network. Those that change no shape, such as ``replace_stride_with_dilation``, must be
-            given, unless the file has metadata of this package.
+            Options of the network. Those that change no shape, such as
+            ``replace_stride_with_dilation``, must be given, unless the file has metadata of this
+            package.
 
         Returns
         -------
@@ -256,19 +260,20 @@ class Frontend(Generic[M]):
             Old activations to new ones. An old name matches any options, or those that it states:
             ``"gelu(approximate=tanh)"``.
         example : $tensor or tuple
-            An input, or a tuple of arguments. The model is run on it once, in evaluation mode and without gradients,
-            to find the number of channels at each place. Modes and running statistics do not change.
+            An input, or a tuple of arguments. The model is run on it once, in evaluation mode and
+            without gradients, to find the number of channels at each place. Modes and running
+            statistics do not change.
         channel_axis : int, optional
-            Axis of the channels in the inputs of the activations. The default is $channel_axis, the framework's
-            convention.$axis_of_tokens
+            Axis of the channels in the inputs of the activations. The default is $channel_axis, the
+            framework's convention.$axis_of_tokens
         beta : float, optional
             The beta of ACON where it replaces ReLU or PReLU.
 
         Returns
         -------
         Replacements
-            What was done at each place, why the rest was kept, and the calls of functions, such as ``relu(x)``, that
-            cannot be replaced. Print it for a report.
+            What was done at each place, why the rest was kept, and the calls of functions, such as
+            ``relu(x)``, that cannot be replaced. Print it for a report.
 
         Raises
         ------
@@ -279,9 +284,10 @@ class Frontend(Generic[M]):
 
         Notes
         -----
-        SiLU becomes ACON, and identity, ReLU, PReLU and HardSwish become RepAct, exactly. ReLU and PReLU become ACON
-        with an error of at most 0.2785 / `beta`. Other activations start at their own initial values. New modules take
-        over dtype, device and mode. Their parameters are new: create the optimizer afterwards.
+        SiLU becomes ACON, and identity, ReLU, PReLU and HardSwish become RepAct, exactly. ReLU and
+        PReLU become ACON with an error of at most 0.2785 / `beta`. Other activations start at their
+        own initial values. New modules take over dtype, device and mode. Their parameters are new:
+        create the optimizer afterwards.
 
         Examples
         --------
@@ -290,7 +296,7 @@ class Frontend(Generic[M]):
         >>> model = $model
         >>> done = replace_activations(model, {"relu": "acon_c"}, $image)
         >>> [(site.old, site.new, site.channels) for site in done.replaced]
-        [('relu', 'acon_c(init=published)', 8)]
+        [('relu', 'acon_c', 8)]
         """
         axis = self.modules.channel_axis if channel_axis is None else channel_axis
         return surgery.replace_activations(self.modules, model, replacements, example, channel_axis=axis, beta=beta)
@@ -306,8 +312,8 @@ class Frontend(Generic[M]):
         Returns
         -------
         $module
-            The model, changed in place. A model that was made from a spec as a whole, such as one from `create` or
-            `load`, comes back as a new module and stays as it was.
+            The model, changed in place. A model that was made from a spec as a whole, such as one
+            from `create` or `load`, comes back as a new module and stays as it was.
 
         Raises
         ------
@@ -316,10 +322,11 @@ class Frontend(Generic[M]):
 
         Notes
         -----
-        The closed form is y = A x + B relu(x) + H hardswish(x) + c, with A = w0 + alpha w2, B = w1 + (1 - alpha) w2 and
-        H = w3, or the same of the softmax of w (variant 2). The norm of variant 3 is included with its running
-        statistics, so that the result equals the model in evaluation mode. Coefficients are computed in float64. Dtype,
-        device and mode are kept, and the result can be trained.
+        The closed form is y = A x + B relu(x) + H hardswish(x) + c, with A = w0 + alpha w2, B = w1
+        + (1 - alpha) w2 and H = w3, or the same of the softmax of w (variant 2). The norm of
+        variant 3 is included with its running statistics, so that the result equals the model in
+        evaluation mode. Coefficients are computed in float64. Dtype, device and mode are kept, and
+        the result can be trained.
 
         Examples
         --------
@@ -342,8 +349,9 @@ class Frontend(Generic[M]):
         Returns
         -------
         $module
-            The model, changed in place. A model that was made from a spec as a whole comes back as a new module and
-            stays as it was. The activations then have ``norm="none"``, which also accepts a batch of one.
+            The model, changed in place. A model that was made from a spec as a whole comes back as
+            a new module and stays as it was. The activations then have ``norm="none"``, which also
+            accepts a batch of one.
 
         Raises
         ------
@@ -352,9 +360,10 @@ class Frontend(Generic[M]):
 
         Notes
         -----
-        The generator is linear up to its sigmoid, so that the result equals the model in evaluation mode: weight
-        becomes weight * gain, bias becomes (bias - mean) * gain + shift. It saves 2 (hidden + C) parameters per
-        activation. Values are computed in float64. Dtype, device and mode are kept.
+        The generator is linear up to its sigmoid, so that the result equals the model in evaluation
+        mode: weight becomes weight * gain, bias becomes (bias - mean) * gain + shift. It saves 2
+        (hidden + C) parameters per activation. Values are computed in float64. Dtype, device and
+        mode are kept.
 
         Examples
         --------
@@ -372,16 +381,18 @@ class Frontend(Generic[M]):
         Parameters
         ----------
         module : $module
-            Any module with parameters or attributes `p1`, `p2` and `beta` of C elements each. They are set to test
-            values and restored afterwards. It is run in evaluation mode, in its own dtype and on its own device.
+            Any module with parameters or attributes `p1`, `p2` and `beta` of C elements each. They
+            are set to test values and restored afterwards. It is run in evaluation mode, in its own
+            dtype and on its own device.
         channel_axis : int, optional
-            Axis of the channels in the input. The default is $channel_axis, the framework's convention.
+            Axis of the channels in the input. The default is $channel_axis, the framework's
+            convention.
 
         Returns
         -------
         Diagnosis
-            Each identity with its error and the error that rounding explains; `healthy` if all hold. Print it for a
-            report.
+            Each identity with its error and the error that rounding explains; `healthy` if all
+            hold. Print it for a report.
 
         Raises
         ------
@@ -408,13 +419,14 @@ class Frontend(Generic[M]):
         Returns
         -------
         dict from str to GradientBounds
-            The bounds by path of the module: arrays `low` and `high`, of shape (C,); `beta`, None where it is
-            generated; `linear`, True for channels that have become linear. Empty if there is no such activation.
+            The bounds by path of the module: arrays `low` and `high`, of shape (C,); `beta`, None
+            where it is generated; `linear`, True for channels that have become linear. Empty if
+            there is no such activation.
 
         Notes
         -----
-        The derivative lies between kappa p1 + (1 - kappa) p2 and kappa p2 + (1 - kappa) p1, kappa = 1.0998, for every
-        input and every beta. A generated beta is held constant.
+        The derivative lies between kappa p1 + (1 - kappa) p2 and kappa p2 + (1 - kappa) p1, kappa =
+        1.0998, for every input and every beta. A generated beta is held constant.
 
         References
         ----------

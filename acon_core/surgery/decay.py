@@ -15,8 +15,9 @@ UNDECAYED_NAMES = ("p1", "p2", "beta")
 def decays(modules: Modules, model: Any) -> dict[str, bool]:
     """For every trainable parameter, by native path, whether weight decay applies.
 
-    Never to p1, p2, beta, biases, norms and branch weights: with them in, Meta-ACON and ACON-C lose accuracy
-    (ultralytics/yolov5 issue 2891). Modules that no spec made follow the usual rule of `Modules.parameters`.
+    Never to p1, p2, beta, biases, norms and branch weights: with them in, Meta-ACON and ACON-C lose
+    accuracy (ultralytics/yolov5 issue 2891). Modules that no spec made follow the usual rule of
+    `Modules.parameters`.
     """
     known = {
         join(path, native): param.decay

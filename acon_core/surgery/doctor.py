@@ -76,8 +76,8 @@ IDENTITIES: dict[str, Callable[[Function, Array, Array, Array, Array], tuple[Arr
 def doctor(modules: Modules, module: Any, channel_axis: int) -> Diagnosis:
     """Run the identities of ACON-C on a module that has `p1`, `p2` and `beta`, each of C elements, whoever wrote it.
 
-    The parameters are set to values that differ in every channel and put back afterwards. Raises AconError where the module
-    has no such parameters or cannot be run.
+    The parameters are set to values that differ in every channel and put back afterwards. Raises
+    AconError where the module has no such parameters or cannot be run.
     """
     kept = {}
     for name in ("p1", "p2", "beta"):

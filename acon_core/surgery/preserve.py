@@ -26,8 +26,9 @@ class Preserved:
 def preserve(old: Node, old_state: Mapping[str, NDArray], new: Node, beta: float) -> Preserved | None:
     """How `new` starts as the function of `old`, None where it cannot.
 
-    Exact: SiLU, Swish and ACON-A into the ACONs and Swish; identity, ReLU, leaky ReLU, PReLU and HardSwish into RepAct I and,
-    in evaluation, III, and its closed form; those with two slopes into PReLU. To 0.2785 / beta: two slopes into ACON-A, B, C.
+    Exact: SiLU, Swish and ACON-A into the ACONs and Swish; identity, ReLU, leaky ReLU, PReLU and
+    HardSwish into RepAct I and, in evaluation, III, and its closed form; those with two slopes into
+    PReLU. To 0.2785 / beta: two slopes into ACON-A, B, C.
     """
     gate, negative = _gate(old, old_state), _negative(old, old_state)
     if any(values is not None and values.size > 1 and not _same_channels(old, new) for values in (gate, negative)):
@@ -84,7 +85,8 @@ def _into_acon(
     if gate is not None:
         values, bound = {"p1": filled(1.0), "p2": filled(0.0), "beta": filled(gate)}, 0.0
     elif negative is not None and (not isinstance(new, spec.AconA) or not negative.any()):
-        # With a slope above 1, the smaller of the two lines is the function: a minimum, which beta below 0 makes.
+        # With a slope above 1, the smaller of the two lines is the function: a minimum, which beta
+        # below 0 makes.
         values = {"p1": filled(1.0), "p2": filled(negative), "beta": filled(np.where(negative > 1.0, -beta, beta))}
         bound = 0.0 if (negative == 1.0).all() else SHORT_OF_RELU / beta
     else:

@@ -17,8 +17,9 @@ from acon_core.surgery.preserve import preserve
 class Site:
     """One activation of the model: `old` and `new` by name, `channels` where the new one knows them.
 
-    `calls`: in the example's run; those of a module that stands at several paths are divided among them. `bound`: the largest
-    |difference| to the old function, None where it starts at its own initial values. `kept`: why the old one stayed, else "".
+    `calls`: in the example's run; those of a module that stands at several paths are divided among
+    them. `bound`: the largest |difference| to the old function, None where it starts at its own
+    initial values. `kept`: why the old one stayed, else "".
     """
 
     path: str
@@ -68,12 +69,14 @@ def replace_activations(
 ) -> Replacements:
     """Replace activations of a model in place: `{"silu": "acon_c", "relu": "repact(variant=1)"}`, old names to new.
 
-    An old name stands for that activation with any options, or with those that it states, `gelu(approximate=tanh)`.
-    `example`: what the model is run on once, to find the widths. `channel_axis`: where the activations' inputs have their
-    channels. `beta`: for ReLU and the like into ACON, which differ by 0.2785 / beta at most. Every site gets a fresh module.
-    What cannot be replaced stays, and the result says why: a module that is called with different widths, one that the
-    example does not reach, one inside a network made from a spec. Raises SpecError for names that do not exist, AconError
-    for a model that is itself an activation or an axis that the framework's modules do not take.
+    An old name stands for that activation with any options, or with those that it states,
+    `gelu(approximate=tanh)`. `example`: what the model is run on once, to find the widths.
+    `channel_axis`: where the activations' inputs have their channels. `beta`: for ReLU and the like
+    into ACON, which differ by 0.2785 / beta at most. Every site gets a fresh module. What cannot be
+    replaced stays, and the result says why: a module that is called with different widths, one that
+    the example does not reach, one inside a network made from a spec. Raises SpecError for names
+    that do not exist, AconError for a model that is itself an activation or an axis that the
+    framework's modules do not take.
     """
     wanted = _wanted(modules, replacements, channel_axis)
     if beta <= 0:

@@ -38,8 +38,8 @@ class Stream:
 class Activation(FromSpec, Graph):
     """Base class of the activations. `channel_axis` counts the axes of the input as JAX has them.
 
-    In a spec, channels are at axis 1 of (N, C, ...), which here is the last axis. A spec in a network that has its channels
-    at another axis moves them itself.
+    In a spec, channels are at axis 1 of (N, C, ...), which here is the last axis. A spec in a
+    network that has its channels at another axis moves them itself.
     """
 
     framework = FRAMEWORK
@@ -61,7 +61,8 @@ class Activation(FromSpec, Graph):
         # The node with its axes counted as in x, for `check_input`.
         counted = isinstance(node, spec.ChannelwiseActivation) and node.channel_axis == 1
         self._native = replace(node, channel_axis=self._channel_axis) if counted else None
-        # A single function converts 16 bits itself and saves x as it is; between several, values would be rounded to 16 bits.
+        # A single function converts 16 bits itself and saves x as it is; between several, values
+        # would be rounded to 16 bits.
         (x,), outputs = node.graph.inputs, node.graph.outputs
         self._wide = [step.outputs for step in node.graph.steps if x in step.inputs] != [outputs]
         Graph.__init__(self, node, make, context)

@@ -81,7 +81,8 @@ class NnxModules:
         values = (value[...] for each in models for _, value in _variables(each))
         like = next((value for value in values if jnp.issubdtype(value.dtype, jnp.floating)), np.zeros(0, np.float32))
         dtype = like.dtype
-        # An array that is bound to no device goes with any other; one that is bound to one stays there.
+        # An array that is bound to no device goes with any other; one that is bound to one stays
+        # there.
         bound = isinstance(like, jax.Array) and like.committed and len(like.devices()) == 1
         with precision(dtype):
             context = BuildContext(dtype)
@@ -102,8 +103,9 @@ class NnxModules:
         setattr(model, name, nnx.data(module))  # where a plain function was, nnx expects static values
 
     def observe(self, model: Any, example: Any) -> Observed:
-        # Traced, not run: a copy of the model stands in for it, so that nothing of it can change, and its jaxpr holds every
-        # call of an activation function, however the model's code got hold of it.
+        # Traced, not run: a copy of the model stands in for it, so that nothing of it can change,
+        # and its jaxpr holds every call of an activation function, however the model's code got
+        # hold of it.
         graphdef, state = nnx.split(model)
         inputs: dict[str, list[spec.Shape]] = {}
         scopes: list[tuple[str, bool]] = []
@@ -263,14 +265,42 @@ def _is_jaxpr(value: Any) -> bool:
 
 
 def param_groups(model: nnx.Module, weight_decay: float) -> optax.GradientTransformation:
-    """Weight decay for the parameters that it is meant for, never p1, p2, beta, biases, norms and branch weights.
+    """Make a gradient transformation that adds weight decay to the parameters it is meant for.
 
-    In modules of your own: for those of two axes or more, unless they are called p1, p2, beta, bias or scale.
-    Adds weight_decay * parameter to the update of each of those, and nothing to the others: to be chained where the optimizer
-    has it, `optax.chain(param_groups(model, 5e-4), optax.sgd(0.1, momentum=0.9))` for decay in the gradient, or
-    `optax.chain(optax.scale_by_adam(), param_groups(model, 0.05), optax.scale_by_learning_rate(1e-3))` for AdamW's.
-    For `nnx.Optimizer(model, tx, wrt=nnx.Param)`, or any tree of the model's paths, such as `nnx.to_pure_dict`.
-    Returns an optax.GradientTransformation. Raises AconError where it meets a parameter that the model did not have.
+    Parameters
+    ----------
+    model : nnx.Module
+        Any model.
+    weight_decay : float
+        Factor of the parameters that is added to their updates.
+
+    Returns
+    -------
+    optax.GradientTransformation
+        A transformation of `nnx.Param` states, or of trees with the same paths, such as
+        `nnx.to_pure_dict`. Chain it before `optax.sgd` for decay in the gradient, or between
+        `optax.scale_by_adam` and `optax.scale_by_learning_rate` for AdamW.
+
+    Raises
+    ------
+    AconError
+        In the transformation, if it meets a parameter that the model did not have.
+
+    Notes
+    -----
+    p1, p2, beta, branch weights, biases and the parameters of norms do not decay: with decay, ACON
+    loses accuracy (ultralytics/yolov5, issue 2891). For modules of this package the spec decides.
+    In others, parameters with two axes or more decay, unless they are called p1, p2, beta, bias or
+    scale.
+
+    Examples
+    --------
+    >>> import optax
+    >>> from flax import nnx
+    >>> from acon_jax import AconC, param_groups
+    >>> model = nnx.Sequential(nnx.Linear(3, 8, rngs=nnx.Rngs(0)), AconC(8, rngs=nnx.Rngs(1)))
+    >>> descent = optax.chain(param_groups(model, 5e-4), optax.sgd(0.1, momentum=0.9))
+    >>> optimizer = nnx.Optimizer(model, descent, wrt=nnx.Param)
     """
     decays = surgery.decays(modules, model)
 

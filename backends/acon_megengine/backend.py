@@ -32,7 +32,8 @@ from acon_megengine.surgery import MegEngineModules, param_groups
 
 DTYPES = ("float32",)
 
-# In these, NaN becomes a number in `maximum`, `minimum`, `relu` or the vectorised body of `sigmoid`.
+# In these, NaN becomes a number in `maximum`, `minimum`, `relu` or the vectorised body of
+# `sigmoid`.
 SWALLOWED = ("relu", "relu6", "leaky_relu", "elu", "selu", "celu", "softplus", "hardsigmoid", "sigmoid")
 
 
@@ -46,7 +47,8 @@ class MegEngineModel:
     def load(self, state: Mapping[str, NDArray]) -> None:
         check_state(self.node, state, *DTYPES)
         native = layout.to_native(self.node, state)
-        # load_state_dict and state_dict reshape every statistic once per module, which takes seconds for hundreds of them.
+        # load_state_dict and state_dict reshape every statistic once per module, which takes
+        # seconds for hundreds of them.
         for name, tensor in self.native.named_tensors():
             tensor._reset(Tensor(native[name].reshape(tensor.shape), no_cache=True))
 

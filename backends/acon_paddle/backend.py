@@ -37,8 +37,8 @@ class PaddleModel:
 
     def __init__(self, node: spec.Node, native: nn.Layer, dtype: str, compiled: bool = False) -> None:
         self.node, self.native, self.dtype = node, native, dtype
-        # One program each for evaluation and training: to_static reads only the mode of layers, and a program traced in
-        # evaluation has no gradient.
+        # One program each for evaluation and training: to_static reads only the mode of layers, and
+        # a program traced in evaluation has no gradient.
         self._run = [_compile(native), _compile(native)] if compiled else [native, native]
 
     def load(self, state: Mapping[str, NDArray]) -> None:

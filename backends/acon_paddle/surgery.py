@@ -178,12 +178,38 @@ modules = PaddleModules()
 
 
 def param_groups(model: nn.Layer, weight_decay: float) -> list[dict[str, Any]]:
-    """Two groups for a Paddle optimizer: parameters under weight decay, and p1, p2, beta, biases, norms, branch weights.
+    """Split the trainable parameters of a model into two groups, with and without weight decay.
 
-    `paddle.optimizer.AdamW(parameters=param_groups(net, 0.05))`. With p1, p2 and beta under decay, ACON loses accuracy.
-    Layers that no spec made follow the usual rule: what has two axes or more decays, but for norms, biases and whatever is
-    named p1, p2 or beta. Frozen parameters are left out.
-    Returns [{"params": [...], "weight_decay": weight_decay}, {"params": [...], "weight_decay": 0.0}].
+    Parameters
+    ----------
+    model : nn.Layer
+        Any model.
+    weight_decay : float
+        Weight decay of the first group.
+
+    Returns
+    -------
+    list of dict
+        ``[{"params": [...], "weight_decay": weight_decay}, {"params": [...], "weight_decay":
+        0.0}]``, for any optimizer of Paddle. Each parameter occurs once, in the order of the model.
+        Frozen parameters are left out.
+
+    Notes
+    -----
+    p1, p2, beta, branch weights, biases and the parameters of norms do not decay: with decay, ACON
+    loses accuracy (ultralytics/yolov5, issue 2891). For layers of this package the spec decides. In
+    others, parameters with two axes or more decay.
+
+    Examples
+    --------
+    >>> import paddle
+    >>> from paddle import nn
+    >>> from acon_paddle import AconC, param_groups
+    >>> model = nn.Sequential(nn.Linear(3, 8), AconC(8))
+    >>> groups = param_groups(model, 0.05)
+    >>> [len(group["params"]) for group in groups]
+    [1, 4]
+    >>> optimizer = paddle.optimizer.AdamW(parameters=groups)
     """
     decays = surgery.decays(modules, model)
     groups: list[dict[str, Any]] = []

@@ -34,7 +34,8 @@ class TorchModel:
     def __init__(self, node: spec.Node, native: nn.Module, dtype: str, compiled: bool = False) -> None:
         self.node, self.native, self.dtype = node, native, dtype
         if compiled:
-            # All graphs share one `forward`. After eight compilations of it, PyTorch would silently run the rest eagerly.
+            # All graphs share one `forward`. After eight compilations of it, PyTorch would silently
+            # run the rest eagerly.
             torch.compiler.reset()
         self._run = torch.compile(native) if compiled else native
 

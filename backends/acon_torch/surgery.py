@@ -137,12 +137,38 @@ modules = TorchModules()
 
 
 def param_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
-    """The trainable parameters in two groups, for any optimizer: those that weight decay applies to, and those it does not.
+    """Split the trainable parameters of a model into two groups, with and without weight decay.
 
-    Never to p1, p2, beta, branch weights, biases and norms, by the spec of each activation; in modules that no spec made, to
-    what has two axes or more. `torch.optim.SGD(acon_torch.param_groups(model, 4e-5), lr=0.1, momentum=0.9)`.
-    Returns `[{"params": [...], "weight_decay": weight_decay}, {"params": [...], "weight_decay": 0.0}]`, every parameter
-    once, in the model's order; parameters that are frozen are in neither.
+    Parameters
+    ----------
+    model : nn.Module
+        Any model.
+    weight_decay : float
+        Weight decay of the first group.
+
+    Returns
+    -------
+    list of dict
+        ``[{"params": [...], "weight_decay": weight_decay}, {"params": [...], "weight_decay":
+        0.0}]``, for any optimizer of PyTorch. Each parameter occurs once, in the order of the
+        model. Frozen parameters are left out.
+
+    Notes
+    -----
+    p1, p2, beta, branch weights, biases and the parameters of norms do not decay: with decay, ACON
+    loses accuracy (ultralytics/yolov5, issue 2891). For modules of this package the spec decides.
+    In others, parameters with two axes or more decay.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from torch import nn
+    >>> from acon_torch import AconC, param_groups
+    >>> model = nn.Sequential(nn.Linear(3, 8), AconC(8))
+    >>> groups = param_groups(model, 4e-5)
+    >>> [len(group["params"]) for group in groups]
+    [1, 4]
+    >>> optimizer = torch.optim.SGD(groups, lr=0.1, momentum=0.9)
     """
     decays = surgery.decays(modules, model)
     groups: dict[bool, list[nn.Parameter]] = {True: [], False: []}

@@ -81,3 +81,6 @@ FUNCTIONS = {
 }
 # Keyword-only parameters that are a framework's own, not part of what must be the same.
 FRAMEWORK_S = {"dtype", "device", "rngs", "path", "seed"}
+
+SIGNATURES = {**{each.public: each.signature for each in DESCRIPTORS.values() if each.public}, **FUNCTIONS}
+"""Every public name of a backend's package, and its signature without the framework's own parameters."""
