@@ -1,4 +1,4 @@
-"""What differs between the public packages, as data that needs no framework, and their lazy `__init__`."""
+"""What differs between the public packages, as data, and their lazy `__init__`."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from acon_core.spec.activation_base import Activation
 from acon_core.spec.activations import ACTIVATIONS
 
 KINDS: dict[str, type[Activation]] = {kind.__name__: kind for kind in ACTIVATIONS.values() if issubclass(kind, Activation)}
-"""The spec types of the activations that have a public class in every package, by class name."""
+"""Spec types of the activations with a public class in every package, by class name."""
 
 FUNCTIONS = ("activation", "create", "doctor", "fold", "fuse", "gradient_bounds", "load", "replace_activations")
-"""The public functions that `acon_core.frontend.functions.Frontend` implements for every package."""
+"""Public functions that `acon_core.frontend.functions.Frontend` implements for all packages."""
 
 HOMES = {
     **dict.fromkeys(KINDS, "activations"),
@@ -42,7 +42,7 @@ class Own:
     example: str = ""
 
     def parameter(self, required: bool) -> Parameter:
-        """The keyword-only parameter of a signature."""
+        """Return the keyword-only parameter for a signature."""
         default = Parameter.empty if required else self.default
         return Parameter(self.name, Parameter.KEYWORD_ONLY, default=default, annotation=self.annotation)
 
@@ -52,7 +52,7 @@ PATH = Own("path", "str", "Path of the module in its network, for error messages
 
 @dataclass(frozen=True)
 class Framework:
-    """One framework: its types, the parameters it adds, and the texts that complete shared docstrings.
+    """A framework: its types, the parameters it adds, and texts for shared docstrings.
 
     `module`, `tensor` and `weight` name its types after `imports`, which are statements.
     `channel_axis` is its convention. `zeros` is an expression for zeros of the shape ``{}``, and
@@ -74,7 +74,7 @@ class Framework:
 
 
 def attach(framework: Framework) -> tuple[Callable[[str], Any], Callable[[], list[str]], list[str]]:
-    """Return `__getattr__`, `__dir__` and `__all__` of a package that imports its framework on first use."""
+    """Return `__getattr__`, `__dir__`, `__all__` of a package that imports its framework lazily."""
     package = framework.package
     names = sorted([*HOMES, *FUNCTIONS])
 

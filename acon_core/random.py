@@ -5,9 +5,22 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Sequence
+from functools import cached_property
+from typing import Any
 
 import numpy as np
+from numpy.random.bit_generator import ISeedSequence
 from numpy.typing import NDArray
+
+
+class _PhiloxKey(ISeedSequence):
+    """The key of a Philox generator. Given as `key=`, NumPy would first gather entropy."""
+
+    def __init__(self, key: tuple[str | int, ...]) -> None:
+        self.digest = hashlib.sha256(repr(key).encode()).digest()
+
+    def generate_state(self, n_words: int, dtype: Any = np.uint32) -> NDArray[Any]:
+        return np.frombuffer(self.digest, "<u8", n_words).astype(np.uint64)
 
 
 class Stream:
@@ -37,8 +50,11 @@ class Stream:
     """
 
     def __init__(self, *key: str | int) -> None:
-        digest = hashlib.sha256(repr(key).encode()).digest()
-        self._bits = np.random.Philox(key=int.from_bytes(digest[:16], "little"))
+        self._key = key
+
+    @cached_property
+    def _bits(self) -> np.random.Philox:
+        return np.random.Philox(_PhiloxKey(self._key))
 
     def unit(self, shape: Sequence[int]) -> NDArray[np.float64]:
         """Draw uniform values in [0, 1) with 53 random bits each."""

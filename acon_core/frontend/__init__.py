@@ -1,1 +1,1 @@
-"""The public surface of the backends' packages: functions, activation classes and their docstrings, written once."""
+"""The public functions, activation classes and docstrings of every backend, written once."""

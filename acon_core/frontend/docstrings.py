@@ -17,26 +17,26 @@ _ENTRY = re.compile(r"^(?=\S)", re.MULTILINE)
 
 
 def sections(docstring: str | None) -> dict[str, str]:
-    """The text of each section by heading; what stands before the first is under ""."""
+    """Split a docstring into its sections by heading; the text before the first is under ""."""
     before, *rest = _HEADING.split(inspect.cleandoc(docstring or ""))
     return {"": before.strip(), **{name: text.strip() for name, text in zip(rest[::2], rest[1::2], strict=True)}}
 
 
 def joined(parts: Mapping[str, str]) -> str:
-    """The docstring of these sections, in numpydoc's order."""
+    """Join sections to a docstring, in numpydoc's order."""
     texts = [parts.get("", "")]
     texts += [f"{name}\n{'-' * len(name)}\n{parts[name]}" for name in SECTIONS if parts.get(name)]
     return "\n\n".join(texts) + "\n"
 
 
 def entries(section: str) -> dict[str, str]:
-    """The entries of a Parameters section by name."""
+    """Split a Parameters section into its entries by name."""
     found = [text.rstrip() for text in _ENTRY.split(section) if text.strip()]
     return {re.split(r"\s*:", text.splitlines()[0])[0]: text for text in found}
 
 
 def with_parameters(section: str, added: Sequence[Own]) -> str:
-    """A Parameters section with a framework's own, before the `**options`."""
+    """Add a framework's own parameters to a Parameters section, before `**options`."""
     table = entries(section)
     last = {name: table.pop(name) for name in list(table) if name.startswith("*")}
     for own in added:
@@ -51,7 +51,7 @@ def _indented(text: str) -> str:
 
 
 def completed(docstring: str | None, framework: Framework) -> str:
-    """A shared docstring with a framework's texts in the place of its `$names`."""
+    """Replace the `$names` of a shared docstring by a framework's texts."""
     channels_first = framework.channel_axis == 1
     image, features = ("2, 3, 64, 64", "2, 8, 4, 4") if channels_first else ("2, 64, 64, 3", "2, 4, 4, 8")
     random = [f"{own.name}={own.example}" for own in framework.own if own.required]
@@ -78,12 +78,12 @@ def completed(docstring: str | None, framework: Framework) -> str:
 
 
 def used_imports(imports: Sequence[str], text: str) -> list[str]:
-    """The import statements whose names a text uses."""
+    """Return the import statements whose names a text uses."""
     return [line for line in imports if re.search(rf"\b{line.split()[-1]}\b[.(| ]", text)]
 
 
 def class_docstring(kind: type[Activation], framework: Framework) -> str:
-    """The docstring of a public activation class: its spec's, with the framework's parameters, notes and example."""
+    """Add a framework's parameters, notes and example to the docstring of a spec type."""
     parts = sections(kind.__doc__)
     table = entries(parts.get("Parameters", ""))
     if issubclass(kind, ChannelwiseActivation):

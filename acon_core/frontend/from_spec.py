@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from functools import lru_cache
 from types import new_class
 from typing import Any, ClassVar
 
@@ -14,7 +15,7 @@ from acon_core.spec.node import Rules
 
 
 def class_signature(kind: type[Activation], own: tuple[Own, ...]) -> inspect.Signature:
-    """How the class of an activation is called: the fields of its spec, then the framework's own, by keyword.
+    """Make a class signature: the fields of the spec, then the framework's own parameters.
 
     `channels` has no default where it is always needed. `channel_axis=None` is the framework's
     axis.
@@ -27,8 +28,14 @@ def class_signature(kind: type[Activation], own: tuple[Own, ...]) -> inspect.Sig
     return inspect.Signature([*parameters.values(), *(each.parameter(each.required) for each in own)])
 
 
+@lru_cache(maxsize=1024, typed=True)
+def _shared_node(kind: type[Activation], *values: Any, **options: Any) -> Activation:
+    """Make a spec. Equal ones are the same object, so that their graph is made once."""
+    return kind(*values, **options)
+
+
 class FromSpec:
-    """Mixin of a backend's base class of activations, of which `define_classes` makes one subclass for each spec type.
+    """Mixin of a backend's base class of activations; `define_classes` makes the subclasses.
 
     A class is called with the fields of its spec, or, as a build rule, with a node and a context;
     then its state is loaded later. The backend implements three hooks.
@@ -37,12 +44,15 @@ class FromSpec:
     framework: ClassVar[Framework]
     kind: ClassVar[type[Activation]]
     _signature: ClassVar[inspect.Signature]
+    _required: ClassVar[frozenset[str]]
 
     def __init_subclass__(cls, kind: type[Activation] | None = None, **options: Any) -> None:
         super().__init_subclass__(**options)
         if kind is not None:
             cls.kind, cls.__doc__ = kind, class_docstring(kind, cls.framework)
             cls._signature = cls.__signature__ = class_signature(kind, cls.framework.own)  # type: ignore[attr-defined]
+            named = (each for each in cls._signature.parameters.values() if each.default is each.empty)
+            cls._required = frozenset(each.name for each in named)
         elif "__init__" in vars(cls) and hasattr(cls, "kind"):  # a user's subclass with a constructor of its own
             _, *parameters = inspect.signature(cls.__init__).parameters.values()
             cls.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
@@ -51,29 +61,32 @@ class FromSpec:
         if values and isinstance(values[0], self.kind):
             self._assemble(*values, **options)
             return
-        given = self._signature.bind(*values, **options)
-        given.apply_defaults()
-        own = {each.name: given.arguments.pop(each.name) for each in self.framework.own}
-        self._assemble(self._node(given.arguments), self._context(**own))
+        if self._required - options.keys() - ({"channels"} if values else set()):
+            self._signature.bind(*values, **options)  # raises TypeError
+        own = {each.name: options.pop(each.name, each.default) for each in self.framework.own}
+        self._assemble(self._node(values, options), self._context(**own))
         self._draw(**own)
 
-    def _node(self, arguments: dict[str, Any]) -> Activation:
-        """The spec that the constructor's arguments describe."""
-        if arguments.get("channel_axis", 1) is None:
-            arguments["channel_axis"] = self.framework.channel_axis
-        return self.kind(**arguments)
+    def _node(self, values: tuple[Any, ...], options: dict[str, Any]) -> Activation:
+        """Make the spec that the constructor's arguments describe."""
+        if options.get("channel_axis", 1) is None:
+            options["channel_axis"] = self.framework.channel_axis
+        try:
+            return _shared_node(self.kind, *values, **options)
+        except TypeError:  # an argument that cannot be hashed, or one that the spec does not have
+            return self.kind(*values, **options)
 
     @staticmethod
     def _context(**own: Any) -> Any:
-        """Hook: the build context of the framework's own parameters."""
+        """Make the build context of the framework's own parameters (hook)."""
         raise NotImplementedError
 
     def _assemble(self, node: Activation, context: Any) -> None:
-        """Hook: build the module of a node, with room for its parameters."""
+        """Build the module of a node, with room for its parameters (hook)."""
         raise NotImplementedError
 
     def _draw(self, **own: Any) -> None:
-        """Hook: set initial values."""
+        """Set initial values (hook)."""
         raise NotImplementedError
 
 

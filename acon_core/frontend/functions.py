@@ -36,14 +36,14 @@ class Frontend(Generic[M]):
     classes: Mapping[type[Activation], type[M]]
 
     def make(self, node: Node, **own: Any) -> M:
-        """Hook: the module of a node without parameters. `own`: the parameters that the framework adds."""
+        """Build the module of a node without parameters (hook). `own` are the framework's."""
         raise NotImplementedError
 
     def check_dtype(self, dtype: str) -> None:
-        """Hook: raise SpecError where the framework, as it is set up, cannot compute in `dtype`."""
+        """Raise SpecError if the framework, as configured, cannot compute in `dtype` (hook)."""
 
     def loaded_dtype(self, dtype: str) -> str:
-        """Hook: the dtype that the parameters of a checkpoint of `dtype` get."""
+        """Return the dtype for the parameters of a checkpoint of `dtype` (hook)."""
         return dtype
 
     @cached_property
@@ -170,7 +170,8 @@ class Frontend(Generic[M]):
         --------
         $imports
         >>> from $package import create
-        >>> network = create("acon/shufflenet_v2_x0_5", act="acon_c", num_classes=10, repeats=(1, 1, 1))
+        >>> repeats = (1, 1, 1)  # blocks of each stage
+        >>> network = create("acon/shufflenet_v2_x0_5", "acon_c", num_classes=10, repeats=repeats)
         >>> tuple(network($image).shape)
         (2, 10)
         """
@@ -250,7 +251,7 @@ class Frontend(Generic[M]):
         channel_axis: int | None = None,
         beta: float = 100.0,
     ) -> Replacements:
-        """Replace activations of a model in place, and preserve its function where that is possible.
+        """Replace activations of a model in place, preserving its function where possible.
 
         Parameters
         ----------
@@ -409,7 +410,7 @@ class Frontend(Generic[M]):
         return surgery.doctor(self.modules, module, self.modules.channel_axis if channel_axis is None else channel_axis)
 
     def gradient_bounds(self, model: M) -> dict[str, GradientBounds]:
-        """Compute the interval of the derivative of every ACON activation, per channel, from its parameters.
+        """Compute the interval of the derivative of every ACON activation, per channel.
 
         Parameters
         ----------
@@ -444,7 +445,7 @@ class Frontend(Generic[M]):
 
 
 def function_signature(name: str, framework: Framework) -> inspect.Signature:
-    """The signature of a public function, with the framework's module type and, in `activation`, its own parameters."""
+    """Make the signature of a public function, with the framework's types and parameters."""
     shared = inspect.signature(getattr(Frontend, name))
     parameters = list(shared.parameters.values())[1:]
     if name == "activation":

@@ -1,4 +1,4 @@
-"""ACON for JAX with Flax NNX. Importing this package imports neither; using one of its names does."""
+"""ACON for JAX with Flax NNX. The first use of a name imports both."""
 
 from acon_core.framework import PATH, Framework, Own, attach
 

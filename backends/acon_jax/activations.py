@@ -23,7 +23,7 @@ from acon_jax.modules import Graph
 
 
 class Stream:
-    """The random numbers of nnx as an `acon_core.random.Stream`, so that modules can be made under jit and `nnx.eval_shape`."""
+    """`nnx.Rngs` as an `acon_core.random.Stream`, so that modules can be made under jit."""
 
     def __init__(self, rngs: nnx.Rngs, dtype: DTypeLike) -> None:
         self.rngs, self.dtype = rngs, dtype
@@ -49,11 +49,11 @@ class Activation(FromSpec, Graph):
     def _context(dtype: DTypeLike | None = None, rngs: nnx.Rngs | None = None, path: str = "") -> BuildContext:
         return BuildContext(jnp.float32 if dtype is None else dtype, path)
 
-    def _node(self, arguments: dict[str, Any]) -> spec.Activation:
-        axis = arguments.pop("channel_axis", None)
+    def _node(self, values: tuple[Any, ...], options: dict[str, Any]) -> spec.Activation:
+        axis = options.pop("channel_axis", None)
         if axis is not None:
             self._channel_axis = axis
-        return self.kind(**arguments)
+        return super()._node(values, options)
 
     def _assemble(self, node: spec.Activation, context: BuildContext, channel_axis: int | None = None) -> None:
         if channel_axis is not None:

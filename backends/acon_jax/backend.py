@@ -66,7 +66,7 @@ def _arrays(state: nnx.State) -> dict[str, NDArray]:
 
 
 class JaxModel:
-    """An nnx module as an `acon_core.backends.Model`; it converts arrays to channels last and back."""
+    """An nnx module as an `acon_core.backends.Model`. Converts to channels last and back."""
 
     def __init__(self, node: spec.Node, native: nnx.Module, dtype: str, compiled: bool = False, seed: int = 0) -> None:
         self.node, self.native, self.dtype = node, native, dtype

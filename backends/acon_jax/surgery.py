@@ -38,7 +38,7 @@ OURS = {Acon, Function, Graph, *CLASSES.values()}
 
 @dataclass(frozen=True, eq=False)
 class Held:
-    """A plain function that a module holds as an attribute, `self.act = nnx.relu`: a site, though no module."""
+    """A function that a module holds as an attribute, `self.act = nnx.relu`: also a site."""
 
     owner: nnx.Module
     name: str
@@ -171,7 +171,7 @@ def _arrays(module: nnx.Module) -> dict[str, NDArray]:
 
 
 def _evaluation_flags(model: nnx.Module) -> Iterator[bool]:
-    """The flags of all modules that say whether they are in evaluation mode."""
+    """Yield the flags of all modules that say whether they are in evaluation mode."""
     for _, module in modules.sites(model):
         for name in ("use_running_average", "deterministic"):
             if isinstance(flag := getattr(module, name, None), bool):
@@ -179,7 +179,7 @@ def _evaluation_flags(model: nnx.Module) -> Iterator[bool]:
 
 
 def _channels_last(shape: spec.Shape, axis: int) -> spec.Shape:
-    """The shape as a model of this framework would have it; our own modules have their channels at any axis."""
+    """Move the channels of a shape last. Our own modules may have them at any axis."""
     sizes = list(shape)
     last = [sizes.pop(axis)] if sizes else []
     return (*sizes, *last)
@@ -193,8 +193,10 @@ def _key(site: Any) -> tuple[int, str]:
 def _recorded(
     modules: NnxModules, model: nnx.Module, inputs: dict[str, list[spec.Shape]], scopes: list[tuple[str, bool]]
 ) -> Iterator[None]:
-    """While it is open, every call of a site is noted in `inputs` and traced under a scope, whose number counts `scopes`:
-    its path, and whether it is a site whose spec is known."""
+    """Note every call of a site in `inputs`, and trace it under a scope that counts `scopes`.
+
+    An entry of `scopes` is the path of the site, and whether its spec is known.
+    """
     paths: dict[tuple[int, str], list[str]] = {}
     running: list[tuple[int, str]] = []
 
@@ -244,7 +246,7 @@ def _recorded(
 
 
 def _functional(jaxpr: Any, scopes: list[tuple[str, bool]], outer: str) -> Iterator[str]:
-    """The calls of activation functions in a jaxpr that no site of a known spec explains, in the order of the program."""
+    """Yield the activation calls in a jaxpr, in order, that no site with a known spec explains."""
     for equation in jaxpr.eqns:
         found = re.findall(rf"{SCOPE}(\d+)", str(equation.source_info.name_stack))
         inner = found[-1] if found else outer

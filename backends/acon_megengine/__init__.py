@@ -1,4 +1,4 @@
-"""ACON for MegEngine. Importing this package does not import megengine; using one of its names does.
+"""ACON for MegEngine. The first use of a name imports megengine.
 
 Importing megengine flushes denormal numbers to zero for the whole process, NumPy's included.
 """

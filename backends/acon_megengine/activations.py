@@ -15,7 +15,7 @@ from acon_megengine.modules import Graph
 
 
 class Activation(FromSpec, Graph):
-    """Base class of the activations. Initial values are drawn from a seed that MegEngine's generator gives."""
+    """Base class of the activations. MegEngine's generator seeds the initial values."""
 
     framework = FRAMEWORK
 

@@ -96,7 +96,7 @@ class MegEngineModel:
         return np.array(losses)
 
     def _run(self, function: Callable[..., Any], kind: tuple[Hashable, ...], *tensors: Tensor) -> Any:
-        """Call the function; when compiled, through one trace for each kind of call and shape of input."""
+        """Call the function; if compiled, through one trace per kind of call and input shape."""
         if not self.compiled:
             return function(*tensors)
         # A trace cannot be used again after an error, so it is stored only after it has run.
@@ -116,7 +116,7 @@ class MegEngineModel:
                 hook.remove()
 
     def _apply(self, x: Tensor) -> Tensor:
-        """Run the network on a copy: a network that returns its input has no gradient, and nothing to trace."""
+        """Run the network on a copy: one that returns its input has no gradient and no trace."""
         return self.native(F.copy(x))
 
     def _record(self, tap: str, recorded: dict[str, Tensor]) -> HookHandler:

@@ -30,7 +30,7 @@ UNDECAYED = (_BatchNorm, M.LayerNorm, M.GroupNorm, M.InstanceNorm, M.GeneralNorm
 """Modules of MegEngine whose parameters never decay, whatever their shape."""
 
 HOMES = ("megengine", __name__.partition(".")[0])
-"""The packages whose classes and calls are known: a user's subclass may compute something else."""
+"""Packages whose classes and calls are known: a subclass may compute something else."""
 
 
 class MegEngineModules:
@@ -134,7 +134,7 @@ class MegEngineModules:
 
 
 def _below(value: Any, path: str) -> Iterator[tuple[str, M.Module]]:
-    """Yield the modules in a value as MegEngine finds them: attributes, and items of lists, tuples and dictionaries."""
+    """Yield the modules in a value: attributes, and items of lists, tuples and dictionaries."""
     if isinstance(value, M.Module):
         yield path, value
         parts: Any = vars(value).items()
@@ -148,7 +148,7 @@ def _below(value: Any, path: str) -> Iterator[tuple[str, M.Module]]:
 
 
 def _put(holder: Any, names: Sequence[str], module: M.Module) -> Any:
-    """Put a module in the place that the names lead to and return the holder; tuples on the way are replaced."""
+    """Put a module where the names lead and return the holder; tuples are replaced."""
     if not names:
         return module
     name, *rest = names

@@ -1,4 +1,4 @@
-"""ACON for PaddlePaddle. Importing this package does not import paddle; using one of its names does."""
+"""ACON for PaddlePaddle. The first use of a name imports paddle."""
 
 from acon_core.framework import PATH, Framework, Own, attach
 

@@ -13,7 +13,7 @@ from acon_paddle.modules import Graph
 
 
 class Activation(FromSpec, Graph):
-    """Base class of the activations. Initial values are drawn from a seed that Paddle's generator gives."""
+    """Base class of the activations. Paddle's generator seeds the initial values."""
 
     framework = FRAMEWORK
 

@@ -28,7 +28,7 @@ UNDECAYED = (
 
 @contextmanager
 def evaluation_mode(model: nn.Layer) -> Iterator[None]:
-    """Run the body in evaluation mode and without gradients, then restore the mode of every layer."""
+    """Run the body in evaluation mode without gradients, then restore all modes."""
     modes = [(layer, layer.training) for layer in model.sublayers(include_self=True)]
     model.eval()
     try:
@@ -137,7 +137,7 @@ class PaddleModules:
 
 @contextmanager
 def _followed(ran: Callable[..., AbstractContextManager[None]]) -> Iterator[None]:
-    """Enter `ran(layer, *inputs)` around every call of a layer. Hooks of older Paddle versions do not see keyword arguments."""
+    """Enter `ran(layer, *inputs)` around every call. Older hooks do not see keyword arguments."""
     kept = nn.Layer.__call__
 
     def call(layer: nn.Layer, *given: Any, **named: Any) -> Any:
@@ -153,7 +153,7 @@ def _followed(ran: Callable[..., AbstractContextManager[None]]) -> Iterator[None
 
 @contextmanager
 def _watched(called: Callable[[str], None]) -> Iterator[None]:
-    """Call `called` with the name of every activation operator that Paddle runs, in place or not."""
+    """Call `called` with the name of every activation operator that runs, in place or not."""
     kept = {
         name: getattr(_C_ops, name) for each in ACTIVATION_FUNCTIONS for name in (each, f"{each}_") if hasattr(_C_ops, name)
     }

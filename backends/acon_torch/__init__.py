@@ -1,4 +1,4 @@
-"""ACON for PyTorch. Importing this package does not import torch; using one of its names does."""
+"""ACON for PyTorch. The first use of a name imports torch."""
 
 from acon_core.framework import PATH, Framework, Own, attach
 

@@ -15,7 +15,7 @@ from acon_torch.modules import Graph
 
 
 class Activation(FromSpec, Graph):
-    """Base class of the activations. Initial values are drawn from a seed that PyTorch's generator gives."""
+    """Base class of the activations. PyTorch's generator seeds the initial values."""
 
     framework = FRAMEWORK
 
@@ -29,16 +29,19 @@ class Activation(FromSpec, Graph):
 
     def _draw(self, dtype: torch.dtype | None, device: torch.device | str | None, path: str) -> None:
         seed = int(torch.randint(2**62, (), device="cpu"))
-        initial = spec.initial_state(self.spec, seed, "float64")
-        own = self.state_dict()
-        self.load_state_dict({path: to_tensor(array).to(own[path].dtype) for path, array in initial.items()})
-        self.to(device)
+        tensors = self.state_dict(keep_vars=True)
+        with torch.no_grad():
+            for name, array in spec.initial_state(self.spec, seed, "float64").items():
+                tensors[name].copy_(to_tensor(array))
+        if device is not None:
+            self.to(device)
 
     def forward(self, x: Tensor) -> Tensor:
         spec.check_input(self.spec, x.shape)
         # Between several functions, 16-bit values would be rounded, and could overflow.
-        y: Tensor = super().forward(upcast_half(x)[0] if self.has_steps else x)
-        return y.to(x.dtype)
+        if not self.has_steps:
+            return super().forward(x)
+        return super().forward(upcast_half(x)[0]).to(x.dtype)
 
 
 CLASSES = define_classes(Activation, build)

@@ -63,7 +63,7 @@ _ACON = Rule(_acon, _acon_pullback)
 
 def acon(x: Tensor, p1: Gate, p2: Gate, beta: Tensor, channel_axis: int = 1) -> Tensor:
     """Compute ACON-C, the smooth maximum of p1 x and p2 x."""
-    return _ACON(x, *(to_rank(gate, x, channel_axis) for gate in (p1, p2, beta)))
+    return _ACON(x, to_rank(p1, x, channel_axis), to_rank(p2, x, channel_axis), to_rank(beta, x, channel_axis))
 
 
 def smooth_maximum(*values: Tensor, beta: float | Tensor = 1.0) -> Tensor:

@@ -191,10 +191,14 @@ class Graph(nn.Module):
         values: dict[str, Tensor] = dict(zip(graph.inputs, (x, *more), strict=True))
         values.update({name: getattr(self, name) for name in graph.params})
         for step in graph.steps:
-            made = self._modules[step.child](*(values[name] for name in step.inputs))  # type: ignore[misc]
-            values.update(zip(step.outputs, made if len(step.outputs) > 1 else (made,), strict=True))
-        outputs = tuple(values[name] for name in graph.outputs)
-        return outputs[0] if graph.single_output and len(outputs) == 1 else outputs
+            made = self._modules[step.child](*[values[name] for name in step.inputs])  # type: ignore[misc]
+            if len(step.outputs) == 1:
+                values[step.outputs[0]] = made
+            else:
+                values.update(zip(step.outputs, made, strict=True))
+        if graph.single_output and len(graph.outputs) == 1:
+            return values[graph.outputs[0]]
+        return tuple(values[name] for name in graph.outputs)
 
     def __getitem__(self, index: int) -> nn.Module:
         return list(self.children())[index]

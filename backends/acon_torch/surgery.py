@@ -25,7 +25,7 @@ UNDECAYED = (nn.modules.batchnorm._NormBase, nn.LayerNorm, nn.GroupNorm, nn.RMSN
 
 @contextmanager
 def evaluation_mode(model: nn.Module) -> Iterator[None]:
-    """Run the body in evaluation mode and without gradients, then restore the mode of every module."""
+    """Run the body in evaluation mode without gradients, then restore all modes."""
     modes = {module: module.training for module in model.modules()}
     model.eval()
     try:
