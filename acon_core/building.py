@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from types import ModuleType
 from typing import Any
 
@@ -28,7 +28,7 @@ class BuildContext:
 
     def child(self, name: str) -> BuildContext:
         """Return the context of the child of that name."""
-        return replace(self, path=join(self.path, name))
+        return BuildContext(self.dtype, join(self.path, name))
 
 
 def functions(build: Rules[Any], *namespaces: ModuleType) -> dict[type[Node], Callable[..., Any]]:

@@ -67,5 +67,5 @@ class Stream:
 
     def normal(self, shape: Sequence[int], std: float) -> NDArray[np.float64]:
         """Draw normal values with mean 0 and standard deviation ``std`` (Box and Muller)."""
-        radius = np.sqrt(-2.0 * np.log1p(-self.unit(shape)))
-        return std * radius * np.cos(2.0 * np.pi * self.unit(shape))
+        first, second = self.unit((2, *shape))
+        return std * np.sqrt(-2.0 * np.log1p(-first)) * np.cos(2.0 * np.pi * second)
