@@ -54,7 +54,7 @@ class Stream:
 
     @cached_property
     def _bits(self) -> np.random.Philox:
-        return np.random.Philox(_PhiloxKey(self._key))
+        return np.random.Philox(_PhiloxKey(self._key))  # type: ignore[arg-type]  # any ISeedSequence
 
     def unit(self, shape: Sequence[int]) -> NDArray[np.float64]:
         """Draw uniform values in [0, 1) with 53 random bits each."""
@@ -68,4 +68,5 @@ class Stream:
     def normal(self, shape: Sequence[int], std: float) -> NDArray[np.float64]:
         """Draw normal values with mean 0 and standard deviation ``std`` (Box and Muller)."""
         first, second = self.unit((2, *shape))
-        return std * np.sqrt(-2.0 * np.log1p(-first)) * np.cos(2.0 * np.pi * second)
+        values: NDArray[np.float64] = std * np.sqrt(-2.0 * np.log1p(-first)) * np.cos(2.0 * np.pi * second)
+        return values

@@ -10,9 +10,8 @@ import time
 from collections.abc import Callable
 
 import torch
-from torch import Tensor, nn
-
 from acon_torch import AconC
+from torch import Tensor, nn
 
 CHANNELS = 64
 SHAPE = (1, CHANNELS, 4, 4)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import inspect
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import fields
 from string import Template
 
 from acon_core.framework import Framework, Own
@@ -92,7 +91,7 @@ def class_docstring(kind: type[Activation], framework: Framework) -> str:
             "channel_axis : int, optional\n"
             f"    Axis of the channels in the input. The default is {framework.channel_axis}, for {first}."
         )
-    names = [each.name for each in fields(kind) if each.name in table]
+    names = [name for name in inspect.signature(kind).parameters if name in table]
     parts["Parameters"] = with_parameters("\n".join(table[name] for name in names), framework.own)
     note = framework.notes.get(kind.__name__, framework.notes.get("", ""))
     parts["Notes"] = "\n\n".join(filter(None, [parts.get("Notes", ""), note]))

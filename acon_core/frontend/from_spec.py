@@ -72,7 +72,7 @@ class FromSpec:
         if options.get("channel_axis", 1) is None:
             options["channel_axis"] = self.framework.channel_axis
         try:
-            return _shared_node(self.kind, *values, **options)
+            return _shared_node(self.kind, *values, **options)  # type: ignore[arg-type]
         except TypeError:  # an argument that cannot be hashed, or one that the spec does not have
             return self.kind(*values, **options)
 

@@ -50,7 +50,7 @@ class PaddleModel:
         self._set(loaded.get("state_dict", loaded))
 
     def _set(self, tensors: Mapping[str, Any]) -> None:
-        """Replace the state, strictly: Paddle only returns wrong names and warns of a wrong shape."""
+        """Replace the state strictly: Paddle only returns wrong names and warns of wrong shapes."""
         expected = self.native.state_dict()
         check_names(expected, tensors)
         for name, tensor in expected.items():
