@@ -1,4 +1,4 @@
-"""The accuracy of ACON-C, element by element, in seven regions."""
+"""Errors of ACON-C against exact values, element by element, in seven regions."""
 
 from __future__ import annotations
 

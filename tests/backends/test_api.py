@@ -1,4 +1,4 @@
-"""What a user meets is the same in every backend: names, signatures, defaults, and a rule for every type of node."""
+"""The public interface is the same in every backend: names, signatures, defaults, rules."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def package(backend: Backend) -> object:
 
 @pytest.mark.parametrize("name", SIGNATURES)
 def test_signature(backend: Backend, name: str) -> None:
-    """Names, order and defaults are literally the same; None is the framework's channel axis."""
+    """Names, order and defaults are equal; `channel_axis=None` means the framework's axis."""
     parameters = inspect.signature(getattr(package(backend), name)).parameters.values()
     shared = [p.replace(annotation=p.empty) for p in parameters if p.kind is not p.KEYWORD_ONLY or p.name not in FRAMEWORK_S]
     if name in CLASSES:
@@ -87,7 +87,10 @@ def test_loading_is_strict(backend: Backend) -> None:
 
 
 def test_dropout_in_training(backend: Backend) -> None:
-    """Inverted dropout: each element is 0 or x / (1 - rate), about rate of them 0; in evaluation all are x."""
+    """Inverted dropout: an element is 0 with probability `rate`, else x / (1 - rate).
+
+    In evaluation the output is x.
+    """
     model = backend.build(spec.Dropout(0.2))
     x = np.random.default_rng(3).uniform(1, 2, (4, 50, 8, 6)).astype(np.float32)
     np.testing.assert_array_equal(model(x).y, x)
@@ -100,7 +103,7 @@ def test_dropout_in_training(backend: Backend) -> None:
 
 @pytest.mark.parametrize("format", ["torch", "safetensors"])
 def test_load_with_network_options(backend: Backend, tmp_path: Path, format: str) -> None:
-    """Dilation changes no tensor: a file with metadata says it, of any other the caller does."""
+    """Dilation changes no tensor, so it comes from the metadata or from the caller."""
     options = {"replace_stride_with_dilation": (False, False, True)}
     network = create("acon/resnet50", "acon_c", 3, **options)
     state = spec.initial_state(network.graph, 5)
@@ -108,7 +111,7 @@ def test_load_with_network_options(backend: Backend, tmp_path: Path, format: str
     made.codec.write(path, made.layout.to_native(network.graph, state), metadata(network))
     load = package(backend).load  # type: ignore[attr-defined]
     x = np.random.default_rng(3).uniform(-1, 1, (2, 3, 64, 96)).astype(np.float32)
-    features = replace(network.features(["stage4"]).graph, single_output=True)  # one value, and no tuple of one
+    features = replace(network.features(["stage4"]).graph, single_output=True)  # one value instead of a tuple of one
     model = backend.build(features, seed=None)
     model.load({name: state[name] for name in spec.named_params(features)})
     expected = model(x).y

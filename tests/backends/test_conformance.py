@@ -23,7 +23,7 @@ def goldens() -> Callable[[Case], Golden]:
 
 def hold(backend: Backend, case: Case, goldens: Callable[[Case], Golden], dtype: str, compiled: bool) -> None:
     """Pass or fail. Report a waiver as xfailed and an unsupported dtype as skipped."""
-    golden = goldens(case) if dtype in backend.dtypes else {}  # those of a network take seconds to make
+    golden = goldens(case) if dtype in backend.dtypes else {}  # the golden numbers of a network take seconds
     result = run_case(backend, case, golden, dtype, compiled)
     if result.status == "unsupported":
         pytest.skip(f"unsupported: {result.message}")

@@ -1,4 +1,4 @@
-"""Thirty steps of training with the framework's own optimiser, compared with float64."""
+"""Thirty training steps with the framework's own optimizer, compared with float64."""
 
 from __future__ import annotations
 

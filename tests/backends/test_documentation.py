@@ -1,4 +1,4 @@
-"""The snippets of the README and of the documentation run, and the pages leave no activation out."""
+"""The Python snippets of the README and docs run; docs/activations.md lists every activation."""
 
 from __future__ import annotations
 

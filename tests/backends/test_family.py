@@ -1,4 +1,4 @@
-"""Every activation of the family in a backend: random shapes and parameters against the reference, and initial values."""
+"""Every activation in a backend: random inputs against the reference, and initial values."""
 
 from __future__ import annotations
 
@@ -39,9 +39,9 @@ def test_every_activation_has_golden_cases() -> None:
 
 @st.composite
 def inputs(draw: st.DrawFn, ranks: tuple[int, ...], batch: int) -> tuple[tuple[int, ...], int, int]:
-    """A shape with no two sizes alike where they are more than 1, a channel axis, and a key for its numbers."""
+    """Draw a shape whose sizes above 1 all differ, a channel axis, and a seed."""
     rank = draw(st.sampled_from(ranks))
-    # Four channels or more: a norm of two has a gradient of nearly nothing, which is all cancellation.
+    # At least four channels: normalising two has a gradient of almost zero, all cancellation.
     sizes = [draw(st.sampled_from([4, 5, 6, 7])), *draw(st.permutations([2, 3, 8, 9]))]
     axis = draw(st.sampled_from([1, -1]))
     space = [draw(st.sampled_from([1, size])) for size in sizes[1 : rank - 1]]
@@ -52,7 +52,7 @@ def inputs(draw: st.DrawFn, ranks: tuple[int, ...], batch: int) -> tuple[tuple[i
 
 @pytest.mark.parametrize(("name", "options"), EVERY, ids=label)
 def test_random_shapes_match_the_reference(backend: Backend, name: str, options: dict[str, Any]) -> None:
-    # XLA compiles every operation anew for every shape.
+    # XLA compiles every operation again for every shape.
     examples = 3 if backend.name == "jax" else 15
 
     @given(drawn=inputs(DESCRIPTORS[name].ranks, 1))
@@ -89,7 +89,7 @@ def test_random_shapes_match_the_reference(backend: Backend, name: str, options:
 def made(
     backend: Backend, name: str, channels: int, options: dict[str, Any], seed: int
 ) -> tuple[spec.Node, dict[str, np.ndarray]]:
-    """An activation as a user makes it, and its canonical state."""
+    """Return an activation built through the public interface, and its canonical state."""
     package = import_module(backends.packages()[backend.name])
     modules = import_module(f"{backends.packages()[backend.name]}.surgery").modules
     keywords = {"rngs": import_module("flax.nnx").Rngs(seed)} if backend.name == "jax" else {}
@@ -100,7 +100,7 @@ def made(
 
 @pytest.mark.parametrize(("name", "options"), PARAMETRIC, ids=label)
 def test_initial_values_follow_the_spec(backend: Backend, name: str, options: dict[str, Any]) -> None:
-    """Mean, spread and support of every parameter, of two instances that differ wherever the rule is random."""
+    """Mean, spread and support of every parameter; instances differ where the rule is random."""
     (node, first), (_, second) = (made(backend, name, 240, options, seed) for seed in (3, 4))
     table = spec.named_params(node)
     assert set(first) == set(table)
@@ -111,7 +111,7 @@ def test_initial_values_follow_the_spec(backend: Backend, name: str, options: di
             np.testing.assert_array_equal(values, rule.draw(param.shape, None).astype(np.float32), err_msg=path)  # type: ignore[arg-type]
             continue
         spread = rule.std if isinstance(rule, spec.Normal) else 1 / np.sqrt(3 * rule.fan)
-        sure = 5 / np.sqrt(values.size)  # five standard deviations of the mean and, nearly, of the spread
+        sure = 5 / np.sqrt(values.size)  # five standard deviations of the mean and, approximately, of the spread
         assert abs(values.mean()) <= sure * spread, path
         assert abs(values.std() / spread - 1) <= sure, path
         if isinstance(rule, spec.UniformPerFan):

@@ -1,4 +1,4 @@
-"""Backbones: the stages of a network as a tuple, whatever is done to the module afterwards."""
+"""Backbones: the stages of a network are returned as a tuple, also after surgery."""
 
 from __future__ import annotations
 

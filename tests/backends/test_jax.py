@@ -1,4 +1,4 @@
-"""What JAX's users rely on: jit, vmap, gradients of gradients, the Hessian, plain functions, and Flax's own files."""
+"""ACON-C under JAX transforms: jit, vmap, second-order gradients, Hessian; Flax serialization."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def values(dtype="float32"):  # type: ignore[no-untyped-def]
 
 
 def plain(x, p1, p2, beta):  # type: ignore[no-untyped-def]
-    """The formula, differentiated by JAX itself."""
+    """Compute the formula, which JAX differentiates."""
     import jax
 
     return (p1 - p2) * x * jax.nn.sigmoid(beta * (p1 - p2) * x) + p2 * x

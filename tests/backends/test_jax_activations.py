@@ -1,4 +1,4 @@
-"""Every function of the family on JAX arrays: values and gradients at kinks and far out, second order, memory, jit."""
+"""Every function on JAX arrays: values and gradients at kinks and extremes, memory, jit."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def values(dtype="float32"):  # type: ignore[no-untyped-def]
 
 
 def plain(x, p1, p2, beta):  # type: ignore[no-untyped-def]
-    """The formula, differentiated by JAX itself."""
+    """Compute the formula, which JAX differentiates."""
     import jax
 
     return (p1 - p2) * x * jax.nn.sigmoid(beta * (p1 - p2) * x) + p2 * x
@@ -30,7 +30,8 @@ def close(found, expected, tolerance: float) -> None:  # type: ignore[no-untyped
     np.testing.assert_allclose(np.asarray(found, np.float64), expected, rtol=0, atol=tolerance * np.abs(expected).max())
 
 
-# Value and gradient at chosen points, from the docstrings of the spec: exact, or of mpmath's at 30 digits.
+# Value and gradient at chosen points, from the formulas of the spec: exact, or by mpmath to 30
+# digits.
 E = float(np.exp(-1.0))
 POINTS: dict[str, tuple[dict[str, object], list[tuple[float, float, float]]]] = {
     "relu": ({}, [(0.0, 0.0, 0.0), (-0.0, 0.0, 0.0), (2.0, 2.0, 1.0), (-2.0, 0.0, 0.0), (1e30, 1e30, 1.0)]),
@@ -73,7 +74,7 @@ def test_pointwise_kinks_and_extremes(name: str, dtype: str) -> None:
 
 
 def test_hardswish_gradient_near_its_knot() -> None:
-    """x + 3 rounds to 6 in float32 already at the number before 3, where the slope is still 1.5."""
+    """In float32, x + 3 already rounds to 6 one step below 3, where the slope is still 1.5."""
     import jax
     from acon_jax.pointwise import hardswish
 
@@ -89,14 +90,14 @@ def gates(*shapes):  # type: ignore[no-untyped-def]
 
 
 def knots(x):  # type: ignore[no-untyped-def]
-    """The sum of relu and hardswish, away from the knots, for JAX to differentiate."""
+    """Compute relu + hardswish away from the kinks, for JAX to differentiate."""
     import jax.numpy as jnp
 
     return jnp.where(x > 0, x, 0.0), jnp.where(x >= 3, x, jnp.where(x <= -3, 0.0, x * (x + 3) / 6))
 
 
 def formulas():  # type: ignore[no-untyped-def]
-    """Every function with a gradient of its own: ours, the plain formula, and the shapes of what it takes beside x."""
+    """Return every gated function: ours, the plain formula, and the shapes of its gates."""
     import jax
     import jax.numpy as jnp
     from acon_jax import acon, smooth_maximum
@@ -128,7 +129,7 @@ def formulas():  # type: ignore[no-untyped-def]
         "dynamic_b": (lambda x, t: F.dynamic_maximum(x, t, *constants), lambda x, t: dynamic(x, t, 5), [(3, 20)]),
         "smooth_maximum": (
             lambda x, v, w, k: smooth_maximum(x, v, w, beta=k),
-            # Counted from x: what is left of large values that all but cancel would be rounding.
+            # An offset from x, because a difference of large values would be all rounding.
             lambda x, v, w, k: x + (jax.nn.softmax(k * jnp.stack([x, v, w]), 0)[1:] * jnp.stack([v - x, w - x])).sum(0),
             [pixel, pixel, (1,)],
         ),
@@ -141,7 +142,7 @@ GATED = ["acon_a", "acon_b", "acon_per_sample", "acon_one_a_sample", "acon_pixel
 
 @pytest.mark.parametrize("name", GATED)
 def test_gated_gradients_under_jit_and_second_order(name: str) -> None:
-    """Value, every gradient, and the gradient of the gradients, against the formula that JAX differentiates itself."""
+    """Value, all gradients, and second-order gradients, against JAX on the plain formula."""
     import jax
 
     with jax.enable_x64(True):
@@ -168,7 +169,7 @@ def test_gated_functions_save_only_their_inputs(name: str) -> None:
     _, back = jax.vjp(ours, *arguments)
     kept = sum(leaf.size for leaf in jax.tree.leaves(back))
     small = sum(each.size for each in arguments if each.size < arguments[0].size)
-    assert kept <= sum(each.size for each in arguments) + 2 * small + 4  # and what is made of the gates alone
+    assert kept <= sum(each.size for each in arguments) + 2 * small + 4  # and what is computed from the gates alone
 
 
 @pytest.mark.parametrize("kind", ["AconA", "AconB", "AconC", "Swish", "PReLU", "AReLU", "RepAct", "FusedRepAct"])
@@ -195,7 +196,7 @@ def test_gated_kinks() -> None:
     zero, one = jnp.zeros((1, 1)), jnp.ones(1)
     assert slope(F.prelu, zero, 0.25 * one) == [[0.25], [0.0]]
     assert slope(lambda x, a: F.arelu(x, a, 0 * a), zero, 0.5 * one) == [[0.5], [0.0]]
-    for alpha, expected in ((0.01, -2.0), (0.99, -2.0), (0.0099, 0.0), (0.9901, 0.0)):  # bounds belong to the inside
+    for alpha, expected in ((0.01, -2.0), (0.99, -2.0), (0.0099, 0.0), (0.9901, 0.0)):  # the bounds belong to the interior
         assert slope(lambda x, a: F.arelu(x, a, 0 * a), zero - 2, alpha * one)[1] == [expected]
     for x, expected in ((0.0, 1.5), (-3.0, 1.0), (3.0, 4.0)):
         assert slope(lambda x: F.repact(x, 1.0, 2.0, 1.0), zero + x) == [[expected]]
@@ -246,7 +247,7 @@ LAYERS = [
 @pytest.mark.parametrize("name", LAYERS)
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
 def test_half_precision_layers_are_computed_in_float32(name: str, dtype: str) -> None:
-    """To the bit what the layer gives in float32 of the same numbers, rounded once at the end; all gradients too."""
+    """The result is the float32 result of the same numbers, rounded once; so are all gradients."""
     import acon_jax
     import jax
     from flax import nnx

@@ -1,4 +1,4 @@
-"""jax.export of our modules, as a user calls it; what it wrote is run by a process that imports jax alone."""
+"""jax.export of our modules; the exported file runs in a process that imports only jax."""
 
 from __future__ import annotations
 
@@ -31,14 +31,14 @@ assert not [name for name in sys.modules if name.startswith(("acon", "flax"))]
 
 
 def exported_and_run_alone(model: Any, size: tuple[int, int], folder: Path) -> None:
-    """Agreement to 1e-5 of the largest output, at batches that the export was not told."""
+    """Export, run elsewhere, and compare: 1e-5 of the largest output, at other batch sizes."""
     import jax
     import jax.numpy as jnp
     from flax import nnx
 
     random = np.random.default_rng(6)
     x = random.uniform(-2, 2, (3, *size, 3)).astype(np.float32)
-    for _, statistic in nnx.iter_graph(model):  # not the initial ones
+    for _, statistic in nnx.iter_graph(model):  # move the statistics off their initial values
         if isinstance(statistic, nnx.BatchStat):
             statistic[...] = jnp.asarray(random.uniform(0.5, 1.5, statistic.shape).astype(np.float32))
     model.eval()
@@ -82,7 +82,7 @@ def test_stages(tmp_path: Path) -> None:
 
 
 def test_export_page_snippets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What it shows runs, the second half without us; by hand, the network gives the same."""
+    """The snippets run, the second without this package; a direct call of the network agrees."""
     monkeypatch.chdir(tmp_path)
     section = PAGE.read_text().partition("## JAX\n")[2].partition("\n## ")[0]
     export, run = re.findall(r"```python\n(.*?)```", section, re.DOTALL)

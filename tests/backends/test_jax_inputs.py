@@ -1,4 +1,4 @@
-"""Shapes, axes and gates that do not fit are errors in JAX, and never a broadcast."""
+"""Input shapes, channel axes and gate shapes that are refused or accepted in JAX."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def test_input_with_any_channel_axis() -> None:
         (-1, (2, 3, 4, 5, 6)),
     ):
         assert acon_jax.AconC(6, channel_axis=axis, rngs=nnx.Rngs(0))(jnp.zeros(shape)).shape == shape
-    own = backend.build(spec.AconC(6, channel_axis=-1))  # counted in (N, C, ...), as everything in a spec
+    own = backend.build(spec.AconC(6, channel_axis=-1))  # the axis counts in (N, C, ...), as in every spec
     assert own(np.zeros((2, 9, 7, 6), np.float32)).y.shape == (2, 9, 7, 6)
     with pytest.raises(SpecError, match=r"6 channels at axis -1, found shape \(2, 6, 7, 9\)"):
         own(np.zeros((2, 6, 7, 9), np.float32))
@@ -85,7 +85,8 @@ def test_gate_shapes() -> None:
     from acon_jax import acon
     from acon_jax import functional as F
 
-    # (5, 1, 1) would stand along the batch; 2 x 3 places are not 6 channels; 5 columns are not 5 channels, though as many.
+    # (5, 1, 1) would broadcast along the batch; 2 x 3 positions are not 6 channels; 5 columns are
+    # not 5 channels, although the sizes agree.
     wrong = [
         ((5, 3, 4, 5), -1, (5, 1, 1)), ((5, 3, 4, 5), -1, (3, 4, 5)), ((4, 2, 3, 6), -1, (4, 2, 3, 1)), ((2, 3, 5), -1, (3, 5)),
         ((2, 3, 5, 5), -1, (2, 1, 5, 1)), ((2, 3, 4, 5), -1, (2, 5, 1, 1)), ((2, 5, 3, 4), 1, (2, 1, 1, 5)),

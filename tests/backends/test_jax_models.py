@@ -1,4 +1,4 @@
-"""The activations in nnx models, and the surgery on models that users wrote."""
+"""The activations in nnx models, and surgery on users' models."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def test_derived_arrays_are_not_parameters() -> None:
 
 
 def user_model():  # type: ignore[no-untyped-def]
-    """A model as users write them: functions held, in a Sequential, under partial, and called without being held."""
+    """Build a user's model: functions as attributes, in Sequential and partial, and called."""
     import acon_jax
     from flax import nnx
     from flax.nnx import relu as called
@@ -91,7 +91,7 @@ def test_replace_activations() -> None:
     assert model.tail.layers[2].norm.use_running_average
     np.testing.assert_allclose(model(x), before, rtol=1e-6, atol=1e-6)
     np.testing.assert_array_equal(model.block.norm.mean[...], state["block"]["norm"]["mean"][...])
-    nnx.jit(lambda model, x: model(x))(model, x)  # a graph of nnx as before
+    nnx.jit(lambda model, x: model(x))(model, x)  # still a valid nnx graph
 
 
 def test_fuse_and_fold_preserve_outputs() -> None:
@@ -112,7 +112,7 @@ def test_weight_decay_in_optimizer() -> None:
     from flax import nnx
 
     model = user_model()
-    nnx.update(model, jax.tree.map(lambda p: p + 1, nnx.state(model, nnx.Param)))  # of zeros, decay would not show
+    nnx.update(model, jax.tree.map(lambda p: p + 1, nnx.state(model, nnx.Param)))  # decay of zeros would not show
     optimizer = nnx.Optimizer(model, optax.chain(acon_jax.param_groups(model, 0.5), optax.sgd(1.0)), wrt=nnx.Param)
     before = {path: np.array(each[...]) for path, each in nnx.to_flat_state(nnx.state(model, nnx.Param))}
     optimizer.update(model, jax.tree.map(lambda p: 0 * p, nnx.state(model, nnx.Param)))
@@ -143,7 +143,7 @@ def test_doctor_and_gradient_bounds() -> None:
 
 
 def float32_and(dtype: str):  # type: ignore[no-untyped-def]
-    """A model in float32 and training, with one activation in `dtype` and evaluation, and one function."""
+    """Build a float32 model in training, with one activation in `dtype` and evaluation."""
     import acon_jax
     from flax import nnx
 
@@ -177,7 +177,7 @@ def test_new_modules_inherit_dtype_mode_and_device() -> None:
     loose = float32_and("bfloat16")
     acon_jax.fold(loose)
     assert loose.meta.fc1.kernel.dtype == "bfloat16"
-    assert not loose.meta.fc1.kernel[...].committed  # so that it may still go wherever the model goes
+    assert not loose.meta.fc1.kernel[...].committed  # so that it may still move with the model
 
 
 def test_replacement_keeps_channel_axis() -> None:

@@ -1,4 +1,4 @@
-"""The leaves of transformers in JAX: shapes refused, empty batches, what is dropped, indices that JAX cannot hold."""
+"""Token and window layers in JAX: shapes, empty batches, dropout, and int64 indices."""
 
 from __future__ import annotations
 
@@ -15,8 +15,9 @@ pytestmark = pytest.mark.backend("jax")
 
 WINDOWS = (spec.WindowPartition(3, 1), spec.WindowAttention(3, 1, heads=2), spec.WindowReverse(3, 1))
 
-# A node, shapes that it takes, and shapes that JAX would broadcast, or cut up, without a word. A graph's own arrays, the token,
-# the positions and the table, are as the spec has them; all else has its channels last.
+# A node, shapes that it takes, and shapes that JAX would silently broadcast or reshape. A graph's
+# own arrays (class token, positions, table) have the shapes of the spec; everything else has its
+# channels last.
 SHAPES: list[tuple[spec.Node, list[tuple[int, ...]], list[tuple[int, ...]], tuple[int, ...]]] = [
     (spec.Add(), [(2, 4, 3, 5), (2, 4, 3, 5)], [(2, 4, 3, 5), (2, 1, 1, 5)], (2, 4, 3, 5)),
     (spec.ChannelScale(), [(2, 4, 3, 5), (2, 1, 1, 5)], [(2, 4, 3, 5), (1, 1, 1, 5)], (2, 4, 3, 5)),
@@ -75,7 +76,7 @@ def test_empty_batch(backend: Backend, node: spec.Node, shape: tuple[int, ...]) 
 @pytest.mark.parametrize("node", [spec.Dropout(0.25), spec.DropPath(0.25)], ids=lambda node: type(node).__name__)
 def test_dropout_and_drop_path_in_training(backend: Backend, node: spec.Node) -> None:
     x = np.random.default_rng(0).uniform(1.0, 2.0, (2000, 3, 2, 5)).astype(np.float32)
-    x[:, 0, 0, 0] = np.inf  # what is dropped is 0 whatever it was
+    x[:, 0, 0, 0] = np.inf  # a dropped value is 0 even if it was infinite
     model = backend.build(node, seed=4)
     back = model.vjp(x, np.ones_like(x), train=True)
     kept = back.y != 0
@@ -85,7 +86,7 @@ def test_dropout_and_drop_path_in_training(backend: Backend, node: spec.Node) ->
     if isinstance(node, spec.DropPath):
         draws = kept.any((1, 2, 3))
         assert (kept.all((1, 2, 3)) == draws).all()
-    # Five standard deviations of the mean of so many draws.
+    # Five standard deviations of the mean of this many draws.
     assert abs(draws.mean() - 0.75) < 5 * np.sqrt(0.25 * 0.75 / draws.size)
     np.testing.assert_array_equal(backend.build(node, seed=4).vjp(x, np.ones_like(x), train=True).y, back.y)
     assert (model(x, train=True).y != back.y).any()

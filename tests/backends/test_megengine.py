@@ -1,4 +1,4 @@
-"""What MegEngine's users rely on: gradients that repeat, instances that do not mix, trace, and mge.save's files."""
+"""MegEngine modules: deterministic gradients, repeated calls, trace, kinks, mge.save's files."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def gradients(module, x, times: int = 1):  # type: ignore[no-untyped-def]
 
 
 def test_gradients_of_a_module_called_twice() -> None:
-    """MegEngine's Function mixes its calls up when an instance is used twice."""
+    """MegEngine's Function mixes up its calls when an instance is used twice."""
     import acon_megengine
     import megengine as mge
     import megengine.functional as F
@@ -51,7 +51,7 @@ def test_gradients_of_a_module_called_twice() -> None:
 
 
 def test_gradients_are_deterministic() -> None:
-    """MegEngine's own reductions to a broadcast shape race in eager mode; ours sum one axis at a time."""
+    """MegEngine's reductions to a broadcast shape race in eager mode; ours sum axis by axis."""
     import acon_megengine
     import megengine as mge
 
@@ -132,7 +132,7 @@ def test_grouped_weights_have_native_shape() -> None:
 
 
 def back(function, *arrays, cotangent=None):  # type: ignore[no-untyped-def]
-    """The value of a function of tensors, and the gradient of its sum (or of what is told) for each."""
+    """Return a function's value, and its gradients for `cotangent` (default: ones)."""
     import megengine as mge
     from megengine.autodiff import GradManager
 
@@ -144,7 +144,7 @@ def back(function, *arrays, cotangent=None):  # type: ignore[no-untyped-def]
 
 
 SELU_SCALE, SELU_LEFT = 1.0507009873554805, 1.0507009873554805 * 1.6732632423543772
-# By hand: function, options, and at each x the value and the gradient, at kinks that of the spec.
+# By hand: function, options, and per point x, value and gradient; at kinks the spec's gradient.
 POINTS: list[tuple[str, dict[str, object], list[tuple[float, float, float]]]] = [
     ("identity", {}, [(-2.0, -2.0, 1.0), (0.0, 0.0, 1.0)]),
     ("relu", {}, [(-2.0, 0.0, 0.0), (-0.0, 0.0, 0.0), (0.0, 0.0, 0.0), (1e-8, 1e-8, 1.0)]),
@@ -166,7 +166,7 @@ POINTS: list[tuple[str, dict[str, object], list[tuple[float, float, float]]]] = 
 
 @pytest.mark.parametrize(("name", "options", "points"), POINTS, ids=[f"{name}{list(o.values())}" for name, o, _ in POINTS])
 def test_pointwise(name: str, options: dict[str, object], points: list[tuple[float, float, float]]) -> None:
-    """Values, kinks, an array longer than a vector, and no NaN for whatever is finite."""
+    """Values, kinks, an array longer than a vector register, and no NaN for finite input."""
     from acon_megengine import pointwise
 
     function = getattr(pointwise, name)
@@ -193,7 +193,7 @@ def test_half_precision_is_computed_in_float32() -> None:
 
 
 def gated() -> dict[str, tuple[object, list[tuple[int, ...]]]]:
-    """Every gated function, with the shapes of x (3, 5, 4, 2) and of its gates."""
+    """Return every gated function, with the shapes of x (3, 5, 4, 2) and of its gates."""
     import megengine as mge
     from acon_megengine import functional as f
 
@@ -332,7 +332,7 @@ def test_smooth_maximum_invalid_inputs() -> None:
         smooth_maximum(row, row, beta=row)
 
 
-# x, gate, channel axis: gates that would broadcast, to a wrong number or to another shape, and axes that are none.
+# x, gate, channel axis: gates that broadcast to a wrong channel count or shape, invalid axes.
 WRONG_GATES = [
     ((2, 3, 4, 4), (4,), 1), ((2, 3, 4, 4), (3, 1, 1), 1), ((2, 3, 4, 4), (1, 4, 1, 1), 1), ((2, 3, 4, 4), (4, 4), 1),
     ((2, 1, 4, 4), (1, 3, 1, 1), 1), ((2, 3, 4, 4), (2, 3, 4, 1), 1), ((2, 4, 3), (4,), -1), ((2, 3, 4), (2,), 1),
@@ -361,7 +361,7 @@ def test_wrong_gate_shapes_are_refused(shape: tuple[int, ...], gate: tuple[int, 
 
 
 def test_batch_norm_of_many_values() -> None:
-    """MegEngine's kernel is off by 1e-3 here: RepAct III takes the whole tensor as one channel."""
+    """MegEngine's kernel is off by 1e-3: RepAct III normalises the tensor as one channel."""
     import acon_megengine
 
     x = np.random.default_rng(0).normal(1.0, 2.0, (8, 16, 64, 64)).astype(np.float32)

@@ -1,4 +1,4 @@
-"""MegEngine's activation classes: their signatures, what they take and what they refuse."""
+"""MegEngine's activation classes: signatures, accepted and refused inputs."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ pytestmark = pytest.mark.backend("megengine")
              "dyrelu(variant=A)", "dyrelu(variant=B)", "frelu", "acon_frelu"]
 )  # fmt: skip
 def test_wrong_input_shape_is_refused(name: str) -> None:
-    """MegEngine's own word for most of these is a stack of C++; others it broadcasts."""
+    """MegEngine itself fails with a C++ stack trace, or broadcasts."""
     import acon_megengine
     import megengine as mge
     from megengine.jit import trace
@@ -43,7 +43,7 @@ def test_wrong_input_shape_is_refused(name: str) -> None:
 )
 @pytest.mark.parametrize("training", [False, True])
 def test_empty_batch(name: str, training: bool) -> None:
-    """`F.flatten` and `F.squeeze` of nothing end the process, and so does the gradient of a convolution."""
+    """MegEngine aborts in `flatten`, `squeeze` and a convolution's gradient of an empty tensor."""
     import acon_megengine
     import megengine as mge
     from megengine.autodiff import GradManager

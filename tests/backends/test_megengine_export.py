@@ -1,4 +1,4 @@
-"""megengine.jit's dump of our modules, as a user calls it; what it wrote is run by a process that imports megengine alone."""
+"""megengine.jit dumps of our modules; the dump runs in a process that imports only megengine."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ assert not [name for name in sys.modules if name.startswith("acon")]
 
 
 def dumped_and_run_alone(model: Any, size: tuple[int, int], folder: Path) -> None:
-    """Agreement to 1e-5 of the largest output, with the batch that was traced and with another."""
+    """Dump, run elsewhere, and compare: 1e-5 of the largest output, at two batch sizes."""
     import megengine as mge
     from megengine.jit import trace
 
     random = np.random.default_rng(6)
     arrays = {count: random.uniform(-2, 2, (count, 3, *size)).astype(np.float32) for count in (5, 3, 2)}
     model.train()
-    model(mge.Tensor(arrays[5]))  # statistics that are not the initial ones
+    model(mge.Tensor(arrays[5]))  # move the statistics off their initial values
     model.eval()
     run = trace(model, symbolic=True, capture_as_const=True)
     traced = run(mge.Tensor(arrays[3]))
@@ -72,7 +72,7 @@ def test_fused_networks(network: str, variant: int, options: dict[str, Any], tmp
 
 
 def test_export_page_snippets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What it shows runs, the second half without us; by hand, the network gives the same."""
+    """The snippets run, the second without this package; a direct call of the network agrees."""
     import megengine as mge
 
     monkeypatch.chdir(tmp_path)

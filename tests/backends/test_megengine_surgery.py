@@ -1,4 +1,4 @@
-"""Activations in other people's MegEngine models: replaced, observed, fused, folded, examined, and with weight decay or not."""
+"""Surgery on users' MegEngine models: replace, observe, fuse, fold, doctor, weight decay."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ pytestmark = pytest.mark.backend("megengine")
 
 
 def users_model():  # type: ignore[no-untyped-def]
-    """Activations in every container that MegEngine looks into, a shared one, and one that is called as a function."""
+    """Build a user's model: activations in every container, a shared one, a function call."""
     import megengine.functional as F
     import megengine.module as M
 
@@ -176,7 +176,7 @@ def test_user_subclass_is_not_recognised() -> None:
         assert isinstance(mine.spec, spec.Node)
         assert modules.node(mine) is None
     assert type(modules.node(acon_megengine.AconC(4))) is spec.AconC
-    # Its parameters are named as they are, and follow the usual rule.
+    # Its parameters have the usual names and follow the default rule.
     assert [len(group["params"]) for group in acon_megengine.param_groups(mine, 1e-4)] == [0, 3]
     with pytest.raises(AconError, match="nothing to do"):
         acon_megengine.fuse(type("Mine", (acon_megengine.RepAct,), {})(1))

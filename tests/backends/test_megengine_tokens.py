@@ -1,4 +1,4 @@
-"""Nodes of residual and attending networks in MegEngine, beyond their golden cases: chance, memory, empty batches, indices."""
+"""Token and window layers in MegEngine: dropout, memory, empty batches, shapes, indices."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ pytestmark = pytest.mark.backend("megengine")
 
 
 def attending(window: int = 3, heads: int = 2, channels: int = 6) -> spec.Graph:
-    """Shifted windows, with the table's index among the graph's own parameters, as the published code keeps it."""
+    """Build shifted windows whose index is one of the graph's parameters, as published."""
     index = spec.relative_position_index(window)
     return spec.graph(
         "x",
@@ -48,7 +48,7 @@ def test_dropout_and_drop_path_in_training(backend: Backend, node: spec.Node) ->
         if whole:
             assert (kept.all(whole) | ~kept.any(whole)).all()
         draws = kept.any(whole) if whole else kept
-        # Five standard deviations of the mean of so many draws.
+        # Five standard deviations of the mean of this many draws.
         assert abs(draws.mean() - 0.75) < 5 * np.sqrt(0.25 * 0.75 / draws.size)
         mge.random.seed(seed)
         np.testing.assert_array_equal(model(x, train=True).y, back.y)
@@ -73,7 +73,7 @@ def test_int64_index_is_regenerated_from_the_spec(backend: Backend) -> None:
 
 
 def test_attention_saves_only_its_inputs(backend: Backend, monkeypatch: pytest.MonkeyPatch) -> None:
-    """And neither the logits nor the weights, which have heads times tokens numbers for each token."""
+    """It saves neither the logits nor the weights, which have heads x tokens numbers per token."""
     from acon_megengine import gradient
     from megengine import Tensor
 
@@ -109,7 +109,7 @@ def test_empty_batch(backend: Backend, node: spec.Node, shape: tuple[int, ...], 
     assert all((gradient == 0).all() for gradient in back.dparams.values())
 
 
-# Shapes that would broadcast, or come out as other shapes.
+# Shapes that would broadcast, or give other output shapes.
 UNFIT = [
     (spec.Add(), [(2, 3, 4, 5), (1, 3, 1, 1)]), (spec.ChannelScale(), [(2, 3, 4, 5), (1, 3, 1, 1)]),
     (spec.ImageSize(4, 6), [(2, 3, 6, 4)]),

@@ -1,4 +1,4 @@
-"""Networks for images of one size, in every framework."""
+"""Networks that accept a single image size refuse all others, in every backend."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from acon_core.backends import Backend, Model
 from acon_core.errors import SpecError
 from acon_core.networks import create
 
-# Each, its own size, and others: as many patches, what a patch would be cut from, what is not square.
+# Options, the image size, and other sizes: equally many patches, a partial patch, not square.
 SIZES: dict[str, tuple[dict[str, Any], int, list[tuple[int, int]]]] = {
     "repact/vit_base_patch16_224": ({"depth": 1, "num_classes": 3}, 224, [(448, 112), (112, 448), (225, 224), (224, 240)]),
     "timm/swin_tiny_patch4_window7_224": ({"depths": (1, 1, 1, 2), "num_classes": 3}, 224, [(448, 112), (224, 256)]),

@@ -1,4 +1,4 @@
-"""What Paddle's users rely on: frozen inputs, to_static, parameters and buffers, signatures, memory kept, views."""
+"""Paddle layers: frozen inputs, to_static, buffers, signatures, saved memory, views."""
 
 from __future__ import annotations
 
@@ -183,7 +183,7 @@ def test_dyrelu_constants_are_buffers() -> None:
 
 
 def kept_bytes(layer: Any, x: Any) -> int:
-    """What a layer keeps for the backward pass beyond x and its own parameters and buffers."""
+    """Count the bytes saved for the backward pass, without x, parameters and buffers."""
     import paddle
 
     known = {id(x), *(id(each) for each in (*layer.parameters(), *layer.buffers()))}
@@ -205,7 +205,7 @@ def kept_bytes(layer: Any, x: Any) -> int:
     "name", ["acon_a", "acon_b", "acon_c", "swish", "prelu", "arelu", "repact(variant=1)", "repact(variant=2)", "fused_repact"]
 )
 def test_saved_memory_is_the_input_only(name: str) -> None:
-    """x has 122880 bytes; the numbers are at most RepAct's weights, their softmax and what they add up to."""
+    """x has 122880 bytes; the rest is at most RepAct's weights, their softmax and their sums."""
     import acon_paddle
     import paddle
 
@@ -230,7 +230,7 @@ def test_pointwise_functions_save_no_memory(name: str) -> None:
     "name", ["acon_c", "meta_acon", "prelu(shared=false)", "dyrelu(variant=B)", "repact(variant=3)", "frelu"]
 )
 def test_channel_axes_views_and_empty_batches(name: str) -> None:
-    """Channels last, a view that is not contiguous, and no sample at all: the same function."""
+    """Channels last, a non-contiguous view, and an empty batch give the same function."""
     import acon_paddle
     import paddle
 
@@ -245,7 +245,7 @@ def test_channel_axes_views_and_empty_batches(name: str) -> None:
     np.testing.assert_array_equal(y.numpy(), first(paddle.to_tensor(view.numpy())).numpy())
     if name != "repact(variant=3)":
         np.testing.assert_allclose(last(x).numpy(), y.numpy().transpose(0, 2, 3, 1), rtol=1e-12, atol=1e-14)
-    if name not in ("meta_acon", "frelu"):  # whose convolutions Paddle refuses
+    if name not in ("meta_acon", "frelu"):  # Paddle refuses their convolutions
         assert first(paddle.zeros([0, 6, 5, 4], "float64")).shape == [0, 6, 5, 4]
 
 
@@ -254,7 +254,7 @@ CHANNELWISE = ["AconA", "AconB", "AconC", "MetaAconC", "FReLU", "AconFReLU", "Dy
 
 @pytest.mark.parametrize("name", CHANNELWISE)
 def test_wrong_input_shape_is_refused(name: str) -> None:
-    """One channel would broadcast; channels at the other end make another function where both sizes agree."""
+    """A single channel would broadcast; a wrong channel axis shows only where the sizes differ."""
     import acon_paddle
     import paddle
 
@@ -289,7 +289,7 @@ def test_dynamic_input_shape() -> None:
 
 
 def lambda_free(layer: Any) -> Any:
-    """A plain function: to_static has trouble with others."""
+    """Wrap a layer in a plain function, which to_static handles more reliably."""
 
     def run(x: Any) -> Any:
         return layer(x)

@@ -1,4 +1,4 @@
-"""paddle.jit.save on our layers, as a user calls it; what it saved is run by a process that imports paddle alone."""
+"""paddle.jit.save on our layers; the saved model runs in a process that imports only paddle."""
 
 from __future__ import annotations
 
@@ -31,14 +31,14 @@ assert not [name for name in sys.modules if name.startswith("acon")]
 
 
 def saved_and_run_alone(model: Any, size: tuple[int, int], folder: Path) -> None:
-    """Agreement to 1e-5 of the largest output, at batches that the export was not told."""
+    """Save, run elsewhere, and compare: 1e-5 of the largest output, at other batch sizes."""
     import paddle
     from paddle.static import InputSpec
 
     random = np.random.default_rng(6)
     x, more = (paddle.to_tensor(random.uniform(-2, 2, (count, 3, *size)).astype("float32")) for count in (3, 5))
     with paddle.no_grad():
-        model(more)  # in training: statistics that are not the initial ones
+        model(more)  # in training: move the statistics off their initial values
         model.eval()
         outputs = model(x)
     paddle.jit.save(model, str(folder / "network"), input_spec=[InputSpec([None, 3, *size], "float32")])

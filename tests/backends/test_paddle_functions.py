@@ -1,4 +1,4 @@
-"""Every function on Paddle tensors: kinks and extremes by hand, float64 against 60 digits, frozen arguments, to_static."""
+"""Every function on Paddle tensors: kinks and extremes, float64, frozen arguments, to_static."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from acon_core.errors import SpecError
 pytestmark = pytest.mark.backend("paddle")
 
 
-# What each is and what its derivative is at 0 and at the other kinks, by hand.
+# Values, and derivatives at 0 and at the other kinks, by hand.
 SCALE, ALPHA = 1.0507009873554805, 1.6732632423543772
 KINKS: list[tuple[str, dict[str, Any], list[tuple[float, float, float]]]] = [
     ("relu", {}, [(0.0, 0, 0), (-0.0, 0, 0), (1e-8, 1e-8, 1), (-1e-8, 0, 0), (-3e38, 0, 0), (3e38, 3e38, 1)]),
@@ -53,7 +53,7 @@ def test_kinks_and_extremes(name: str, options: dict[str, Any], rows: list[tuple
     from acon_paddle import pointwise
 
     x, y, slope = (np.array(column, dtype) for column in zip(*rows, strict=True))
-    # 64 of each, since Paddle computes the last elements of an array otherwise.
+    # 64 of each, because Paddle computes the tail of an array by other code.
     found = value_and_slope(lambda leaf: getattr(pointwise, name)(leaf, **options), np.repeat(x, 64))
     rounding = 4 * np.finfo(dtype).eps
     for values, expected in zip(found, (y, slope), strict=True):
@@ -61,7 +61,7 @@ def test_kinks_and_extremes(name: str, options: dict[str, Any], rows: list[tuple
 
 
 def test_float64_against_mpmath() -> None:
-    """Where Paddle's own are 1e-8 off in float64: each is held to 8 roundings of max(1, |x|) from -40 to 40."""
+    """Paddle is off by 1e-8 in float64. Ours is within 8 roundings of max(1, |x|) on [-40, 40]."""
     import mpmath as mp
     from acon_paddle import pointwise
 
@@ -99,7 +99,7 @@ def test_agreement_with_paddle_functions(name: str) -> None:
         np.testing.assert_allclose(found, expected, rtol=2e-6, atol=2e-6)
 
 
-# Functions of the module: those inside of others, to_static runs as they are, and a PyLayer is not to be run so.
+# At module level: to_static does not transform nested functions, and a PyLayer must not be.
 def of_numbers(x: Any, beta: Any) -> Any:
     from acon_paddle import functional
 
@@ -121,7 +121,7 @@ def dynamic_maximum(x: Any, theta: Any) -> Any:
 
 
 def gated() -> dict[str, tuple[Callable[..., Any], Callable[..., Any], list[tuple[int, ...]]]]:
-    """Each function of gates, the formula that Paddle differentiates, and the shapes of x and of the gates."""
+    """Return each gated function, the formula that Paddle differentiates, and the shapes."""
     import acon_paddle.functional as f
     import paddle
     from paddle.nn.functional import hardswish, relu, sigmoid
@@ -180,7 +180,7 @@ def gradients_of(run: Callable[..., Any], arrays: list[np.ndarray], frozen: int 
 
 @pytest.mark.parametrize("name", GATED)
 def test_gated_gradients_with_frozen_inputs_and_to_static(name: str) -> None:
-    """In float64, where to_static would round Python's floats to float32."""
+    """In float64, because to_static would round Python floats to float32."""
     import paddle
 
     function, formula, shapes = gated()[name]
@@ -195,7 +195,7 @@ def test_gated_gradients_with_frozen_inputs_and_to_static(name: str) -> None:
             else:
                 np.testing.assert_allclose(first, second, rtol=1e-11, atol=1e-12, err_msg=f"{index} of {name}")
 
-    # to_static takes no more arguments than a function names.
+    # to_static passes no more arguments than the function names.
     def of_2(a: Any, b: Any) -> Any:
         return function(a, b)
 
@@ -228,7 +228,7 @@ def test_pointwise_under_to_static_in_float64(
 
 
 def lambda_free(layer: Any) -> Callable[[Any], Any]:
-    """A plain function: to_static has trouble with others."""
+    """Wrap a layer in a plain function, which to_static handles more reliably."""
 
     def run(x: Any) -> Any:
         return layer(x)
@@ -239,7 +239,7 @@ def lambda_free(layer: Any) -> Callable[[Any], Any]:
 @pytest.mark.parametrize("beta", [0.0, 1e-3, 1.0, -2.0, 50.0, 1e30])
 @pytest.mark.parametrize("pair", [(3e38, -3e38), (1000.0, 1000.0625), (-3e38, -3e38), (2.0, -1.0), (1e-8, 0.0)])
 def test_smooth_maximum_does_not_overflow(pair: tuple[float, float], beta: float) -> None:
-    """Against b + (a - b) sigmoid(beta (a - b)) in 60 digits; float32."""
+    """Against b + (a - b) sigmoid(beta (a - b)) to 60 digits, in float32."""
     import mpmath as mp
     import paddle
     from acon_paddle import smooth_maximum
@@ -277,7 +277,7 @@ def test_ties_split_the_gradient(x: float) -> None:
 
 @pytest.mark.parametrize("axis", [1, -1])
 def test_gates_of_any_channel_axis(axis: int) -> None:
-    """Each function of gates at either end is the other moved."""
+    """Each gated function gives the same result with channels first and last."""
     import paddle
     from acon_paddle import functional as f
 
@@ -310,7 +310,7 @@ def test_wrong_gate_shapes_are_refused(name: str, shape: tuple[int, ...]) -> Non
 
 
 def test_rank_3_gate_is_not_broadcast_along_the_batch() -> None:
-    """(C, 1, 1) with N = C, also in a trace; with sizes left open, what fits is what fits."""
+    """(C, 1, 1) with N = C, also in a trace; dynamic gates of rank 4 are accepted."""
     import paddle
     from acon_paddle import acon
     from paddle.static import InputSpec

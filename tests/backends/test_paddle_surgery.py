@@ -1,4 +1,4 @@
-"""Surgery on models as Paddle's users write them: nested containers, a layer under two names, calls of functions."""
+"""Surgery on users' Paddle models: nested containers, shared layers, function calls."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def test_paddle_layers_map_to_specs() -> None:
     ]  # fmt: skip
     for layer, node in known:
         assert modules.node(layer) == node, layer
-    # Each is that function: run against ours.
+    # Each layer computes the function of its spec.
     x = np.random.default_rng(0).normal(size=(3, 6, 6, 6)).astype("float32") * 4
     for layer, node in known:
         if node is not None:
@@ -39,7 +39,7 @@ def test_paddle_layers_map_to_specs() -> None:
 
 
 def users_model() -> Any:
-    """A model as users write them: containers inside of containers, one layer under two names, calls of functions."""
+    """Build a user's model: nested containers, one layer under two names, function calls."""
     import acon_paddle
     import paddle
     from paddle import nn
@@ -113,7 +113,7 @@ def test_fuse_and_fold_preserve_outputs() -> None:
 
     model = users_model()
     model.train()
-    for _ in range(2):  # statistics that are not the initial ones
+    for _ in range(2):  # move the statistics off their initial values
         model(paddle.randn([4, 3, 4, 5]) * 2 + 1)
     model.eval()
     x = paddle.randn([2, 3, 4, 5])
@@ -185,7 +185,7 @@ def test_doctor_and_gradient_bounds() -> None:
 
 
 def test_new_layers_inherit_dtype_mode_and_frozen_state() -> None:
-    """dtype, mode and frozen or not, of what is replaced; of the model where it says nothing."""
+    """New layers take dtype, mode and frozen state from the old layer, else from the model."""
     import acon_paddle
     import paddle
     from paddle import nn
@@ -262,7 +262,7 @@ def test_keyword_and_multiple_inputs() -> None:
 
 
 def test_weight_decay_default_rule() -> None:
-    """In anyone's layers: by name, by what holds it, and by its axes."""
+    """In users' layers: by parameter name, by owning layer, and by number of axes."""
     import acon_paddle
     from paddle import nn
 

@@ -1,4 +1,4 @@
-"""The leaves of transformers in Paddle: shapes refused, open and empty batches, drop path, derived arrays."""
+"""Token and window layers in Paddle: shapes, dynamic and empty batches, drop path, indices."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def inputs(*shapes: tuple[int, ...]) -> list[Any]:
 
 WINDOWS = (spec.WindowPartition(3, 1), spec.WindowAttention(3, 1, heads=2), spec.WindowReverse(3, 1))
 
-# A node, shapes that it takes, and shapes that Paddle would broadcast, or cut up, without a word.
+# A node, shapes that it takes, and shapes that Paddle would silently broadcast or reshape.
 SHAPES: list[tuple[spec.Node, list[tuple[int, ...]], list[tuple[int, ...]]]] = [
     (spec.Add(), [(2, 5, 4, 3), (2, 5, 4, 3)], [(2, 5, 4, 3), (2, 5, 1, 1)]),
     (spec.ChannelScale(), [(2, 5, 4, 3), (2, 5, 1, 1)], [(2, 5, 4, 3), (1, 5, 1, 1)]),
@@ -58,7 +58,7 @@ def test_output_shapes_and_refused_inputs(node: spec.Node, right: list[tuple[int
 
 
 def tokens_of(side: int) -> spec.Graph:
-    """An image in windows, attended and put together, then as tokens with a class token and positions."""
+    """Build attended windows of an image, then tokens with a class token and positions."""
     return spec.graph(
         "x",
         [
@@ -122,7 +122,7 @@ def test_empty_batch(backend: Backend) -> None:
 
 @pytest.mark.parametrize("compiled", [False, True])
 def test_drop_path_in_training(backend: Backend, compiled: bool) -> None:
-    """Each sample is 0 or x / (1 - rate), both occur, about rate of them 0; in evaluation all are x."""
+    """Each sample is 0 with probability `rate`, else x / (1 - rate); in evaluation it is x."""
     import paddle
 
     paddle.seed(5)

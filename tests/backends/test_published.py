@@ -1,4 +1,4 @@
-"""The published checkpoints, converted for a framework, loaded by the framework's own loader, run natively."""
+"""The published checkpoints, converted for every backend: logits, counts, initial values."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ CHECKPOINT = DATA / "shufflenetv2_acon_0.5x.pth.tar"
 
 @pytest.fixture(scope="module", params=["shufflenetv2_acon_0.5x", "tfnet_0.5"])
 def published(request: pytest.FixtureRequest) -> Path:
-    """A checkpoint of the published code; what that code computes with it lies beside it."""
+    """Return the path of a published checkpoint; the logits of the published code lie beside it."""
     return DATA / f"{request.param}.pth.tar"
 
 
@@ -63,7 +63,7 @@ def test_load_from_every_framework(backend: Backend, tmp_path: Path) -> None:
 
 
 def trainable(backend: Backend, native: Any) -> list[int]:
-    """The sizes of the parameters that a framework's own module says are trained."""
+    """Return the sizes of the parameters that the framework's module reports as trainable."""
     if backend.name == "jax":
         import jax
         from flax import nnx
@@ -72,7 +72,7 @@ def trainable(backend: Backend, native: Any) -> list[int]:
     return [math.prod(parameter.shape) for parameter in native.parameters()]
 
 
-# Beside what each network was published with: every kind of state that its activation can add.
+# In addition to the published activations: every kind of state that an activation can add.
 OTHERS = [("acon/shufflenet_v2_x0_5", "meta_acon"), ("acon/resnet50", "meta_acon"), ("acon/dcn", "meta_acon")]
 OTHERS += [("repact/mobilenet_v3_small", act) for act in ("repact_3", "dyrelu", "frelu", "prelu", "arelu")]
 
@@ -85,7 +85,7 @@ def test_native_parameter_count(backend: Backend, name: str, act: str | None) ->
     sizes = trainable(backend, native)
     weights = [param for param in spec.named_params(graph).values() if param.kind == "weight"]
     assert (sum(sizes), len(sizes)) == (counts.parameters, len(weights))
-    if backend.name == "torch":  # whose state is the published one, counters and indices included
+    if backend.name == "torch":  # its state is the published one, with counters and indices
         assert len(native.state_dict()) == counts.state_keys
 
 

@@ -1,4 +1,4 @@
-"""fuse, fold, param_groups, doctor and gradient_bounds on the published network and on single modules, in every backend."""
+"""fuse, fold, param_groups, doctor and gradient_bounds, in every backend."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ def verbs(backend: Backend) -> Any:
 
 
 def native(backend: Backend, x: np.ndarray) -> np.ndarray:
-    """(N, C, ...) in the framework's own layout."""
+    """Convert (N, C, ...) to the framework's own layout."""
     return np.moveaxis(x, 1, -1).copy() if backend.name == "jax" else x
 
 
 def lively(node: spec.Node) -> dict[str, np.ndarray]:
-    """A state in which no norm is at its initial values."""
+    """Return a state in which no norm has its initial values."""
     return {
         path: value if value.dtype == np.int64 else (value + Stream(path).uniform(value.shape, 0.05, 0.3)).astype(np.float32)
         for path, value in spec.initial_state(node, 2).items()
@@ -57,7 +57,7 @@ def test_fuse_and_fold_preserve_outputs(backend: Backend, verb: str, act: str) -
 
 
 def test_weight_decay_follows_the_spec(backend: Backend) -> None:
-    """1,657,616 of 1,686,620: nmaac/acon's README counts convolution and linear weights alone and prints 1.7M."""
+    """The 1.7M of nmaac/acon's README counts convolution and linear weights: 1,657,616."""
     module = package(backend).create("acon/shufflenet_v2_x0_5", act="meta_acon")
     from acon_core.surgery import decays
 

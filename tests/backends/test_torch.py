@@ -1,4 +1,4 @@
-"""What PyTorch's users rely on: autograd twice and forward, compile, export, vmap, the published state dict, surgery."""
+"""PyTorch: gradcheck, compile, export, vmap, the published state dict, and surgery."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def test_compile_fullgraph_and_export(torch) -> None:  # type: ignore[no-untyped
     x = torch.randn(2, 3, 64, 96)
     with torch.no_grad():
         expected = model(x)
-        # Without the C++ compiler, which takes a minute for a network; the layers' cases go through it.
+        # Without the C++ compiler, which takes a minute per network; the layers' cases use it.
         compiled = torch.compile(model, fullgraph=True, backend="aot_eager")
         torch.testing.assert_close(compiled(x), expected, rtol=1e-4, atol=1e-5)
         exported = torch.export.export(model, (x,)).module()
@@ -91,7 +91,7 @@ def test_half_precision_is_computed_in_float32(torch, dtype) -> None:  # type: i
     tangents = [torch.randn_like(value).detach() for value in values]
     pushed = torch.func.jvp(acon, tuple(value.detach() for value in values), tuple(tangents))[1]
     _, exact = torch.func.jvp(acon, tuple(value.detach() for value in wide), tuple(each.float() for each in tangents))
-    # Each argument's gradient is rounded once before they are added.
+    # Each argument's gradient is rounded once before the sum.
     torch.testing.assert_close(pushed, exact.to(dtype=pushed.dtype), rtol=0.05, atol=0.05)
 
 
@@ -102,7 +102,7 @@ def test_channel_axis_and_channels_last_memory(torch) -> None:  # type: ignore[n
     expected = acon(x, *gates)
     tokens = x.flatten(2).transpose(1, 2)
     torch.testing.assert_close(acon(tokens, *gates, channel_axis=-1).transpose(1, 2).reshape(x.shape), expected, rtol=0, atol=0)
-    # Another memory order puts other elements into the vectorised part of PyTorch's sigmoid: an ulp.
+    # Another memory order changes which elements take the vectorised sigmoid: one ulp.
     torch.testing.assert_close(acon(x.to(memory_format=torch.channels_last), *gates), expected, rtol=0, atol=1e-14)
     flat = [gate.reshape(-1) for gate in gates]
     torch.testing.assert_close(acon(x, *flat), expected, rtol=0, atol=0)
@@ -129,7 +129,7 @@ def test_batch_norm_is_native(torch) -> None:  # type: ignore[no-untyped-def]
 
 @pytest.fixture
 def network(torch):  # type: ignore[no-untyped-def]
-    """A user's model: an activation used twice, one within containers, one called as a function."""
+    """Build a user's model: a shared activation, one in containers, one called as a function."""
     from torch import nn
     from torch.nn import functional as F
 

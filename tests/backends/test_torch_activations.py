@@ -1,4 +1,4 @@
-"""The activations in PyTorch: memory, kinks, precision, every transform of autograd, memory formats, constructors."""
+"""The activations in PyTorch: memory, kinks, precision, transforms, memory formats."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def torch():  # type: ignore[no-untyped-def]
 
 
 def saved_bytes(torch, module, x):  # type: ignore[no-untyped-def]
-    """Bytes of every storage kept for the backward pass, but for those of x and the parameters."""
+    """Count the bytes of all storages saved for the backward pass, without x and the parameters."""
     own = {tensor.untyped_storage().data_ptr() for tensor in [x, *module.parameters(), *module.buffers()]}
     kept = {}
 
@@ -49,7 +49,7 @@ def test_acon_c_saves_only_input_and_parameters(torch, dtype) -> None:  # type: 
 
 
 def test_meta_acon_saves_nothing_else_of_input_size(torch) -> None:  # type: ignore[no-untyped-def]
-    """Beyond input and parameters: beta, and what the generator keeps of its own N x C and N x hidden values."""
+    """Beyond input and parameters: beta, and the generator's own N x C and N x hidden values."""
     import acon_torch
 
     module = acon_torch.MetaAconC(32, reduction=4)
@@ -78,7 +78,7 @@ GATED = {  # by name: the function's own options, and the shapes of its gates be
 
 
 def gated(torch, name):  # type: ignore[no-untyped-def]
-    """A function of (x, *gates), and float64 arguments of it that lie on no kink."""
+    """Return a function of (x, *gates), and float64 arguments of it away from all kinks."""
     from acon_torch import functional, pointwise
 
     function, fixed, shapes = GATED[name]
@@ -114,7 +114,7 @@ def test_vmap_over_each_argument(torch, name) -> None:  # type: ignore[no-untype
                 pairs = zip(mapped, expected, strict=True) if isinstance(expected, tuple) else [(mapped, expected)]
                 for found, exact in pairs:
                     torch.testing.assert_close(found[row], exact)
-        # Without a gradient of the gradient, temporaries are overwritten.
+        # Without a second-order gradient, temporaries are overwritten.
         with torch.no_grad():
             for found, exact in zip(torch.func.vmap(gradients, dims)(*stacked), mapped, strict=True):
                 torch.testing.assert_close(found, exact)
@@ -169,7 +169,7 @@ def test_functions_save_only_their_inputs(torch, name) -> None:  # type: ignore[
 
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
         call(*values)
-    # DyReLU's coefficients, of theta's size, are made and kept outside of x.
+    # DyReLU's coefficients have theta's size and are computed and saved apart from x.
     assert sum(beyond) <= (5 * values[1].numel() if name.startswith("dynamic") else 0)
 
 
@@ -188,21 +188,21 @@ def test_memory_of_activations(torch, name, bytes_beyond, dtype) -> None:  # typ
     widths = (7,) if name.startswith("Acon") else ()
     module = kind(*widths, dtype=getattr(torch, dtype))
     x = torch.randn(3, 7, 6, 5).to(getattr(torch, dtype)).requires_grad_()
-    # In 16 bits RepAct's factors are float32, and so is what its five parameters are widened to.
+    # In 16 bits, RepAct's factors and its five parameters are converted to float32.
     allowed = bytes_beyond if dtype == "float32" else 4 * bytes_beyond + (16 if bytes_beyond else 0)
     assert saved_bytes(torch, module, x) <= allowed
 
 
 @pytest.mark.parametrize(("variant", "beyond"), [(2, 4 * 10), (3, 4 * (3 * 7 * 6 * 5 + 10) + 8)])
 def test_memory_of_repact_2_and_3(torch, variant, beyond) -> None:  # type: ignore[no-untyped-def]
-    """II: the softmax of four numbers and the three factors; III: what its norm normalises, as any norm."""
+    """II saves the softmax of four numbers and the three factors; III what any norm saves."""
     import acon_torch
 
     x = torch.randn(3, 7, 6, 5, requires_grad=True)
     assert saved_bytes(torch, acon_torch.RepAct(variant), x) <= beyond
 
 
-# At each kink of each function: its value and its gradient, from the spec's docstrings.
+# Value and gradient at each kink of each function, from the formulas of the spec.
 KINKS = {
     "relu": ((), {0.0: (0.0, 0.0), 1e-8: (1e-8, 1.0), -1e-8: (0.0, 0.0), 1e30: (1e30, 1.0)}),
     "relu6": ((), {0.0: (0.0, 0.0), 6.0: (6.0, 0.0), 5.75: (5.75, 1.0), 1e30: (6.0, 0.0)}),
@@ -227,7 +227,7 @@ def test_kinks_and_extremes(torch, name, dtype) -> None:  # type: ignore[no-unty
     from acon_torch import pointwise
 
     options, points = (("tanh",), KINKS["gelu"][1]) if name == "gelu_tanh" else KINKS[name]
-    # Among others, so that the vectorised part of a kernel and its tail both see them.
+    # Among other values, so that both the vectorised part of a kernel and its tail see them.
     x = torch.tensor(list(points) * 7, dtype=getattr(torch, dtype), requires_grad=True)
     y = getattr(pointwise, name.removesuffix("_tanh"))(x, *options)
     (dx,) = torch.autograd.grad(y.sum(), x)
@@ -250,7 +250,7 @@ def test_negative_zero(torch, name) -> None:  # type: ignore[no-untyped-def]
 
 @pytest.mark.parametrize("name", ["softplus", "hardsigmoid", "gelu", "gelu_tanh", "mish", "selu"])
 def test_float64_against_mpmath(torch, name) -> None:  # type: ignore[no-untyped-def]
-    """What PyTorch's own misses in float64, or might: a threshold, a constant of float32."""
+    """Where PyTorch's own functions lose digits in float64: thresholds, float32 constants."""
     import mpmath as mp
     from acon_torch import pointwise
 
@@ -309,7 +309,7 @@ def test_smooth_maximum_of_extreme_values_is_finite(torch, dtype) -> None:  # ty
             y = smooth_maximum(*values, beta=beta)
             expected = [exact(*(value[i].item() for value in values)) for i in range(3)]
             assert y[:3].tolist() == pytest.approx(expected, rel=1e-6)
-            if len(values) == 2 or beta:  # of more, a mean's gradient forms differences as large as they come
+            if len(values) == 2 or beta:  # with three values, the gradient of a mean forms arbitrarily large differences
                 gradients = torch.autograd.grad(y.sum(), [a, b])
                 assert all(gradient.isfinite().all() for gradient in gradients)
                 torch.testing.assert_close(sum(gradients), torch.ones_like(a))

@@ -1,4 +1,4 @@
-"""torch.onnx.export on our modules, as a user calls it; what it wrote is run by ONNX Runtime in a process without torch."""
+"""torch.onnx.export of our modules; ONNX Runtime runs the file in a process without torch."""
 
 from __future__ import annotations
 
@@ -26,13 +26,16 @@ assert not [name for name in sys.modules if name.startswith("acon") or name == "
 
 
 def exported_and_run_alone(model: Any, size: tuple[int, int], sizes: dict[int, str], folder: Path) -> None:
-    """Agreement to 1e-5 of the largest output, at a batch that the export was not told, and of sizes where these are open."""
+    """Export, run elsewhere, and compare: 1e-5 of the largest output.
+
+    The batch size, and the image size where it is dynamic, differ from those of the export.
+    """
     import torch
 
     torch.manual_seed(6)
     other = (size[0] + 32, size[1] + 64) if 2 in sizes else size
     with torch.no_grad():
-        model.train()(4 * torch.rand(5, 3, *size) - 2)  # statistics that are not the initial ones
+        model.train()(4 * torch.rand(5, 3, *size) - 2)  # move the statistics off their initial values
         model.eval()
         x = 4 * torch.rand(3, 3, *other) - 2
         outputs = model(x)

@@ -1,4 +1,4 @@
-"""Tokens, windows and what trains with them in PyTorch: memory, masks, randomness, stages as outputs."""
+"""Token and window layers in PyTorch: memory formats, masks, dropout, stages as outputs."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def made(node: spec.Node):  # type: ignore[no-untyped-def]
 
 
 def with_values(leaf: spec.Node, *shape: int) -> spec.Node:
-    """A leaf of tokens and values of its own, as a graph that owns them."""
+    """Return a leaf of tokens and of an own array, as a graph that owns the array."""
     return spec.graph("x", ["y = leaf(x, own)"], "y", {"leaf": leaf}, {"own": spec.Param(shape, spec.Constant(0.5))})
 
 
@@ -41,14 +41,14 @@ TOKENS = {
 
 @pytest.mark.parametrize("name", TOKENS)
 def test_tokens_stay_channels_last(name: str) -> None:
-    """What is (N, L, C) in memory goes in and comes out as a view of it, and so do the gradients."""
+    """Input in (N, L, C) memory gives output in (N, L, C) memory, and so do the gradients."""
     import torch
 
     tokens = torch.randn(3, 5, 12).mT.requires_grad_()
     y = made(TOKENS[name]).train()(tokens)
     assert y.mT.is_contiguous()
     (gradient,) = torch.autograd.grad(y, tokens, torch.randn(y.mT.shape).mT)
-    # Of the tokens that follow a first one it is a part of one contiguous array.
+    # Behind a class token, the gradient is a view of a contiguous array.
     assert gradient.stride(1) == 1
 
 
@@ -72,7 +72,7 @@ def test_images_stay_channels_last(node: spec.Node) -> None:
 
 
 def test_shifted_window_mask_matches_the_spec() -> None:
-    """A table of zeros, and q and k of zeros: the weights are the mask's alone, and values that single tokens out show them."""
+    """With zero table, q and k and identity values, the output is the softmax of the mask."""
     import torch
 
     for window, shift, height, width in ((3, 1, 7, 9), (3, 2, 3, 6), (4, 2, 12, 3), (2, 1, 2, 2)):
@@ -100,7 +100,10 @@ def test_windows_compile_with_dynamic_shapes() -> None:
 
 @pytest.mark.parametrize(("node", "whole"), [(spec.DropPath(0.25), (1, 2)), (spec.Dropout(0.25), ())])
 def test_dropout_and_drop_path_in_training(node: spec.Node, whole: tuple[int, ...]) -> None:
-    """Of stochastic depth whole samples, of dropout elements: each is 0 or x / (1 - rate); about `rate` of them are 0."""
+    """Drop path drops whole samples, dropout elements: each is 0 with probability `rate`.
+
+    What is kept is x / (1 - rate).
+    """
     import torch
 
     torch.manual_seed(1)

@@ -1,4 +1,4 @@
-"""Four steps of the published recipe with the framework's own optimiser, compared with float64."""
+"""Four steps of the published recipe with the framework's own optimizer, compared with float64."""
 
 from __future__ import annotations
 
