@@ -20,6 +20,7 @@ from acon_core.tensors import check_names
 from acon_core.training import Batch, Recipe
 from acon_paddle import FRAMEWORK
 from acon_paddle.activations import CLASSES, Activation
+from acon_paddle.arrays import to_array, to_tensor
 from acon_paddle.build import BuildContext, make
 from acon_paddle.checkpoint.layout import layout
 from acon_paddle.surgery import PaddleModules, param_groups
@@ -59,7 +60,7 @@ class PaddleModel:
         self.native.set_state_dict(tensors)
 
     def state(self) -> dict[str, NDArray]:
-        arrays = {name: tensor.numpy() for name, tensor in self.native.state_dict().items()}
+        arrays = {name: to_array(tensor) for name, tensor in self.native.state_dict().items()}
         return dict(layout.to_canonical(self.node, arrays)[0])
 
     def __call__(self, x: NDArray, *, train: bool = False, taps: Sequence[str] = ()) -> Outputs:
@@ -69,11 +70,11 @@ class PaddleModel:
         run = self.native if taps else self._run[train]  # compiled code calls no hooks
         try:
             with paddle.no_grad():
-                y = run(paddle.to_tensor(x))
+                y = run(to_tensor(x))
         finally:
             for hook in hooks:
                 hook.remove()
-        return Outputs(y.numpy(), recorded)
+        return Outputs(to_array(y), recorded)
 
     def _set_mode(self, train: bool) -> None:
         if train:
@@ -85,23 +86,24 @@ class PaddleModel:
         path, index = spec.producer(self.node, tap)
 
         def hook(layer: nn.Layer, arguments: object, made: Tensor | tuple[Tensor, ...]) -> None:
-            recorded[tap] = (made[index] if isinstance(made, tuple) else made).numpy()
+            recorded[tap] = to_array(made[index] if isinstance(made, tuple) else made)
 
         return dict(self.native.named_sublayers())[path].register_forward_post_hook(hook)
 
     def vjp(self, x: NDArray, cotangent: NDArray, *, train: bool = False) -> Vjp:
         self._set_mode(train)
-        leaf = paddle.to_tensor(x, stop_gradient=False)
+        leaf = to_tensor(x)
+        leaf.stop_gradient = False
         weights = dict(self.native.named_parameters())
         y = self._run[train](leaf)
-        dx, *gradients = paddle.grad(y, [leaf, *weights.values()], paddle.to_tensor(cotangent))
+        dx, *gradients = paddle.grad(y, [leaf, *weights.values()], to_tensor(cotangent))
         native = dict(zip(weights, gradients, strict=True))
         dparams = {
-            path: slot.to_canonical(native[name].numpy())
+            path: slot.to_canonical(to_array(native[name]))
             for path, param, name, slot in layout.table(self.node)
             if param.kind == "weight" and slot is not None
         }
-        return Vjp(y.numpy(), dx.numpy(), dparams)
+        return Vjp(to_array(y), to_array(dx), dparams)
 
     def fit(self, batches: Sequence[Batch], recipe: Recipe) -> NDArray[np.float64]:
         self._set_mode(True)
@@ -111,7 +113,7 @@ class PaddleModel:
         for rate, (images, classes) in zip(recipe.rates(), batches, strict=True):
             optimizer.set_lr(rate)
             logits = self._run[True](paddle.to_tensor(images, self.dtype))
-            loss = nn.functional.cross_entropy(logits, paddle.to_tensor(classes), label_smoothing=recipe.label_smoothing)
+            loss = nn.functional.cross_entropy(logits, to_tensor(classes), label_smoothing=recipe.label_smoothing)
             loss.backward()
             optimizer.step()
             optimizer.clear_grad()

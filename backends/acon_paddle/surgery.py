@@ -15,6 +15,7 @@ from acon_core import spec, surgery
 from acon_core.spec import Node, Shape
 from acon_core.surgery import Observed
 from acon_paddle import activations  # noqa: F401  (registers the rules of the activations)
+from acon_paddle.arrays import to_array, to_tensor
 from acon_paddle.build import BuildContext
 from acon_paddle.build import make as build_layer
 from acon_paddle.checkpoint.layout import layout
@@ -59,7 +60,7 @@ class PaddleModules:
         return native(module) if native else None
 
     def state(self, module: nn.Layer, node: Node) -> dict[str, NDArray]:
-        arrays = {name: tensor.numpy() for name, tensor in module.state_dict().items()}
+        arrays = {name: to_array(tensor) for name, tensor in module.state_dict().items()}
         if type(module) is nn.PReLU:
             arrays = {"weight": arrays["_weight"]}
         return dict(layout.to_canonical(node, arrays)[0])
@@ -122,8 +123,7 @@ class PaddleModules:
                 yield name, parameter, parameter.ndim > 1 and not free
 
     def read(self, module: nn.Layer, name: str) -> NDArray:
-        array: NDArray = getattr(module, name).numpy().copy()
-        return array
+        return to_array(getattr(module, name))
 
     def write(self, module: nn.Layer, name: str, array: NDArray) -> None:
         held = getattr(module, name)
@@ -131,8 +131,7 @@ class PaddleModules:
 
     def run(self, module: nn.Layer, x: NDArray) -> NDArray:
         with evaluation_mode(module):
-            y: NDArray = module(paddle.to_tensor(x)).numpy()
-        return y
+            return to_array(module(to_tensor(x)))
 
 
 @contextmanager
