@@ -22,7 +22,7 @@ from acon_core.checkpoint.codecs.codec import CheckpointFile, check_writable
 from acon_core.checkpoint.codecs.limits import Budget
 from acon_core.checkpoint.codecs.mapped_file import map_file
 from acon_core.checkpoint.codecs.strict_json import decode_metadata, encode_metadata
-from acon_core.checkpoint.codecs.text import error_prefix, format_names, printable
+from acon_core.checkpoint.codecs.text import ErrorPrefix, format_names, printable
 from acon_core.checkpoint.codecs.zip_archive import Member, ZipArchive, ZipWriter, is_relative_path
 from acon_core.errors import CheckpointError
 from acon_core.tensors import LazyTensor, LazyTensors, lazy_items
@@ -89,7 +89,7 @@ def read(path: Path) -> CheckpointFile:
     for name, member in archive.members.items():
         if name.endswith(_SUFFIX):
             key = name.removesuffix(_SUFFIX)
-            with error_prefix(path, key):
+            with ErrorPrefix(path, key):
                 budget.spend(member.size)
             tensors[key] = _tensor(archive, key, member)
         elif name == METADATA:
@@ -139,13 +139,13 @@ def _encode_header(tensor: LazyTensor) -> bytes:
 
 def _tensor(archive: ZipArchive, key: str, member: Member) -> LazyTensor:
     start = bytes(archive.decompress(member, _MAX_HEADER_BYTES + 12))
-    with error_prefix(archive.path, key):
+    with ErrorPrefix(archive.path, key):
         header = _decode_header(start)
         check_size(header.dtype, header.shape, member.size - header.size)
 
     def load() -> np.ndarray:
         content = archive.decompress(member)[header.size :]
-        with error_prefix(archive.path, key):
+        with ErrorPrefix(archive.path, key):
             if header.fortran_order:
                 return lazy_view(view(content, header.dtype, header.shape[::-1]).T).load()
             return lazy_view(view(content, header.dtype, header.shape)).load()

@@ -14,7 +14,7 @@ import numpy as np
 from acon_core.checkpoint.codecs.arrays import lazy_view, little_endian_bytes, view
 from acon_core.checkpoint.codecs.limits import Budget
 from acon_core.checkpoint.codecs.strict_json import decode_metadata, encode_metadata
-from acon_core.checkpoint.codecs.text import error_prefix
+from acon_core.checkpoint.codecs.text import ErrorPrefix
 from acon_core.checkpoint.codecs.unpickler import NAME_ONLY, Constructor, GlobalName, GlobalTable, set_item
 from acon_core.errors import CheckpointError
 from acon_core.tensors import LazyTensor
@@ -57,7 +57,7 @@ def to_lazy_tensors(arrays: Mapping[str, object], path: Path, file_bytes: int) -
     budget = Budget(file_bytes)
     for key, array in arrays.items():
         assert isinstance(array, PickledArray)
-        with error_prefix(path, key):
+        with ErrorPrefix(path, key):
             budget.spend(len(array.data or ""))
             tensors[key] = array.to_lazy()
     return tensors

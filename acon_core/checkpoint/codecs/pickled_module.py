@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from acon_core.checkpoint.codecs import limits
 from acon_core.checkpoint.codecs.state_dict import STATE_KEYS
-from acon_core.checkpoint.codecs.text import error_prefix
+from acon_core.checkpoint.codecs.text import ErrorPrefix
 from acon_core.checkpoint.codecs.unpickler import Instance, Unpickled
 from acon_core.errors import CheckpointError
 
@@ -45,8 +45,8 @@ def load_state(load: Callable[..., Unpickled], read_members: ReadMembers, where:
     """Load a pickle; replace whole modules in it by their state dicts, with a note for each.
 
     `load` is `unpickler.load` with all arguments but `allow_instances`, which is False at first.
-    Only if that raises an `unsafe` error it is True, and then only modules at the top level or
-    under one of `STATE_KEYS` count. Without any, the first error is raised. Raises CheckpointError,
+    Only if that raises an `unsafe` error it is True. Then only modules at the top level or under
+    one of `STATE_KEYS` count; if there is none, the first error is raised. Raises CheckpointError,
     naming `where`, for a broken module.
     """
     try:
@@ -64,7 +64,7 @@ def load_state(load: Callable[..., Unpickled], read_members: ReadMembers, where:
     assert isinstance(top, dict)
     modules = {key: top[key] for key in (STATE_KEYS if nested else top) if type(top.get(key)) is Instance}
     budget = NameBudget()
-    with error_prefix(f"{where}: a whole module"):
+    with ErrorPrefix(f"{where}: a whole module"):
         walked = {key: _state_dict(module, read_members, budget) for key, module in modules.items()}
     states = {key: state for key, state in walked.items() if state is not None}
     if not states:

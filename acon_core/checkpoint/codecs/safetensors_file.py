@@ -19,7 +19,7 @@ from acon_core.checkpoint.codecs.atomic_write import atomic_write
 from acon_core.checkpoint.codecs.codec import CheckpointFile, check_writable
 from acon_core.checkpoint.codecs.mapped_file import map_file
 from acon_core.checkpoint.codecs.strict_json import is_encodable, parse
-from acon_core.checkpoint.codecs.text import error_prefix, printable
+from acon_core.checkpoint.codecs.text import ErrorPrefix, printable
 from acon_core.errors import CheckpointError
 from acon_core.tensors import LazyTensor, LazyTensors, lazy_items
 
@@ -143,5 +143,5 @@ def _data_offsets(path: Path, key: str, entry: object) -> tuple[int, int]:
 
 
 def _tensor(path: Path, key: str, entry: dict[str, Any], data: memoryview) -> LazyTensor:
-    with error_prefix(path, key):
+    with ErrorPrefix(path, key):
         return lazy_view(view(data, _BY_CODE[entry["dtype"]], entry["shape"]))

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from itertools import islice
 
 from acon_core.errors import CheckpointError
@@ -20,12 +19,15 @@ def format_names(keys: Iterable[object]) -> str:
     return ", ".join(names[:8]) + (", ..." if len(names) > 8 else "")
 
 
-@contextmanager
-def error_prefix(*place: object) -> Iterator[None]:
-    """Prefix a CheckpointError raised inside with its place: the file, then names from the file."""
-    try:
-        yield
-    except CheckpointError as error:
-        path, *keys = place
-        prefix = ": ".join([str(path), *map(printable, keys)])
-        raise CheckpointError(error.kind, f"{prefix}: {error}") from None
+class ErrorPrefix:
+    """A context that prefixes a CheckpointError with its place: the file, then names from it."""
+
+    def __init__(self, path: object, *names: object) -> None:
+        self.path, self.names = path, names
+
+    def __enter__(self) -> None: ...
+
+    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
+        if isinstance(error, CheckpointError):
+            place = ": ".join([str(self.path), *map(printable, self.names)])
+            raise CheckpointError(error.kind, f"{place}: {error}") from None

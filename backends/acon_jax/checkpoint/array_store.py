@@ -23,7 +23,7 @@ from acon_core.checkpoint.codecs import limits
 from acon_core.checkpoint.codecs.arrays import as_native_contiguous
 from acon_core.checkpoint.codecs.limits import Budget
 from acon_core.checkpoint.codecs.strict_json import parse
-from acon_core.checkpoint.codecs.text import error_prefix, printable
+from acon_core.checkpoint.codecs.text import ErrorPrefix, printable
 from acon_core.errors import AconError, CheckpointError
 from acon_core.tensors import LazyTensor
 from acon_jax.checkpoint.msgpack import DTYPES
@@ -43,8 +43,8 @@ def list_files(root: Path) -> dict[str, int]:
     Raises
     ------
     CheckpointError
-        A link or a device, which TensorStore would follow or wait for; or more files, levels or bytes
-        than the limits allow.
+        A link or a device, which TensorStore would follow or wait for; or more files, levels or
+        bytes than the limits allow.
     AconError
         A folder cannot be read.
     """
@@ -88,8 +88,8 @@ class ArrayStore:
     files
         Its files and their sizes, from `list_files`.
     complete
-        Whether a missing chunk is an error. If not, it is filled with the fill value: older versions of
-        Orbax do not store such chunks.
+        Whether a missing chunk is an error. If not, it is filled with the fill value: older
+        versions of Orbax do not store such chunks.
 
     Raises
     ------
@@ -152,7 +152,7 @@ class ArrayStore:
         """Count the memory of an array and of its chunks before anything is read."""
         stored, read = (chunk.shape or () for chunk in (store.chunk_layout.write_chunk, store.chunk_layout.read_chunk))
         cells = math.prod(-(-size // step) * step for size, step in zip(store.shape, stored, strict=True))
-        with error_prefix(where):
+        with ErrorPrefix(where):
             self._budget.spend(cells * dtype.itemsize + cells // math.prod(read) * _CHUNK_COST)
 
     def _call(self, where: str, kind: Literal["corrupt", "unsupported"], function: Any, *args: Any, **options: Any) -> Any:

@@ -47,17 +47,17 @@ layout = FlaxLayout("jax", integers=False)
 
 
 @layout.register(Conv2d)
-def _(node: Conv2d) -> Mapping[str, Slot | None]:
+def conv2d(node: Conv2d) -> Mapping[str, Slot | None]:
     return {"weight": Slot("kernel", _hwio, _oihw), "bias": Slot("bias")}
 
 
 @layout.register(Linear)
-def _(node: Linear) -> Mapping[str, Slot | None]:
+def linear(node: Linear) -> Mapping[str, Slot | None]:
     return {"weight": Slot("kernel", _transposed, _transposed), "bias": Slot("bias")}
 
 
 @layout.register(BatchNorm)
-def _(node: BatchNorm) -> Mapping[str, Slot | None]:
+def batch_norm(node: BatchNorm) -> Mapping[str, Slot | None]:
     return {
         "weight": Slot("scale"),
         "bias": Slot("bias"),
@@ -68,5 +68,5 @@ def _(node: BatchNorm) -> Mapping[str, Slot | None]:
 
 
 @layout.register(LayerNorm)
-def _(node: LayerNorm) -> Mapping[str, Slot | None]:
+def layer_norm(node: LayerNorm) -> Mapping[str, Slot | None]:
     return {"weight": Slot("scale"), "bias": Slot("bias")}

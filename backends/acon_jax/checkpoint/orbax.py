@@ -33,7 +33,7 @@ _NOT_ARRAYS = ("None", "scalar", "string")
 
 
 def sniff(path: Path) -> bool:
-    """Return whether `path` is an Orbax checkpoint, a step of a CheckpointManager, or its folder."""
+    """Whether `path` is an Orbax checkpoint, a step of a CheckpointManager, or its folder."""
     return bool(_find_checkpoints(path))
 
 
@@ -52,7 +52,8 @@ def read(path: Path) -> CheckpointFile:
     Raises
     ------
     CheckpointError
-        The folder is damaged, holds a link, or is not one checkpoint; or TensorStore is not installed.
+        The folder is damaged, holds a link, or is not one checkpoint; or TensorStore is not
+        installed.
     """
     path = Path(path)
     checkpoints = _find_checkpoints(path)

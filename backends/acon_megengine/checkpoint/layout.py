@@ -13,7 +13,7 @@ layout = Layout("megengine", integers=False)
 
 
 @layout.register(Conv2d)
-def _(node: Conv2d) -> Mapping[str, Slot | None]:
+def conv2d(node: Conv2d) -> Mapping[str, Slot | None]:
     shapes = {name: param.shape for name, param in node.params.items()}
 
     def to_groups(weight: NDArray) -> NDArray:
@@ -29,10 +29,10 @@ def _(node: Conv2d) -> Mapping[str, Slot | None]:
 
 
 @layout.register(Linear, LayerNorm)
-def _(node: Linear | LayerNorm) -> Mapping[str, Slot | None]:
+def same_layout(node: Linear | LayerNorm) -> Mapping[str, Slot | None]:
     return {name: Slot(name) for name in node.params}
 
 
 @layout.register(BatchNorm)
-def _(node: BatchNorm) -> Mapping[str, Slot | None]:
+def batch_norm(node: BatchNorm) -> Mapping[str, Slot | None]:
     return {name: Slot(name) if param.kind != "counter" else None for name, param in node.params.items()}

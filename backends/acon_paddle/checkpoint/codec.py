@@ -17,7 +17,7 @@ from acon_core.checkpoint.codecs.codec import CheckpointFile, check_writable
 from acon_core.checkpoint.codecs.mapped_file import ends_contain, map_file
 from acon_core.checkpoint.codecs.numpy_pickle import NUMPY_GLOBALS, PickledArray, read_metadata, to_lazy_tensors, write_pickle
 from acon_core.checkpoint.codecs.state_dict import find_state_dict
-from acon_core.checkpoint.codecs.text import error_prefix, printable
+from acon_core.checkpoint.codecs.text import ErrorPrefix, printable
 from acon_core.checkpoint.codecs.unpickler import Constructor, GlobalTable, load, looks_like_pickle
 from acon_core.errors import CheckpointError
 from acon_core.tensors import LazyTensor, LazyTensors, lazy_items
@@ -135,7 +135,7 @@ def _join_slices(tensors: dict[str, LazyTensor], slices: object, path: Path) -> 
         if not parts or len(set(parts)) != len(parts) or not all(p in tensors for p in parts) or key in tensors:
             raise CheckpointError("corrupt", f"{path}: {printable(key)}: its slices are missing or listed twice")
         pieces = [tensors.pop(part) for part in parts]
-        with error_prefix(path, key):
+        with ErrorPrefix(path, key):
             tensors[key] = concatenated(pieces, shape)
     return tensors
 

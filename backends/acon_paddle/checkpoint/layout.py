@@ -13,17 +13,17 @@ layout = Layout("paddle")
 
 
 @layout.register(Conv2d, LayerNorm)
-def _(node: Conv2d | LayerNorm) -> Mapping[str, Slot | None]:
+def same_layout(node: Conv2d | LayerNorm) -> Mapping[str, Slot | None]:
     return {name: Slot(name) for name in node.params}
 
 
 @layout.register(Linear)
-def _(node: Linear) -> Mapping[str, Slot | None]:
+def linear(node: Linear) -> Mapping[str, Slot | None]:
     return {**{name: Slot(name) for name in node.params}, "weight": Slot("weight", np.transpose, np.transpose)}
 
 
 @layout.register(BatchNorm)
-def _(node: BatchNorm) -> Mapping[str, Slot | None]:
+def batch_norm(node: BatchNorm) -> Mapping[str, Slot | None]:
     return {
         "weight": Slot("weight"),
         "bias": Slot("bias"),

@@ -11,5 +11,5 @@ layout = Layout("torch")
 
 
 @layout.register(Conv2d, Linear, BatchNorm, LayerNorm)
-def _(node: Node) -> Mapping[str, Slot | None]:
+def same_layout(node: Node) -> Mapping[str, Slot | None]:
     return {name: Slot(name) for name in node.params}

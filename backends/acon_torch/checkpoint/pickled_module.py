@@ -9,7 +9,7 @@ from acon_core.checkpoint.codecs.codec import CheckpointFile
 from acon_core.checkpoint.codecs.limits import Budget
 from acon_core.checkpoint.codecs.pickled_module import ModuleMembers, NameBudget, load_state
 from acon_core.checkpoint.codecs.state_dict import find_state_dict
-from acon_core.checkpoint.codecs.text import error_prefix
+from acon_core.checkpoint.codecs.text import ErrorPrefix
 from acon_core.checkpoint.codecs.unpickler import Instance, Unpickled
 from acon_core.errors import CheckpointError
 from acon_core.tensors import LazyTensors
@@ -36,7 +36,7 @@ def read_state_dict(
     storages = {key: storage_bytes(key) for key in dict.fromkeys(tensor.storage.key for tensor in pickled.values())}
     tensors = {}
     for key, tensor in pickled.items():
-        with error_prefix(path, key):
+        with ErrorPrefix(path, key):
             tensors[key] = tensor.to_lazy(storages[tensor.storage.key], budget, big_endian=big_endian)
     return CheckpointFile(
         LazyTensors(tensors),

@@ -90,7 +90,7 @@ def test_load_result() -> None:
         ("numpy", "dtype"): Constructor(lambda args: {"code": args[0]}, lambda *_: None),
     }
     value, end, seen, foreign = load(data, table, "x", allow_more=True)
-    with pytest.raises(CheckpointError, match="^x: 4 bytes after the pickle's end"):
+    with pytest.raises(CheckpointError, match=r"^x: 4 bytes after the pickle's end"):
         load(data, table, "x")
     assert end == len(data) - 4
     assert seen == ("numpy.core.multiarray._reconstruct", "numpy.ndarray", "numpy.dtype")
