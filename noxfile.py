@@ -1,4 +1,4 @@
-"""Every task of the project, for people and CI alike: `python -m nox -s demo`, `python -m nox -s tests`, `python -m nox -l`."""
+"""Every task of the project, for people and CI alike. `python -m nox -l` lists them."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ import nox
 
 nox.needs_version = ">=2024.10"
 nox.options.sessions = ["lint", "tests"]
-# Without this, nox passes over a session whose Python is not installed, and exits with 0.
+# Otherwise nox skips a session whose Python is not installed, and exits with 0.
 nox.options.error_on_missing_interpreters = True
 nox.options.reuse_venv = "yes"
 
 ROOT = Path(__file__).parent
 DATA = ROOT / "conformance_data"
 CHECKPOINT = DATA / "shufflenetv2_acon_0.5x.pth.tar"
-# PyTorch has wheels for every Python that this project supports; the others are run on one of these.
+# PyTorch has wheels for every supported Python; the other frameworks run on one of these.
 RUNNING = f"{sys.version_info.major}.{sys.version_info.minor}"
 PYTHON = {"torch": "3.11", "jax": "3.11", "paddle": "3.11", "megengine": "3.10"}
-# The supported versions of Python whose interpreter is there.
+# The supported Python versions whose interpreter is installed.
 INTERPRETERS = [version for version in (f"3.{minor}" for minor in range(10, 15)) if shutil.which(f"python{version}")]
 TEST_TOOLS = [
     "pytest>=8",
@@ -33,24 +33,24 @@ TEST_TOOLS = [
     "hatchling>=1.26",
     "tensorstore>=0.1.78",
 ]
-# What a framework's own tests need: what it writes exports with and what runs them without us; Orbax, whose folders are read.
+# Per framework: tools that read its exports and files, and Orbax, whose folders we read.
 OWN_TOOLS = {
     "torch": ["onnx>=1.18", "onnxscript>=0.5", "onnxruntime>=1.22"],
     "jax": ["flatbuffers>=25", "orbax-checkpoint>=0.11"],
 }
-# Two processes of one thread each: most of the time goes into compilers, which use one.
+# Two processes of one thread each: most time goes into compilers, which use one thread.
 THREADS = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
-# Most of JAX's tests is XLA compiling small programs that run once: with less of its optimiser, and without the emitters of
-# fused loops, in half the time. What users run is held to the same bounds by the session `conformance`. At level 0, sums are
-# no longer split, and lose digits.
+# Most of the time of JAX's tests is XLA compiling small programs that run once. Fewer optimizations
+# and no fusion emitters halve it. The session `conformance` checks what users run to the same
+# bounds. At optimization level 0, sums are not split and lose digits.
 XLA = "--xla_backend_optimization_level=1 --xla_llvm_disable_expensive_passes=true --xla_cpu_use_fusion_emitters=false"
-# PyTorch would try its C++ compiler on every vector extension first, in every process.
+# Otherwise PyTorch tries its C++ compiler on every vector extension, in every process.
 ENVIRONMENT = {"jax": {"XLA_FLAGS": XLA}, "torch": {"TORCHINDUCTOR_VEC_ISA_OK": "1"}}
 PYTEST = ["pytest", "-n", "2", "--dist", "worksteal"]
 
 
 def install(session: nox.Session, backend: str, *tools: str) -> None:
-    """The project as a user installs it, with one backend's extra, in the versions of constraints.txt."""
+    """Install the project with one backend's extra, in the versions of constraints.txt."""
     extra = "" if backend == "core" else f"[{backend}]"
     session.install("-c", "constraints.txt", "-e", f".{extra}", *tools)
 
@@ -61,12 +61,12 @@ def install(session: nox.Session, backend: str, *tools: str) -> None:
     [("3.11", "core"), ("3.10", "core"), *((python, backend) for backend, python in PYTHON.items())],
 )
 def tests(session: nox.Session, backend: str) -> None:
-    """The tests, one environment a backend; `core` has NumPy and no framework."""
+    """Run the tests, in one environment per backend; `core` has NumPy and no framework."""
     install(session, backend, *TEST_TOOLS, *OWN_TOOLS.get(backend, []))
     if backend == "core":
         chosen = ["tests", "--ignore", "tests/backends", "--backend", "numpy"]
         if session.python == "3.10":
-            session.install("numpy==1.26.4")  # the other NumPy that the core supports, for all but what takes long
+            session.install("numpy==1.26.4")  # the other NumPy that the core supports, without the slow tests
             chosen += ["-m", "not slow"]
         else:
             session.run("acon", "conformance", "golden", "compare")
@@ -81,7 +81,7 @@ wheels: list[str] = []
 
 @nox.session(python=INTERPRETERS)
 def wheel(session: nox.Session) -> None:
-    """Quick tests against the installed wheel, in each interpreter from 3.10 to 3.14 that is there."""
+    """Run quick tests against the installed wheel, in each installed Python from 3.10 to 3.14."""
     session.install("-c", "constraints.txt", *TEST_TOOLS)
     folder = Path(session.create_tmp())
     if not wheels:  # built once, by the first interpreter
@@ -89,7 +89,7 @@ def wheel(session: nox.Session) -> None:
         wheels.extend(str(path) for path in folder.glob("*.whl"))
     session.install("-c", "constraints.txt", *wheels)
     session.install("--no-deps", "--force-reinstall", *wheels)  # pip keeps an older build of the same version
-    # Outside of the checkout: Python would import the package from the current folder.
+    # Outside the checkout, because Python imports from the current folder first.
     session.chdir(folder)
     session.run("python", "-c", "import acon_core; assert 'site-packages' in acon_core.__file__, acon_core.__file__")
     chosen = [str(ROOT / "tests" / name) for name in ("spec", "reference", "conformance", "surgery", "checkpoint/codecs")]
@@ -99,7 +99,7 @@ def wheel(session: nox.Session) -> None:
 
 @nox.session(python="3.11")
 def quick(session: nox.Session) -> None:
-    """What a developer runs while working: the core tests without the slow ones."""
+    """Run the fast core tests, for use during development."""
     install(session, "core", *TEST_TOOLS)
     chosen = ["tests", "--ignore", "tests/backends", "--ignore", "tests/checkpoint/codecs", "--backend", "numpy"]
     session.run(*PYTEST, *chosen, "-m", "not slow", "-x", *session.posargs, env=THREADS)
@@ -107,12 +107,13 @@ def quick(session: nox.Session) -> None:
 
 @nox.session(python="3.11")
 def lint(session: nox.Session) -> None:
-    """Style and types."""
+    """Check style and types."""
     install(session, "core", "ruff>=0.14", "mypy>=1.18", "pyright>=1.1.390", "types-jsonschema")
     session.run("ruff", "check", ".")
     session.run("ruff", "format", "--check", ".")
     session.run("mypy")
-    # What a user's type checker says of the public packages: of the files in tests/typing, and of the documentation.
+    # Check the public packages as a user's type checker sees them: tests/typing and the docs'
+    # snippets.
     session.run("python", "tools/snippets.py", "tests/typing/snippets")
     session.run("mypy", "--config-file", "tests/typing/mypy.ini")
     session.run("pyright", "--project", "tests/typing")
@@ -126,7 +127,7 @@ def stubs(session: nox.Session) -> None:
 
 
 def environment(session: nox.Session, backend: str) -> str:
-    """The Python of a backend's environment, made where it is missing."""
+    """Return the Python of a backend's environment; create it if it is missing."""
     folder = ROOT / ".nox" / f"run-{backend}"
     python = folder / "bin" / "python"
     if not python.exists():
@@ -138,7 +139,10 @@ def environment(session: nox.Session, backend: str) -> str:
 
 @nox.session
 def demo(session: nox.Session) -> None:
-    """The main job: the published code's checkpoint in every format, run by NumPy and by frameworks (default: torch)."""
+    """Convert the published checkpoint to every format, and run it in NumPy and in frameworks.
+
+    `-- torch jax` chooses the frameworks; the default is torch.
+    """
     asked = session.posargs or ["torch"]
     for backend in asked:
         if backend not in PYTHON:
@@ -165,7 +169,10 @@ def demo(session: nox.Session) -> None:
 
 @nox.session(python="3.11")
 def conformance(session: nox.Session) -> None:
-    """Reports of all backends, or of those named, eager and compiled, as one table and as README's Markdown."""
+    """Print the conformance reports of all backends, or of those named, as tables.
+
+    Eager and compiled; as a terminal table and as the README's Markdown.
+    """
     install(session, "core")
     out = ROOT / "demo_output"
     out.mkdir(exist_ok=True)
@@ -186,7 +193,7 @@ def conformance(session: nox.Session) -> None:
 
 @nox.session(python="3.11")
 def figures(session: nox.Session) -> None:
-    """The tables of docs/figures.md: ACON-C's errors in every backend, or in those named, and what PyTorch keeps in memory."""
+    """Print the tables of docs/figures.md: errors of ACON-C per backend, and PyTorch's memory."""
     install(session, "core")
     out = ROOT / "demo_output"
     out.mkdir(exist_ok=True)
@@ -202,7 +209,7 @@ def figures(session: nox.Session) -> None:
 
 @nox.session(python="3.11")
 def curves(session: nox.Session) -> None:
-    """The table and the picture of docs/training.md: 30 steps of training in every backend against float64."""
+    """Make the table and picture of docs/training.md: 30 training steps against float64."""
     session.install("-c", "constraints.txt", "-e", ".[plot]")
     out = ROOT / "demo_output"
     out.mkdir(exist_ok=True)
@@ -230,21 +237,27 @@ def picture(session: nox.Session) -> None:
 
 @nox.session(python="3.11")
 def schemas(session: nox.Session) -> None:
-    """Write the pinned schemas again, after a change of names or shapes that is meant."""
+    """Write the pinned schemas again, after an intended change of names or shapes."""
     install(session, "core")
     session.run("python", "tests/helpers/pinned_schemas.py")
 
 
 @nox.session(python="3.11")
 def golden(session: nox.Session) -> None:
-    """Make the golden numbers anew and compare them with the stored ones; `-- regenerate` writes them."""
+    """Compute the golden numbers and compare them with the stored ones.
+
+    `-- regenerate` writes them.
+    """
     install(session, "core", *TEST_TOOLS)
     session.run("acon", "conformance", "golden", *(session.posargs or ["compare"]))
 
 
 @nox.session(python="3.11")
 def fuzz(session: nox.Session) -> None:
-    """50,000 changed checkpoint files, and 2,000 random networks through every format; `-- --seed 7` changes the files."""
+    """Read 50,000 mutated checkpoint files, and convert 2,000 random networks to every format.
+
+    `-- --seed 7` changes the files.
+    """
     install(session, "core", *TEST_TOOLS)
     session.run("python", "tests/helpers/fuzz.py", "--count", "50000", *session.posargs, env=THREADS)
     networks = THREADS | {"ACON_RANDOM_NETWORKS": "2000"}
@@ -253,7 +266,7 @@ def fuzz(session: nox.Session) -> None:
 
 @nox.session(python="3.11")
 def mutants(session: nox.Session) -> None:
-    """Break the code on purpose, one breakage at a time: each must turn the suite red."""
+    """Break the code on purpose, one breakage at a time; the tests must fail each time."""
     install(session, "core", *TEST_TOOLS)
     pythons = [f"{backend}={environment(session, backend)}" for backend in PYTHON]
     session.run("python", "tests/mutants.py", *pythons, *session.posargs)

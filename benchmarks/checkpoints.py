@@ -1,9 +1,14 @@
-"""What checkpoints cost to read and to convert, each against another program on the same files in the same run.
+"""Measure reading and converting of checkpoints against another program on the same files.
 
-`python benchmarks/checkpoints.py read --backend torch` (megengine, paddle, jax, numpy; in an environment with it): files of
-100 MB that the framework's own writer made, read here and by the framework's own loader in turns, until every tensor has
-memory of its own. `python benchmarks/checkpoints.py convert`: PyTorch's file of 1 GB to other formats, against `cp` of it.
-Markdown tables; medians, with the least in brackets: what else a machine does only ever adds. Files are in the page cache.
+`python benchmarks/checkpoints.py read --backend torch` (or megengine, paddle, jax, numpy; in an
+environment with it) reads files of 100 MB, written by the framework, with our reader and with the
+framework's loader in turns, until every tensor owns its memory.
+
+`python benchmarks/checkpoints.py convert` converts a PyTorch file of 1 GB to other formats, and
+compares with `cp` of that file.
+
+Both print Markdown tables of medians, with minima in brackets: other load on the machine only adds
+time. Files are in the page cache.
 """
 
 from __future__ import annotations
@@ -35,7 +40,7 @@ from acon_core.tensors import LazyTensor, LazyTensors
 
 NETWORK = "acon/resnet50"  # 103 MB in 421 tensors
 ROUNDS = 9
-WIDE, HIGH, LAYERS = 3200, 2560, 30  # 33 MB a layer
+WIDE, HIGH, LAYERS = 3200, 2560, 30  # 33 MB per layer
 TARGETS = ("safetensors", "megengine", "jax", "paddle", "npz", "torch")
 CONVERSIONS = 5
 
@@ -45,7 +50,7 @@ Load = Callable[[Path], object]
 
 
 def private(array: NDArray) -> NDArray:
-    """The array, copied where its bytes are those of a mapped file."""
+    """Copy an array if its bytes belong to a mapped file."""
     owner: object = array
     while isinstance(owner, np.ndarray | memoryview):
         owner = owner.base if isinstance(owner, np.ndarray) else owner.obj
@@ -53,13 +58,16 @@ def private(array: NDArray) -> NDArray:
 
 
 def ours(format: str) -> Load:
-    """The reader of that format."""
+    """Return our reader of a format."""
     files = format_named(format).codec
     return lambda path: {name: private(array) for name, array in files.read(path).tensors.items()}
 
 
 def of_torch() -> dict[str, tuple[Save, Load]]:
-    """PyTorch's own writer and loader, by format; the loader gives every tensor memory of its own."""
+    """Return PyTorch's writer and loader by format.
+
+    Its loader gives every tensor its own memory.
+    """
     import torch
 
     def save(state: State, path: Path, zipped: bool) -> None:
@@ -76,14 +84,14 @@ def of_torch() -> dict[str, tuple[Save, Load]]:
 
 
 def of_megengine() -> dict[str, tuple[Save, Load]]:
-    """MegEngine's: a state dict is of arrays there, and unpickling gives each its own bytes."""
+    """Return MegEngine's writer and loader. Unpickling gives every array its own bytes."""
     import megengine
 
     return {"megengine": (lambda state, path: megengine.save(state, str(path)), lambda path: megengine.load(str(path)))}
 
 
 def of_paddle() -> dict[str, tuple[Save, Load]]:
-    """Paddle's: tensors."""
+    """Return Paddle's writer and loader, of tensors."""
     import paddle
 
     def save(state: State, path: Path) -> None:
@@ -93,7 +101,7 @@ def of_paddle() -> dict[str, tuple[Save, Load]]:
 
 
 def of_jax() -> dict[str, tuple[Save, Load]]:
-    """Flax's and Orbax's: arrays of NumPy."""
+    """Return the writers and loaders of Flax and Orbax, of NumPy arrays."""
     import orbax.checkpoint as ocp
     from flax import serialization, traverse_util
 
@@ -113,7 +121,7 @@ def of_jax() -> dict[str, tuple[Save, Load]]:
 
 
 def of_numpy() -> dict[str, tuple[Save, Load]]:
-    """NumPy's: an archive gives its arrays when they are asked for."""
+    """Return NumPy's writer and loader. Converting the archive to a dict reads every array."""
 
     def load(path: Path) -> object:
         with np.load(path) as archive:
@@ -126,7 +134,7 @@ LOADERS = {"torch": of_torch, "megengine": of_megengine, "paddle": of_paddle, "j
 
 
 def seconds(action: Callable[[], object]) -> float:
-    """How long it takes; what it gives is freed outside of the time."""
+    """Time an action in seconds, without the time to free its result."""
     gc.collect()
     start = time.perf_counter()
     made = action()
@@ -136,12 +144,12 @@ def seconds(action: Callable[[], object]) -> float:
 
 
 def told(times: list[float]) -> str:
-    """Milliseconds: the median and the least."""
+    """Format the median and the minimum in milliseconds."""
     return f"{statistics.median(times) * 1e3:.0f} ({min(times) * 1e3:.0f})"
 
 
 def ratio(first: list[float], second: list[float]) -> str:
-    """One to another: of the medians and of the least."""
+    """Format the ratios of the medians and of the minima."""
     return f"{statistics.median(first) / statistics.median(second):.2f} ({min(first) / min(second):.2f})"
 
 
@@ -151,7 +159,7 @@ def read(backend: str, folder: Path) -> None:
     state = initial_state(graph)
     print("| format | framework's own, ms | ours, ms | ours / theirs |\n|---|--:|--:|--:|", flush=True)
     for format, (save, load) in LOADERS[backend]().items():
-        path = folder / f"{format}.npz"  # NumPy would put the ending behind any other
+        path = folder / f"{format}.npz"  # NumPy appends .npz to any other suffix
         save(dict(format_named(format).layout.to_native(graph, state)), path)
         readers = (load, ours(format))
         times = [[seconds(partial(reader, path)) for reader in readers] for _ in range(ROUNDS + 1)][1:]
@@ -160,13 +168,13 @@ def read(backend: str, folder: Path) -> None:
 
 
 def large() -> Graph:
-    """A network of 1 GB, in tensors of 33 MB."""
+    """Build a network of 1 GB, in tensors of 33 MB."""
     return sequential(**{f"layer{i}": Linear(*((WIDE, HIGH) if i % 2 else (HIGH, WIDE))) for i in range(LAYERS)})
 
 
 @contextmanager
 def most_memory() -> Iterator[list[int]]:
-    """A list whose last item is the most memory, in kB, that the process had of its own, and not of files that it maps."""
+    """Sample the process's anonymous memory; the last item is the maximum in kB."""
     found, done = [0], threading.Event()
 
     def sample() -> None:
@@ -184,15 +192,16 @@ def most_memory() -> Iterator[list[int]]:
 
 
 def make_room(target: Path) -> None:
-    """Remove what the last round wrote, as late as that: the memory that it leaves is at hand for as much of another file.
+    """Remove the target of the last round just before it is written again.
 
-    Of a virtual machine it would go back to its host soon, and whoever needs it next would be the one to wait.
+    The freed memory is then at hand for a file of the same size. On a virtual machine it would
+    otherwise return to the host, and the next allocation would wait for it.
     """
     target.unlink(missing_ok=True)
 
 
 def converted(source: str, target: str, to: str) -> None:
-    """Convert once, in this process, and print what it took as JSON."""
+    """Convert once in this process, and print seconds and memory as JSON."""
     make_room(Path(target))
     with most_memory() as memory:
         start = time.perf_counter()
@@ -202,7 +211,7 @@ def converted(source: str, target: str, to: str) -> None:
 
 
 def copied(source: Path, target: Path) -> tuple[float, float]:
-    """Seconds of `cp`, and of it until the bytes are on the disk."""
+    """Return the seconds of `cp`, and of `cp` with fsync."""
     make_room(target)
     start = time.perf_counter()
     subprocess.run(["cp", str(source), str(target)], check=True)
@@ -238,7 +247,7 @@ def convert_all(folder: Path) -> None:
 
 
 def main() -> None:
-    """Print the tables that the arguments ask for."""
+    """Run the command of the arguments."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     commands = parser.add_subparsers(dest="command", required=True)
     reading = commands.add_parser("read")

@@ -20,7 +20,7 @@ from corpus import CASES, FORMATS  # noqa: E402  (found after the line before)
 
 
 def main() -> None:
-    """Print the table, and which file cost the most."""
+    """Print the table, and the file that cost the most."""
     with tempfile.TemporaryDirectory() as root:
         rows = []
         for index, case in enumerate(CASES):

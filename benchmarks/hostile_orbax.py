@@ -1,7 +1,7 @@
-"""`python benchmarks/hostile_orbax.py`: the memory that a small Orbax folder can make TensorStore take.
+"""Measure the memory that a small hostile Orbax folder makes TensorStore use.
 
-The folder is an OCDBT database of one node, which holds one array and many values of 1 MiB of zeros,
-compressed. Each is read in a process of its own.
+Run `python benchmarks/hostile_orbax.py`. The folder is an OCDBT database of one node, which holds
+one array and many values of 1 MiB of zeros, compressed. Each is read in a separate process.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
-"""`python benchmarks/memory.py`: what PyTorch keeps for the backward pass, in multiples of the input, as a Markdown table.
+"""Measure what PyTorch saves for the backward pass, in multiples of the input.
 
-Ours beside the published formulas, written out as their code computes them, on (8, 64, 56, 56) in float32. Every tensor that
-autograd saves is counted once by its storage, the input included, parameters left out.
+`python benchmarks/memory.py` prints a Markdown table: our functions beside the published formulas,
+written as in their code, on (8, 64, 56, 56) in float32. Every tensor that autograd saves is counted
+once by its storage, with the input and without the parameters.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ SHAPE = (8, 64, 56, 56)
 
 
 def kept(function: Callable[[Tensor], Tensor], parameters: list[Tensor]) -> float:
-    """Bytes that autograd keeps, as a multiple of the input's."""
+    """Return the bytes that autograd saves, as a multiple of the input's."""
     x = torch.randn(SHAPE, requires_grad=True)
     own = {parameter.untyped_storage().data_ptr() for parameter in parameters}
     storages: dict[int, tuple[Tensor, int]] = {}
@@ -25,7 +26,7 @@ def kept(function: Callable[[Tensor], Tensor], parameters: list[Tensor]) -> floa
     def pack(tensor: Tensor) -> Tensor:
         storage = tensor.untyped_storage()
         if storage.data_ptr() not in own:
-            storages[storage.data_ptr()] = (tensor, storage.nbytes())  # held, so that no address is used twice
+            storages[storage.data_ptr()] = (tensor, storage.nbytes())  # keep the tensor, so that its address is not reused
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
@@ -35,18 +36,18 @@ def kept(function: Callable[[Tensor], Tensor], parameters: list[Tensor]) -> floa
 
 
 def per_channel() -> nn.Parameter:
-    """A parameter for each channel."""
+    """Return one parameter per channel."""
     return nn.Parameter(torch.randn(1, SHAPE[1], 1, 1))
 
 
 def published_acon() -> tuple[Callable[[Tensor], Tensor], list[Tensor]]:
-    """nmaac/acon: the difference of slopes is multiplied out twice."""
+    """Return nmaac/acon's formula, which multiplies the difference of slopes twice."""
     p1, p2, beta = per_channel(), per_channel(), per_channel()
     return lambda x: (p1 * x - p2 * x) * torch.sigmoid(beta * (p1 * x - p2 * x)) + p2 * x, [p1, p2, beta]
 
 
 def yolov5_acon() -> tuple[Callable[[Tensor], Tensor], list[Tensor]]:
-    """ultralytics/yolov5: it is formed once."""
+    """Return ultralytics/yolov5's formula, which multiplies the difference of slopes once."""
     p1, p2, beta = per_channel(), per_channel(), per_channel()
 
     def function(x: Tensor) -> Tensor:
@@ -57,19 +58,19 @@ def yolov5_acon() -> tuple[Callable[[Tensor], Tensor], list[Tensor]]:
 
 
 def published_swish() -> tuple[Callable[[Tensor], Tensor], list[Tensor]]:
-    """RepAct's copy of Swish."""
+    """Return RepAct's copy of Swish."""
     beta = nn.Parameter(torch.tensor([0.25]))
     return lambda x: x * torch.sigmoid(beta * x), [beta]
 
 
 def published_arelu() -> tuple[Callable[[Tensor], Tensor], list[Tensor]]:
-    """RepAct's copy of AReLU."""
+    """Return RepAct's copy of AReLU."""
     alpha, beta = nn.Parameter(torch.tensor([0.9])), nn.Parameter(torch.tensor([2.0]))
     return lambda x: F.relu(x) * (1 + torch.sigmoid(beta)) - F.relu(-x) * alpha.clamp(0.01, 0.99), [alpha, beta]
 
 
 def published_repact(variant: int) -> tuple[Callable[[Tensor], Tensor], list[Tensor]]:
-    """RepAct: every branch on a copy of its own."""
+    """Return RepAct's formula, in which every branch clones its input."""
     weights, alpha, norm = nn.Parameter(torch.full((4,), 0.25)), nn.Parameter(torch.tensor([0.25])), nn.BatchNorm2d(1)
 
     def function(x: Tensor) -> Tensor:

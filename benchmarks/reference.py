@@ -1,7 +1,8 @@
-"""`python benchmarks/reference.py [NETWORK [ACT]]`: what the NumPy reference costs at full size, as a Markdown table.
+"""Measure the cost of the NumPy reference at full size.
 
-One image forward and back in float64 and in evaluation, with the gradients of every parameter and their scales. Seconds by
-the wall; memory is the largest that the process has had by then, so that the rows are in the order of their work.
+`python benchmarks/reference.py [NETWORK [ACT]]` prints a Markdown table: one image forward and back
+in float64 and in evaluation, with the gradients of every parameter and their scales. Seconds are
+wall time. Memory is the peak of the process so far, so the rows are in order of work.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from acon_core.spec import initial_state
 
 
 def gigabytes() -> float:
-    """The most memory that this process has held so far."""
+    """Return the peak memory of this process so far."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
 
 

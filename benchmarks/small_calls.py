@@ -1,7 +1,7 @@
-"""AconC beside the published three lines, in PyTorch on small tensors: an eager call, and building a module.
+"""Compare AconC with the published three lines in PyTorch, on small tensors.
 
-`python benchmarks/small_calls.py` prints the least time of many short runs, and the ratio. Both are
-measured in turn, so that a busy machine slows both.
+`python benchmarks/small_calls.py` times an eager call and building a module, and prints the least
+time of many short runs and the ratio. Both are measured in turn, so that a busy machine slows both.
 """
 
 from __future__ import annotations

@@ -1,4 +1,7 @@
-"""Break the code on purpose, one breakage at a time, in a copy: each must turn the tests red. `python -m nox -s mutants`."""
+"""Break a copy of the code, one breakage at a time; the tests must fail each time.
+
+Run `python -m nox -s mutants`.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +21,10 @@ ROOT = Path(__file__).parent.parent
 
 @dataclass(frozen=True)
 class Mutant:
-    """`old` in `file` becomes `new`; `tests` (arguments of pytest), run in the environment of `backend`, must fail."""
+    """Replace `old` by `new` in `file`; then `tests` must fail in the environment of `backend`.
+
+    `old` must occur exactly once. `tests` are arguments of pytest.
+    """
 
     what: str
     file: str
@@ -87,7 +93,7 @@ MUTANTS = [
     Mutant("stages: as many as one likes", "acon_core/networks/network.py", "len(blocks) != stages or ", "", "core", f"{NETWORKS} -k refused"),
     Mutant("features: in the program's order", "acon_core/spec/transforms.py", "outputs=tuple(taps),", "outputs=tuple(dict.fromkeys(n for s in steps for n in s.outputs if n in taps)),", "core", f"{NETWORKS} -k features"),
     Mutant("features: nothing is dropped", "acon_core/spec/transforms.py", "if not own and not below:", "if False:", "core", f"{NETWORKS} -k features"),
-    # The family: one breakage an activation at least, in what the spec says or in what the reference computes.
+    # The activations: at least one breakage each, in the spec or in the reference.
     Mutant("identity: a sign in the gradient", POINTWISE, "elementwise(x, np.ones(()))", "elementwise(x, -np.ones(()))", "core", FAMILY),
     Mutant("relu: gradient 1 at 0", POINTWISE, "return (x > 0).astype", "return (x >= 0).astype", "core", FAMILY),
     Mutant("relu6: gradient 1 at 6", POINTWISE, "(x < 6)).astype", "(x <= 6)).astype", "core", FAMILY),
@@ -139,7 +145,7 @@ MUTANTS = [
     Mutant("names: what is unexpected is let in", "acon_core/tensors.py", "if missing or unexpected:", "if missing:", "core", "tests/test_tensors.py"),
     Mutant("errors: NaN differs from NaN", "acon_core/numerics.py", " & ~(np.isnan(found) & np.isnan(expected))", "", "core", "tests/conformance/test_runner.py"),
     Mutant("runner: waivers are never missed", RUNNER, "    if unneeded:", "    if False:", "core", "tests/conformance/test_runner.py"),
-    # What travels with a file, what may be changed on the way, and the proof of it.
+    # Metadata, casts, and verification of a converted file.
     Mutant("reading: the file's input is not told", READING, "    for text in checkpoint.warnings:", "    for text in ():", "core", "tests/checkpoint/test_metadata.py"),
     Mutant("reading: any number of classes", "acon_core/checkpoint/metadata.py", "if classes and classes != str(network.num_classes):", "if False:", "core", "tests/checkpoint/test_metadata.py"),
     Mutant("metadata: the input stays behind", "acon_core/checkpoint/metadata.py", 'json.dumps(asdict(network.input)) if network.input else ""', '""', "core", "tests/checkpoint/test_metadata.py"),
@@ -167,7 +173,7 @@ MUTANTS = [
     Mutant("orbax: codecs are those of Orbax", "backends/acon_jax/checkpoint/array_store.py", "if name not in _CODECS:", "if False:", "core", "tests/checkpoint/codecs/test_hostile_orbax.py"),
     Mutant("unpickler: keys of any size", UNPICKLER, "not 0 <= key < 1 << 31", "False", "core", "tests/checkpoint/codecs/test_unpickler.py -k hashes"),
     Mutant("verify: no layer is asked for", "acon_core/verification/worker.py", "        elif named_params(child):", "        elif False:", "torch", "tests/backends/test_verify.py"),
-    # The RepAct code's networks and names.
+    # The networks and dialects of the RepAct code.
     Mutant("repact shufflenet: even and odd for halves", "acon_core/networks/shufflenet_v2.py", "interleaved=False", "interleaved=True", "core", REPACT_VALUES),
     Mutant("mobilenet: a tenth of the squeeze lost", "acon_core/networks/mobilenet_v3.py", "nearest + 8 if nearest < 0.9 * channels else nearest", "nearest", "core", REPACT),
     Mutant("mobilenet: decay 0.9", "acon_core/networks/mobilenet_v3.py", "decay=0.99", "decay=0.9", "core", REPACT),
@@ -216,7 +222,7 @@ MUTANTS = [
 
 
 def survives(mutant: Mutant, python: str) -> bool:
-    """Whether the tests stay green over a copy of the project with the breakage in it."""
+    """Return whether the tests pass on a copy of the project with the breakage."""
     with tempfile.TemporaryDirectory() as folder:
         copy = Path(folder, "project")
         shutil.copytree(ROOT, copy, ignore=shutil.ignore_patterns(".git", ".nox", ".*_cache", "demo_output", "__pycache__"))
@@ -239,8 +245,11 @@ def survives(mutant: Mutant, python: str) -> bool:
 
 
 def main(arguments: list[str]) -> int:
-    """`mutants.py BACKEND=PYTHON ... [WORD ...]`: every mutant whose environment is given and, if words are, has one of
-    them in its description; 1 when one survives."""
+    """Run `mutants.py BACKEND=PYTHON ... [WORD ...]`; return 1 if a mutant survives.
+
+    It runs every mutant whose environment is given. With words, it runs only those with one of the
+    words in the description.
+    """
     pythons = {"core": sys.executable, **dict(argument.split("=", 1) for argument in arguments if "=" in argument)}
     words = [argument for argument in arguments if "=" not in argument] or [""]
     table, alive = Table("breakage", "environment", "result"), 0

@@ -1,4 +1,4 @@
-"""Make the first table of docs/figures.md: the errors of ACON-C, element by element, in units of the last place.
+"""Make the first table of docs/figures.md: the errors of ACON-C in units of the last place.
 
 `python tools/activation_accuracy.py measure torch FILE.json` measures one backend.
 `python tools/activation_accuracy.py table FILE.json ...` prints the table.
@@ -81,9 +81,9 @@ REGIONS = (
 
 
 def _worst(found: NDArray, exact: Array, scale: Array, where: NDArray[np.bool_] | None = None) -> float:
-    """Return the largest error in u of the scale, over the elements whose exact value is a normal float32.
+    """Return the largest error in u of the scale, over the normal float32 values.
 
-    It is infinite if one of them is not finite.
+    The result is infinite if an error is not finite.
     """
     size = np.abs(exact)
     chosen = (size >= SMALLEST) & (size < LARGEST * (1 - 1e-6)) & (True if where is None else where)
@@ -92,7 +92,10 @@ def _worst(found: NDArray, exact: Array, scale: Array, where: NDArray[np.bool_] 
 
 
 def measure(backend: Backend, region: str) -> dict[str, float]:
-    """Return the largest errors of a backend in a region. Each point is a channel, so every gradient is one term."""
+    """Return the largest errors of a backend in a region.
+
+    Each point is a channel, so every gradient is one term.
+    """
     given = points(region)
     x, p1, p2, beta = (value.astype(np.float64) for value in given.values())
     node = AconC(POINTS)
@@ -116,7 +119,10 @@ def measure(backend: Backend, region: str) -> dict[str, float]:
 
 
 def reduced(backend: Backend) -> float:
-    """Return the largest error of the summed gradients, 6 x 35 values a channel, in u of the sum of |terms|."""
+    """Return the largest error of the summed gradients, in u of the sum of |terms|.
+
+    Each gradient sums 6 x 35 values per channel.
+    """
     node, shape = AconC(50), (6, 50, 7, 5)
     random = Stream("accuracy", "reduced")
     ends = {"p1": (-2.0, 2.0), "p2": (-2.0, 2.0), "beta": (-3.0, 3.0)}
@@ -130,7 +136,10 @@ def reduced(backend: Backend) -> float:
 
 
 def table(results: dict[str, dict[str, dict[str, float]]]) -> str:
-    """Format as Markdown: a row per region, a column per backend, each cell `f / dx / dp / dbeta` in u."""
+    """Format as Markdown: a row per region, a column per backend.
+
+    Each cell is `f / dx / dp / dbeta` in u.
+    """
     names = list(results)
     bar = "\\|"
     lines = [f"| region | {' | '.join(names)} |", f"|---|{'---|' * len(names)}"]
@@ -145,7 +154,7 @@ def table(results: dict[str, dict[str, dict[str, float]]]) -> str:
 
 
 def outside_bounds(results: dict[str, dict[str, dict[str, float]]]) -> list[str]:
-    """Return one line per error that is above its bound."""
+    """Return one line per error above its bound."""
     return [
         f"{name}: {region}: {quantity} {error:.1f} u, allowed {BOUNDS[quantity]:.0f}"
         for name, found in results.items()

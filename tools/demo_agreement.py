@@ -1,4 +1,4 @@
-"""Print the table of the demo: how closely the logits of each backend agree with the published code's.
+"""Print the table of the demo: agreement of each backend with the published code's logits.
 
 `python tools/demo_agreement.py EXPECTED.npz NAME=LOGITS.npz ...`; `python -m nox -s demo` runs it.
 """

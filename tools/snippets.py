@@ -1,4 +1,7 @@
-"""Write every Python snippet of the README and the documentation to a file, for type checkers: `snippets.py FOLDER`."""
+"""Write every Python snippet of the README and docs to a file each, for type checkers.
+
+Run `python tools/snippets.py FOLDER`.
+"""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""Write `__init__.pyi` and `py.typed` of the backends' packages: what editors and type checkers see of them.
+"""Write `__init__.pyi` and `py.typed` of the backends' packages for editors and type checkers.
 
-`python tools/stubs.py` writes the stubs; with `--check` it only says whether they are up to date. No framework is needed.
+`python tools/stubs.py` writes the stubs; `--check` only compares them. No framework is needed.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ CORE = ("from acon_core.spec import Node", "from acon_core.surgery import Diagno
 
 
 def annotation_of(kind: type[Activation] | None, parameter: inspect.Parameter) -> str:
-    """The annotation of a parameter, with the names of the spec's modules resolved."""
+    """Return the annotation of a parameter, with the names of the spec's modules resolved."""
     if kind is None or parameter.name not in kind.__dataclass_fields__ or parameter.name in ("channels", "channel_axis"):
         return str(parameter.annotation)
     resolved = typing.get_type_hints(kind)[parameter.name]
@@ -39,7 +39,7 @@ def annotation_of(kind: type[Activation] | None, parameter: inspect.Parameter) -
 
 
 def declared(start: str, signature: inspect.Signature, result: str, kind: type[Activation] | None = None) -> list[str]:
-    """The lines of a declaration: one, or one a parameter where that is too long."""
+    """Return the lines of a declaration: one, or one per parameter if that is too long."""
     words, starred = [], False
     for parameter in signature.parameters.values():
         if parameter.kind is parameter.KEYWORD_ONLY and not starred:
@@ -58,13 +58,13 @@ def declared(start: str, signature: inspect.Signature, result: str, kind: type[A
 
 
 def weights_of(kind: type[Activation]) -> Iterable[str]:
-    """The names of the parameters that an activation with default options has."""
+    """Return the names of the weights of an activation with default options."""
     node = kind(8) if "channels" in kind.__dataclass_fields__ else kind()  # type: ignore[call-arg]
     return (name for name, param in node.params.items() if param.kind == "weight")
 
 
 def stub(framework: Framework) -> str:
-    """The text of a package's stub."""
+    """Return the text of a package's stub."""
     package = framework.package
     body = []
     for name, kind in KINDS.items():
@@ -84,11 +84,11 @@ def stub(framework: Framework) -> str:
 
 
 def main(arguments: list[str]) -> int:
-    """Write the stubs, or with `--check` compare them; 1 if one is out of date."""
+    """Write the stubs, or compare them with `--check`; return 1 if one is out of date."""
     stale = []
     for name, package in backends.packages().items():
         framework = getattr(import_module(package), "FRAMEWORK", None)
-        if framework is None:  # the NumPy reference has no public face of its own
+        if framework is None:  # the NumPy reference has no public interface of its own
             continue
         folder = ROOT / "backends" / package
         for path, text in ((folder / "__init__.pyi", stub(framework)), (folder / "py.typed", "")):

@@ -1,4 +1,4 @@
-"""Make the table and the picture of docs/training.md: training losses of each framework against float64.
+"""Make the table and picture of docs/training.md: training losses compared with float64.
 
 `python tools/training_curves.py train torch FILE.json` trains in one framework and writes the
 losses. `python tools/training_curves.py table FILE.json ... --plot FILE.png` prints the differences
@@ -22,7 +22,10 @@ Curves = Mapping[str, Mapping[str, list[float]]]
 
 
 def table(curves: Curves) -> str:
-    """Format as Markdown: a row per network, a column per backend, the divergence at steps 1, 10 and 30."""
+    """Format as Markdown: a row per network, a column per backend.
+
+    Each cell has the divergence at steps 1, 10 and 30.
+    """
     exact = stored()
     lines = [f"| network | {' | '.join(curves)} | allowed |", f"|---|{'---|' * (len(curves) + 1)}"]
     for run in RUNS:
@@ -35,7 +38,7 @@ def table(curves: Curves) -> str:
 
 def plot(curves: Curves, path: Path) -> None:
     """Draw one panel per network: the losses, and below them their differences from float64."""
-    from matplotlib.figure import Figure  # only needed here; the extra `plot`
+    from matplotlib.figure import Figure  # only needed here; in the extra `plot`
 
     exact = stored()
     figure = Figure(figsize=(4.2 * len(RUNS), 6), layout="constrained")

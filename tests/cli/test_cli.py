@@ -1,4 +1,7 @@
-"""`acon` as people run it: real processes, real files; bad input is one line, status 2, and no file."""
+"""The commands of `acon` in real processes on real files.
+
+An invalid file or option gives one line on stderr, status 2, and no output file.
+"""
 
 from __future__ import annotations
 
@@ -35,7 +38,7 @@ def acon(*arguments: object, **options: object) -> subprocess.CompletedProcess[s
 
 
 def refused(done: subprocess.CompletedProcess[str], *parts: str) -> None:
-    """One line on stderr with these parts, status 2, nothing on stdout."""
+    """Assert one line on stderr that contains `parts`, status 2, and empty stdout."""
     assert done.returncode == 2, (done.stdout, done.stderr)
     assert done.stdout == ""
     lines = done.stderr.splitlines()
@@ -251,7 +254,7 @@ def test_golden_of_named_cases(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     made, stored = safetensors_file.read(tmp_path / "two.safetensors").tensors, golden.stored()
     assert set(made) == {key for key in stored if key.partition(":")[0] in ("acon_c/rank_4", "acon_c/rank_2")}
-    assert len(made) == 18  # y, and dx and the gradients of p1, p2 and beta, each with its scale
+    assert len(made) == 18  # y, dx and the gradients of p1, p2 and beta, each with its scale
     for key, array in made.items():
         np.testing.assert_allclose(array, stored[key], rtol=1e-11, atol=1e-11)
     assert acon("conformance", "golden", "check").stdout == f"check: {len(load_cases())} cases, nothing wrong\n"

@@ -1,6 +1,7 @@
-"""Every activation that a user can name: its public class where frameworks lack it, and the options that its tests go through.
+"""Every activation by name: its public class, if any, and the options that its tests use.
 
-The signatures are the same in all four backends; what is particular to one (dtype, device, rngs) is keyword-only.
+Signatures are the same in all four backends; a framework's own parameters (dtype, device, rngs) are
+keyword-only.
 """
 
 from __future__ import annotations
@@ -11,8 +12,11 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Descriptor:
-    """`public`: the name and signature of the class, empty for functions of single elements, which frameworks have.
-    `options`: what is passed beside the channels, once for each entry. `ranks`: of the inputs it takes."""
+    """The public class of an activation and how to test it.
+
+    `public` and `signature` are those of the class, empty for pointwise functions, which frameworks
+    have. `options` has an entry per variant to test; `ranks` are the ranks of its inputs.
+    """
 
     public: str = ""
     signature: str = ""
@@ -65,7 +69,7 @@ DESCRIPTORS = {
     "fused_repact": Descriptor("FusedRepAct", "(shift=False)", ({}, {"shift": True})),
 }
 
-# The public functions beside them. AXIS is the framework's channel axis: 1, or -1.
+# The other public functions. AXIS is the framework's channel axis: 1 or -1.
 FUNCTIONS = {
     "acon": "(x, p1, p2, beta, channel_axis=AXIS)",
     "smooth_maximum": "(*values, beta=1.0)",
@@ -79,8 +83,8 @@ FUNCTIONS = {
     "doctor": "(module, *, channel_axis=None)",
     "gradient_bounds": "(model)",
 }
-# Keyword-only parameters that are a framework's own, not part of what must be the same.
+# Keyword-only parameters of one framework, excluded from the comparison.
 FRAMEWORK_S = {"dtype", "device", "rngs", "path", "seed"}
 
 SIGNATURES = {**{each.public: each.signature for each in DESCRIPTORS.values() if each.public}, **FUNCTIONS}
-"""Every public name of a backend's package, and its signature without the framework's own parameters."""
+"""Every public name of a backend, and its signature without the framework's own parameters."""

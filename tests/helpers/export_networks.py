@@ -1,4 +1,4 @@
-"""The networks that every backend's export is tried on: every family, and the activations that they are published with."""
+"""The networks for the export tests: each family with its published activations."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 from acon_core import spec
 
-# Few blocks, of which tracing takes its time.
+# With few blocks, because tracing time grows with their number.
 NETWORKS: list[tuple[str, str, dict[str, Any]]] = [
     ("acon/shufflenet_v2_x0_5", "acon_c", {"repeats": (2, 1, 1)}),
     ("acon/resnet18", "meta_acon", {}),
@@ -24,12 +24,12 @@ _SIZES = {"acon/dcn": (32, 32), "repact/vit_base_patch16_224": (48, 48)}
 
 
 def size(network: str) -> tuple[int, int]:
-    """The height and width that a network is exported at: not square where it takes any."""
+    """Return the height and width for the export: not square where the network allows it."""
     return _SIZES.get(network, (64, 96))
 
 
 def fused(package: ModuleType, network: str, variant: int, options: dict[str, Any]) -> Any:
-    """The network with that RepAct, created and fused by a backend's package: nothing but closed forms are left in it."""
+    """Create the network with RepAct and fuse it, so that only closed forms remain."""
     module = package.fuse(package.create(network, spec.RepAct(variant), 7, **options))
     kinds = {type(node) for _, node in spec.walk(module.spec)}
     assert spec.FusedRepAct in kinds

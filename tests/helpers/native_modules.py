@@ -1,4 +1,4 @@
-"""Native modules of every backend called alike."""
+"""Run native modules of any backend by one function."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from acon_core.backends import Backend
 
 
 def run(backend: Backend, module: Any, x: np.ndarray) -> Any:
-    """The native module on images (N, C, H, W), in evaluation mode."""
+    """Run a native module on images (N, C, H, W) in evaluation mode."""
     if backend.name == "jax":
         import jax.numpy as jnp
 

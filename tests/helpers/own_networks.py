@@ -1,4 +1,4 @@
-"""A user's own network, as `--network own_networks:small` finds it: what it needs is `acon_core` alone."""
+"""A user's network for `--network own_networks:small`; it imports `acon_core` only."""
 
 from __future__ import annotations
 

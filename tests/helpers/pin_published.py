@@ -1,6 +1,7 @@
-"""Write published.json anew, of the package that is named: `python tests/helpers/pin_published.py torchvision|timm|paddleclas`.
+"""Write published.json from an installed package: torchvision, timm or paddleclas.
 
-In an environment that has that package itself; what it says stands in for it where it is not there.
+Run `python tests/helpers/pin_published.py torchvision|timm|paddleclas` in an environment with that
+package. The tests then need no package but ours.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from published_networks import CLASSES, PINNED, RUN, WHOLE, digest, filled, imag
 
 
 def torch_module(name: str, classes: int, options: dict[str, Any]) -> Any:
-    """The package's own module in float64."""
+    """Build the package's own module in float64."""
     package, _, model = name.partition("/")
     if package == "timm":
         import timm
@@ -30,7 +31,7 @@ def torch_module(name: str, classes: int, options: dict[str, Any]) -> Any:
 
 
 def run_torch(name: str, options: dict[str, Any], size: tuple[int, int]) -> tuple[dict[str, tuple[int, ...]], np.ndarray]:
-    """The shapes of the module's state dict, and its outputs in evaluation."""
+    """Return the shapes of the module's state dict, and its outputs in evaluation."""
     import torch
 
     module = torch_module(name, CLASSES, options).double().eval()
@@ -41,7 +42,7 @@ def run_torch(name: str, options: dict[str, Any], size: tuple[int, int]) -> tupl
 
 
 def paddle_module(name: str, classes: int) -> Any:
-    """PaddleClas's own layer in float64."""
+    """Build PaddleClas's own layer in float64."""
     from ppcls.arch.backbone.legendary_models import resnet
 
     depth = name.rpartition("resnet")[2]
@@ -49,7 +50,7 @@ def paddle_module(name: str, classes: int) -> Any:
 
 
 def run_paddle(name: str, size: tuple[int, int]) -> tuple[dict[str, tuple[int, ...]], np.ndarray]:
-    """The shapes of the layer's state dict, and its outputs in evaluation."""
+    """Return the shapes of the layer's state dict, and its outputs in evaluation."""
     import paddle
 
     layer = paddle_module(name, CLASSES)
@@ -60,7 +61,7 @@ def run_paddle(name: str, size: tuple[int, int]) -> tuple[dict[str, tuple[int, .
 
 
 def pin(package: str) -> dict[str, Any]:
-    """What is stored of every network of the package."""
+    """Return the stored entry of every network of the package."""
     found: dict[str, Any] = {}
     for name in (name for name in WHOLE if name.startswith(package)):
         module = paddle_module(name, 1000) if package == "paddleclas" else torch_module(name, 1000, {})

@@ -1,4 +1,4 @@
-"""The pinned schemas of networks and activations. Run this file to write them anew, when a change is meant."""
+"""The pinned schemas of networks and activations. Run this file to write them again."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ SCHEMAS = Path(__file__).parents[1] / "data" / "schemas.json"
 
 
 def pinned() -> Iterator[tuple[str, spec.Node]]:
-    """Every network with the published activations, and every activation by itself."""
+    """Return every network with its published activations, and every activation alone."""
     for name in NETWORKS:
         for act in ("relu", "acon_c", "meta_acon") if has_choice(name) else (None,):
             yield f"{name} {act or 'as published'}", create(name, act).graph
@@ -30,13 +30,13 @@ VARIANTS = (
 
 
 def schema(node: spec.Node) -> dict[str, object]:
-    """The first parameters in words, and a hash of every path, shape, kind, dtype and decay flag, in order."""
+    """Return the first parameters, and a hash of every path, shape, kind, dtype and decay flag."""
     lines = [f"{path} {p.shape} {p.kind} {p.dtype} {p.decay}" for path, p in spec.named_params(node).items()]
     return {"keys": len(lines), "first": lines[:16], "digest": hashlib.sha256("\n".join(lines).encode()).hexdigest()}
 
 
 def current_schemas() -> dict[str, object]:
-    """The schema of everything that is pinned, as it is now."""
+    """Return the current schema of everything that is pinned."""
     return {name: schema(node) for name, node in pinned()}
 
 

@@ -1,4 +1,4 @@
-"""Networks of torchvision, timm and PaddleClas: which are compared, with which numbers in them."""
+"""Networks of torchvision, timm and PaddleClas to compare, and the values of their tensors."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from acon_core.random import Stream
 
 PINNED = Path(__file__).parents[1] / "data" / "published.json"
 
-# By the registry's name: options, and the height and width at which outputs were taken.
+# By registry name: options, and the height and width of the images.
 RUN: dict[str, tuple[dict[str, Any], tuple[int, int]]] = {
     "torchvision/resnet18": ({}, (48, 64)),
     "torchvision/resnet50": ({"replace_stride_with_dilation": (False, True, True)}, (40, 72)),
@@ -26,7 +26,7 @@ RUN: dict[str, tuple[dict[str, Any], tuple[int, int]]] = {
     "paddleclas/resnet18": ({}, (48, 64)),
     "paddleclas/resnet50": ({}, (40, 72)),
 }
-# With the options that they come with: names and shapes alone.
+# With their default options: names and shapes only.
 WHOLE = [
     *(f"torchvision/resnet{depth}" for depth in (18, 34, 50, 101, 152)),
     *(f"torchvision/shufflenet_v2_x{width}" for width in ("0_5", "1_0", "1_5", "2_0")),
@@ -40,13 +40,13 @@ CLASSES = 7
 
 
 def digest(shapes: Mapping[str, tuple[int, ...]]) -> str:
-    """How many tensors, and a hash of every name and shape."""
+    """Return the number of tensors, and a hash of every name and shape."""
     lines = sorted(f"{name} {tuple(shape)}" for name, shape in shapes.items())
     return f"{len(lines)} {hashlib.sha256('|'.join(lines).encode()).hexdigest()}"
 
 
 def filled(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, np.ndarray]:
-    """A value for every tensor by its name: nothing equal, nothing zero, statistics far from 0 and 1."""
+    """Return a value for every tensor, by its name: none equal, none zero, unusual statistics."""
     made = {}
     for name, shape in shapes.items():
         random = Stream("published", name)
@@ -62,5 +62,5 @@ def filled(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, np.ndarray]:
 
 
 def image(size: tuple[int, int]) -> np.ndarray:
-    """One image in [-2, 2), float64."""
+    """Return one image in [-2, 2), float64."""
     return Stream("published", "image").uniform((1, 3, *size), -2.0, 2.0)

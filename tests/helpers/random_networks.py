@@ -1,7 +1,7 @@
-"""Random networks: layers, widths, groups, nesting and names drawn from a source of random numbers.
+"""Random networks: layers, widths, groups, nesting and names drawn from a random source.
 
-With Hypothesis's source (`st.randoms`), failing examples shrink; `random.Random(seed)` gives
-samples.
+With Hypothesis's source (`st.randoms`), failing examples shrink. With `random.Random(seed)`, the
+networks are plain samples.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ ACTIVATIONS = (
     *("frelu", "acon_a", "acon_b", "acon_c", "meta_acon(reduction=2)", "meta_acon(level=pixel,reduction=3)", "acon_frelu"),
     *("repact(variant=1)", "repact(variant=2)", "repact(variant=3)", "meta_acon(norm=none,reduction=2)", "acon_c(shared=true)"),
 )
-# Names with a meaning in a framework or a format, which they must not have as a layer's name.
+# Names with a meaning in a framework or format, which must not be layer names.
 ODD = (
     "weight",
     "bias",
@@ -84,7 +84,7 @@ def _chain(random: Random, name: Namer, shape: Shape, length: int, depth: int) -
     return sequential(**dict(zip(_names(random, name, length), members, strict=True))), shape
 
 
-# Each makes a piece that takes an image (N, C, H, W) and gives one.
+# Each builds a piece that maps an image (N, C, H, W) to an image.
 
 
 def _divisor(random: Random, *numbers: int) -> int:
@@ -123,7 +123,7 @@ def _nested(random: Random, name: Namer, shape: Shape, depth: int) -> Node:
 def _residual(random: Random, name: Namer, shape: Shape, depth: int) -> Node:
     inner, made = _chain(random, name, shape, random.randint(1, 2), depth - 1)
     branch, back, add = _names(random, name, 3)
-    if made != shape:  # its branch leads elsewhere: it is only looked at, by a gate
+    if made != shape:  # its branch leads elsewhere: only a gate reads it
         pool = spec.GlobalAvgPool()
         gate = spec.Conv2d(made[1], shape[1], 1)
         program = [f"t = {branch}(x)", "m = pool(t)", f"g = {back}(m)", f"y = {add}(x, g)"]
@@ -142,7 +142,7 @@ def _halves(random: Random, name: Namer, shape: Shape, depth: int) -> Node:
     width = random.randint(2, 6)
     split, work, join, mix = _names(random, name, 4)
     children: dict[str, Node] = {
-        join: spec.Concat(),  # defined before what runs before it: the state's order is the definition's
+        join: spec.Concat(),  # defined before its inputs: the state follows the order of definition
         work: spec.Conv2d(half[1], width, (3, 1), 1, (1, 0)),
         split: spec.Split(2, random.random() < 0.5),
         mix: spec.ChannelShuffle(_divisor(random, half[1] + width)),

@@ -1,4 +1,4 @@
-"""The published networks: counts to the unit, names, strides, initial values, features, and the table in docs/networks.md."""
+"""The networks of the ACON code: counts, names, strides, initial values, features, docs table."""
 
 from __future__ import annotations
 
@@ -20,7 +20,8 @@ from acon_core.reference import forward
 
 DOCS = ROOT / "docs" / "networks.md"
 
-# What hooks on the published code counted: parameters, p1/p2/beta, conv biases, buffers, state keys, decayed weights, MACs.
+# Counted by hooks on the published code: parameters, p1/p2/beta, conv biases, buffers, state keys,
+# decayed weights, MACs.
 PUBLISHED = {
     ("acon/shufflenet_v2_x0_5", "relu"): (1_370_768, 0, 3_976, 7_952, 394, 1_357_840, 40_476_448),
     ("acon/shufflenet_v2_x0_5", "acon_c"): (1_379_600, 8_832, 3_976, 7_952, 505, 1_357_840, 40_476_448),
@@ -47,7 +48,7 @@ PUBLISHED = {
     ("acon/tfnet_1_0", "acon_frelu"): (1_923_336, 0, 9_536, 28_832, 636, 1_883_968, 134_805_760),
     ("acon/tfnet_1_5", "acon_frelu"): (2_778_904, 0, 13_280, 40_176, 636, 2_724_448, 278_541_184),
     ("acon/tfnet_2_0", "acon_frelu"): (3_911_208, 0, 17_024, 51_520, 636, 3_841_664, 473_656_832),
-    # Of the notebook: parameters as Paddle prints them; buffers and keys by hand.
+    # The notebook's network: parameters as printed by Paddle; buffers and keys by hand.
     ("acon/dcn", "relu"): (158_913, 0, 224, 0, 12, 158_624, 7_493_696),
     ("acon/dcn", "acon_c"): (159_105, 192, 224, 0, 15, 158_624, 7_493_696),
     ("acon/dcn", "meta_acon"): (161_329, 128, 304, 160, 28, 160_672, 7_495_744),
@@ -137,7 +138,7 @@ def test_resnet_stride_and_activation_positions() -> None:
     ],
 )
 def test_resnet_dilation(replaced: tuple[bool, ...], sizes: list[tuple[int, int]], dilations: list[tuple[int, int]]) -> None:
-    """Of stages 2, 3 and 4: the size for an image of 64 by 96, and the dilation of the first block and of the second."""
+    """For stages 2, 3 and 4: sizes at 64x96, and the dilations of the first and second block."""
     network = resnet(50, num_classes=7, replace_stride_with_dilation=replaced)
     shapes = network.features(["stage2", "stage3", "stage4"]).graph.out_shapes((2, 3, 64, 96))
     assert [shape[2:] for shape in shapes] == sizes
@@ -207,7 +208,10 @@ def near(sample: np.ndarray, std: float) -> bool:
 
 
 def test_initial_values() -> None:
-    """ResNet: `kaiming_normal_` by outputs for convolutions, PyTorch's own elsewhere. DCN: Paddle's own. TFNet: by name."""
+    """ResNet: `kaiming_normal_` (fan out) for convolutions, PyTorch's defaults elsewhere.
+
+    DCN: Paddle's defaults. TFNet: by parameter name.
+    """
     state = spec.initial_state(resnet(50, "meta_acon", 11).graph, dtype="float64")
     assert near(state["conv1.weight"], math.sqrt(2 / (64 * 49)))
     assert near(state["layer2.0.conv2.weight"], math.sqrt(2 / (128 * 9)))
@@ -230,13 +234,13 @@ def test_initial_values() -> None:
     assert (state["features.3.acon.conv_frelu.bias"] == 0).all()
 
 
-# Sizes of images at which the networks are run here: what one was made for, where it takes no other.
+# Image sizes for the tests: the only one that a network accepts, where it accepts one.
 SIZES = {"acon/dcn": (32, 32), "repact/vit_base_patch16_224": (224, 224)}
 
 
 @pytest.mark.parametrize("name", [*filter(has_choice, NETWORKS)])
 def test_features_match_the_whole_network(name: str) -> None:
-    options: dict[str, Any] = {"depth": 4} if "vit" in name else {}  # a block a stage
+    options: dict[str, Any] = {"depth": 4} if "vit" in name else {}  # one block per stage
     network = create(name, num_classes=3, **options)
     random = np.random.default_rng(0)
     state = {}
@@ -284,7 +288,7 @@ def test_features_drop_unused_steps() -> None:
 
 
 def test_features_gradients() -> None:
-    """Through a value that two outputs share: what the whole network says of the last alone, and of both."""
+    """Two outputs share a value: its gradient is the sum of their gradients."""
     network = create("acon/tfnet_0_5", "acon_c")
     state = spec.initial_state(network.graph, 5, "float64")
     x = np.random.default_rng(2).normal(size=(2, 3, 33, 50))
@@ -301,7 +305,10 @@ def test_features_gradients() -> None:
 
 
 def test_printed_parameter_counts() -> None:
-    """In all 18 rows of the published table; all trainable parameters would round to something else in nine of them."""
+    """The README counts conv and linear weights: all 18 rows agree.
+
+    The number of all trainable parameters would round to another value in nine rows.
+    """
     networks = {key: create(*key) for key in PRINTED}
     lines = {key: verdict(spec.count(made.graph, made.input_shape), *PRINTED[key]) for key, made in networks.items()}
     assert len(lines) == 18

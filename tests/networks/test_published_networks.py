@@ -1,6 +1,6 @@
 """Files of torchvision, timm and PaddleClas: names, recognition and outputs.
 
-What those packages say is in published.json, which pin_published.py makes with them.
+The expected values are in published.json, which pin_published.py writes from those packages.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def spoken(name: str, format: str = "") -> Format:
 
 
 def written(folder: Path, name: str, prefix: str = "", drawn: bool = False, **options: object) -> Path:
-    """Write a file as the package would; `drawn`: with different values in every tensor."""
+    """Write a file as the package would; `drawn` selects other values for every tensor."""
     format = spoken(name)
     shapes = format.layout.native_shapes(create(entry(name), num_classes=CLASSES, **options).graph)
     values = filled(shapes) if drawn else {key: np.full(shape, 0.5, np.float16) for key, shape in shapes.items()}
@@ -109,7 +109,7 @@ def test_ambiguous_networks(tmp_path: Path, name: str, others: str) -> None:
         with pytest.raises(AconError, match=message):
             read_network(path)
     assert read_network(path, name, **options).network.name == name
-    # With an activation, it is the network with the same tensors that takes one.
+    # With `act`, only the network with the same tensors and a choice of activation matches.
     assert (
         read_network(path, name.replace(name.partition("/")[0], "repact"), "gelu", **options).network.activation == spec.GELU()
     )
@@ -251,6 +251,6 @@ def test_preprocessing_of_another_size(name: str, size: int, resize: int) -> Non
 
 @pytest.mark.parametrize("size", [32, 256, 280, 0])
 def test_unsupported_size_of_swin(size: int) -> None:
-    """For such sizes timm pads after the shift and RepAct before it, which differs."""
+    """For such sizes timm pads after the shift and RepAct pads before it, so the outputs differ."""
     with pytest.raises(SpecError, match=f"expected an image_size that is a multiple of 224, found {size}"):
         create(SWIN, image_size=size)

@@ -1,4 +1,4 @@
-"""The RepAct code's networks: published counts to the unit, published names and initial values, what they take and refuse."""
+"""The networks of the RepAct code: counts, names, initial values, accepted and refused options."""
 
 from __future__ import annotations
 
@@ -20,8 +20,9 @@ State = Mapping[str, np.ndarray]
 REPACT = [name for name in NETWORKS if name.startswith("repact/")]
 SWIN, VIT = "repact/swin_tiny_patch4_window7_224", "repact/vit_base_patch16_224"
 
-# Counted on the modules of 2771096196/RepAct at c0e7194, with an activation without parameters: parameters at
-# 1000 and at 100 classes, state keys, buffers, MACs, attention MACs, places of the activation.
+# Counted on the modules of 2771096196/RepAct at c0e7194, with an activation without parameters:
+# parameters at 1000 and at 100 classes, state keys, buffers, MACs, attention MACs, number of
+# activations.
 BASES = {
     "repact/shufflenet_v2_x0_5": (1_366_792, 444_292, 338, 7_952, 40_476_448, 0, 37),
     "repact/shufflenet_v2_x1_0": (2_278_604, 1_356_104, 338, 16_180, 144_907_992, 0, 37),
@@ -30,13 +31,13 @@ BASES = {
     SWIN: (28_288_354, 27_596_254, 185, 28_812, 4_350_425_088, 140_141_568, 12),
     VIT: (86_567_656, 85_875_556, 152, 0, 16_848_500_736, 715_327_488, 12),
 }
-# Of each activation: the parameters, state keys and buffers that every place adds.
+# Per activation: the parameters, state keys and buffers that each use adds.
 PER_PLACE = {
     "relu": (0, 0, 0), "hardswish": (0, 0, 0), "gelu": (0, 0, 0), "prelu": (1, 1, 0), "arelu": (2, 2, 0), "swish": (1, 1, 0),
     "acon_c(shared=true)": (3, 3, 0), "repact_1": (5, 2, 0), "repact_2": (5, 2, 0), "repact_3": (7, 7, 2),
 }  # fmt: skip
-# With FReLU and DyReLU: parameters at 1000 and at 100, state keys, buffers, MACs. The published code cannot run the
-# transformers with them, and so has no MACs: None.
+# With FReLU and DyReLU: parameters at 1000 and at 100 classes, state keys, buffers, MACs. The
+# published code cannot run the transformers with them, so their MACs are None.
 WIDE: dict[tuple[str, str], tuple[int, int, int, int, int | None]] = {
     ("repact/shufflenet_v2_x0_5", "frelu"): (1_402_120, 479_620, 597, 13_840, 47_871_136),
     ("repact/shufflenet_v2_x0_5", "dyrelu"): (1_664_732, 742_232, 560, 8_248, 40_773_504),
@@ -71,7 +72,7 @@ def test_published_counts(name: str, act: str) -> None:
     assert expected[4] is None or found[4:] == expected[4:]
 
 
-# The first names of the published state and some from where the order could be another.
+# The first names of the published state, and some names whose order could differ.
 NAMES = {
     "repact/shufflenet_v2_x0_5": (
         ["conv1.0.weight", "conv1.1.weight"],
@@ -118,7 +119,7 @@ def test_published_names(name: str) -> None:
 
 
 def test_shared_acon_c() -> None:
-    """Three numbers a layer; everything that knows ACON-C knows it too."""
+    """A shared ACON-C has three numbers per layer and computes what ACON-C computes."""
     node = spec.AconC(6, shared=True)
     assert {name: param.shape for name, param in node.params.items()} == dict.fromkeys(("p1", "p2", "beta"), (1, 1, 1, 1))
     assert spec.activation("acon_c(shared=true)") == spec.AconC(shared=True)
@@ -152,7 +153,7 @@ def test_norms_dropout_and_drop_path() -> None:
 
 
 def test_initial_values() -> None:
-    """By their spread: 5 standard errors of the sample's; what is constant exactly."""
+    """Standard deviations within 5 standard errors; constants exactly."""
     spreads = {
         "repact/shufflenet_v2_x0_5": {
             "conv1.0.weight": 1 / math.sqrt(3 * 27), "stage3.1.branch2.5.weight": 1 / math.sqrt(3 * 48),
@@ -191,7 +192,7 @@ def test_relative_position_index() -> None:
 
 @pytest.mark.parametrize("name", REPACT)
 def test_stage_shapes(name: str) -> None:
-    """Heights and widths of an image of 224 by 224, one stage after the other, and the tap's own channels."""
+    """The stages of a 224x224 image have the expected sizes, and each tap the right channels."""
     network = create(name, "relu")
     sizes = {stage: shape[2:] for stage, shape in _stage_shapes(network.graph, network.stages).items()}
     halved = [(112, 112), (56, 56), (28, 28), (14, 14), (7, 7), (7, 7)]
@@ -245,7 +246,7 @@ SMALL = {SWIN: {"depths": (1, 1, 1, 1)}, VIT: {"image_size": 32, "depth": 1}}
 
 @pytest.fixture(scope="module")
 def base() -> dict[str, State]:
-    """The states of the two small transformers without their activations', drawn once."""
+    """Draw the states of the two small transformers, without their activations, once."""
     return {
         name: spec.initial_state(create(name, "identity", 5, **options).graph, 1, "float64") for name, options in SMALL.items()
     }

@@ -1,4 +1,7 @@
-"""What the RepAct code's networks compute, written out once more: channels last, one window and one head at a time."""
+"""Outputs of the RepAct code's networks against a second, direct implementation.
+
+It computes channels last, one window and one head at a time.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +31,7 @@ def linear(x: Array, state: State, path: str) -> Array:
 
 
 def patches(x: Array, state: State, path: str, size: int) -> Array:
-    """(N, 3, H, W) -> (N, H / size, W / size, C)."""
+    """Embed the patches of (N, 3, H, W) as (N, H / size, W / size, C)."""
     n, _, height, width = x.shape
     cut = x.reshape(n, 3, height // size, size, width // size, size).transpose(0, 2, 4, 1, 3, 5)
     weight = state[f"{path}.weight"]
@@ -42,7 +45,7 @@ def mlp(x: Array, state: State, path: str) -> Array:
 
 
 def attended(tokens: Array, state: State, path: str, heads: int, bias: Array | float = 0.0) -> Array:
-    """(L, C) -> (L, C); `bias`: (heads, L, L)."""
+    """Compute attention of tokens (L, C), with a bias of shape (heads, L, L); return (L, C)."""
     width = tokens.shape[1] // heads
     q, k, v = np.split(linear(tokens, state, f"{path}.qkv"), 3, -1)
     parts = []
@@ -66,7 +69,10 @@ def vit(x: Array, state: State, depth: int) -> Array:
 
 
 def windows_attended(image: Array, state: State, path: str, heads: int, shift: int) -> Array:
-    """(H, W, C): every pixel finds the tokens of its window by walking over the image, none of them across an edge."""
+    """Compute shifted-window attention of an image (H, W, C), pixel by pixel.
+
+    Each pixel finds the tokens of its window by walking over the image, without wrapping around.
+    """
     height, width, channels = image.shape
     down, across = -(-height // 7) * 7, -(-width // 7) * 7
     padded = np.zeros((down, across, channels))
@@ -77,7 +83,7 @@ def windows_attended(image: Array, state: State, path: str, heads: int, shift: i
         for left in range(0, across, 7):
             places = [(top + i, left + j) for i in range(7) for j in range(7)]
             source = [((r + shift) % down, (c + shift) % across) for r, c in places]
-            # Two tokens see each other where both came, or neither came, from over the same edge.
+            # Two tokens attend to each other if both or neither were shifted across the same edge.
             over = [(r + shift >= down, c + shift >= across) for r, c in places]
             bias = np.array(
                 [
@@ -115,7 +121,7 @@ def swin(x: Array, state: State, depths: tuple[int, ...]) -> Array:
 
 
 def random_state(graph: spec.Node) -> dict[str, Array]:
-    """Nothing at its initial value, of a size that keeps values near 1."""
+    """Draw values that differ from all initial values and keep activations near 1."""
     random = np.random.default_rng(11)
     state = {}
     for path, param in spec.named_params(graph).items():
@@ -135,7 +141,7 @@ def test_vit_outputs() -> None:
 
 @pytest.mark.parametrize("size", [(48, 64), (46, 64), (30, 61)])
 def test_swin_outputs(size: tuple[int, int]) -> None:
-    """Also where 4 divides one side alone, along which the published code would add a whole patch."""
+    """Includes a size with one side divisible by 4, which the published code pads by a patch."""
     depths = (2, 1, 1, 1)
     graph = swin_tiny("prelu", 5, depths).graph
     state = random_state(graph)
@@ -151,7 +157,7 @@ def batch_norm(x: Array, state: State, path: str, eps: float) -> Array:
 
 
 def convolved(x: Array, state: State, path: str, stride: int = 1) -> Array:
-    """Convolution whose padding keeps the size at stride 1; depthwise where the weight has one input."""
+    """Convolve with same padding; depthwise if the weight has one input channel."""
     weight = state[f"{path}.weight"]
     reach = weight.shape[2] // 2
     x = np.pad(x, ((0, 0), (0, 0), (reach, reach), (reach, reach)))
@@ -203,7 +209,10 @@ def test_mobilenet_outputs(size: str, strides: list[int]) -> None:
 
 
 def shuffle_branch(x: Array, state: State, path: str, stride: int, kinds: str) -> Array:
-    """`kinds`: p pointwise, d depthwise, each with its norm; a the activation."""
+    """Compute one branch.
+
+    `kinds`: p pointwise and d depthwise, each with its norm; a activation.
+    """
     place = 0
     for kind in kinds:
         if kind == "a":

@@ -1,4 +1,4 @@
-"""fuse and fold: the same function in evaluation, fewer parameters, as specs, as checkpoints and on the command line."""
+"""fuse and fold preserve the outputs: on specs, on checkpoints and on the command line."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ KNOTS = np.array([-3.0, 0.0, 3.0, -3.5, 3.5, -1.5, 1.5, -0.0, 1e-8, -100.0, 100.
 
 
 def moved(node: spec.Node, seed: int = 0) -> dict[str, np.ndarray]:
-    """A state in float64 with nothing at its initial value, variances above 0."""
+    """Return a float64 state without initial values, with positive variances."""
     state = {}
     for path, param in spec.named_params(node).items():
         low = 0.5 if path.endswith(("running_var", "weight")) and "fc" not in path and "conv" not in path else -0.9
@@ -33,7 +33,7 @@ def moved(node: spec.Node, seed: int = 0) -> dict[str, np.ndarray]:
 @pytest.mark.parametrize("variant", [1, 2, 3])
 @pytest.mark.parametrize("shape", [(3, 7), (2, 3, 5, 4)])
 def test_repact_closed_form_matches_its_branches(variant: int, shape: tuple[int, ...]) -> None:
-    """Against the branches written out here one by one, at the knots and between, values and gradients."""
+    """Against the four branches computed one by one, at and between the kinks, with gradients."""
     node = spec.RepAct(variant=variant)  # type: ignore[arg-type]
     state = moved(node)
     x = np.concatenate([KNOTS, Stream("x").uniform((np.prod(shape),), -6, 6)])[: np.prod(shape)].reshape(shape)
@@ -55,7 +55,7 @@ def test_repact_closed_form_matches_its_branches(variant: int, shape: tuple[int,
 
 
 def test_repact_has_three_degrees_of_freedom() -> None:
-    """Two states of RepAct I that differ in every number, and one function."""
+    """Two states of RepAct I that differ in every weight compute the same function."""
     one = {"weights": np.array([0.1, 0.2, 0.5, 0.7]), "alpha": np.array([0.25])}
     other = {"weights": np.array([0.125, 0.275, 0.4, 0.7]), "alpha": np.array([0.25])}
     first, second = (spec.fuse(spec.RepAct(), state)[1] for state in (one, other))

@@ -1,4 +1,4 @@
-"""The spec: published counts to the unit, published names in the published order, and programs that cannot run."""
+"""The spec: published counts and names, initial values, activation names, invalid programs."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def test_names_and_shapes_of_the_published_checkpoint() -> None:
 
 
 def test_pinned_schemas() -> None:
-    """Paths, shapes, kinds and decay as JSON: a change of any of them breaks somebody's checkpoint."""
+    """A change of a path, shape, kind or decay flag would break existing checkpoints."""
     assert current_schemas() == json.loads(SCHEMAS.read_text()), (
         "if the change is meant: python tests/helpers/pinned_schemas.py"
     )
@@ -58,9 +58,9 @@ def test_published_initial_values() -> None:
     state = spec.initial_state(create("acon/shufflenet_v2_x1_0", "meta_acon").graph, seed=7, dtype="float64")
     close = {
         "first_conv.0.weight": 0.01,
-        "first_conv.2.fc1.weight": 0.01,  # `first` is in its name too
+        "first_conv.2.fc1.weight": 0.01,  # its name contains `first` too
         "features.3.branch_main.0.weight": 1 / 58,
-        "features.3.branch_main.3.weight": 1.0,  # depthwise: one input
+        "features.3.branch_main.3.weight": 1.0,  # depthwise: one input channel
         "conv_last.0.weight": 1 / 464,
         "conv_last.2.fc2.weight": 1 / 64,
         "classifier.0.weight": 0.01,
@@ -89,7 +89,7 @@ def test_initial_state_depends_on_seed_and_path() -> None:
 
 
 def test_stream_values_are_pinned() -> None:
-    """From NumPy's Philox by hand: the same numbers in every version and on every machine."""
+    """By hand from NumPy's Philox: the same numbers in every version and on every machine."""
     assert Stream("pinned", 1).unit((3,)).tolist() == PINNED
 
 
@@ -101,7 +101,7 @@ PINNED = [0.39447676232655504, 0.6441114547079752, 0.907999743314471]
     [("batch", ["fc1", "bn1", "fc2", "bn2"]), ("none", ["fc1", "fc2"])],
 )
 def test_meta_acon_parameter_order(norm: spec.Norm, generator: list[str]) -> None:
-    """The published order of the state: p1, p2, then fc1, bn1, fc2, bn2, hidden in the middle."""
+    """The published order of the state: p1, p2, then fc1, bn1, fc2, bn2."""
     node = spec.MetaAconC(10, reduction=3, norm=norm)
     owners = dict.fromkeys(path.rpartition(".")[0] or path for path in spec.named_params(node))
     assert list(owners) == ["p1", "p2", *generator]
@@ -221,7 +221,7 @@ def test_unknown_activation_is_refused(text: str) -> None:
 
 @pytest.mark.parametrize("axis", [1, -1])
 def test_has_steps(axis: int) -> None:
-    """Which activations are several functions of x in turn, from their formulas. Moving an axis is none."""
+    """Activations that apply several functions in turn; moving an axis does not count."""
     several = ("meta_acon", "meta_acon(level=pixel)", "meta_acon(level=layer)", "frelu", "acon_frelu", "dyrelu", "repact_3")
     one = ("acon_a", "acon_b", "acon_c", "prelu(shared=false)", "swish", "arelu", "repact_1", "repact_2", "fused_repact")
     for names, expected in ((several, True), (one, False)):

@@ -1,4 +1,4 @@
-"""What becomes of an old activation's function in a new one, and which inputs and options activations take."""
+"""Which parameters preserve an old activation's function in a new one; input and option checks."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ def test_valid_inputs_are_accepted() -> None:
 
 @pytest.mark.parametrize("gate", [(4,), (6, 1, 1), (1, 4, 1, 1), (2, 6, 3, 1), (3, 6, 1, 1)])
 def test_broadcasting_gate_is_refused(gate: tuple[int, ...]) -> None:
-    """(6, 1, 1) beside (6, 6, 3, 3) would stand along the batch and say nothing."""
+    """(6, 1, 1) beside (6, 6, 3, 3) would silently broadcast along the batch."""
     for x in ((2, 6, 3, 5), (6, 6, 3, 3)):
         if gate == (3, 6, 1, 1) or x[0] == 2 or gate == (6, 1, 1):
             with pytest.raises(SpecError, match="expected a gate of shape"):
