@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import ClassVar
@@ -13,7 +12,7 @@ from acon_core.spec.graph import Graph, Layer, Step
 from acon_core.spec.node import Node
 from acon_core.spec.primitives import MoveAxis
 
-__all__ = ["Activation", "ChannelwiseActivation", "bind", "check_input", "signature"]
+__all__ = ["Activation", "ChannelwiseActivation", "bind", "check_input"]
 
 
 @dataclass(frozen=True)
@@ -112,31 +111,6 @@ def _on_axis(graph: Graph, axis: int) -> Graph:
     steps = (Step((x,), "to_channels", ("given",)), *graph.steps, Step(("moved_back",), "from_channels", (y,)))
     members = {**graph.members, "to_channels": MoveAxis(axis, 1), "from_channels": MoveAxis(1, axis)}
     return replace(graph, inputs=("given",), steps=steps, outputs=("moved_back",), members=members)
-
-
-def signature(kind: type[Activation], own: Iterable[inspect.Parameter], channel_axis: int = 1) -> inspect.Signature:
-    """Return the signature of an activation's public class, which is the same in all backends.
-
-    Parameters
-    ----------
-    kind : type
-        The spec's class. Its fields come first; `channels` has no default where it is always
-        needed.
-    own : iterable of inspect.Parameter
-        The framework's own parameters, by keyword.
-    channel_axis : int, default 1
-        The framework's default.
-
-    Returns
-    -------
-    inspect.Signature
-    """
-    parameters = dict(inspect.signature(kind).parameters)
-    if issubclass(kind, ChannelwiseActivation):
-        parameters["channel_axis"] = parameters["channel_axis"].replace(default=channel_axis)
-        if kind.needs_channels:
-            parameters["channels"] = parameters["channels"].replace(default=inspect.Parameter.empty, annotation="int")
-    return inspect.Signature([*parameters.values(), *own])
 
 
 def bind(activation: Node, channels: int) -> Node:

@@ -1,4 +1,4 @@
-"""Operations on native modules that are the same in every framework, over the few verbs that each backend offers."""
+"""Operations on native models, over the interface `Modules` that each backend implements."""
 
 from acon_core.surgery.bounds import GradientBounds, gradient_bounds
 from acon_core.surgery.decay import UNDECAYED_NAMES, decays

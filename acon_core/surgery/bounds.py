@@ -1,4 +1,4 @@
-"""Between which values the derivative of an ACON activation lies, channel by channel: what its parameters have learnt."""
+"""Bounds of the derivative of ACON activations, per channel."""
 
 from __future__ import annotations
 
@@ -20,9 +20,18 @@ LINEAR = 0.01
 
 @dataclass(frozen=True)
 class GradientBounds:
-    """Per channel, (C,) each: `low` and `high`, the interval that dy / dx lies in, of Meta-ACON with the generated beta held as
-    it is; `beta`, None where it is generated;
-    `linear`, whether the channel has gone linear: |p1 - p2| below 0.01 of the larger slope, or |beta (p1 - p2)| below 0.01."""
+    """Bounds of the derivative of one activation.
+
+    Parameters
+    ----------
+    low, high : ndarray
+        Ends of the interval that dy/dx lies in, (C,) each. A generated beta is held constant.
+    beta : ndarray or None
+        The parameter beta, (C,); None if it is generated.
+    linear : ndarray
+        Whether the channel has become linear, (C,): |p1 - p2| is below 0.01 of the larger slope, or
+        |beta (p1 - p2)| is below 0.01.
+    """
 
     low: NDArray[np.float64]
     high: NDArray[np.float64]
@@ -38,13 +47,16 @@ class GradientBounds:
 
 
 def bounds_of(node: Node, state: Mapping[str, NDArray]) -> GradientBounds:
-    """The bounds of one ACON-A, B, C or Meta-ACON: kappa p1 + (1 - kappa) p2 and the same with p1 and p2 changed over."""
+    """Compute the bounds of one ACON-A, B, C or Meta-ACON from its canonical state.
+
+    They are kappa p1 + (1 - kappa) p2 and kappa p2 + (1 - kappa) p1.
+    """
     values = {name: np.asarray(state[name], np.float64).reshape(-1) for name in ("p1", "p2", "beta") if name in state}
     channels = next(iter(values.values())).size
     p1, p2 = values.get("p1", np.ones(channels)), values.get("p2", np.zeros(channels))
     beta = values.get("beta")
     ends = np.stack([KAPPA * p1 + (1 - KAPPA) * p2, KAPPA * p2 + (1 - KAPPA) * p1])
-    if beta is not None:  # without a bend, the derivative is the mean of the slopes everywhere
+    if beta is not None:  # a straight line: the derivative is the mean of the slopes
         ends = np.where(beta * (p1 - p2) == 0, (p1 + p2) / 2, ends)
     bend = np.inf if beta is None else np.abs(beta * (p1 - p2))
     linear = (np.abs(p1 - p2) < LINEAR * np.maximum(np.abs(p1), np.abs(p2))) | (bend < LINEAR)
@@ -52,7 +64,20 @@ def bounds_of(node: Node, state: Mapping[str, NDArray]) -> GradientBounds:
 
 
 def gradient_bounds(modules: Modules, model: Any) -> dict[str, GradientBounds]:
-    """The bounds of every ACON activation of a model that a spec made, by path."""
+    """Compute the bounds of every ACON activation in the modules that were made from specs.
+
+    Parameters
+    ----------
+    modules : Modules
+        Access to the framework's modules.
+    model : Any
+        A native model.
+
+    Returns
+    -------
+    dict from str to GradientBounds
+        By path of the activation.
+    """
     return dict(_bounds(modules, model))
 
 

@@ -1,4 +1,4 @@
-"""Which parameters weight decay applies to: the spec's flags for what a spec made, the usual rule for the rest."""
+"""Which parameters weight decay applies to."""
 
 from __future__ import annotations
 
@@ -9,15 +9,28 @@ from acon_core.surgery.modules import Modules
 from acon_core.surgery.rebuild import outermost_spec_modules
 
 UNDECAYED_NAMES = ("p1", "p2", "beta")
-"""Names of ACON's parameters, which never decay, whoever wrote the module (ultralytics/yolov5 issue 2891)."""
+"""Names of ACON's parameters, which never decay in any module (ultralytics/yolov5, issue 2891)."""
 
 
 def decays(modules: Modules, model: Any) -> dict[str, bool]:
-    """For every trainable parameter, by native path, whether weight decay applies.
+    """Decide for every trainable parameter whether weight decay applies.
 
-    Never to p1, p2, beta, biases, norms and branch weights: with them in, Meta-ACON and ACON-C lose
-    accuracy (ultralytics/yolov5 issue 2891). Modules that no spec made follow the usual rule of
-    `Modules.parameters`.
+    Parameters
+    ----------
+    modules : Modules
+        Access to the framework's modules.
+    model : Any
+        A native model.
+
+    Returns
+    -------
+    dict from str to bool
+        By native path of the parameter.
+
+    Notes
+    -----
+    In modules that were made from a spec, the spec decides. The others follow the usual rule, see
+    `Modules.parameters`. p1, p2, beta, biases, norms and branch weights never decay.
     """
     known = {
         join(path, native): param.decay

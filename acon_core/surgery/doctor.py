@@ -1,4 +1,4 @@
-"""The exact identities of ACON-C, run on anyone's module: what fails says what is wrong with it."""
+"""Check a module for the exact identities of ACON-C."""
 
 from __future__ import annotations
 
@@ -23,7 +23,17 @@ SHARP = 1e4
 
 @dataclass(frozen=True)
 class Finding:
-    """One identity: what it says, the largest error as a fraction of its largest value, and how much of that is rounding."""
+    """The result of one identity.
+
+    Parameters
+    ----------
+    identity : str
+        The identity, as a formula.
+    error : float
+        Largest error, relative to the largest value.
+    bound : float
+        Largest error that rounding explains.
+    """
 
     identity: str
     error: float
@@ -36,7 +46,15 @@ class Finding:
 
 @dataclass(frozen=True)
 class Diagnosis:
-    """All identities in turn; `healthy` when each holds. `channels`: how many p1, p2 and beta there are: 1 is one for all."""
+    """The results of all identities.
+
+    Parameters
+    ----------
+    findings : tuple of Finding
+        One result for each identity.
+    channels : int
+        Number of elements of p1, p2 and beta; 1 means that all channels share them.
+    """
 
     findings: tuple[Finding, ...]
     channels: int
@@ -55,7 +73,7 @@ def _sigmoid(z: Array) -> Array:
     return np.exp(-np.logaddexp(0.0, -z))
 
 
-# Each gives two things that are equal for ACON-C, for whatever f is.
+# Each returns the two sides of an identity, which are equal if f is ACON-C.
 IDENTITIES: dict[str, Callable[[Function, Array, Array, Array, Array], tuple[Array, Array]]] = {
     "f(x; p1, p2) = f(x; p2, p1)": lambda f, x, a, b, k: (f(x, a, b, k), f(x, b, a, k)),
     "f(x; beta) + f(x; -beta) = (p1 + p2) x": lambda f, x, a, b, k: (f(x, a, b, k) + f(x, a, b, -k), (a + b) * x),
@@ -74,10 +92,27 @@ IDENTITIES: dict[str, Callable[[Function, Array, Array, Array, Array], tuple[Arr
 
 
 def doctor(modules: Modules, module: Any, channel_axis: int) -> Diagnosis:
-    """Run the identities of ACON-C on a module that has `p1`, `p2` and `beta`, each of C elements, whoever wrote it.
+    """Check whether a module computes ACON-C.
 
-    The parameters are set to values that differ in every channel and put back afterwards. Raises
-    AconError where the module has no such parameters or cannot be run.
+    Parameters
+    ----------
+    modules : Modules
+        Access to the framework's modules.
+    module : Any
+        A native module with `p1`, `p2` and `beta` of C elements each. They are set to values that
+        differ in every channel, and restored afterwards.
+    channel_axis : int
+        Axis of the channels in the input, in the framework's own layout.
+
+    Returns
+    -------
+    Diagnosis
+        Every identity with its error.
+
+    Raises
+    ------
+    AconError
+        If the module has no such parameters, or cannot be run.
     """
     kept = {}
     for name in ("p1", "p2", "beta"):

@@ -1,4 +1,4 @@
-"""The verbs on native modules that a backend offers, in its `surgery.py`, for the operations of this package."""
+"""The interface to native modules that `acon_core.surgery` needs of a backend."""
 
 from __future__ import annotations
 
@@ -14,49 +14,69 @@ from acon_core.spec import Node, Shape
 
 @dataclass(frozen=True)
 class Observed:
-    """What one run of a model showed. `inputs`: for each site's path, the shapes of its input, call by call, in the
-    framework's own layout. `functional`: calls of activation functions that are no modules, as `relu in layer1.0`."""
+    """What one run of a model showed.
+
+    Parameters
+    ----------
+    inputs : dict from str to list of Shape
+        For each path of a site, the shapes of its input in the framework's own layout, one for each
+        call.
+    functional : list of str
+        Calls of activation functions outside of known modules, such as ``relu in layer1.0``.
+    """
 
     inputs: dict[str, list[Shape]]
     functional: list[str]
 
 
 class Modules(Protocol):
-    """What the core needs to know of a framework's modules; paths are attribute names joined by dots, the model's own is ""."""
+    """Access to the modules of a framework, which every backend implements in `surgery.py`.
+
+    A *site* is a module or, in JAX, a plain function that a module holds. Paths are names of
+    attributes joined by dots; the path of the model is "".
+    """
 
     layout: Layout
     channel_axis: int
-    """Where a model of this framework has its channels: 1, or -1."""
+    """Axis of the channels in this framework: 1 or -1."""
 
     def sites(self, model: Any) -> Iterator[tuple[str, Any]]:
-        """The model and every module below, parents first, in order of definition. A module that is registered under two paths
-        comes twice. Where models hold activations as plain functions (JAX), those are sites too."""
+        """Yield the model and all sites below with their paths, parents first, as defined.
+
+        A module under two paths occurs twice.
+        """
 
     def node(self, module: Any) -> Node | None:
-        """The spec of a module that this package made, or of the framework's own activation; None for any other module."""
+        """Return the spec of a module of this package or of a native activation; else None."""
 
     def state(self, module: Any, node: Node) -> dict[str, NDArray]:
-        """The canonical state of a module whose node is `node`."""
+        """Return the canonical state of a module whose spec is `node`."""
 
     def make(self, node: Node, state: Mapping[str, NDArray], old: Any, model: Any) -> Any:
-        """A native module of `node` with this canonical state, to stand where `old` did: in its dtype, on its device, in its
-        mode, frozen where it was; where it says nothing of these, as the model is."""
+        """Build a module of `node` with this canonical state, to replace `old`.
+
+        Dtype, device, mode and frozen parameters are those of `old`; where it does not determine
+        them, those of `model`.
+        """
 
     def replace(self, model: Any, path: str, module: Any) -> None:
-        """Put a module in the place of the one at `path`, which is not ""."""
+        """Replace the module at `path`, which is not ""."""
 
     def observe(self, model: Any, example: Any) -> Observed:
-        """Run the model once on a native example, in evaluation, without gradients; its mode and statistics stay."""
+        """Run the model once in evaluation mode, without gradients; modes and statistics stay."""
 
     def parameters(self, model: Any) -> Iterator[tuple[str, Any, bool]]:
-        """Every trainable parameter once: its native path, itself, and whether weight decay applies by the usual rule: to the
-        weights of convolutions, linear layers and the like, which have two axes or more, not to biases and norms."""
+        """Yield every trainable parameter once: native path, parameter, whether it usually decays.
+
+        By the usual rule, weights of convolutions and linear layers decay, which have two axes or
+        more; biases and the parameters of norms do not.
+        """
 
     def read(self, module: Any, name: str) -> NDArray:
-        """A copy of the module's own parameter or attribute `name`, in its native shape."""
+        """Return a copy of a parameter or attribute of the module, in its native shape."""
 
     def write(self, module: Any, name: str, array: NDArray) -> None:
-        """Set it, keeping dtype and device."""
+        """Set a parameter or attribute of the module; its dtype and device stay."""
 
     def run(self, module: Any, x: NDArray) -> NDArray:
-        """The module on an array in the framework's own layout, in evaluation, without gradients."""
+        """Run a module on an array in the framework's layout, in evaluation, without gradients."""

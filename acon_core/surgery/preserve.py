@@ -1,4 +1,4 @@
-"""Which parameters make a new activation the function that an old one was, exactly or to a bound that is stated."""
+"""Parameters with which a new activation starts as the function of an old one."""
 
 from __future__ import annotations
 
@@ -11,24 +11,24 @@ from numpy.typing import NDArray
 from acon_core import spec
 from acon_core.spec import Node
 
-# The maximum of x sigmoid(-x): how far x sigmoid(beta x) stays from max(x, 0), times beta.
+# The maximum of x sigmoid(-x). x sigmoid(beta x) differs from max(x, 0) by this / beta at most.
 SHORT_OF_RELU = 0.278464542761074
 
 
 @dataclass(frozen=True)
 class Preserved:
-    """`values` to put in place of initial ones; `bound`, the largest |difference| that is left, 0 where it is exact."""
+    """Values that replace initial ones, and the largest |difference| that remains, 0 if exact."""
 
     values: dict[str, NDArray]
     bound: float = 0.0
 
 
 def preserve(old: Node, old_state: Mapping[str, NDArray], new: Node, beta: float) -> Preserved | None:
-    """How `new` starts as the function of `old`, None where it cannot.
+    """Find values with which `new` starts as the function of `old`; None if there are none.
 
-    Exact: SiLU, Swish and ACON-A into the ACONs and Swish; identity, ReLU, leaky ReLU, PReLU and
-    HardSwish into RepAct I and, in evaluation, III, and its closed form; those with two slopes into
-    PReLU. To 0.2785 / beta: two slopes into ACON-A, B, C.
+    Exact: SiLU, Swish and ACON-A to the ACONs and Swish; identity, ReLU, leaky ReLU, PReLU and
+    HardSwish to RepAct I, its closed form and, in evaluation, RepAct III; two slopes to PReLU.
+    To 0.2785 / beta: two slopes to ACON-A, B, C.
     """
     gate, negative = _gate(old, old_state), _negative(old, old_state)
     if any(values is not None and values.size > 1 and not _same_channels(old, new) for values in (gate, negative)):
@@ -47,13 +47,13 @@ def preserve(old: Node, old_state: Mapping[str, NDArray], new: Node, beta: float
 
 
 def _same_channels(old: Node, new: Node) -> bool:
-    """Whether both have their channels at one axis, and as many."""
+    """Return whether both have as many channels, at the same axis."""
     pair = [each for each in (old, new) if isinstance(each, spec.ChannelwiseActivation)]
     return len(pair) == 2 and pair[0].channel_axis == pair[1].channel_axis and pair[0].channels == pair[1].channels
 
 
 def _gate(old: Node, state: Mapping[str, NDArray]) -> NDArray | None:
-    """beta, where the old activation is x sigmoid(beta x)."""
+    """Return beta if the old activation is x sigmoid(beta x)."""
     if isinstance(old, spec.SiLU):
         return np.ones(1)
     if isinstance(old, spec.Swish):
@@ -62,7 +62,7 @@ def _gate(old: Node, state: Mapping[str, NDArray]) -> NDArray | None:
 
 
 def _negative(old: Node, state: Mapping[str, NDArray]) -> NDArray | None:
-    """The slope below 0, where the old activation is x above 0."""
+    """Return the slope below 0 if the old activation is x above 0."""
     if isinstance(old, spec.LeakyReLU):
         return np.array([old.slope])
     if isinstance(old, spec.PReLU):

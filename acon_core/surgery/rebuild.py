@@ -1,4 +1,4 @@
-"""`fuse` and `fold` on native models: what `acon_core.spec` does to a spec and its state, for the modules made from specs."""
+"""`fuse` and `fold` on native models: they rebuild the modules that were made from specs."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from acon_core.surgery.modules import Modules
 
 
 def outermost_spec_modules(modules: Modules, model: Any) -> Iterator[tuple[str, Any, Node]]:
-    """The modules whose computation a spec says, with their nodes, none of them inside of another."""
+    """Yield the outermost modules with a known spec: path, module, node."""
     inside: list[str] = []
     for path, module in modules.sites(model):
         if any(path.startswith(prefix) for prefix in inside):
@@ -42,10 +42,46 @@ def _rebuild(modules: Modules, model: Any, rules: Rules[Change], wanted: str) ->
 
 
 def fuse(modules: Modules, model: Any) -> Any:
-    """The model with every RepAct in its exact closed form: changed in place, or a new module where it is all one spec."""
+    """Replace every RepAct by its closed form.
+
+    Parameters
+    ----------
+    modules : Modules
+        Access to the framework's modules.
+    model : Any
+        A native model.
+
+    Returns
+    -------
+    Any
+        The model, changed in place; a new module if the model was made from one spec.
+
+    Raises
+    ------
+    AconError
+        If the model has no RepAct.
+    """
     return _rebuild(modules, model, fuse_rules, "RepAct")
 
 
 def fold(modules: Modules, model: Any) -> Any:
-    """The model with the batch norms of every Meta-ACON generator folded into its convolutions, likewise."""
+    """Fold the batch norms of every Meta-ACON generator into its convolutions.
+
+    Parameters
+    ----------
+    modules : Modules
+        Access to the framework's modules.
+    model : Any
+        A native model.
+
+    Returns
+    -------
+    Any
+        The model, changed in place; a new module if the model was made from one spec.
+
+    Raises
+    ------
+    AconError
+        If the model has no Meta-ACON with ``norm="batch"``.
+    """
     return _rebuild(modules, model, fold_rules, "Meta-ACON with norm=batch")

@@ -1,4 +1,4 @@
-"""Other activations in a model of the user's own: widths found by running it, functions kept where they can be."""
+"""Replace the activations of a user's model. Widths are found by running it."""
 
 from __future__ import annotations
 
@@ -15,11 +15,22 @@ from acon_core.surgery.preserve import preserve
 
 @dataclass(frozen=True)
 class Site:
-    """One activation of the model: `old` and `new` by name, `channels` where the new one knows them.
+    """One activation of the model.
 
-    `calls`: in the example's run; those of a module that stands at several paths are divided among
-    them. `bound`: the largest |difference| to the old function, None where it starts at its own
-    initial values. `kept`: why the old one stayed, else "".
+    Parameters
+    ----------
+    path : str
+        Path in the model.
+    old, new : str
+        Names of the activations, with options.
+    channels : int or None
+        Number of channels, if the new activation has channels.
+    calls : int
+        Calls in the run. Those of a module with several paths are divided among them.
+    bound : float or None
+        Largest |difference| to the old function; None if the new one has its own initial values.
+    kept : str
+        Why the old activation was kept; "" if it was replaced.
     """
 
     path: str
@@ -40,7 +51,15 @@ class Site:
 
 @dataclass(frozen=True)
 class Replacements:
-    """What was done, site by site, and the calls of activation functions that are no modules, which nothing can replace."""
+    """What `replace_activations` did.
+
+    Parameters
+    ----------
+    sites : tuple of Site
+        Every activation that was to be replaced, in order of definition.
+    functional : tuple of str
+        Calls of activation functions outside of modules, which cannot be replaced.
+    """
 
     sites: tuple[Site, ...]
     functional: tuple[str, ...]
@@ -67,16 +86,36 @@ def replace_activations(
     channel_axis: int,
     beta: float,
 ) -> Replacements:
-    """Replace activations of a model in place: `{"silu": "acon_c", "relu": "repact(variant=1)"}`, old names to new.
+    """Replace activations of a model in place.
 
-    An old name stands for that activation with any options, or with those that it states,
-    `gelu(approximate=tanh)`. `example`: what the model is run on once, to find the widths.
-    `channel_axis`: where the activations' inputs have their channels. `beta`: for ReLU and the like
-    into ACON, which differ by 0.2785 / beta at most. Every site gets a fresh module. What cannot be
-    replaced stays, and the result says why: a module that is called with different widths, one that
-    the example does not reach, one inside a network made from a spec. Raises SpecError for names
-    that do not exist, AconError for a model that is itself an activation or an axis that the
-    framework's modules do not take.
+    Parameters
+    ----------
+    modules : Modules
+        Access to the framework's modules.
+    model : Any
+        A native model.
+    replacements : mapping from str to str or Node
+        Old activations to new ones. An old name matches any options, or those that it states.
+    example : Any
+        Input or tuple of arguments that the model is run on once, to find the widths.
+    channel_axis : int
+        Axis of the channels in the inputs of the activations.
+    beta : float
+        The beta of ACON where it replaces ReLU or PReLU; they differ by 0.2785 / `beta` at most.
+
+    Returns
+    -------
+    Replacements
+        What was done. An activation is kept if it is called with several widths, if the example
+        does not reach it, or if it is inside a network that was made from a spec.
+
+    Raises
+    ------
+    SpecError
+        If a name does not exist.
+    AconError
+        If the model is itself an activation, if `beta` is not positive, or if the framework's
+        modules cannot have channels at `channel_axis`.
     """
     wanted = _wanted(modules, replacements, channel_axis)
     if beta <= 0:
@@ -116,7 +155,7 @@ def replace_activations(
         kept = preserve(node, modules.state(module, node), bound, beta)
         made[path] = modules.make(bound, state | (kept.values if kept else {}), module, model)
         found.append(replace(site, channels=getattr(bound, "channels", None), bound=kept.bound if kept else None))
-    # Only now, when nothing can fail any more, is the model changed.
+    # The model changes only now, when nothing can fail any more.
     for path, module in made.items():
         modules.replace(model, path, module)
     return Replacements(tuple(found), tuple(observed.functional))
@@ -126,7 +165,7 @@ Wanted = list[tuple[type[Node], Mapping[str, Any], Node]]
 
 
 def _wanted(modules: Modules, replacements: Mapping[str, str | Node], channel_axis: int) -> Wanted:
-    """The old activation's type and those of its options that its name states, and the new one with its channel axis."""
+    """Parse the replacements: old type, options that its name states, new spec."""
     if modules.channel_axis != 1 and channel_axis != modules.channel_axis:
         raise AconError(f"replace_activations: expected channel_axis {modules.channel_axis} here, found {channel_axis}")
     axis = 1 if channel_axis == modules.channel_axis else channel_axis
@@ -143,7 +182,7 @@ def _wanted(modules: Modules, replacements: Mapping[str, str | Node], channel_ax
 
 
 def _match(wanted: Wanted, node: Node | None) -> Node | None:
-    """What takes the place of an activation: of the names that fit it, the one that states most."""
+    """Return what replaces an activation: of the matching names, the one with most options."""
     fitting = [
         (len(options), new)
         for kind, options, new in wanted
@@ -153,12 +192,12 @@ def _match(wanted: Wanted, node: Node | None) -> Node | None:
 
 
 def _fit(modules: Modules, new: Node, shapes: list[Shape], paths: list[str]) -> Node | str:
-    """The new activation with the width that the site has, or why it cannot stand there."""
+    """Return the new activation with the width of the site, or why it does not fit there."""
     if isinstance(new, ChannelwiseActivation):
         axis = modules.channel_axis if new.channel_axis == 1 else new.channel_axis
         widths = sorted({shape[axis] for shape in shapes if -len(shape) <= axis < len(shape)})
         if not shapes:
-            return "the example does not reach it, so that its width is not known"
+            return "the example does not reach it, so its width is unknown"
         if not widths:
             return f"its inputs, such as {shapes[0]}, have no axis {axis}"
         if len(widths) > 1:
@@ -167,7 +206,7 @@ def _fit(modules: Modules, new: Node, shapes: list[Shape], paths: list[str]) -> 
         new = spec.bind(new, widths[0])
     try:
         for shape in shapes:
-            # In the spec's order: a framework with channels last has them at axis 1 there.
+            # The spec has channels at axis 1.
             new.out_shapes((shape[0], shape[-1], *shape[1:-1]) if modules.channel_axis == -1 and len(shape) > 1 else shape)
     except SpecError as error:
         return str(error)
