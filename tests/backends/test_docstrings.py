@@ -1,4 +1,4 @@
-"""The docstrings of the public packages: numpydoc sections, the signature's parameters, and examples that run."""
+"""Docstrings of the public packages: numpydoc sections, parameters, and examples that run."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The docstrings that `acon_core.frontend.gated` gives to the gated functions of each backend."""
+"""Docstrings of the gated functions: documented parameters, and examples that run."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from acon_core.frontend.gated import _DOCSTRINGS
 
 
 @pytest.mark.parametrize("name", _DOCSTRINGS)
-def test_examples_run_and_parameters_are_those_of_the_signature(backend: Backend, name: str) -> None:
+def test_docstring_parameters_and_examples(backend: Backend, name: str) -> None:
     function = getattr(import_module(f"{backends.packages()[backend.name]}.functional"), name)
     section = function.__doc__.partition("Parameters\n----------\n")[2].partition("\n\n")[0]
     heads = [re.sub(r" :.*", "", line).replace("*", "") for line in section.splitlines() if not line.startswith(" ")]
