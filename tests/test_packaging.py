@@ -19,7 +19,7 @@ BACKENDS = {f"acon_{name}" for name in ("torch", "jax", "paddle", "megengine")}
 
 
 def imports(path: Path) -> set[str]:
-    """The top-level packages that a file imports anywhere in it, those for type checkers alone apart."""
+    """Return the top-level packages that a file imports anywhere."""
     found = set()
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
@@ -63,7 +63,7 @@ def test_checkpoint_folders_import_without_a_framework() -> None:
 
 @pytest.fixture(scope="module")
 def distributions(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with the source distribution, unpacked, and the wheel that was built from it."""
+    """Build the source distribution, unpack it, and build the wheel from it."""
     folder = tmp_path_factory.mktemp("distributions")
     build = [sys.executable, "-m", "hatchling", "build", "-d", str(folder), "-t"]
     subprocess.run([*build, "sdist"], check=True, cwd=ROOT)
@@ -124,6 +124,10 @@ def test_the_installed_wheel_converts_and_conforms(distributions: Path, tmp_path
     out.mkdir()
     checkpoint = ROOT / "conformance_data" / "shufflenetv2_acon_0.5x.pth.tar"
     subprocess.run([sys.executable, script, site, out, checkpoint], check=True, cwd=tmp_path)
+    command = [sys.executable, "-m", "acon_core.cli", "conformance", "golden", "regenerate"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=site)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "data: belongs to an installed package; run the command in a checkout" in done.stderr
 
 
 def test_the_citation_has_the_version() -> None:

@@ -11,7 +11,7 @@ from rich.progress import Progress
 from acon_core.cli.app import app, out, progress
 from acon_core.conformance import curves, golden
 from acon_core.conformance import report as reports
-from acon_core.conformance.cases import load_cases
+from acon_core.conformance.cases import DATA, load_cases
 from acon_core.conformance.runner import run_backend
 from acon_core.errors import AconError
 
@@ -29,7 +29,10 @@ def conformance(
     case: Annotated[str, typer.Option(help="Run only cases whose name contains this text.")] = "",
     compiled: Annotated[bool, typer.Option("--compiled", help="Run through the framework's compiler.")] = False,
 ) -> None:
-    """Compare backends with the golden numbers. Exits with 1 if a case fails, 2 if a backend is not installed."""
+    """Compare backends with the golden numbers.
+
+    Exits with 1 if a case fails, 2 if a backend is not installed.
+    """
     if context.invoked_subcommand:
         if backend or report or case or compiled:
             raise AconError("acon conformance golden: takes none of --backend, --report, --case and --compiled; omit them")
@@ -66,12 +69,17 @@ def make(
 @golden_app.command()
 def regenerate() -> None:
     """Compute all golden numbers and training losses and store them in conformance_data."""
+    if DATA.name != "conformance_data":
+        raise AconError(f"{DATA}: belongs to an installed package; run the command in a checkout")
     golden.regenerate()
     curves.regenerate()
 
 
 def _print_findings(command: str, findings: list[str]) -> None:
-    """Print one line per finding. Exits with 1 if there is one."""
+    """Print one line per finding.
+
+    Exits with 1 if there is one.
+    """
     out.print("\n".join(findings) or f"{command}: {len(load_cases())} cases, nothing wrong", markup=False)
     if findings:
         raise typer.Exit(1)
@@ -79,13 +87,19 @@ def _print_findings(command: str, findings: list[str]) -> None:
 
 @golden_app.command()
 def compare() -> None:
-    """Compute all golden numbers and compare them with the stored ones. Exits with 1 if they differ."""
+    """Compute all golden numbers and compare them with the stored ones.
+
+    Exits with 1 if they differ.
+    """
     _print_findings("compare", golden.compare())
 
 
 @golden_app.command()
 def check() -> None:
-    """Check the cases against their schema and against the stored numbers. Exits with 1 on an error."""
+    """Check the cases against their schema and against the stored numbers.
+
+    Exits with 1 on an error.
+    """
     _print_findings("check", golden.check())
 
 
@@ -94,7 +108,10 @@ def report_(
     files: Annotated[list[Path], typer.Argument(help="Files that acon conformance --report wrote.")],
     markdown: Annotated[bool, typer.Option("--markdown", help="Print a Markdown table.")] = False,
 ) -> None:
-    """Print the reports of several environments as one table. Exits with 1 if a case failed in any of them."""
+    """Print the reports of several environments as one table.
+
+    Exits with 1 if a case failed in any of them.
+    """
     results = [result for file in files for result in reports.read(file)]
     if markdown:
         out.print(reports.markdown(results), markup=False)
