@@ -31,17 +31,17 @@ def dcn(act: Node | str = AconC(), num_classes: int = 1) -> Network:
     Parameters
     ----------
     act : Node or str
-        Activation after the third convolution. ReLU gives the notebook's `dcn3`; ACON-C and
-        Meta-ACON give its two `dcn2`.
+        Activation after the third convolution. With ReLU the network is the notebook's `dcn3`; with
+        ACON-C or Meta-ACON it is one of the two that the notebook names `dcn2`.
     num_classes : int
 
     Notes
     -----
-    (N, 3, 32, 32) -> (N, num_classes). Images of another size are a SpecError.
+    (N, 3, 32, 32) -> (N, num_classes). Images of any other size raise SpecError.
 
     References
     ----------
-    The notebook on ACON in Paddle's AI Studio, whose names of layers are kept.
+    The notebook on ACON in Paddle's AI Studio. Layers keep its names.
     """
     act = resolve_activation("dcn", act, num_classes)
     network = sequential(

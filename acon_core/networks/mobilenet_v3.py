@@ -87,14 +87,14 @@ def mobilenet_v3(size: str = "small", act: Node | str = RepAct(), num_classes: i
     if size not in BLOCKS:
         raise SpecError(f"mobilenet_v3: expected a size in {', '.join(BLOCKS)}, found {size!r}")
     act = resolve_activation("mobilenet_v3", act, num_classes)
-    made = mobilenet(
+    network = mobilenet(
         "repact", size, [act] * (len(BLOCKS[size]) + 2), num_classes, f"Howard et al. 2019 (MobileNetV3), {REPACT_SOURCE}"
     )
-    return replace(made, activation=act)
+    return replace(network, activation=act)
 
 
 def mobilenet(publisher: str, size: str, acts: Sequence[Node], num_classes: int, source: str) -> Network:
-    """Return the graph; `acts`: of the stem, of each block and of the last convolution."""
+    """Return the network. `acts`: one each for the stem, every block and the last convolution."""
     layers: list[Node] = [convolution(3, STEM, 3, acts[0], stride=2)]
     ends, channels = [0], STEM
     for act, (kernel, expanded, outputs, squeezed, stride) in zip(acts[1:-1], BLOCKS[size], strict=True):

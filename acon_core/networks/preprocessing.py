@@ -1,4 +1,4 @@
-"""How images are prepared for a trained network, and what the published networks expect."""
+"""How images are preprocessed for a trained network: the type, and the published values."""
 
 from __future__ import annotations
 
@@ -13,26 +13,28 @@ from acon_core.errors import SpecError
 class Preprocessing:
     """How to turn an image into the input of a trained network.
 
-    The image is resized so that its shorter side has `resize` pixels, and the square of `size`
-    pixels in its center is taken. Values in `range` then become ``(value - mean) / std``.
+    The image is resized so that its shorter side has `resize` pixels, then center-cropped to a
+    square of `size` pixels. Pixel values in `range` are then normalised: ``(value - mean) / std``.
 
     Parameters
     ----------
     order : {"BGR", "RGB"}
         Order of the color channels.
     range : tuple of 2 float
-        Smallest and largest value of a pixel before normalisation.
+        Smallest and largest pixel value before normalisation.
     mean, std : tuple of 3 float
-        Per channel, in the unit of `range` and in the order of `order`.
+        Mean and standard deviation of each channel, on the scale of `range` and in channel order
+        `order`.
     size : int
         Height and width of the input in pixels.
     resize : int
-        Length of the shorter side before the crop in pixels; at least `size`.
+        Length in pixels of the shorter side before the crop. At least `size`.
 
     Raises
     ------
     SpecError
-        If a value is not finite, of the wrong type or length, or contradicts another.
+        If a value has the wrong type or length or is out of range, or if `resize` is less than
+        `size`.
     """
 
     order: Literal["BGR", "RGB"]
@@ -43,8 +45,8 @@ class Preprocessing:
     resize: int
 
     def __post_init__(self) -> None:
-        numbers = {"range": (self.range, 2), "mean": (self.mean, 3), "std": (self.std, 3)}
-        for name, (values, count) in numbers.items():
+        tuples = {"range": (self.range, 2), "mean": (self.mean, 3), "std": (self.std, 3)}
+        for name, (values, count) in tuples.items():
             if type(values) is not tuple or len(values) != count or not all(type(v) in (int, float) for v in values):
                 raise SpecError(f"input: {name} must be {count} numbers, found {values!r:.60}")
         if self.order not in ("BGR", "RGB"):
@@ -60,22 +62,21 @@ class Preprocessing:
             )
 
     def at(self, size: int) -> Preprocessing:
-        """Return the same for inputs of `size` pixels: `resize` keeps its ratio to the size."""
+        """Return a copy for inputs of `size` pixels, with `resize` scaled in proportion."""
         return replace(self, size=size, resize=round(self.resize * size / self.size))
 
     @property
     def bounds(self) -> tuple[float, float]:
         """Smallest and largest input value after normalisation."""
-        low, high = (
-            pick((edge - m) / s for m, s in zip(self.mean, self.std, strict=True))
-            for pick, edge in zip((min, max), self.range, strict=True)
-        )
-        return low, high
+        low, high = ([(edge - m) / s for m, s in zip(self.mean, self.std, strict=True)] for edge in self.range)
+        return min(low), max(high)
 
     def __str__(self) -> str:
-        scaled = "not normalised" if self.mean == (0, 0, 0) and self.std == (1, 1, 1) else f"mean {self.mean}, std {self.std}"
-        cut = f"resize shorter side to {self.resize}, center-crop {self.size}"
-        return f"{self.order}, {self.range[0]:g} to {self.range[1]:g}, {scaled}, {cut}"
+        normalisation = (
+            "not normalised" if self.mean == (0, 0, 0) and self.std == (1, 1, 1) else f"mean {self.mean}, std {self.std}"
+        )
+        crop = f"resize shorter side to {self.resize}, center-crop {self.size}"
+        return f"{self.order}, {self.range[0]:g} to {self.range[1]:g}, {normalisation}, {crop}"
 
 
 ACON_INPUT = Preprocessing("BGR", range=(0.0, 255.0), mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0), size=224, resize=256)
@@ -83,6 +84,6 @@ IMAGENET_INPUT = Preprocessing(
     "RGB", range=(0.0, 1.0), mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225), size=224, resize=256
 )
 TIMM_SWIN_INPUT = replace(IMAGENET_INPUT, resize=248)
-# Of timm's default weights. Others of its ViTs, such as DeiT and DINO, use the ImageNet mean and
-# std.
+# For the default weights of timm's ViT. Some other ViT weights in timm, such as DeiT and DINO, use
+# the ImageNet mean and standard deviation.
 TIMM_VIT_INPUT = Preprocessing("RGB", range=(0.0, 1.0), mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5), size=224, resize=248)

@@ -36,41 +36,41 @@ def resnet(
 ) -> Network:
     """Return a ResNet with `act` after its 3x3 convolutions.
 
-    The defaults are those of the ACON code. A bottleneck (depth 50 and more) has `act` after its
-    3x3 convolution only; the stem, the first 1x1 convolution and the sum keep ReLU. A basic block
-    (18, 34) has `act` in both of its places.
+    The defaults are those of the ACON code. A bottleneck (depth 50 and above) has `act` after its
+    3x3 convolution only; the stem, the first 1x1 convolution and the sum have ReLU. A basic block
+    (depths 18 and 34) has `act` after its first convolution and after the sum.
 
     Parameters
     ----------
     depth : {18, 34, 50, 101, 152}
         Number of layers.
     act : Node or str
-        Activation in the places above.
+        Activation at these places.
     num_classes : int
     replace_stride_with_dilation : sequence of 3 bool
-        For stages 2, 3 and 4: whether their 3x3 convolutions are dilated and keep the size. The
-        first block of a dilated stage keeps the dilation before it. Only for bottlenecks. The state
-        does not depend on it.
+        For stages 2, 3 and 4: whether their 3x3 convolutions are dilated and keep the image size.
+        The first block of a dilated stage keeps the dilation of the previous stage. Only for
+        bottlenecks. Names and shapes of parameters do not depend on it.
     bias : bool
         Whether convolutions have a bias.
     stride_on : {1, 3}
-        The convolution of a bottleneck that has the stride: the first 1x1, as in the paper, or the
-        3x3.
+        Kernel size of the convolution that has the stride of a bottleneck: the first 1x1, as in the
+        paper, or the 3x3.
     project_first : bool
-        Whether the first block of stage 1 has a convolution and a norm on its identity even if the
-        shapes agree (18, 34).
+        Whether the first block of stage 1 has a projection shortcut (1x1 convolution and batch
+        norm) even if its input and output have the same shape, as at depths 18 and 34.
 
     Notes
     -----
     (N, 3, H, W) -> (N, num_classes), for images of any size.
 
-    torchvision's graph has ``bias=False, stride_on=3``; PaddleClas's has ``project_first=True``
-    too.
+    torchvision's ResNet is the graph with ``bias=False, stride_on=3``. PaddleClas's has
+    ``project_first=True`` as well.
 
     References
     ----------
     He et al. 2016, "Deep Residual Learning"; nmaac/acon, ResNet_ACON and ResNet_MetaACON, which
-    define the basic block but no network of it.
+    define the basic block but no network that uses it.
     """
     if depth not in REPEATS:
         raise SpecError(f"resnet: expected a depth in {list(REPEATS)}, found {depth}")
@@ -82,25 +82,25 @@ def resnet(
     if stride_on not in (1, 3):
         raise SpecError(f"resnet: expected stride_on 1 or 3, the size of the convolution that has it, found {stride_on}")
     if depth in BASIC and any(replace_stride_with_dilation):
-        raise SpecError(f"resnet: basic blocks cannot be dilated, and depth {depth} has no others; use depth 50, 101 or 152")
+        raise SpecError(f"resnet: depth {depth} has only basic blocks, which cannot be dilated; use depth 50, 101 or 152")
     act = resolve_activation("resnet", act, num_classes)
     stages: dict[str, Node] = {}
     channels, dilation = STEM, 1
     for index, (count, width) in enumerate(zip(REPEATS[depth], WIDTHS, strict=True)):
-        before, stride = dilation, 1 if index == 0 else 2
+        previous_dilation, stride = dilation, 1 if index == 0 else 2
         if index > 0 and replace_stride_with_dilation[index - 1]:
             dilation, stride = dilation * stride, 1
         outputs = width if depth in BASIC else width * EXPANSION
         blocks = []
-        for place in range(count):
-            first = place == 0
-            start, step, spread = (channels, stride, before) if first else (outputs, 1, dilation)
-            projected = start != outputs or step != 1 or (project_first and first and index == 0)
-            identity = downsample(start, outputs, step, bias) if projected else {}
+        for block in range(count):
+            first = block == 0
+            inputs, block_stride, block_dilation = (channels, stride, previous_dilation) if first else (outputs, 1, dilation)
+            projected = inputs != outputs or block_stride != 1 or (project_first and first and index == 0)
+            shortcut = downsample(inputs, outputs, block_stride, bias) if projected else {}
             blocks.append(
-                basic_block(start, width, step, act, identity, bias)
+                basic_block(inputs, width, block_stride, act, shortcut, bias)
                 if depth in BASIC
-                else bottleneck(start, width, step, spread, act, identity, bias, stride_on)
+                else bottleneck(inputs, width, block_stride, block_dilation, act, shortcut, bias, stride_on)
             )
         stages[f"layer{index + 1}"] = sequential(*blocks)
         channels = outputs
@@ -132,11 +132,11 @@ def bottleneck(
     stride: int,
     dilation: int,
     act: Node,
-    identity: Mapping[str, Node],
+    shortcut: Mapping[str, Node],
     bias: bool,
     stride_on: int,
 ) -> Graph:
-    """Add 1x1, 3x3 (dilated, with `act`) and 1x1 convolutions to the identity.
+    """Add a branch of 1x1, 3x3 (dilated, with `act`) and 1x1 convolutions to the shortcut.
 
     (N, inputs, H, W) -> (N, 4 width, H', W').
     """
@@ -156,11 +156,11 @@ def bottleneck(
     program = [
         "a = conv1(x)", "b = bn1(a)", "c = relu1(b)", "d = conv2(c)", "e = bn2(d)", "f = acon(e)", "g = conv3(f)", "h = bn3(g)",
     ]  # fmt: skip
-    return _residual(children, program, "h", "relu3", identity)
+    return _residual(children, program, "h", "relu3", shortcut)
 
 
-def basic_block(inputs: int, width: int, stride: int, act: Node, identity: Mapping[str, Node], bias: bool) -> Graph:
-    """Add two 3x3 convolutions to the identity; `act` after the first and after the sum."""
+def basic_block(inputs: int, width: int, stride: int, act: Node, shortcut: Mapping[str, Node], bias: bool) -> Graph:
+    """Add two 3x3 convolutions to the shortcut, with `act` after the first and after the sum."""
     children: dict[str, Node] = {
         "conv1": Conv2d(inputs, width, 3, stride, 1, bias=bias),
         "bn1": BatchNorm(width),
@@ -170,18 +170,18 @@ def basic_block(inputs: int, width: int, stride: int, act: Node, identity: Mappi
         "acon2": bind(act, width),
     }
     program = ["a = conv1(x)", "b = bn1(a)", "c = acon1(b)", "d = conv2(c)", "e = bn2(d)"]
-    return _residual(children, program, "e", "acon2", identity)
+    return _residual(children, program, "e", "acon2", shortcut)
 
 
 def downsample(inputs: int, outputs: int, stride: int, bias: bool) -> Mapping[str, Node]:
-    """Return the layers that give the identity the shape of the branch."""
+    """Return the projection that gives the shortcut the shape of the branch."""
     return {"downsample": sequential(Conv2d(inputs, outputs, 1, stride, bias=bias), BatchNorm(outputs))}
 
 
 def _residual(
-    children: Mapping[str, Node], program: Sequence[str], branch: str, last: str, identity: Mapping[str, Node]
+    children: Mapping[str, Node], program: Sequence[str], branch: str, last: str, shortcut: Mapping[str, Node]
 ) -> Graph:
     """Add x, or its projection, to the branch, and apply the last activation."""
-    kept = ["identity = downsample(x)"] if identity else []
-    total = [f"total = add({branch}, {'identity' if identity else 'x'})", f"y = {last}(total)"]
-    return graph("x", [*program, *kept, *total], "y", {**children, **identity, "add": Add()})
+    project = ["identity = downsample(x)"] if shortcut else []
+    total = [f"total = add({branch}, {'identity' if shortcut else 'x'})", f"y = {last}(total)"]
+    return graph("x", [*program, *project, *total], "y", {**children, **shortcut, "add": Add()})

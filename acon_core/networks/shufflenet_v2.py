@@ -1,8 +1,8 @@
-"""ShuffleNetV2 with any activation, in the two forms that are published.
+"""ShuffleNetV2 with any activation, in its two published forms.
 
-The form of the ACON code has biases in its convolutions and splits channels into even and odd.
-The form of the RepAct code is torchvision's: no biases, halves of the channels, and a channel
-shuffle after they are joined.
+The form of the ACON code has convolutions with bias and splits channels into even and odd. The form
+of the RepAct code is torchvision's: convolutions without bias, channels split into two halves, and
+a channel shuffle after the concatenation.
 """
 
 from __future__ import annotations
@@ -64,8 +64,8 @@ def shufflenet_v2(
     width : {0.5, 1.0, 1.5, 2.0}
         Width multiplier.
     act : Node or str
-        Activation in every place. The name `meta_acon` has the published reduction: 8 at width 0.5,
-        16 elsewhere.
+        Activation in place of every ReLU. The name `meta_acon` means Meta-ACON with the published
+        reduction: 8 at width 0.5, 16 at other widths.
     num_classes : int
     repeats : sequence of 3 int
         Blocks per stage.
@@ -119,9 +119,10 @@ def assemble(
     init_rules: tuple[InitRule, ...],
     source: str,
 ) -> Network:
-    """Return stem, stages, last convolution and classifier under the names of the ACON code.
+    """Return a network of a stem, stages, a last convolution and a classifier.
 
-    `widths`: input and output channels of the last convolution.
+    Its layers have the names of the ACON code. `widths`: input and output channels of the last
+    convolution.
     """
     channels, last = widths
     network = sequential(
@@ -203,7 +204,7 @@ def repact_shufflenet_v2(
     width : {0.5, 1.0}
         Width multiplier.
     act : Node or str
-        Activation in all 37 places of ReLU.
+        Activation in place of all 37 ReLUs.
     num_classes : int
     repeats : sequence of 3 int
         Blocks per stage.
@@ -219,11 +220,13 @@ def repact_shufflenet_v2(
     if width not in REPACT_WIDTHS:
         raise SpecError(f"repact_shufflenet_v2: expected a width in {list(REPACT_WIDTHS)}, found {width}")
     act = resolve_activation("repact_shufflenet_v2", act, num_classes)
-    return shuffled("repact", width, act, num_classes, repeats, f"Ma et al. 2018 (ShuffleNetV2), {REPACT_SOURCE}")
+    return torchvision_layout("repact", width, act, num_classes, repeats, f"Ma et al. 2018 (ShuffleNetV2), {REPACT_SOURCE}")
 
 
-def shuffled(publisher: str, width: float, act: Node, num_classes: int, repeats: Sequence[int], source: str) -> Network:
-    """Return torchvision's graph with any activation, under the publisher's name."""
+def torchvision_layout(
+    publisher: str, width: float, act: Node, num_classes: int, repeats: Sequence[int], source: str
+) -> Network:
+    """Return torchvision's graph with any activation. `publisher`: first part of the name."""
     *widths, last = CHANNELS[width]
     check_stage_depths(f"{publisher}/shufflenet_v2", "repeats", repeats, len(widths))
     stages: dict[str, Node] = {}

@@ -30,15 +30,15 @@ from acon_core.spec.tokens import (
 PATCH = 4
 WINDOW = 7
 WIDTH = 96
-# Windows fit in every stage for multiples of this size. For others, implementations pad
-# differently.
-FITTING = PATCH * 8 * WINDOW
+# At multiples of this size, the windows of every stage fit without padding. At other sizes,
+# implementations pad differently.
+WINDOW_MULTIPLE = PATCH * 8 * WINDOW
 DEPTHS = (2, 2, 6, 2)
 HEADS = (3, 6, 12, 24)
 DROP_PATH = 0.1
 
-# The released code uses trunc_normal_(std=0.02, a=-2, b=2). The bounds are 100 std away, so a plain
-# normal is equivalent.
+# The released code uses trunc_normal_(std=0.02, a=-2, b=2). The bounds are 100 standard deviations
+# away, so a normal distribution is equivalent.
 NARROW = Normal(0.02)
 
 INIT_RULES = (InitRule(Linear, "weight", NARROW), InitRule(Linear, "bias", Constant(0.0)))
@@ -52,14 +52,14 @@ def swin_tiny(
     Parameters
     ----------
     act : Node or str
-        Activation between the two layers of each block's MLP, at its hidden width: 12 places.
+        Activation between the two linear layers of each block's MLP: one per block.
     num_classes : int
     depths : sequence of 4 int
         Blocks per stage.
     image_size : int, optional
-        The only height and width in pixels to accept, a multiple of 224. Windows are then not
-        shifted in a stage that one window covers, as in the paper. Default: any size, and windows
-        are shifted there too, as in the RepAct code.
+        The only accepted height and width in pixels, a multiple of 224. A stage that one window
+        covers then has no shifted windows, as in the paper. By default, images of any size are
+        accepted, and such a stage has shifted windows too, as in the RepAct code.
 
     Notes
     -----
@@ -76,8 +76,8 @@ def swin_tiny(
     Liu et al. 2021, "Swin Transformer"; 2771096196/RepAct, swinTransformer.py.
     """
     check_stage_depths("swin_tiny", "depths", depths, len(HEADS))
-    if image_size is not None and (image_size < FITTING or image_size % FITTING):
-        raise SpecError(f"swin_tiny: expected an image_size that is a multiple of {FITTING}, found {image_size}")
+    if image_size is not None and (image_size < WINDOW_MULTIPLE or image_size % WINDOW_MULTIPLE):
+        raise SpecError(f"swin_tiny: expected an image_size that is a multiple of {WINDOW_MULTIPLE}, found {image_size}")
     act = resolve_activation("swin_tiny", act, num_classes)
     stages = []
     for index, (depth, heads) in enumerate(zip(depths, HEADS, strict=True)):
@@ -113,7 +113,7 @@ def swin_tiny(
 
 
 def block(width: int, heads: int, shift: int, rate: float, act: Node) -> Graph:
-    """Add attention, then the MLP, each after a norm and dropped at `rate`."""
+    """Return a pre-norm block of attention and an MLP, each with stochastic depth at `rate`."""
     children: dict[str, Node] = {
         "norm1": LayerNorm(width),
         "attn": attention(width, heads, shift),

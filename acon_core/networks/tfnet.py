@@ -17,21 +17,22 @@ from acon_core.spec.primitives import Add, BatchNorm, Concat, Conv2d
 
 REPEATS = (2, 3, 8, 3)
 WIDTHS = (0.5, 1.0, 1.5, 2.0)
-LAST = 1024
+LAST_CHANNELS = 1024
 
 
 def tfnet(
     width: float = 0.5, act: Node | str = AconFReLU(), num_classes: int = 1000, repeats: Sequence[int] = REPEATS
 ) -> Network:
-    """Return TFNet. Its stem keeps ReLU; dropout of 0.2 at width 1.0 and above.
+    """Return TFNet. Widths of 1.0 and above have dropout of 0.2.
 
     Parameters
     ----------
     width : {0.5, 1.0, 1.5, 2.0}
         Width multiplier.
     act : Node or str
-        Activation in the 29 places that keep the image size. The four that halve it are ACON-FReLU
-        always, because only its convolution and pooling change the size.
+        Activation at 29 places, with the default `repeats`. The stem always has ReLU. The four
+        downsampling blocks always end in ACON-FReLU, because its convolution and its pooling are
+        the only layers that halve the image.
     num_classes : int
     repeats : sequence of 4 int
         Blocks per stage.
@@ -40,8 +41,8 @@ def tfnet(
     -----
     (N, 3, H, W) -> (N, num_classes), for images of any size.
 
-    After the stem, the depthwise convolution of ACON-FReLU is the only layer that sees more than
-    one pixel. With another activation the network loses most of its spatial context.
+    After the stem, the depthwise convolution of ACON-FReLU is the only layer whose receptive field
+    is larger than one pixel. With another activation the network loses most of its spatial context.
 
     References
     ----------
@@ -64,7 +65,7 @@ def tfnet(
         stem={"first_conv": sequential(Conv2d(3, stem, 3, 2, 1), BatchNorm(stem), ReLU())},
         stages=stages,
         first_stage=1,
-        widths=(channels, LAST),
+        widths=(channels, LAST_CHANNELS),
         dropout=width > 0.5,
         init_rules=(InitRule(Conv2d, "weight", Normal(0.01), under="frelu"), *INIT_RULES),
         source=ACON_SOURCE,
@@ -72,7 +73,7 @@ def tfnet(
 
 
 def branch_main(channels: int, act: Node) -> Graph:
-    """Pointwise, norm, activation, pointwise, norm. (N, C, H, W) -> the same."""
+    """Apply pointwise convolution, norm, `act`, pointwise convolution, norm. Keeps the shape."""
     return sequential(
         Conv2d(channels, channels, 1),
         BatchNorm(channels),
@@ -83,12 +84,15 @@ def branch_main(channels: int, act: Node) -> Graph:
 
 
 def block(channels: int, act: Node) -> Graph:
-    """Add the branch to x, then apply the activation. (N, C, H, W) -> the same."""
+    """Add the branch to x, then apply the activation. Keeps the shape."""
     children = {"branch_main": branch_main(channels, act), "acon": bind(act, channels), "add": Add()}
     return graph("x", ["main = branch_main(x)", "total = add(x, main)", "y = acon(total)"], "y", children)
 
 
 def downsampling_block(channels: int, act: Node) -> Graph:
-    """Apply ACON-FReLU with stride 2 to x joined with its branch. Doubles the channels."""
+    """Concatenate x and its branch, then apply ACON-FReLU with stride 2.
+
+    (N, C, H, W) -> (N, 2 C, H / 2, W / 2), with sizes rounded up.
+    """
     children = {"branch_main": branch_main(channels, act), "acon": AconFReLU(2 * channels, stride=2), "concat": Concat()}
     return graph("x", ["main = branch_main(x)", "both = concat(x, main)", "y = acon(both)"], "y", children)

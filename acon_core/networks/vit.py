@@ -1,6 +1,8 @@
-"""Vision Transformer of the RepAct code, with any activation in its MLPs that takes tokens."""
+"""Vision Transformer of the RepAct code. Its MLPs take any activation that accepts tokens."""
 
 from __future__ import annotations
+
+import math
 
 from acon_core.errors import SpecError
 from acon_core.networks.network import REPACT_SOURCE, Network, resolve_activation
@@ -20,8 +22,8 @@ DEPTH = 12
 HEADS = 12
 EPS = 1e-6
 
-# The released code truncates its normal values at +-2, 100 std away or more, so a plain normal is
-# equivalent.
+# The released code uses truncated normal distributions with bounds of -2 and 2. The bounds are at
+# least 100 standard deviations away, so a normal distribution is equivalent.
 INIT_RULES = (
     InitRule(Linear, "weight", Normal(0.01)),
     InitRule(Linear, "bias", Constant(0.0)),
@@ -31,33 +33,34 @@ INIT_RULES = (
 
 
 def vit_base(act: Node | str = RepAct(), num_classes: int = 1000, image_size: int = 224, depth: int = DEPTH) -> Network:
-    """Return ViT-B/16: patches of 16x16 pixels, a class token, learned positions, no dropout.
+    """Return ViT-B/16: 16x16 patches, a class token, learned position embeddings, no dropout.
 
     Parameters
     ----------
     act : Node or str
-        Activation between the two layers of each block's MLP, at its hidden width: 12 places. FReLU
-        and ACON-FReLU need images and are a SpecError.
+        Activation between the two linear layers of each block's MLP: one per block. FReLU and
+        ACON-FReLU need images and raise SpecError.
     num_classes : int
     image_size : int
-        Height and width in pixels, a multiple of 16. It determines the number of positions.
+        Height and width in pixels, a multiple of 16. It determines the number of position
+        embeddings.
     depth : int
         Number of blocks.
 
     Notes
     -----
-    (N, 3, image_size, image_size) -> (N, num_classes). Images of another size are a SpecError,
-    even with the same number of patches, because positions are learned for this size.
+    (N, 3, image_size, image_size) -> (N, num_classes). Images of any other size raise SpecError,
+    even with the same number of patches, because the position embeddings are learned for this size.
 
-    The stages are the tokens after each quarter of the blocks, or after each block if there are
-    fewer than four.
+    The stage outputs are the tokens after each quarter of the blocks, or after each block if there
+    are fewer than four blocks.
 
     References
     ----------
     Dosovitskiy et al. 2021, "An Image is Worth 16x16 Words"; 2771096196/RepAct, vitModel.py.
     """
     if image_size < PATCH or image_size % PATCH:
-        raise SpecError(f"vit_base: expected an image_size that {PATCH} divides, found {image_size}")
+        raise SpecError(f"vit_base: expected an image_size that is a multiple of {PATCH}, found {image_size}")
     if depth < 1:
         raise SpecError(f"vit_base: expected at least one block, found depth {depth}")
     act = resolve_activation("vit_base", act, num_classes)
@@ -66,11 +69,11 @@ def vit_base(act: Node | str = RepAct(), num_classes: int = 1000, image_size: in
             f"vit_base: {activation_name(act)} needs images (N, C, H, W), but tokens are (N, C, L); use another activation, "
             "or a network whose values are images, such as repact/swin_tiny_patch4_window7_224"
         )
-    narrow = Normal(0.02)
-    stages = min(4, depth)
+    embedding_init = Normal(0.02)
+    num_stages = min(4, depth)
     params = {
-        "cls_token": Param((1, 1, WIDTH), narrow),
-        "pos_embed": Param((1, 1 + (image_size // PATCH) ** 2, WIDTH), narrow),
+        "cls_token": Param((1, 1, WIDTH), embedding_init),
+        "pos_embed": Param((1, 1 + (image_size // PATCH) ** 2, WIDTH), embedding_init),
     }
     children: dict[str, Node] = {
         "patch_embed": sequential(proj=Conv2d(3, WIDTH, PATCH, PATCH)),
@@ -93,7 +96,7 @@ def vit_base(act: Node | str = RepAct(), num_classes: int = 1000, image_size: in
         activation=act,
         num_classes=num_classes,
         graph=graph("x", program, "head", children, params, INIT_RULES),
-        stages={f"stage{stage}": f"blocks.{-(-depth * stage // stages) - 1}" for stage in range(1, stages + 1)},
+        stages={f"stage{stage}": f"blocks.{math.ceil(depth * stage / num_stages) - 1}" for stage in range(1, num_stages + 1)},
         head="head",
         input=IMAGENET_INPUT.at(image_size),
         source=f"Dosovitskiy et al. 2021 (ViT), {REPACT_SOURCE}",
@@ -101,7 +104,7 @@ def vit_base(act: Node | str = RepAct(), num_classes: int = 1000, image_size: in
 
 
 def block(act: Node) -> Graph:
-    """Add attention, then the MLP, each after a norm. (N, C, L) -> the same."""
+    """Return a pre-norm block: x + attention(norm(x)), then x + MLP(norm(x)). Keeps (N, C, L)."""
     children: dict[str, Node] = {
         "norm1": LayerNorm(WIDTH, EPS),
         "attn": sequential(qkv=Linear(WIDTH, 3 * WIDTH), attend=Attention(HEADS), proj=Linear(WIDTH, WIDTH)),

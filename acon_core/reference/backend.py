@@ -1,4 +1,4 @@
-"""The reference as a backend, so that the conformance runner checks it like any other."""
+"""The NumPy reference as a backend, so that the conformance runner can check it."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from acon_core.training import Batch, Recipe
 
 
 class ReferenceModel:
-    """A node and its state in float64, behind the interface `acon_core.backends.Model`.
+    """A node and its float64 state. Implements `acon_core.backends.Model`.
 
     Parameters
     ----------
     node : Node
         A layer, an activation or a whole network.
     state : dict of str to ndarray
-        Its canonical state. Training replaces arrays in this dict.
+        The canonical state of the node, by parameter path. Training replaces arrays in this dict.
     """
 
     def __init__(self, node: Node, state: dict[str, NDArray]) -> None:
@@ -30,10 +30,10 @@ class ReferenceModel:
         self._state = state
 
     def load(self, state: Mapping[str, NDArray]) -> None:
-        """Replace the state. Accept any floating-point dtype: float64 represents them all."""
+        """Replace the state. Any floating-point dtype is accepted and converted to float64."""
         check_state(self.node, state)
-        table = named_params(self.node)
-        self._state = {path: np.array(state[path], np.int64 if param.integer else np.float64) for path, param in table.items()}
+        params = named_params(self.node)
+        self._state = {path: np.array(state[path], np.int64 if param.integer else np.float64) for path, param in params.items()}
 
     def state(self) -> dict[str, NDArray]:
         return {path: array.copy() for path, array in self._state.items()}
@@ -54,9 +54,9 @@ class ReferenceModel:
 
 
 class ReferenceBackend:
-    """NumPy behind the interface `acon_core.backends.Backend`.
+    """The NumPy backend. Implements `acon_core.backends.Backend`.
 
-    Computes in float64 whatever dtype is asked for.
+    It always computes in float64 and ignores `dtype` and `compiled`.
     """
 
     name = "numpy"

@@ -1,6 +1,6 @@
-"""Rules of the functions of x and of gates, forward and backward.
+"""Forward and backward rules of gated functions: functions of an input x and of gates.
 
-A gate is a parameter or a generated value that broadcasts against x. Its gradient is summed over
+A gate is a parameter or a computed value that is broadcast against x. Its gradient is summed over
 the axes along which it was broadcast.
 """
 
@@ -19,39 +19,43 @@ def to_rank(gate: Array, x: Array) -> Array:
     """Reshape a gate (1,), (C,) or (n, c, 1, ...) so that it broadcasts against x."""
     if gate.shape == x.shape:
         return gate
-    lead = gate.shape[:2] if gate.ndim > 1 else (1, gate.shape[0])
-    return gate.reshape(*lead, *(1,) * (x.ndim - 2))
+    batch_and_channels = gate.shape[:2] if gate.ndim > 1 else (1, gate.shape[0])
+    return gate.reshape(*batch_and_channels, *(1,) * (x.ndim - 2))
 
 
-def to_gate(terms: Array, gate: Array, x: Array) -> Array:
-    """Sum terms of the shape of x over the axes that the gate was broadcast along."""
-    ranked = to_rank(gate, x).shape
-    axes = tuple(axis for axis, size in enumerate(ranked) if size == 1 and x.shape[axis] != 1)
-    total: Array = terms.sum(axes, keepdims=True).reshape(gate.shape)
+def sum_to_gate(gradient: Array, gate: Array, x: Array) -> Array:
+    """Sum a gradient of the shape of x to the shape of the gate: the transpose of broadcasting."""
+    shape = to_rank(gate, x).shape
+    axes = tuple(axis for axis, size in enumerate(shape) if size == 1 and x.shape[axis] != 1)
+    total: Array = gradient.sum(axes, keepdims=True).reshape(gate.shape)
     return total
 
 
-def gated(x: Array, gates: Sequence[Array], dx: Sequence[Array], dgates: Sequence[Sequence[Array]]) -> Gradients:
-    """Sum the terms of the gradients of x and of the gates. Sum their absolute values as scales."""
+def gated_gradients(x: Array, gates: Sequence[Array], dx: Sequence[Array], dgates: Sequence[Sequence[Array]]) -> Gradients:
+    """Make the gradients of x and of each gate from their terms, which have the shape of x.
 
-    def absolute(terms: Sequence[Array]) -> Array:
+    A gradient is the sum of its terms. Its scale is the sum of their absolute values.
+    """
+
+    def sum_of_absolutes(terms: Sequence[Array]) -> Array:
         return sum((np.abs(term) for term in terms), np.zeros(x.shape))
 
     pairs = list(zip(dgates, gates, strict=True))
     return gradients(
         sum(dx, np.zeros(x.shape)),
-        *(to_gate(sum(terms, np.zeros(x.shape)), gate, x) for terms, gate in pairs),
-        scales=(absolute(dx), *(to_gate(absolute(terms), gate, x) for terms, gate in pairs)),
+        *(sum_to_gate(sum(terms, np.zeros(x.shape)), gate, x) for terms, gate in pairs),
+        scales=(sum_of_absolutes(dx), *(sum_to_gate(sum_of_absolutes(terms), gate, x) for terms, gate in pairs)),
     )
 
 
 @evaluate.register(g.Acon)
 def _acon(node: g.Acon, context: Context, x: Array, *gates: Array) -> Values:
-    values = dict(zip(node.gates, (to_rank(gate, x) for gate in gates), strict=True))
-    p1, p2 = (values.get(name, np.float64(getattr(node, name) or 0.0)) for name in ("p1", "p2"))
+    gate_values = dict(zip(node.gates, (to_rank(gate, x) for gate in gates), strict=True))
+    p1, p2 = (gate_values.get(name, np.float64(getattr(node, name) or 0.0)) for name in ("p1", "p2"))
     slope = p1 - p2
-    z = values["beta"] * slope * x
+    z = gate_values["beta"] * slope * x
     s, t = sigmoid(z), sigmoid(-z)
+    # z times the derivative of the sigmoid. An infinite z is clipped, because inf * 0 is NaN.
     curvature = np.clip(z, -1e300, 1e300) * (s * t)
 
     def vjp(cotangents: tuple[Array, ...]) -> Gradients:
@@ -60,10 +64,11 @@ def _acon(node: g.Acon, context: Context, x: Array, *gates: Array) -> Values:
         terms = {
             "p1": (cx * s, cx * curvature),
             "p2": (cx * t, -cx * curvature),
+            # slope**2 * x * s * t, multiplied from the smallest factor to avoid overflow.
             "beta": (cx * (slope * (x * (slope * (s * t)))),),
         }
         dx = (c * p1 * (s + curvature), c * p2 * (t - curvature))
-        return gated(x, gates, dx, [terms[name] for name in node.gates])
+        return gated_gradients(x, gates, dx, [terms[name] for name in node.gates])
 
     return (x * (p2 + slope * s),), vjp
 
@@ -71,16 +76,16 @@ def _acon(node: g.Acon, context: Context, x: Array, *gates: Array) -> Values:
 @evaluate.register(g.SmoothMaximum)
 def _smooth_maximum(node: g.SmoothMaximum, context: Context, *values: Array) -> Values:
     stacked = np.stack(values)
-    powers = np.exp(node.beta * stacked - (node.beta * stacked).max(0))
-    weights = powers / powers.sum(0)
-    below = stacked - stacked.max(0)  # distance to the maximum: exactly 0 for ties
-    mean = (weights * below).sum(0)
+    exponentials = np.exp(node.beta * stacked - (node.beta * stacked).max(0))
+    weights = exponentials / exponentials.sum(0)
+    offsets = stacked - stacked.max(0)  # exactly 0 where a value equals the maximum
+    mean = (weights * offsets).sum(0)
     y = stacked.max(0) + mean
 
     def vjp(cotangents: tuple[Array, ...]) -> Gradients:
-        linear = cotangents[0] * weights
-        curved = linear * (node.beta * (below - mean))
-        return gradients(*(linear + curved), scales=tuple(np.abs(linear) + np.abs(curved)))
+        direct = cotangents[0] * weights  # with the weights held constant
+        through_weights = direct * (node.beta * (offsets - mean))
+        return gradients(*(direct + through_weights), scales=tuple(np.abs(direct) + np.abs(through_weights)))
 
     return (y,), vjp
 
@@ -97,22 +102,22 @@ def _prelu(node: g.PReLUFunction, context: Context, x: Array, negative: Array) -
 
     def vjp(cotangents: tuple[Array, ...]) -> Gradients:
         (c,) = cotangents
-        return gated(x, (negative,), (c * slope,), ((c * np.minimum(x, 0.0),),))
+        return gated_gradients(x, (negative,), (c * slope,), ((c * np.minimum(x, 0.0),),))
 
     return (x * slope,), vjp
 
 
 @evaluate.register(g.AReLUFunction)
 def _arelu(node: g.AReLUFunction, context: Context, x: Array, alpha: Array, beta: Array) -> Values:
-    low, gain = to_rank(np.clip(alpha, 0.01, 0.99), x), to_rank(beta, x)
-    slope = np.where(x > 0, 1.0 + sigmoid(gain), low)
-    inside = to_rank(((alpha >= 0.01) & (alpha <= 0.99)).astype(np.float64), x)
+    negative_slope, beta_logit = to_rank(np.clip(alpha, 0.01, 0.99), x), to_rank(beta, x)
+    slope = np.where(x > 0, 1.0 + sigmoid(beta_logit), negative_slope)
+    not_clipped = to_rank(((alpha >= 0.01) & (alpha <= 0.99)).astype(np.float64), x)
 
     def vjp(cotangents: tuple[Array, ...]) -> Gradients:
         (c,) = cotangents
-        dalpha = c * np.minimum(x, 0.0) * inside
-        dbeta = c * np.maximum(x, 0.0) * (sigmoid(gain) * sigmoid(-gain))
-        return gated(x, (alpha, beta), (c * slope,), ((dalpha,), (dbeta,)))
+        dalpha = c * np.minimum(x, 0.0) * not_clipped
+        dbeta = c * np.maximum(x, 0.0) * (sigmoid(beta_logit) * sigmoid(-beta_logit))
+        return gated_gradients(x, (alpha, beta), (c * slope,), ((dalpha,), (dbeta,)))
 
     return (x * slope,), vjp
 
@@ -121,17 +126,17 @@ def _arelu(node: g.AReLUFunction, context: Context, x: Array, alpha: Array, beta
 def _repact_coefficients(node: g.RepActCoefficients, context: Context, weights: Array, alpha: Array) -> Values:
     w = weights
     if node.softmax:
-        powers = np.exp(weights - weights.max())
-        w = powers / powers.sum()
+        exponentials = np.exp(weights - weights.max())
+        w = exponentials / exponentials.sum()
     values = (w[:1] + alpha * w[2:3], w[1:2] + (1.0 - alpha) * w[2:3], w[3:])
 
     def vjp(cotangents: tuple[Array, ...]) -> Gradients:
         da, db, dh = cotangents
         dw = np.concatenate([da, db, alpha * da + (1.0 - alpha) * db, dh])
-        size = np.concatenate([np.abs(da), np.abs(db), np.abs(alpha * da) + np.abs((1.0 - alpha) * db), np.abs(dh)])
+        dw_scale = np.concatenate([np.abs(da), np.abs(db), np.abs(alpha * da) + np.abs((1.0 - alpha) * db), np.abs(dh)])
         if node.softmax:
-            dw, size = w * (dw - (w * dw).sum()), w * (size + (w * size).sum())
-        return gradients(dw, (da - db) * w[2:3], scales=(size, (np.abs(da) + np.abs(db)) * w[2:3]))
+            dw, dw_scale = w * (dw - (w * dw).sum()), w * (dw_scale + (w * dw_scale).sum())
+        return gradients(dw, (da - db) * w[2:3], scales=(dw_scale, (np.abs(da) + np.abs(db)) * w[2:3]))
 
     return values, vjp
 
@@ -144,7 +149,7 @@ def _repact(node: g.RepActFunction, context: Context, x: Array, *gates: Array) -
     def vjp(cotangents: tuple[Array, ...]) -> Gradients:
         (c,) = cotangents
         dx = (c * a, c * b * relu_slope(x), c * h * hardswish_slope(x))
-        return gated(x, gates, dx, [(c * base,) for base in bases])
+        return gated_gradients(x, gates, dx, [(c * base,) for base in bases])
 
     return (a * bases[0] + b * bases[1] + h * bases[2] + (shift[0] if shift else 0.0),), vjp
 
@@ -164,14 +169,14 @@ def _dynamic_maximum(node: g.DynamicMaximum, context: Context, x: Array, theta: 
         parts = (first_c * x, second_c * x, first_c, second_c)
         axes = tuple(range(2, x.ndim)) if per_channel else tuple(range(1, x.ndim))
 
-        def to_theta(terms: Sequence[Array]) -> Array:
+        def theta_gradient(terms: Sequence[Array]) -> Array:
             total: Array = np.stack([term.sum(axes) for term in terms], -1)
             return (total * (lambdas * (1.0 - half.reshape(*total.shape) ** 2) / 2.0)).reshape(theta.shape)
 
         dx = (first_c * a1, second_c * a2)
         return gradients(
-            dx[0] + dx[1], to_theta(parts), np.zeros(4), np.zeros(4),
-            scales=(np.abs(dx[0]) + np.abs(dx[1]), to_theta([np.abs(part) for part in parts]), np.zeros(4), np.zeros(4)),
+            dx[0] + dx[1], theta_gradient(parts), np.zeros(4), np.zeros(4),
+            scales=(np.abs(dx[0]) + np.abs(dx[1]), theta_gradient([np.abs(part) for part in parts]), np.zeros(4), np.zeros(4)),
         )  # fmt: skip
 
     return (np.maximum(first, second),), vjp

@@ -1,6 +1,6 @@
 """Rules of the primitives with weights, windows or a change of shape, forward and backward.
 
-Written to be read, not to be fast.
+Written for clarity, not for speed.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def _pad(x: Array, padding: p.Pair, value: float) -> Array:
 
 
 def _unwindow(parts: Array, padded: Shape, kernel: p.Pair, stride: p.Pair, padding: p.Pair, dilation: p.Pair) -> Array:
-    """Add up windows (N, C, H', W', kh, kw) at the pixels they cover: `_windows` transposed."""
+    """Sum overlapping windows (N, C, H', W', kh, kw) into an image: the transpose of `_windows`."""
     total = np.zeros(padded)
     height, width = parts.shape[2:4]
     for i in range(kernel[0]):
@@ -70,8 +70,8 @@ def _conv2d(node: p.Conv2d, context: Context, x: Array) -> Values:
 
         cols = columns()
         dx, params = back(cotangents[0], flat_weight, cols)
-        size, scales = back(np.abs(cotangents[0]), np.abs(flat_weight), np.abs(cols))
-        return Gradients((dx,), (size,), params, scales)
+        dx_scale, scales = back(np.abs(cotangents[0]), np.abs(flat_weight), np.abs(cols))
+        return Gradients((dx,), (dx_scale,), params, scales)
 
     return (y,), vjp
 

@@ -49,8 +49,8 @@ def _add_position(node: t.AddPosition, context: Context, x: Array, position: Arr
 
     def vjp(cotangents: tuple[Array, ...]) -> Gradients:
         g = cotangents[0]
-        dposition, size = (each.sum(0, keepdims=True).swapaxes(1, 2) for each in (g, np.abs(g)))
-        return Gradients((g, dposition), (np.abs(g), size), {}, {})
+        dposition, dposition_scale = (each.sum(0, keepdims=True).swapaxes(1, 2) for each in (g, np.abs(g)))
+        return Gradients((g, dposition), (np.abs(g), dposition_scale), {}, {})
 
     return (x + position.swapaxes(1, 2),), vjp
 
@@ -113,9 +113,10 @@ def _attend(qkv: Array, heads: int, bias: Array | float) -> Values:
         dweights = g.swapaxes(2, 3) @ v
         mean = (dweights * weights).sum(-1, keepdims=True)
         dlogits = weights * (dweights - mean)
-        size = np.abs(g).swapaxes(2, 3) @ np.abs(v)
-        size = weights * (size + (size * weights).sum(-1, keepdims=True))
-        return Gradients((back(dlogits, q, k, g), dlogits), (back(size, *map(np.abs, (q, k, g))), size), {}, {})
+        dweights_scale = np.abs(g).swapaxes(2, 3) @ np.abs(v)
+        dlogits_scale = weights * (dweights_scale + (dweights_scale * weights).sum(-1, keepdims=True))
+        dqkv_scale = back(dlogits_scale, *map(np.abs, (q, k, g)))
+        return Gradients((back(dlogits, q, k, g), dlogits), (dqkv_scale, dlogits_scale), {}, {})
 
     return (y.reshape(y.shape[0], -1, y.shape[3]),), vjp
 

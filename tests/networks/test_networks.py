@@ -163,7 +163,10 @@ def test_tfnet_keeps_downsampling_activations() -> None:
     [
         (lambda: resnet(42), "expected a depth in [18, 34, 50, 101, 152], found 42"),
         (lambda: resnet(50, num_classes=0), "at least one class, found 0"),
-        (lambda: resnet(34, replace_stride_with_dilation=(False, False, True)), "basic blocks cannot be dilated, and depth 34"),
+        (
+            lambda: resnet(34, replace_stride_with_dilation=(False, False, True)),
+            "depth 34 has only basic blocks, which cannot be dilated",
+        ),
         (
             lambda: resnet(50, stride_on=2),
             "expected stride_on 1 or 3, the size of the convolution that has it, found 2",

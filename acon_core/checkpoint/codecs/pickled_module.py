@@ -1,7 +1,7 @@
-"""State dicts of whole pickled modules, read without any of their classes.
+"""Read the state dict of a module that was pickled whole, without importing its classes.
 
-A pickled module holds the names of its classes and their attributes. A walk through the attributes
-gives the state dict; the class names stay text.
+Such a pickle contains the names of classes and the attributes of their instances. The state dict is
+collected from the attributes. The class names are only text here.
 """
 
 from __future__ import annotations
@@ -17,13 +17,16 @@ from acon_core.errors import CheckpointError
 
 
 class NameBudget:
-    """Bound on the names that a walk looks at: a small file may refer to one module very often."""
+    """Limit on the names that are visited.
+
+    A small file can refer to the same modules so often that visiting them all would never end.
+    """
 
     def __init__(self) -> None:
         self.left = limits.LIMITS.module_names
 
     def spend(self, count: int) -> None:
-        """Count characters of names, or attributes. Raises CheckpointError above the bound."""
+        """Use up `count` characters or attributes. Raises CheckpointError beyond the limit."""
         self.left -= count
         if self.left < 0:
             raise CheckpointError("corrupt", "its modules refer to each other too often")
@@ -36,18 +39,20 @@ class ModuleMembers(NamedTuple):
     modules: Mapping[str, Instance]
 
 
-# Returns None for an instance that is not a module of the framework; raises CheckpointError for a
-# broken one.
+# Returns None for an instance that is not a module of the framework. Raises CheckpointError for a
+# malformed module.
 ReadMembers = Callable[[Instance, NameBudget], ModuleMembers | None]
 
 
 def load_state(load: Callable[..., Unpickled], read_members: ReadMembers, where: object) -> tuple[Unpickled, list[str]]:
-    """Load a pickle; replace whole modules in it by their state dicts, with a note for each.
+    """Load a pickle and replace whole modules in it by their state dicts.
 
-    `load` is `unpickler.load` with all arguments but `allow_instances`, which is False at first.
-    Only if that raises an `unsafe` error it is True. Then only modules at the top level or under
-    one of `STATE_KEYS` count; if there is none, the first error is raised. Raises CheckpointError,
-    naming `where`, for a broken module.
+    Returns the pickle and notes for the user; a note names the modules that were replaced.
+
+    `load` is `unpickler.load` with all arguments but `allow_instances`, which is False at first. If
+    that raises an error of kind `unsafe`, `load` is called again with True. Modules are then looked
+    for at the top level and under `STATE_KEYS`. If there are none, the first error is raised.
+    Raises CheckpointError, naming `where`, for a malformed module.
     """
     try:
         return load(allow_instances=False), []
@@ -59,23 +64,24 @@ def load_state(load: Callable[..., Unpickled], read_members: ReadMembers, where:
         unpickled = load(allow_instances=True)
     except CheckpointError:
         raise strict_error from None
-    nested = type(unpickled.value) is dict
-    top = unpickled.value if nested else {"": unpickled.value}
+    is_dict = type(unpickled.value) is dict
+    top = unpickled.value if is_dict else {"": unpickled.value}
     assert isinstance(top, dict)
-    modules = {key: top[key] for key in (STATE_KEYS if nested else top) if type(top.get(key)) is Instance}
+    instances = {key: top[key] for key in (STATE_KEYS if is_dict else top) if type(top.get(key)) is Instance}
     budget = NameBudget()
     with ErrorPrefix(f"{where}: a whole module"):
-        walked = {key: _state_dict(module, read_members, budget) for key, module in modules.items()}
-    states = {key: state for key, state in walked.items() if state is not None}
+        found = {key: _state_dict(instance, read_members, budget) for key, instance in instances.items()}
+    states = {key: state for key, state in found.items() if state is not None}
     if not states:
         raise strict_error
-    value = {**top, **states} if nested else states[""]
-    names = ", ".join(str(modules[key].name) for key in states)
+    value = {**top, **states} if is_dict else states[""]
+    names = ", ".join(str(instances[key].name) for key in states)
     note = f"a whole module ({names[:200]}) was read as its state dict; none of its classes was imported or called"
     return unpickled._replace(value=value), [note]
 
 
 def _state_dict(module: Instance, read_members: ReadMembers, budget: NameBudget) -> dict[str, object] | None:
+    """Return the state dict of a module, or None if the instance is not a module."""
     state: dict[str, object] = {}
 
     def walk(members: ModuleMembers, prefix: str, depth: int) -> None:
@@ -91,7 +97,7 @@ def _state_dict(module: Instance, read_members: ReadMembers, budget: NameBudget)
         for name, child in members.modules.items():
             child_members = read_members(child, budget)
             if child_members is None:
-                raise CheckpointError("unsupported", f"expected a module as {prefix + name!r:.80}, found a {child.name}")
+                raise CheckpointError("unsupported", f"expected a module at {prefix + name!r:.80}, found a {child.name}")
             walk(child_members, f"{prefix}{name}.", depth + 1)
 
     members = read_members(module, budget)

@@ -1,4 +1,8 @@
-"""PaddleClas's ResNet: blocks are numbered through all stages; a norm is beside its convolution."""
+"""Parameter names of PaddleClas's ResNet.
+
+Blocks are numbered across stages, not within each stage. A convolution and its norm are the
+children ``conv`` and ``bn`` of one module.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""timm's Swin: patch merging starts a stage, where in the spec it ends the stage before."""
+"""Parameter names of timm's Swin.
+
+timm puts patch merging at the start of a stage; the spec puts it at the end of the previous stage.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""ResNet as PaddleClas publishes it, with ReLU."""
+"""PaddleClas's ResNet, with ReLU."""
 
 from __future__ import annotations
 
@@ -13,11 +13,12 @@ from acon_core.spec.pointwise import ReLU
 def paddleclas_resnet(depth: int = 18, num_classes: int = 1000) -> Network:
     """Return PaddleClas's ResNet of depth 18 or 34 with ReLU. (N, 3, H, W) -> (N, num_classes).
 
-    It is torchvision's with a convolution and a norm on the identity of the very first block. For
-    depths 50, 101 and 152 the two have the same graphs. Names are torchvision's; the dialect
-    `paddleclas` has PaddleClas's. References: He et al. 2016, "Deep Residual Learning";
-    PaddlePaddle/PaddleClas, legendary_models/resnet.py at 0009cb6.
+    It differs from torchvision's ResNet in the shortcut of its first block: a 1x1 convolution and a
+    batch norm instead of the identity. At depths 50, 101 and 152 the two graphs are the same; use
+    `torchvision_resnet` for these. Parameters have torchvision's names; the dialect `paddleclas`
+    gives PaddleClas's names. References: He et al. 2016, "Deep Residual Learning";
+    PaddlePaddle/PaddleClas, legendary_models/resnet.py, commit 0009cb6.
     """
-    made = resnet(depth, ReLU(), num_classes, bias=False, stride_on=3, project_first=True)
+    network = resnet(depth, ReLU(), num_classes, bias=False, stride_on=3, project_first=True)
     source = "He et al. 2016 (ResNet); PaddleClas at 0009cb6"
-    return replace(made, name=f"paddleclas/resnet{depth}", activation=None, input=IMAGENET_INPUT, source=source)
+    return replace(network, name=f"paddleclas/resnet{depth}", activation=None, input=IMAGENET_INPUT, source=source)

@@ -1,4 +1,4 @@
-"""Swin-T and ViT-B/16 as timm publishes them, with GELU."""
+"""timm's Swin-T and ViT-B/16, with GELU."""
 
 from __future__ import annotations
 
@@ -15,15 +15,16 @@ SOURCE = "timm 1.0.31"
 
 
 def timm_swin_tiny(num_classes: int = 1000, depths: Sequence[int] = DEPTHS, image_size: int = 224) -> Network:
-    """Return timm's Swin-T with GELU. Options as for `swin_tiny`, whose names it has.
+    """Return timm's Swin-T with GELU.
 
-    (N, 3, image_size, image_size) -> (N, num_classes). The dialect `timm` has timm's names.
+    Arguments and parameter names are those of `swin_tiny`. The dialect `timm` gives timm's names.
+    (N, 3, image_size, image_size) -> (N, num_classes).
     References: Liu et al. 2021, "Swin Transformer"; huggingface/pytorch-image-models,
     timm/models/swin_transformer.py.
     """
-    made = swin_tiny(GELU(), num_classes, depths, image_size)
+    network = swin_tiny(GELU(), num_classes, depths, image_size)
     return replace(
-        made,
+        network,
         name="timm/swin_tiny_patch4_window7_224",
         activation=None,
         input=TIMM_SWIN_INPUT.at(image_size),
@@ -32,15 +33,15 @@ def timm_swin_tiny(num_classes: int = 1000, depths: Sequence[int] = DEPTHS, imag
 
 
 def timm_vit_base(num_classes: int = 1000, image_size: int = 224, depth: int = DEPTH) -> Network:
-    """Return timm's ViT-B/16 with GELU. Options as for `vit_base`, whose names it has.
+    """Return timm's ViT-B/16 with GELU.
 
-    (N, 3, image_size, image_size) -> (N, num_classes). References: Dosovitskiy et al. 2021, "An
-    Image is Worth 16x16 Words"; huggingface/pytorch-image-models,
-    timm/models/vision_transformer.py.
+    Arguments and parameter names are those of `vit_base`. (N, 3, image_size, image_size) -> (N,
+    num_classes). References: Dosovitskiy et al. 2021, "An Image is Worth 16x16 Words";
+    huggingface/pytorch-image-models, timm/models/vision_transformer.py.
     """
-    made = vit_base(GELU(), num_classes, image_size, depth)
+    network = vit_base(GELU(), num_classes, image_size, depth)
     return replace(
-        made,
+        network,
         name="timm/vit_base_patch16_224",
         activation=None,
         input=TIMM_VIT_INPUT.at(image_size),
