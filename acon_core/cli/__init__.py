@@ -1,4 +1,4 @@
-"""The command line, `acon`. Results go to standard output, warnings and errors to standard error."""
+"""The command line. Results go to standard output, warnings and errors to standard error."""
 
 from __future__ import annotations
 

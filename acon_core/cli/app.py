@@ -45,7 +45,7 @@ def acon(
         bool, typer.Option("--version", help="Print the version and exit.", callback=print_version, is_eager=True)
     ] = False,
 ) -> None:
-    """Read, convert, run and compare ACON checkpoints of PyTorch, JAX, PaddlePaddle and MegEngine."""
+    """Read, convert, run and compare checkpoints of PyTorch, JAX, PaddlePaddle and MegEngine."""
     context.ensure_object(Settings).debug = debug
 
 
@@ -68,7 +68,7 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
 def options_of(given: list[str] | None) -> dict[str, Any]:
-    """Parse the values of `--option`; lists become tuples. Raises AconError for what is not NAME=JSON."""
+    """Parse the values of `--option`; lists become tuples. Raises AconError unless NAME=JSON."""
     options = {}
     for text in given or []:
         name, _, value = text.partition("=")
