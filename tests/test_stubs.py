@@ -1,4 +1,4 @@
-"""The stubs of the public packages are those that `nox -s stubs` writes, and every package says that it is typed."""
+"""The stubs are what `nox -s stubs` writes, and every package is marked as typed."""
 
 from __future__ import annotations
 

@@ -124,7 +124,10 @@ class _Function(torch.autograd.Function):
 
 
 class _EagerFunction(torch.autograd.Function):
-    """The same for plain eager calls: PyTorch prepares a Function without `setup_context` faster."""
+    """The same for plain eager calls.
+
+    PyTorch prepares a Function without `setup_context` faster.
+    """
 
     @staticmethod
     def forward(ctx: Any, rule: Rule, *arguments: Gate) -> Tensor:

@@ -1,4 +1,4 @@
-"""Whether a docstring has the numpydoc sections that apply to its object, and documents exactly the signature's parameters."""
+"""Check that a docstring has the numpydoc sections that apply and documents every parameter."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ SECTIONS = ["Parameters", "Returns", "Yields", "Raises", "See Also", "Notes", "R
 
 
 def sections(text: str) -> dict[str, str]:
-    """The text under each heading; what stands before them is under ""."""
+    """Split a docstring into sections by heading; the text before the first is under ""."""
     found, heading = {"": ""}, ""
     lines = text.splitlines()
     for line, below in zip(lines, [*lines[1:], ""], strict=True):
@@ -28,19 +28,19 @@ def sections(text: str) -> dict[str, str]:
 
 
 def documented(section: str) -> list[str]:
-    """The names of a Parameters section, in order: `a, b : int` documents two."""
+    """Return the names of a Parameters section, in order: `a, b : int` documents two."""
     heads = [line.partition(" :")[0] for line in section.splitlines() if line and not line.startswith(" ")]
     return [name.strip() for head in heads for name in head.split(",")]
 
 
 def parameters(thing: Any) -> list[str]:
-    """The names of the signature, with the stars that numpydoc writes."""
+    """Return the names of the signature, with the stars that numpydoc writes."""
     stars = {inspect.Parameter.VAR_POSITIONAL: "*", inspect.Parameter.VAR_KEYWORD: "**"}
     return [stars.get(each.kind, "") + each.name for each in inspect.signature(thing).parameters.values()]
 
 
 def problems(name: str, thing: Any, examples: bool) -> Iterator[str]:
-    """What is wrong with the docstring of a public function or class. `examples`: it must have some."""
+    """Yield what is wrong with the docstring of a public function or class."""
     text = inspect.cleandoc(vars(thing).get("__doc__") or "" if inspect.isclass(thing) else thing.__doc__ or "")
     if not text:
         yield f"{name}: no docstring of its own"
@@ -75,6 +75,6 @@ def problems(name: str, thing: Any, examples: bool) -> Iterator[str]:
 
 
 def public(module: ModuleType) -> dict[str, Any]:
-    """The functions and classes that `__all__` of a package names."""
+    """Return the functions and classes in `__all__` of a package."""
     names = {name: getattr(module, name) for name in module.__all__}
     return {name: thing for name, thing in names.items() if inspect.isroutine(thing) or inspect.isclass(thing)}

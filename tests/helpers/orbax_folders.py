@@ -1,4 +1,4 @@
-"""Folders of Orbax made by hand, byte by byte, each by a function that fills an empty folder."""
+"""Orbax folders made byte by byte, each by a function that fills an empty folder."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def zstd(data: bytes, *, sized: bool = True) -> bytes:
 
 
 def crc32c(data: bytes) -> int:
-    """The checksum of iSCSI, with the polynomial of Castagnoli."""
+    """Compute CRC-32C."""
     state = 0xFFFFFFFF
     for byte in data:
         state = _CRC32C[(state ^ byte) & 0xFF] ^ state >> 8
@@ -54,20 +54,20 @@ def varint(*values: int) -> bytes:
 
 
 def framed(magic: int, body: bytes, *, packed: bool = False, version: int = 0, checksum: int | None = None) -> bytes:
-    """A manifest or a node around its body."""
+    """Wrap the body of a manifest or a node."""
     inside = varint(version, packed) + (zstd(body) if packed else body)
     head = struct.pack(">I", magic) + struct.pack("<Q", 12 + len(inside) + 4) + inside
     return head + struct.pack("<I", crc32c(head) if checksum is None else checksum)
 
 
 def files(*names: bytes, base: int = 0) -> bytes:
-    """A table of data files that have nothing in common."""
+    """Encode a table of data files without common prefixes."""
     count = len(names)
     return varint(count, *[0] * max(count - 1, 0), *map(len, names), *[base] * count) + b"".join(names)
 
 
 def leaf(values: Mapping[bytes, bytes | tuple[int, int, int]], table: bytes = b"\0", height: int = 0) -> bytes:
-    """A node of keys; a value is in it, or is a file's number, where it begins and how long it is."""
+    """Encode a leaf node. A value is inline, or a file number, an offset and a length."""
     count, there = len(values), [v for v in values.values() if isinstance(v, tuple)]
     lengths = [v[2] if isinstance(v, tuple) else len(v) for v in values.values()]
     kinds = bytes(isinstance(v, tuple) for v in values.values())
@@ -78,7 +78,7 @@ def leaf(values: Mapping[bytes, bytes | tuple[int, int, int]], table: bytes = b"
 
 
 def interior(height: int, table: bytes, children: Sequence[tuple[bytes, int, int]], common: int = 0) -> bytes:
-    """A node of nodes: the first key of each, where it begins in the first file, and how long it is."""
+    """Encode an interior node: each child's first key, offset in the first file, and length."""
     count = len(children)
     keys = varint(*[0] * (count - 1), *(len(c[0]) for c in children), *[common] * count) + b"".join(c[0] for c in children)
     places = varint(*[0] * count, *(c[1] for c in children), *(c[2] for c in children))
@@ -86,7 +86,7 @@ def interior(height: int, table: bytes, children: Sequence[tuple[bytes, int, int
 
 
 def manifest(name: bytes = b"d", height: int = 0, offset: int = 0, length: int = 0, kind: int = 0, base: int = 0) -> bytes:
-    """The body of a manifest of one version whose root is in the data file `name`."""
+    """Encode the body of a manifest of one version whose root is in the data file `name`."""
     config = bytes(16) + varint(kind, 100, 1000) + b"\4" + varint(0)
     versions = varint(1, 1) + bytes([height]) + varint(0, offset, length, 1, 1, 1) + bytes(8)
     return config + files(name, base=base) + versions + varint(0)
@@ -161,7 +161,7 @@ SHARD = shard([(0, len(ROW))] * 2, ROW)
 
 
 def inner(content: bytes = SHARD, **changes: Any) -> Case:
-    """A shard whose own description is changed."""
+    """Make a shard whose own metadata is changed."""
     return zarr3(content, codecs=[SHARDS | {"configuration": SHARDS["configuration"] | changes}])
 
 
@@ -169,7 +169,7 @@ GOOD: dict[bytes, bytes] = {b"w/.zarray": json.dumps(ZARRAY).encode(), b"w/0.0":
 
 
 def ocdbt(*nodes: bytes, root: int = -1, height: int = 0, framing: dict[str, Any] | None = None, **changes: Any) -> Case:
-    """A store whose data file `d` has these nodes, one after another; the root is the last of them."""
+    """Make a store whose data file `d` has these nodes in turn; the last is the root."""
 
     def make(path: Path) -> None:
         (path / "_METADATA").write_bytes(metadata(("w",)))
@@ -185,7 +185,7 @@ def good(values: dict[bytes, Any] | None = None, table: bytes = b"\0", **options
 
 
 def fan(levels: int, wide: int) -> Case:
-    """A few nodes, and as many paths as `wide` to the power of `levels`."""
+    """Make a few nodes with `wide` to the power of `levels` paths."""
     nodes = [good()]
     for height in range(1, levels + 1):
         begin = sum(map(len, nodes[:-1]))
@@ -195,7 +195,7 @@ def fan(levels: int, wide: int) -> Case:
 
 
 def tree(**entries: Any) -> Case:
-    """What is not a `_METADATA`, beside a good array."""
+    """Put an invalid `_METADATA` beside a good array."""
     return raw_tree(json.dumps(entries).encode())
 
 
@@ -208,7 +208,7 @@ def raw_tree(content: bytes) -> Case:
 
 
 def linked(name: str, to: str = "/etc/hostname", *, like: Case | None = None) -> Case:
-    """A good folder in which one name is a link to where its content was moved, or to another place."""
+    """Make a good folder in which one name is a link to its content or to another place."""
 
     def make(path: Path) -> None:
         (like or zarr2())(path)
@@ -229,7 +229,7 @@ def pipe(name: str) -> Case:
 
 
 def outside(name: bytes) -> Case:
-    """A store whose data file is a good one, outside of the folder."""
+    """Make a store whose data file is outside of the folder."""
 
     def make(path: Path) -> None:
         node = good()

@@ -1,4 +1,4 @@
-"""The folders of Orbax that are stored under orbax_samples/, and the tree that they were saved of."""
+"""The Orbax folders stored in orbax_samples/, and the tree that they hold."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ if sys.version_info < (3, 11):
 
 
 def unpacked(name: str, folder: Path) -> Path:
-    """A stored folder, laid out in a new folder of that name."""
+    """Unpack a stored folder into a new folder of that name."""
     with zipfile.ZipFile(SAMPLES / f"{name}.zip") as archive:
         archive.extractall(folder / name)
     if name in STORED and sys.version_info < (3, 11):
@@ -37,7 +37,7 @@ def unpacked(name: str, folder: Path) -> Path:
 
 
 def arrays() -> dict[str, np.ndarray]:
-    """By the names that they are read by; one is larger than what OCDBT keeps in a node, whatever zstd makes of it."""
+    """Return the arrays by name; one is larger than an OCDBT node even after compression."""
     return {
         "block.conv.kernel": bits("float32", (3, 2, 4, 5), 1),
         "block.list.0": bits("int32", (4,), 2),
@@ -58,7 +58,7 @@ def shared_arrays() -> dict[str, np.ndarray]:
 
 
 def tree() -> dict[str, Any]:
-    """The arrays as a tree with a list in it, and leaves that are no arrays."""
+    """Return the arrays as a tree with a list in it, and leaves that are not arrays."""
     found = arrays()
     return {
         "block": {

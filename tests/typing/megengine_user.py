@@ -1,4 +1,4 @@
-"""What type checkers make of `acon_megengine`: every line with a comment `ignore` must be an error, and no other.
+"""Type checkers on `acon_megengine`: exactly the lines with a comment `ignore` are errors.
 
 mypy and pyright run over this file in the session `lint`. It is never imported.
 """

@@ -1,4 +1,4 @@
-"""What Orbax saves is read without it, bit for bit, by the names that the same tree has in msgpack."""
+"""Files of Orbax are read without Orbax, bit for bit, under the names of the msgpack tree."""
 
 from __future__ import annotations
 

@@ -255,7 +255,7 @@ def test_the_files_of_a_node_are_named_after_its_own(tmp_path: Path) -> None:
 
 
 def zarr(**metadata: Any) -> dict[str, Any]:
-    """A specification for zarr 2, of an array of 10 by 7 cut in pieces."""
+    """Return a Zarr 2 specification of a 10x7 array in chunks."""
     return {
         "driver": "zarr",
         "metadata": {"chunks": [3, 4], "compressor": {"id": "zstd", "level": 1}, "dtype": "<f4"} | metadata,

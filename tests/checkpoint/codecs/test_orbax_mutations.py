@@ -1,6 +1,7 @@
-"""An Orbax folder with changed bytes is read or refused, in bounded time, and Python opens nothing outside of it.
+"""An Orbax folder with changed bytes is read or refused, in bounded time.
 
-Python cannot see the files that TensorStore opens; folders that would lead it out are in `hostile_orbax`.
+Python opens nothing outside of it. Python cannot see the files that TensorStore opens; folders that
+would lead it out are in `hostile_orbax`.
 """
 
 from __future__ import annotations

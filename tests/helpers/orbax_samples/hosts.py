@@ -1,4 +1,4 @@
-"""Save arrays that two processes share, as hosts of a cluster do: `save` starts both on this machine."""
+"""Save arrays that two processes share, as hosts of a cluster do; `save` starts both here."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Makes the archives beside it anew, one a folder of Orbax, with Orbax itself, where JAX is installed.
+"""Make the archives in this folder with Orbax itself, one per Orbax folder; needs JAX.
 
 `python tests/helpers/orbax_samples/make.py`
 """
@@ -42,7 +42,7 @@ class Net(nnx.Module):
 
 
 def tall(path: Path) -> None:
-    """The first layout in small nodes that are not packed, so that the tree of them has several levels."""
+    """Save the first layout in small unpacked nodes, so that their tree has several levels."""
     base = path / "base"
     save(base, tree(), use_ocdbt=False, use_zarr3=False)
     small = {"max_decoded_node_bytes": 300, "max_inline_value_bytes": 16, "compression": None}
@@ -74,7 +74,7 @@ def main() -> None:
 
 
 def pack(folder: Path, target: Path) -> None:
-    """The files of a folder as an archive, without the note that names the place where it was made."""
+    """Pack a folder's files, without the note that names the place where it was made."""
     with zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED) as archive:
         for file in sorted(folder.rglob("*")):
             if file.is_file() and file.name != "commit_success.txt":
