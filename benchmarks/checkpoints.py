@@ -49,7 +49,7 @@ Save = Callable[[State, Path], object]
 Load = Callable[[Path], object]
 
 
-def private(array: NDArray) -> NDArray:
+def owned(array: NDArray) -> NDArray:
     """Copy an array if its bytes belong to a mapped file."""
     owner: object = array
     while isinstance(owner, np.ndarray | memoryview):
@@ -60,7 +60,7 @@ def private(array: NDArray) -> NDArray:
 def ours(format: str) -> Load:
     """Return our reader of a format."""
     files = format_named(format).codec
-    return lambda path: {name: private(array) for name, array in files.read(path).tensors.items()}
+    return lambda path: {name: owned(array) for name, array in files.read(path).tensors.items()}
 
 
 def of_torch() -> dict[str, tuple[Save, Load]]:
@@ -143,7 +143,7 @@ def seconds(action: Callable[[], object]) -> float:
     return took
 
 
-def told(times: list[float]) -> str:
+def format_times(times: list[float]) -> str:
     """Format the median and the minimum in milliseconds."""
     return f"{statistics.median(times) * 1e3:.0f} ({min(times) * 1e3:.0f})"
 
@@ -164,7 +164,7 @@ def read(backend: str, folder: Path) -> None:
         readers = (load, ours(format))
         times = [[seconds(partial(reader, path)) for reader in readers] for _ in range(ROUNDS + 1)][1:]
         theirs, mine = ([each[side] for each in times] for side in (0, 1))
-        print(f"| `{format}` | {told(theirs)} | {told(mine)} | {ratio(mine, theirs)} |", flush=True)
+        print(f"| `{format}` | {format_times(theirs)} | {format_times(mine)} | {ratio(mine, theirs)} |", flush=True)
 
 
 def large() -> Graph:
@@ -210,7 +210,7 @@ def converted(source: str, target: str, to: str) -> None:
     print(json.dumps([took, memory[-1]]))
 
 
-def copied(source: Path, target: Path) -> tuple[float, float]:
+def time_copy(source: Path, target: Path) -> tuple[float, float]:
     """Return the seconds of `cp`, and of `cp` with fsync."""
     make_room(target)
     start = time.perf_counter()
@@ -237,13 +237,14 @@ def convert_all(folder: Path) -> None:
     for to in TARGETS:
         rows: list[list[float]] = []
         for _ in range(CONVERSIONS + 1):
-            copying = copied(source, folder / "copy")
+            copying = time_copy(source, folder / "copy")
             command = [sys.executable, __file__, "converted", str(source), str(target), to]
             done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
             rows.append([*copying, *json.loads(done.stdout)])
         cp, cp_sync, mine, memory = ([row[column] for row in rows[1:]] for column in range(4))
+        times = " | ".join(format_times(each) for each in (cp, cp_sync, mine))
         speeds = f"{ratio(cp, mine)} | {ratio(cp_sync, mine)}"
-        print(f"| `{to}` | {told(cp)} | {told(cp_sync)} | {told(mine)} | {speeds} | {max(memory) / 1e3:.0f} |", flush=True)
+        print(f"| `{to}` | {times} | {speeds} | {max(memory) / 1e3:.0f} |", flush=True)
 
 
 def main() -> None:

@@ -17,7 +17,7 @@ from torch.nn import functional as F
 SHAPE = (8, 64, 56, 56)
 
 
-def kept(function: Callable[[Tensor], Tensor], parameters: list[Tensor]) -> float:
+def saved_bytes(function: Callable[[Tensor], Tensor], parameters: list[Tensor]) -> float:
     """Return the bytes that autograd saves, as a multiple of the input's."""
     x = torch.randn(SHAPE, requires_grad=True)
     own = {parameter.untyped_storage().data_ptr() for parameter in parameters}
@@ -104,10 +104,10 @@ def main() -> None:
     print("|---|--:|--:|")
     for name in NAMES:
         module = acon_torch.activation(name, SHAPE[1])
-        ours = kept(module, list(module.parameters()))
-        published = f"{kept(*PUBLISHED[name]):.2f}" if name in PUBLISHED else ""
+        ours = saved_bytes(module, list(module.parameters()))
+        published = f"{saved_bytes(*PUBLISHED[name]):.2f}" if name in PUBLISHED else ""
         print(f"| `{name}` | {ours:.2f} | {published} |")
-    print(f"\nThe ACON-C of ultralytics/yolov5 keeps {kept(*yolov5_acon()):.2f}.")
+    print(f"\nThe ACON-C of ultralytics/yolov5 keeps {saved_bytes(*yolov5_acon()):.2f}.")
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from descriptors import DESCRIPTORS, FRAMEWORK_S, SIGNATURES
+from descriptors import DESCRIPTORS, FRAMEWORK_OPTIONS, SIGNATURES
 from native_modules import run
 
 from acon_core import backends, spec
@@ -33,7 +33,9 @@ def package(backend: Backend) -> object:
 def test_signature(backend: Backend, name: str) -> None:
     """Names, order and defaults are equal; `channel_axis=None` means the framework's axis."""
     parameters = inspect.signature(getattr(package(backend), name)).parameters.values()
-    shared = [p.replace(annotation=p.empty) for p in parameters if p.kind is not p.KEYWORD_ONLY or p.name not in FRAMEWORK_S]
+    shared = [
+        p.replace(annotation=p.empty) for p in parameters if p.kind is not p.KEYWORD_ONLY or p.name not in FRAMEWORK_OPTIONS
+    ]
     if name in CLASSES:
         channelwise = issubclass(getattr(spec, name), spec.ChannelwiseActivation)
         axes = [p for p in shared if p.name == "channel_axis"]

@@ -21,7 +21,7 @@ def goldens() -> Callable[[Case], Golden]:
     return functools.cache(lambda case: of_cases([case])[case.name])
 
 
-def hold(backend: Backend, case: Case, goldens: Callable[[Case], Golden], dtype: str, compiled: bool) -> None:
+def check_case(backend: Backend, case: Case, goldens: Callable[[Case], Golden], dtype: str, compiled: bool) -> None:
     """Pass or fail. Report a waiver as xfailed and an unsupported dtype as skipped."""
     golden = goldens(case) if dtype in backend.dtypes else {}  # the golden numbers of a network take seconds
     result = run_case(backend, case, golden, dtype, compiled)
@@ -36,10 +36,10 @@ def hold(backend: Backend, case: Case, goldens: Callable[[Case], Golden], dtype:
     ("case", "dtype"), [(c, dtype) for c in CASES for dtype in c.dtypes], ids=lambda v: getattr(v, "name", v)
 )
 def test_eager(backend: Backend, goldens: Callable[[Case], Golden], case: Case, dtype: str) -> None:
-    hold(backend, case, goldens, dtype, compiled=False)
+    check_case(backend, case, goldens, dtype, compiled=False)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("case", [case for case in reversed(CASES) if case.compiled], ids=lambda case: case.name)
 def test_compiled(backend: Backend, goldens: Callable[[Case], Golden], case: Case) -> None:
-    hold(backend, case, goldens, "float32", compiled=True)
+    check_case(backend, case, goldens, "float32", compiled=True)

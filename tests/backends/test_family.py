@@ -86,7 +86,7 @@ def test_random_shapes_match_the_reference(backend: Backend, name: str, options:
     hold()
 
 
-def made(
+def build_public(
     backend: Backend, name: str, channels: int, options: dict[str, Any], seed: int
 ) -> tuple[spec.Node, dict[str, np.ndarray]]:
     """Return an activation built through the public interface, and its canonical state."""
@@ -101,7 +101,7 @@ def made(
 @pytest.mark.parametrize(("name", "options"), PARAMETRIC, ids=label)
 def test_initial_values_follow_the_spec(backend: Backend, name: str, options: dict[str, Any]) -> None:
     """Mean, spread and support of every parameter; instances differ where the rule is random."""
-    (node, first), (_, second) = (made(backend, name, 240, options, seed) for seed in (3, 4))
+    (node, first), (_, second) = (build_public(backend, name, 240, options, seed) for seed in (3, 4))
     table = spec.named_params(node)
     assert set(first) == set(table)
     for path, param in table.items():

@@ -89,7 +89,7 @@ def gates(*shapes):  # type: ignore[no-untyped-def]
     return [jnp.asarray(random.uniform(-1.5, 1.5, shape)) for shape in shapes]
 
 
-def knots(x):  # type: ignore[no-untyped-def]
+def relu_hardswish(x):  # type: ignore[no-untyped-def]
     """Compute relu + hardswish away from the kinks, for JAX to differentiate."""
     import jax.numpy as jnp
 
@@ -123,7 +123,7 @@ def formulas():  # type: ignore[no-untyped-def]
             lambda x, a, b: jnp.where(x > 0, (1 + s(b)) * x, (0.4 + a / 10) * x), [(1,), (1,)],
         ),
         "repact": (
-            F.repact, lambda x, a, b, h, c: a * x + b * knots(x)[0] + h * knots(x)[1] + c, [(1,)] * 4,
+            F.repact, lambda x, a, b, h, c: a * x + b * relu_hardswish(x)[0] + h * relu_hardswish(x)[1] + c, [(1,)] * 4,
         ),
         "dynamic_a": (lambda x, t: F.dynamic_maximum(x, t, *constants), lambda x, t: dynamic(x, t, 1), [(3, 4)]),
         "dynamic_b": (lambda x, t: F.dynamic_maximum(x, t, *constants), lambda x, t: dynamic(x, t, 5), [(3, 20)]),

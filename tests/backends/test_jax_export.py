@@ -30,7 +30,7 @@ assert not [name for name in sys.modules if name.startswith(("acon", "flax"))]
 """
 
 
-def exported_and_run_alone(model: Any, size: tuple[int, int], folder: Path) -> None:
+def check_export(model: Any, size: tuple[int, int], folder: Path) -> None:
     """Export, run elsewhere, and compare: 1e-5 of the largest output, at other batch sizes."""
     import jax
     import jax.numpy as jnp
@@ -61,14 +61,14 @@ def exported_and_run_alone(model: Any, size: tuple[int, int], folder: Path) -> N
 def test_networks(network: str, act: str, options: dict[str, Any], tmp_path: Path) -> None:
     import acon_jax
 
-    exported_and_run_alone(acon_jax.create(network, act, 7, **options), size(network), tmp_path)
+    check_export(acon_jax.create(network, act, 7, **options), size(network), tmp_path)
 
 
 @pytest.mark.parametrize(("network", "variant", "options"), FUSED, ids=lambda each: str(each).rpartition("/")[2])
 def test_fused_networks(network: str, variant: int, options: dict[str, Any], tmp_path: Path) -> None:
     import acon_jax
 
-    exported_and_run_alone(fused(acon_jax, network, variant, options), size(network), tmp_path)
+    check_export(fused(acon_jax, network, variant, options), size(network), tmp_path)
 
 
 def test_stages(tmp_path: Path) -> None:
@@ -76,7 +76,7 @@ def test_stages(tmp_path: Path) -> None:
 
     backbone = acon_jax.create("acon/shufflenet_v2_x0_5", features=("stem", "stage2"), repeats=(1, 1, 1))
     assert not hasattr(backbone, "classifier")
-    exported_and_run_alone(backbone, (64, 96), tmp_path)
+    check_export(backbone, (64, 96), tmp_path)
     (alone,) = acon_jax.create("acon/shufflenet_v2_x0_5", features=["stem"])(np.zeros((2, 64, 96, 3), np.float32))
     assert alone.shape == (2, 16, 24, 24)
 

@@ -142,7 +142,7 @@ def test_doctor_and_gradient_bounds() -> None:
     np.testing.assert_allclose([bounds.low[0], bounds.high[0]], [-0.0998393, 1.0998393], rtol=1e-6)
 
 
-def float32_and(dtype: str):  # type: ignore[no-untyped-def]
+def mixed_dtype_model(dtype: str):  # type: ignore[no-untyped-def]
     """Build a float32 model in training, with one activation in `dtype` and evaluation."""
     import acon_jax
     from flax import nnx
@@ -166,7 +166,7 @@ def test_new_modules_inherit_dtype_mode_and_device() -> None:
     import jax
     from flax import nnx
 
-    model = float32_and("bfloat16")
+    model = mixed_dtype_model("bfloat16")
     nnx.update(model, jax.device_put(nnx.state(model), jax.devices()[0]))
     made = acon_jax.replace_activations(model, {"meta_acon": "repact(variant=3)", "relu": "meta_acon"}, values())
     assert len(made.replaced) == 2
@@ -174,7 +174,7 @@ def test_new_modules_inherit_dtype_mode_and_device() -> None:
         assert {each.dtype for each in jax.tree.leaves(nnx.state(module))} == {np.dtype(dtype)}
         assert module.use_running_average is evaluates
         assert all(each.committed for each in jax.tree.leaves(nnx.state(module)))
-    loose = float32_and("bfloat16")
+    loose = mixed_dtype_model("bfloat16")
     acon_jax.fold(loose)
     assert loose.meta.fc1.kernel.dtype == "bfloat16"
     assert not loose.meta.fc1.kernel[...].committed  # so that it may still move with the model

@@ -35,7 +35,7 @@ SHAPES: list[tuple[spec.Node, list[tuple[int, ...]], list[tuple[int, ...]], tupl
 ]
 
 
-def built(node: spec.Node) -> Any:
+def build(node: spec.Node) -> Any:
     from acon_jax.build import BuildContext, make
 
     return make(node, BuildContext("float32"))
@@ -45,7 +45,7 @@ def built(node: spec.Node) -> Any:
 def test_output_shapes_and_refused_inputs(
     node: spec.Node, right: list[tuple[int, ...]], wrong: list[tuple[int, ...]], shape: tuple[int, ...]
 ) -> None:
-    module = built(node)
+    module = build(node)
     assert module(*(np.ones(each, np.float32) for each in right)).shape == shape
     with pytest.raises(SpecError, match=f"{type(node).__name__}: expected"):
         module(*(np.ones(each, np.float32) for each in wrong))
@@ -56,7 +56,7 @@ def test_tokens_keep_their_dtype(node: spec.Node, count: int) -> None:
     import jax.numpy as jnp
 
     x, own = jnp.ones((3, 4, 5), jnp.bfloat16), jnp.ones((1, count, 5), jnp.float32)
-    assert built(node)(x, own).dtype == jnp.bfloat16
+    assert build(node)(x, own).dtype == jnp.bfloat16
 
 
 EMPTY = [
@@ -107,6 +107,6 @@ def test_int64_index_is_regenerated_from_the_spec(backend: Backend) -> None:
         assert found[path].dtype == array.dtype
     assert "index" not in vars(model.native)
     used = spec.graph("x", ["y, z = pair(x, index)"], "z", {"pair": spec.Concat()}, {"index": index})
-    taken = built(used)
+    taken = build(used)
     taken.pair = lambda x, index: (x, index)
     np.testing.assert_array_equal(taken(np.zeros(2, np.float32)), np.reshape(values, (3, 2)))

@@ -131,7 +131,7 @@ def test_grouped_weights_have_native_shape() -> None:
     assert tuple(depthwise.bias.shape) == (1, 24, 1, 1)
 
 
-def back(function, *arrays, cotangent=None):  # type: ignore[no-untyped-def]
+def value_and_gradients(function, *arrays, cotangent=None):  # type: ignore[no-untyped-def]
     """Return a function's value, and its gradients for `cotangent` (default: ones)."""
     import megengine as mge
     from megengine.autodiff import GradManager
@@ -171,10 +171,10 @@ def test_pointwise(name: str, options: dict[str, object], points: list[tuple[flo
 
     function = getattr(pointwise, name)
     x, value, slope = np.repeat(points, 37, axis=0).T
-    y, dx = back(lambda x: function(x, **options), x)
+    y, dx = value_and_gradients(lambda x: function(x, **options), x)
     np.testing.assert_allclose(y, value, rtol=5e-7, atol=1e-12)
     np.testing.assert_allclose(dx, slope, rtol=5e-7, atol=1e-7)
-    y, dx = back(lambda x: function(x, **options), np.repeat([1e30, -1e30, 3e38, -3e38], 37))
+    y, dx = value_and_gradients(lambda x: function(x, **options), np.repeat([1e30, -1e30, 3e38, -3e38], 37))
     assert np.isfinite(y).all()
     assert np.isfinite(dx).all()
 
@@ -232,9 +232,9 @@ def test_gated_gradients_eager_and_traced(name: str) -> None:
     function, shapes = gated()[name]
     rng = np.random.default_rng(GATED.index(name))
     arrays = [rng.uniform(0.2, 0.9, shape) if i else rng.uniform(-2, 2, shape) for i, shape in enumerate(shapes)]
-    y, *found = back(function, *arrays)
+    y, *found = value_and_gradients(function, *arrays)
     cotangent = rng.uniform(-1, 1, y.shape).astype(np.float32)
-    y, *found = back(function, *arrays, cotangent=cotangent)
+    y, *found = value_and_gradients(function, *arrays, cotangent=cotangent)
     for index, (array, gradient) in enumerate(zip(arrays, found, strict=True)):
         assert gradient.shape == array.shape
         way = rng.uniform(-1, 1, array.shape)
@@ -278,7 +278,7 @@ def test_backward_pass_saves_only_its_inputs(name: str, monkeypatch: pytest.Monk
 
     monkeypatch.setattr(gradient._Function, "backward", backward)
     function, shapes = gated()[name]
-    back(function, *(np.full(shape, 0.5) for shape in shapes))
+    value_and_gradients(function, *(np.full(shape, 0.5) for shape in shapes))
     constants = 8 if name.startswith("dynamic") else 0
     assert kept == [sum(int(np.prod(shape)) for shape in shapes) + constants]
 
@@ -287,21 +287,21 @@ def test_gated_ties_and_kinks() -> None:
     from acon_megengine import functional as f
 
     x = np.array([[-3.0, 0.0, -0.0, 3.0, 1.0]])
-    _, da, db = back(f.maximum, x, np.array([[-3.0, 0.0, 0.0, 2.0, 3e38]]))
+    _, da, db = value_and_gradients(f.maximum, x, np.array([[-3.0, 0.0, 0.0, 2.0, 3e38]]))
     assert da.tolist() == [[0.5, 0.5, 0.5, 1.0, 0.0]]
     assert db.tolist() == [[0.5, 0.5, 0.5, 0.0, 1.0]]
-    _, dx, dnegative = back(f.prelu, x, [0.25])
+    _, dx, dnegative = value_and_gradients(f.prelu, x, [0.25])
     assert dx.tolist() == [[0.25, 0.25, 0.25, 1.0, 1.0]]
     assert dnegative.tolist() == [-3.0]
-    _, dx, *_ = back(f.repact, x, [2.0], [4.0], [6.0])
+    _, dx, *_ = value_and_gradients(f.repact, x, [2.0], [4.0], [6.0])
     assert dx.tolist() == [[2.0, 5.0, 5.0, 12.0, 11.0]]
-    _, dx, dalpha, _ = back(f.arelu, x, [1.5], [0.0])
+    _, dx, dalpha, _ = value_and_gradients(f.arelu, x, [1.5], [0.0])
     np.testing.assert_allclose(dx, [[0.99, 0.99, 0.99, 1.5, 1.5]], rtol=1e-6)
     assert dalpha.tolist() == [0.0]
     import megengine as mge
 
     lambdas, start = mge.Tensor([1.0, 1.0, 0.5, 0.5]), mge.Tensor([1.0, 0.0, 0.0, 0.0])
-    _, dx, _ = back(lambda x, theta: f.dynamic_maximum(x, theta, lambdas, start), x, np.zeros((1, 4)))
+    _, dx, _ = value_and_gradients(lambda x, theta: f.dynamic_maximum(x, theta, lambdas, start), x, np.zeros((1, 4)))
     assert dx.tolist() == [[0.0, 0.5, 0.5, 1.0, 1.0]]
 
 
@@ -310,7 +310,7 @@ def test_smooth_maximum_of_extreme_values() -> None:
 
     a, b = np.array([3e38, 3e38, -3e38, 1000.0, 2.0]), np.array([-3e38, 3e38, -3e38, 1000.1, -1.0])
     for beta in (1.0, -2.0, 0.0, 1e6):
-        y, da, db = back(lambda a, b, beta=beta: smooth_maximum(a, b, beta=beta), a, b)
+        y, da, db = value_and_gradients(lambda a, b, beta=beta: smooth_maximum(a, b, beta=beta), a, b)
         wide = [np.asarray(each, np.float32).astype(np.float64) for each in (a, b)]
         z = beta * (wide[0] - wide[1])
         s = np.exp(-np.logaddexp(0.0, -z))
@@ -366,7 +366,7 @@ def test_batch_norm_of_many_values() -> None:
 
     x = np.random.default_rng(0).normal(1.0, 2.0, (8, 16, 64, 64)).astype(np.float32)
     module = acon_megengine.RepAct(3)
-    y, _ = back(module, x)
+    y, _ = value_and_gradients(module, x)
     branches = 0.3125 * x + 0.4375 * np.maximum(x, 0) + 0.25 * x * np.clip(x + 3.0, 0, 6) / 6
     wide = branches.astype(np.float64)
     np.testing.assert_allclose(y, (wide - wide.mean()) / np.sqrt(wide.var() + 1e-5), atol=4e-6)

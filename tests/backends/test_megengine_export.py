@@ -29,7 +29,7 @@ assert not [name for name in sys.modules if name.startswith("acon")]
 """
 
 
-def dumped_and_run_alone(model: Any, size: tuple[int, int], folder: Path) -> None:
+def check_dump(model: Any, size: tuple[int, int], folder: Path) -> None:
     """Dump, run elsewhere, and compare: 1e-5 of the largest output, at two batch sizes."""
     import megengine as mge
     from megengine.jit import trace
@@ -61,14 +61,14 @@ def dumped_and_run_alone(model: Any, size: tuple[int, int], folder: Path) -> Non
 def test_networks(network: str, act: str, options: dict[str, Any], tmp_path: Path) -> None:
     import acon_megengine
 
-    dumped_and_run_alone(acon_megengine.create(network, act, 7, **options), size(network), tmp_path)
+    check_dump(acon_megengine.create(network, act, 7, **options), size(network), tmp_path)
 
 
 @pytest.mark.parametrize(("network", "variant", "options"), FUSED, ids=lambda each: str(each).rpartition("/")[2])
 def test_fused_networks(network: str, variant: int, options: dict[str, Any], tmp_path: Path) -> None:
     import acon_megengine
 
-    dumped_and_run_alone(fused(acon_megengine, network, variant, options), size(network), tmp_path)
+    check_dump(fused(acon_megengine, network, variant, options), size(network), tmp_path)
 
 
 def test_export_page_snippets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -92,4 +92,4 @@ def test_stages(tmp_path: Path) -> None:
 
     backbone = acon_megengine.create("acon/shufflenet_v2_x0_5", features=("stem", "stage2"), repeats=(1, 1, 1))
     assert not hasattr(backbone, "classifier")
-    dumped_and_run_alone(backbone, (64, 96), tmp_path)
+    check_dump(backbone, (64, 96), tmp_path)

@@ -12,7 +12,7 @@ from acon_core.errors import SpecError, StateError
 pytestmark = pytest.mark.backend("megengine")
 
 
-def attending(window: int = 3, heads: int = 2, channels: int = 6) -> spec.Graph:
+def window_attention_graph(window: int = 3, heads: int = 2, channels: int = 6) -> spec.Graph:
     """Build shifted windows whose index is one of the graph's parameters, as published."""
     index = spec.relative_position_index(window)
     return spec.graph(
@@ -57,7 +57,7 @@ def test_dropout_and_drop_path_in_training(backend: Backend, node: spec.Node) ->
 
 
 def test_int64_index_is_regenerated_from_the_spec(backend: Backend) -> None:
-    node = attending()
+    node = window_attention_graph()
     model = backend.build(node, seed=3)
     assert sorted(model.native.state_dict()) == ["table", "to_qkv.bias", "to_qkv.weight"]
     state = model.state()
@@ -95,7 +95,7 @@ EMPTY = [
     (spec.ImageSize(5, 6), (0, 3, 5, 6)),
     (spec.SpaceToDepth(), (0, 3, 5, 6)), (spec.Attention(2), (0, 12, 5)), (spec.Dropout(0.3), (0, 3, 5)),
     (spec.DropPath(0.3), (0, 3, 5)), (spec.Linear(3, 4), (0, 3, 5)), (spec.LayerNorm(3), (0, 3, 5)),
-    (attending(), (0, 6, 5, 7)),
+    (window_attention_graph(), (0, 6, 5, 7)),
 ]  # fmt: skip
 
 
@@ -132,7 +132,7 @@ def test_trace_with_other_batch_sizes() -> None:
     from acon_megengine.build import BuildContext, make
     from megengine.jit import trace
 
-    module = make(attending(), BuildContext("float32"))
+    module = make(window_attention_graph(), BuildContext("float32"))
     random = np.random.default_rng(0)
     for parameter in module.parameters():
         parameter._reset(mge.Tensor(random.normal(size=parameter.shape).astype(np.float32)))

@@ -182,7 +182,7 @@ def test_dyrelu_constants_are_buffers() -> None:
     assert layer.state_dict()["lambdas"].numpy().tolist() == [1.0, 1.0, 0.5, 0.5]
 
 
-def kept_bytes(layer: Any, x: Any) -> int:
+def saved_bytes(layer: Any, x: Any) -> int:
     """Count the bytes saved for the backward pass, without x, parameters and buffers."""
     import paddle
 
@@ -212,8 +212,8 @@ def test_saved_memory_is_the_input_only(name: str) -> None:
     layer = acon_paddle.activation(name, 6)
     x = paddle.randn([4, 6, 32, 40])
     x.stop_gradient = False
-    assert kept_bytes(layer, x) <= 128
-    assert kept_bytes(paddle.nn.Sigmoid(), x) == 122880, "the measure sees what Paddle's own sigmoid keeps"
+    assert saved_bytes(layer, x) <= 128
+    assert saved_bytes(paddle.nn.Sigmoid(), x) == 122880, "the measure sees what Paddle's own sigmoid keeps"
 
 
 @pytest.mark.parametrize("name", ["silu", "gelu", "selu", "hardswish", "leaky_relu", "softplus"])
@@ -223,7 +223,7 @@ def test_pointwise_functions_save_no_memory(name: str) -> None:
 
     x = paddle.randn([4, 6, 32, 40])
     x.stop_gradient = False
-    assert kept_bytes(acon_paddle.activation(name), x) == 0
+    assert saved_bytes(acon_paddle.activation(name), x) == 0
 
 
 @pytest.mark.parametrize(
@@ -264,7 +264,11 @@ def test_wrong_input_shape_is_refused(name: str) -> None:
     shapes = [(2, 1, 4, 4), (2, 7, 4, 4), (2, 4, 4, 6), (6,), ()]
     if "FReLU" in name:
         shapes += [(2, 6), (2, 6, 4), (2, 6, 4, 4, 4)]
-    for run in (layer, paddle.jit.to_static(lambda_free(layer), full_graph=True), paddle.jit.to_static(lambda_free(layer))):
+    for run in (
+        layer,
+        paddle.jit.to_static(plain_function(layer), full_graph=True),
+        paddle.jit.to_static(plain_function(layer)),
+    ):
         for shape in shapes:
             with pytest.raises(SpecError, match=f"{name}: expected an input"):
                 run(paddle.ones(shape))
@@ -282,13 +286,15 @@ def test_dynamic_input_shape() -> None:
     from paddle.static import InputSpec
 
     layer = acon_paddle.AconC(6)
-    run = paddle.jit.to_static(lambda_free(layer), full_graph=True, input_spec=[InputSpec([None, None, None, None], "float32")])
+    run = paddle.jit.to_static(
+        plain_function(layer), full_graph=True, input_spec=[InputSpec([None, None, None, None], "float32")]
+    )
     for shape in ([2, 6, 4, 4], [3, 6, 5, 2]):
         x = paddle.randn(shape)
         np.testing.assert_allclose(run(x).numpy(), layer(x).numpy(), rtol=1e-6)
 
 
-def lambda_free(layer: Any) -> Any:
+def plain_function(layer: Any) -> Any:
     """Wrap a layer in a plain function, which to_static handles more reliably."""
 
     def run(x: Any) -> Any:

@@ -30,7 +30,7 @@ assert not [name for name in sys.modules if name.startswith("acon")]
 """
 
 
-def saved_and_run_alone(model: Any, size: tuple[int, int], folder: Path) -> None:
+def check_save(model: Any, size: tuple[int, int], folder: Path) -> None:
     """Save, run elsewhere, and compare: 1e-5 of the largest output, at other batch sizes."""
     import paddle
     from paddle.static import InputSpec
@@ -57,21 +57,21 @@ def saved_and_run_alone(model: Any, size: tuple[int, int], folder: Path) -> None
 def test_networks(network: str, act: str, options: dict[str, Any], tmp_path: Path) -> None:
     import acon_paddle
 
-    saved_and_run_alone(acon_paddle.create(network, act, 7, **options), size(network), tmp_path)
+    check_save(acon_paddle.create(network, act, 7, **options), size(network), tmp_path)
 
 
 @pytest.mark.parametrize(("network", "variant", "options"), FUSED, ids=lambda each: str(each).rpartition("/")[2])
 def test_fused_networks(network: str, variant: int, options: dict[str, Any], tmp_path: Path) -> None:
     import acon_paddle
 
-    saved_and_run_alone(fused(acon_paddle, network, variant, options), size(network), tmp_path)
+    check_save(fused(acon_paddle, network, variant, options), size(network), tmp_path)
 
 
 def test_stages(tmp_path: Path) -> None:
     import acon_paddle
 
     backbone = acon_paddle.create("acon/shufflenet_v2_x0_5", "meta_acon", features=("stem", "stage2"), repeats=(1, 1, 1))
-    saved_and_run_alone(backbone, (64, 96), tmp_path)
+    check_save(backbone, (64, 96), tmp_path)
 
 
 def test_export_page_snippets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -222,12 +222,12 @@ def test_pointwise_under_to_static_in_float64(
 
     layer = activation(name, **options)
     x = np.random.default_rng(1).uniform(-8, 8, (3, 5, 4))
-    compiled = paddle.jit.to_static(lambda_free(layer), full_graph=True)
+    compiled = paddle.jit.to_static(plain_function(layer), full_graph=True)
     for found, expected in zip(value_and_slope(compiled, x), value_and_slope(layer, x), strict=True):
         np.testing.assert_allclose(found, expected, rtol=1e-14, atol=1e-15)
 
 
-def lambda_free(layer: Any) -> Callable[[Any], Any]:
+def plain_function(layer: Any) -> Callable[[Any], Any]:
     """Wrap a layer in a plain function, which to_static handles more reliably."""
 
     def run(x: Any) -> Any:

@@ -14,7 +14,7 @@ from acon_core.errors import SpecError
 pytestmark = pytest.mark.backend("paddle")
 
 
-def built(node: spec.Node) -> Any:
+def build(node: spec.Node) -> Any:
     from acon_paddle.build import BuildContext, make
 
     layer = make(node, BuildContext("float32"))
@@ -51,7 +51,7 @@ SHAPES: list[tuple[spec.Node, list[tuple[int, ...]], list[tuple[int, ...]]]] = [
 
 @pytest.mark.parametrize(("node", "right", "wrong"), SHAPES, ids=lambda each: type(each).__name__)
 def test_output_shapes_and_refused_inputs(node: spec.Node, right: list[tuple[int, ...]], wrong: list[tuple[int, ...]]) -> None:
-    layer = built(node)
+    layer = build(node)
     assert layer(*inputs(*right)).shape == list(node.out_shapes(*right)[0])
     with pytest.raises(SpecError, match=f"{type(node).__name__}: expected"):
         layer(*inputs(*wrong))

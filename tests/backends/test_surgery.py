@@ -21,7 +21,7 @@ def package(backend: Backend) -> Any:
     return import_module(backends.packages()[backend.name])
 
 
-def verbs(backend: Backend) -> Any:
+def interface(backend: Backend) -> Any:
     return import_module(f"{backends.packages()[backend.name]}.surgery").modules
 
 
@@ -30,7 +30,7 @@ def native(backend: Backend, x: np.ndarray) -> np.ndarray:
     return np.moveaxis(x, 1, -1).copy() if backend.name == "jax" else x
 
 
-def lively(node: spec.Node) -> dict[str, np.ndarray]:
+def perturbed_state(node: spec.Node) -> dict[str, np.ndarray]:
     """Return a state in which no norm has its initial values."""
     return {
         path: value if value.dtype == np.int64 else (value + Stream(path).uniform(value.shape, 0.05, 0.3)).astype(np.float32)
@@ -42,14 +42,14 @@ def lively(node: spec.Node) -> dict[str, np.ndarray]:
 def test_fuse_and_fold_preserve_outputs(backend: Backend, verb: str, act: str) -> None:
     graph = create("acon/shufflenet_v2_x0_5", act, 5, repeats=(2, 1, 1)).graph
     model = backend.build(graph, seed=None)
-    model.load(lively(graph))
+    model.load(perturbed_state(graph))
     x = Stream("surgery").uniform((2, 3, 32, 40), -1.0, 1.0).astype(np.float32)
     before = model(x).y
     simple = getattr(package(backend), verb)(model.native)
-    after = verbs(backend).run(simple, native(backend, x))
+    after = interface(backend).run(simple, native(backend, x))
     np.testing.assert_allclose(after, before, rtol=0, atol=2e-5 * np.abs(before).max())
     expected, small = getattr(spec, verb)(graph, model.state())
-    found = verbs(backend).state(simple, expected)
+    found = interface(backend).state(simple, expected)
     for path, value in small.items():
         np.testing.assert_allclose(found[path], value, rtol=1e-6, atol=1e-7, err_msg=path)
     with pytest.raises(AconError, match=f"{verb}: nothing to do"):
@@ -61,8 +61,8 @@ def test_weight_decay_follows_the_spec(backend: Backend) -> None:
     module = package(backend).create("acon/shufflenet_v2_x0_5", act="meta_acon")
     from acon_core.surgery import decays
 
-    chosen = decays(verbs(backend), module)
-    sizes = {path: int(np.prod(tuple(parameter.shape))) for path, parameter, _ in verbs(backend).parameters(module)}
+    chosen = decays(interface(backend), module)
+    sizes = {path: int(np.prod(tuple(parameter.shape))) for path, parameter, _ in interface(backend).parameters(module)}
     assert set(sizes) == set(chosen)
     assert sum(sizes.values()) == 1_686_620
     assert sum(size for path, size in sizes.items() if chosen[path]) == 1_657_616
@@ -72,7 +72,7 @@ def test_weight_decay_follows_the_spec(backend: Backend) -> None:
 def test_gradient_bounds(backend: Backend) -> None:
     graph = spec.sequential(spec.Conv2d(3, 6, 1), spec.AconC(6), spec.MetaAconC(6, reduction=2), spec.AconA(6), spec.ReLU())
     model = backend.build(graph)
-    model.load(lively(graph))
+    model.load(perturbed_state(graph))
     found = package(backend).gradient_bounds(model.native)
     assert list(found) == ["1", "2", "3"]
     state = model.state()
@@ -100,7 +100,7 @@ WRONG = {
 
 def test_doctor_accepts_acon_and_restores_parameters(backend: Backend) -> None:
     model = backend.build(spec.AconC(5))
-    model.load(lively(spec.AconC(5)))
+    model.load(perturbed_state(spec.AconC(5)))
     before = model.state()
     found = package(backend).doctor(model.native)
     assert found.healthy, str(found)

@@ -25,7 +25,7 @@ assert not [name for name in sys.modules if name.startswith("acon") or name == "
 """
 
 
-def exported_and_run_alone(model: Any, size: tuple[int, int], sizes: dict[int, str], folder: Path) -> None:
+def check_export(model: Any, size: tuple[int, int], sizes: dict[int, str], folder: Path) -> None:
     """Export, run elsewhere, and compare: 1e-5 of the largest output.
 
     The batch size, and the image size where it is dynamic, differ from those of the export.
@@ -56,28 +56,28 @@ def exported_and_run_alone(model: Any, size: tuple[int, int], sizes: dict[int, s
 def test_networks(network: str, act: str, options: dict[str, Any], tmp_path: Path) -> None:
     import acon_torch
 
-    exported_and_run_alone(acon_torch.create(network, act, 7, **options), size(network), {}, tmp_path)
+    check_export(acon_torch.create(network, act, 7, **options), size(network), {}, tmp_path)
 
 
 @pytest.mark.parametrize(("network", "variant", "options"), FUSED, ids=lambda each: str(each).rpartition("/")[2])
 def test_fused_networks(network: str, variant: int, options: dict[str, Any], tmp_path: Path) -> None:
     import acon_torch
 
-    exported_and_run_alone(fused(acon_torch, network, variant, options), size(network), {}, tmp_path)
+    check_export(fused(acon_torch, network, variant, options), size(network), {}, tmp_path)
 
 
 def test_stages(tmp_path: Path) -> None:
     import acon_torch
 
     backbone = acon_torch.create("acon/tfnet_0_5", "acon_c", features=("stem", "stage2"))
-    exported_and_run_alone(backbone, (64, 96), {}, tmp_path)
+    check_export(backbone, (64, 96), {}, tmp_path)
 
 
 def test_images_of_any_size(tmp_path: Path) -> None:
     import acon_torch
 
     model = acon_torch.create("acon/shufflenet_v2_x0_5", "acon_frelu", num_classes=7, repeats=(1, 1, 1))
-    exported_and_run_alone(model, (64, 96), {2: "height", 3: "width"}, tmp_path)
+    check_export(model, (64, 96), {2: "height", 3: "width"}, tmp_path)
 
 
 def test_export_page_snippets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

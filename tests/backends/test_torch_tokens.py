@@ -15,7 +15,7 @@ from acon_core.networks import create
 pytestmark = pytest.mark.backend("torch")
 
 
-def made(node: spec.Node):  # type: ignore[no-untyped-def]
+def build(node: spec.Node):  # type: ignore[no-untyped-def]
     import torch
     from acon_torch.build import BuildContext, make
 
@@ -45,7 +45,7 @@ def test_tokens_stay_channels_last(name: str) -> None:
     import torch
 
     tokens = torch.randn(3, 5, 12).mT.requires_grad_()
-    y = made(TOKENS[name]).train()(tokens)
+    y = build(TOKENS[name]).train()(tokens)
     assert y.mT.is_contiguous()
     (gradient,) = torch.autograd.grad(y, tokens, torch.randn(y.mT.shape).mT)
     # Behind a class token, the gradient is a view of a contiguous array.
@@ -56,7 +56,7 @@ def test_tokens_stay_channels_last(name: str) -> None:
 def test_tokens_keep_their_dtype(name: str) -> None:
     import torch
 
-    assert made(TOKENS[name])(torch.ones(3, 12, 5, dtype=torch.bfloat16)).dtype == torch.bfloat16
+    assert build(TOKENS[name])(torch.ones(3, 12, 5, dtype=torch.bfloat16)).dtype == torch.bfloat16
 
 
 @pytest.mark.parametrize(
@@ -68,7 +68,7 @@ def test_images_stay_channels_last(node: spec.Node) -> None:
     import torch
 
     images = torch.randn(2, 5, 7, 6).movedim(-1, 1)
-    assert made(node)(images).movedim(1, -1).is_contiguous()
+    assert build(node)(images).movedim(1, -1).is_contiguous()
 
 
 def test_shifted_window_mask_matches_the_spec() -> None:
@@ -81,7 +81,7 @@ def test_shifted_window_mask_matches_the_spec() -> None:
         count, tokens = node.windows((2, 1, height, width), 1)[::2]
         qkv = torch.zeros(count, 3 * tokens, tokens)
         qkv[:, 2 * tokens :] = torch.eye(tokens)
-        found = made(node)(qkv, torch.zeros((2 * window - 1) ** 2, 1), image).mT
+        found = build(node)(qkv, torch.zeros((2 * window - 1) ** 2, 1), image).mT
         apart = torch.from_numpy(spec.shifted_window_mask(node, (1, 1, height, width)))
         torch.testing.assert_close(found, apart.softmax(-1).repeat(2, 1, 1))
 
@@ -91,7 +91,7 @@ def test_windows_compile_with_dynamic_shapes() -> None:
 
     torch._dynamo.reset()
     node = spec.WindowAttention(3, 1, heads=2)
-    attend = made(node)
+    attend = build(node)
     compiled = torch.compile(attend, fullgraph=True, dynamic=True, backend="aot_eager")
     for shape in ((2, 8, 6, 9), (3, 8, 10, 4), (4, 8, 3, 15)):
         qkv, table = torch.randn(node.windows(shape, 24)), torch.randn(25, 2)
@@ -107,7 +107,7 @@ def test_dropout_and_drop_path_in_training(node: spec.Node, whole: tuple[int, ..
     import torch
 
     torch.manual_seed(1)
-    drop, x = made(node), torch.rand(400, 5, 3) + 1
+    drop, x = build(node), torch.rand(400, 5, 3) + 1
     assert torch.equal(drop.eval()(x), x)
     y = drop.train()(x)
     kept = (y != 0).all(whole) if whole else y != 0
@@ -115,7 +115,7 @@ def test_dropout_and_drop_path_in_training(node: spec.Node, whole: tuple[int, ..
     assert abs(1 - kept.float().mean() - 0.25) < 5 * (0.25 * 0.75 / kept.numel()) ** 0.5
     torch.testing.assert_close(y[kept], x[kept] / 0.75)
     assert not torch.equal(drop(x), y)
-    assert torch.equal(made(type(node)(0.0)).train()(x), x)  # type: ignore[call-arg]
+    assert torch.equal(build(type(node)(0.0)).train()(x), x)  # type: ignore[call-arg]
 
 
 def test_derived_indices_are_int64_in_every_dtype(backend: Backend) -> None:
@@ -147,7 +147,7 @@ def test_broadcasting_inputs_are_refused(node: spec.Node, shapes: tuple[tuple[in
     import torch
 
     with pytest.raises(SpecError, match=f"{type(node).__name__}: expected"):
-        made(node)(*(torch.ones(shape) for shape in shapes))
+        build(node)(*(torch.ones(shape) for shape in shapes))
 
 
 @pytest.mark.parametrize("count", [1, 2])

@@ -111,7 +111,7 @@ def test_imports_from_the_current_folder(source: Path, backend: Backend, monkeyp
     assert not ran.exists()
 
 
-def turned(slot: Slot, axes: tuple[int, ...]) -> Slot:
+def with_swapped_axes(slot: Slot, axes: tuple[int, ...]) -> Slot:
     """Swap two axes in both directions of a slot, so that a round trip is exact."""
     swap: Callable[[NDArray], NDArray] = lambda array: array.transpose(axes)  # noqa: E731
     return Slot(slot.name, lambda array: swap(slot.to_native(array)), lambda array: slot.to_canonical(swap(array)))
@@ -140,7 +140,7 @@ def test_untransposed_square_weight(
             first, second = [axis for axis, size in enumerate(shape) if size == 5]
             axes = list(range(len(shape)))
             axes[first], axes[second] = second, first
-            found["weight"] = turned(slot, tuple(axes))
+            found["weight"] = with_swapped_axes(slot, tuple(axes))
         return found
 
     monkeypatch.setattr(layout, "slots", slots)

@@ -37,7 +37,7 @@ def acon(*arguments: object, **options: object) -> subprocess.CompletedProcess[s
     return subprocess.run(command, capture_output=True, text=True, check=False, **options)  # type: ignore[call-overload]
 
 
-def refused(done: subprocess.CompletedProcess[str], *parts: str) -> None:
+def assert_refused(done: subprocess.CompletedProcess[str], *parts: str) -> None:
     """Assert one line on stderr that contains `parts`, status 2, and empty stdout."""
     assert done.returncode == 2, (done.stdout, done.stderr)
     assert done.stdout == ""
@@ -55,7 +55,7 @@ def test_list() -> None:
     assert listed == [*(f"acon/shufflenet_v2_x{w}" for w in widths), *resnets, *(f"acon/tfnet_{w}" for w in widths), "acon/dcn"]
     assert set(spec.ACTIVATIONS) == set(acon("list", "activations").stdout.split())
     assert {"numpy", "torch", "jax", "paddle", "megengine"} == set(acon("list", "backends").stdout.split())
-    refused(acon("list", "everything"), "networks, activations, backends")
+    assert_refused(acon("list", "everything"), "networks, activations, backends")
 
 
 def test_inspect() -> None:
@@ -105,17 +105,17 @@ def test_conformance_and_report(tmp_path: Path) -> None:
     path.write_text(json.dumps([entry]))
     assert acon("report", path).returncode == 1
     path.write_text("{}")
-    refused(acon("report", path), "report.json: expected a report")
-    refused(acon("conformance", "--case", "no such case"), "no such case")
+    assert_refused(acon("report", path), "report.json: expected a report")
+    assert_refused(acon("conformance", "--case", "no such case"), "no such case")
 
 
 def test_missing_backend(tmp_path: Path) -> None:
     env = without(tmp_path / "hook", "torch", "jax")
     done = acon("conformance", "--backend", "torch", env=env)
-    refused(done, "'torch' cannot be used here", "pip install 'acon-ports[torch]'")
-    refused(acon("conformance", "--backend", "tensorflow", env=env), "'tensorflow' is not known")
+    assert_refused(done, "'torch' cannot be used here", "pip install 'acon-ports[torch]'")
+    assert_refused(acon("conformance", "--backend", "tensorflow", env=env), "'tensorflow' is not known")
     done = acon("run", CHECKPOINT, "--input", PHOTOS, "--output", tmp_path / "y.npz", "--backend", "jax", env=env)
-    refused(done, "'jax' cannot be used here")
+    assert_refused(done, "'jax' cannot be used here")
     assert [path.name for path in tmp_path.iterdir()] == ["hook"]
 
 
@@ -170,7 +170,7 @@ def test_invalid_file_gives_one_line_error(tmp_path: Path, bad: Callable[[Path],
     folder.mkdir()
     path, out = bad(folder), tmp_path / "out.safetensors"
     arguments = {"convert": [out], "inspect": [], "run": ["--input", PHOTOS, "--output", out]}[command]
-    refused(acon(command, path, *arguments), str(path))
+    assert_refused(acon(command, path, *arguments), str(path))
     assert not out.exists()
     assert not (tmp_path / "executed").exists()
     assert [each.name for each in tmp_path.iterdir()] == ["in"]
@@ -187,27 +187,27 @@ def test_invalid_file_gives_one_line_error(tmp_path: Path, bad: Callable[[Path],
     ],
 )
 def test_invalid_usage_gives_one_line_error(tmp_path: Path, arguments: list[str], parts: list[str]) -> None:
-    refused(acon("convert", CHECKPOINT, tmp_path / "out.safetensors", *arguments), *parts)
+    assert_refused(acon("convert", CHECKPOINT, tmp_path / "out.safetensors", *arguments), *parts)
     assert list(tmp_path.iterdir()) == []
 
 
 def test_unwritable_target(tmp_path: Path) -> None:
     (tmp_path / "folder").mkdir()
-    refused(acon("convert", CHECKPOINT, tmp_path / "folder", "--to", "jax"), f"{tmp_path / 'folder'}: is a folder")
-    refused(acon("convert", CHECKPOINT, tmp_path / "no" / "a.pkl"), f"{tmp_path / 'no' / 'a.pkl'}: cannot be written")
-    refused(acon("convert", CHECKPOINT, tmp_path / "a.xyz"), "a.xyz: unknown suffix")
+    assert_refused(acon("convert", CHECKPOINT, tmp_path / "folder", "--to", "jax"), f"{tmp_path / 'folder'}: is a folder")
+    assert_refused(acon("convert", CHECKPOINT, tmp_path / "no" / "a.pkl"), f"{tmp_path / 'no' / 'a.pkl'}: cannot be written")
+    assert_refused(acon("convert", CHECKPOINT, tmp_path / "a.xyz"), "a.xyz: unknown suffix")
     (tmp_path / "a.pkl").write_bytes(b"old")
 
     def small_disk() -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, 1_000_000))
 
     done = acon("convert", CHECKPOINT, tmp_path / "a.pkl", preexec_fn=small_disk)
-    refused(done, f"{tmp_path / 'a.pkl'}: cannot be written")
+    assert_refused(done, f"{tmp_path / 'a.pkl'}: cannot be written")
     assert (tmp_path / "a.pkl").read_bytes() == b"old"
     assert sorted(each.name for each in tmp_path.iterdir()) == ["a.pkl", "folder"]
     same = tmp_path / "b.safetensors"
     assert acon("convert", CHECKPOINT, same).returncode == 0
-    refused(acon("convert", same, same), "is the source file")
+    assert_refused(acon("convert", same, same), "is the source file")
 
 
 def test_invalid_images(tmp_path: Path) -> None:
@@ -218,15 +218,19 @@ def test_invalid_images(tmp_path: Path) -> None:
         ("grey", {"a": np.ones((1, 1, 64, 64))}, "expected (N, 3, H, W)"),
     ):
         np.savez(tmp_path / f"{name}.npz", **arrays)
-        refused(acon("run", CHECKPOINT, "--input", tmp_path / f"{name}.npz", "--output", tmp_path / "y.npz"), part)
-    refused(acon("run", CHECKPOINT, "--input", CHECKPOINT, "--output", tmp_path / "y.npz"), "expected one array, found 511")
+        assert_refused(acon("run", CHECKPOINT, "--input", tmp_path / f"{name}.npz", "--output", tmp_path / "y.npz"), part)
+    assert_refused(
+        acon("run", CHECKPOINT, "--input", CHECKPOINT, "--output", tmp_path / "y.npz"), "expected one array, found 511"
+    )
     with zipfile.ZipFile(tmp_path / "one.zip", "w") as archive:
         archive.writestr("hello.txt", "hello")
-    refused(
+    assert_refused(
         acon("run", CHECKPOINT, "--input", tmp_path / "one.zip", "--output", tmp_path / "y.npz"), "hello.txt is not an array"
     )
     (tmp_path / "text.npz").write_text("hello")
-    refused(acon("run", CHECKPOINT, "--input", tmp_path / "text.npz", "--output", tmp_path / "y.npz"), "expected an .npz")
+    assert_refused(
+        acon("run", CHECKPOINT, "--input", tmp_path / "text.npz", "--output", tmp_path / "y.npz"), "expected an .npz"
+    )
     assert not (tmp_path / "y.npz").exists()
 
 
@@ -258,5 +262,5 @@ def test_golden_of_named_cases(tmp_path: Path) -> None:
     for key, array in made.items():
         np.testing.assert_allclose(array, stored[key], rtol=1e-11, atol=1e-11)
     assert acon("conformance", "golden", "check").stdout == f"check: {len(load_cases())} cases, nothing wrong\n"
-    refused(acon("conformance", "golden", "make", tmp_path / "none.safetensors", "no such case"), "no such case")
-    refused(acon("conformance", "--case", "acon_c", "golden", "check"), "omit them")
+    assert_refused(acon("conformance", "golden", "make", tmp_path / "none.safetensors", "no such case"), "no such case")
+    assert_refused(acon("conformance", "--case", "acon_c", "golden", "check"), "omit them")

@@ -84,7 +84,7 @@ FUNCTIONS = {
     "gradient_bounds": "(model)",
 }
 # Keyword-only parameters of one framework, excluded from the comparison.
-FRAMEWORK_S = {"dtype", "device", "rngs", "path", "seed"}
+FRAMEWORK_OPTIONS = {"dtype", "device", "rngs", "path", "seed"}
 
 SIGNATURES = {**{each.public: each.signature for each in DESCRIPTORS.values() if each.public}, **FUNCTIONS}
 """Every public name of a backend, and its signature without the framework's own parameters."""

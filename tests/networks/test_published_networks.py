@@ -34,7 +34,7 @@ def entry(name: str) -> str:
     return name if name in NETWORKS else name.replace("paddleclas", "torchvision")
 
 
-def spoken(name: str, format: str = "") -> Format:
+def package_format(name: str, format: str = "") -> Format:
     """Return the package's own format and names, or its names in another format."""
     package = name.partition("/")[0]
     dialect = "" if package == "timm" and "swin" not in name else package
@@ -42,9 +42,9 @@ def spoken(name: str, format: str = "") -> Format:
     return Format(given.name, given.codec, given.backend, DIALECTS.get(dialect))
 
 
-def written(folder: Path, name: str, prefix: str = "", drawn: bool = False, **options: object) -> Path:
+def write_file(folder: Path, name: str, prefix: str = "", drawn: bool = False, **options: object) -> Path:
     """Write a file as the package would; `drawn` selects other values for every tensor."""
-    format = spoken(name)
+    format = package_format(name)
     shapes = format.layout.native_shapes(create(entry(name), num_classes=CLASSES, **options).graph)
     values = filled(shapes) if drawn else {key: np.full(shape, 0.5, np.float16) for key, shape in shapes.items()}
     values |= {key: np.array(5) for key in shapes if key.endswith("num_batches_tracked")}
@@ -55,7 +55,7 @@ def written(folder: Path, name: str, prefix: str = "", drawn: bool = False, **op
 
 @pytest.mark.parametrize("name", WHOLE)
 def test_names_and_shapes(name: str) -> None:
-    assert digest(spoken(name).layout.native_shapes(create(entry(name)).graph)) == STORED[name]["whole"]
+    assert digest(package_format(name).layout.native_shapes(create(entry(name)).graph)) == STORED[name]["whole"]
 
 
 @pytest.mark.slow
@@ -63,9 +63,9 @@ def test_names_and_shapes(name: str) -> None:
 def test_function(tmp_path: Path, name: str) -> None:
     """Compare with the outputs of the package's own module, in float64."""
     options, size = RUN[name]
-    shapes = spoken(name).layout.native_shapes(create(entry(name), num_classes=CLASSES, **options).graph)
+    shapes = package_format(name).layout.native_shapes(create(entry(name), num_classes=CLASSES, **options).graph)
     assert digest(shapes) == STORED[name]["run"]
-    found = read_network(written(tmp_path, name, drawn=True, **options), entry(name), **options)
+    found = read_network(write_file(tmp_path, name, drawn=True, **options), entry(name), **options)
     assert (found.network.name, found.network.num_classes) == (entry(name), CLASSES)
     outputs = forward(found.network.graph, found.state, [image(size)]).values[0].ravel()
     expected = np.array(STORED[name]["outputs"])
@@ -81,14 +81,14 @@ def test_recognised(tmp_path: Path) -> None:
         "torchvision/shufflenet_v2_x1_5",
         "timm/swin_tiny_patch4_window7_224",
     ):
-        found = read_network(written(tmp_path, name))
+        found = read_network(write_file(tmp_path, name))
         assert (found.network.name, found.network.num_classes) == (name, CLASSES)
         dialect = DIALECTS["timm"] if "swin" in name else None
         assert found.format.dialect == dialect
         notes = ["recognised the tensor names of timm's Swin (dialect timm)"] if dialect else []
         assert list(found.notes) == notes
     for name in ("paddleclas/resnet34", "paddleclas/resnet50"):
-        found = read_network(written(tmp_path, name))
+        found = read_network(write_file(tmp_path, name))
         assert (found.network.name, found.network.num_classes) == (entry(name), CLASSES)
         assert found.notes[0] == "recognised the tensor names of PaddleClas's ResNet (dialect paddleclas)"
 
@@ -103,7 +103,7 @@ def test_recognised(tmp_path: Path) -> None:
 )
 def test_ambiguous_networks(tmp_path: Path, name: str, others: str) -> None:
     options = {"depth": 1} if "vit" in name else {}
-    path = written(tmp_path, name, **options)
+    path = write_file(tmp_path, name, **options)
     if not options:
         message = f"the tensors are ambiguous: .*: {others}; {name} as published; pass --network, and --act if several"
         with pytest.raises(AconError, match=message):
@@ -116,10 +116,10 @@ def test_ambiguous_networks(tmp_path: Path, name: str, others: str) -> None:
 
 
 def test_act_excludes_networks_without_a_choice(tmp_path: Path) -> None:
-    path = written(tmp_path, "torchvision/mobilenet_v3_large")
+    path = write_file(tmp_path, "torchvision/mobilenet_v3_large")
     assert read_network(path, act="relu").network.name == "repact/mobilenet_v3_large"
     with pytest.raises(CheckpointError, match=r"no network has exactly .* 'conv1\.bias' is missing"):
-        read_network(written(tmp_path, "torchvision/resnet18"), act="relu")
+        read_network(write_file(tmp_path, "torchvision/resnet18"), act="relu")
 
 
 def test_torchvision_resnet_with_another_activation() -> None:
@@ -135,12 +135,12 @@ def test_torchvision_resnet_with_another_activation() -> None:
 
 @pytest.mark.parametrize("prefix", ["_orig_mod.", "module._orig_mod.", "_orig_mod.module."])
 def test_prefixes_of_wrappers(tmp_path: Path, prefix: str) -> None:
-    found = read_network(written(tmp_path, RESNET, prefix))
+    found = read_network(write_file(tmp_path, RESNET, prefix))
     assert found.network.name == RESNET
     wrappers = {"module.": "DataParallel", "_orig_mod.": "torch.compile"}
     for each in prefix.rstrip(".").split("."):
         assert f"removed the prefix '{each}.' ({wrappers[each + '.']}) from all tensor names" in found.notes
-    inside = written(tmp_path, RESNET, "model.module.")
+    inside = write_file(tmp_path, RESNET, "model.module.")
     with pytest.raises(CheckpointError, match="no network has exactly these"):
         read_network(inside)
 
@@ -150,7 +150,7 @@ def test_prefixes_of_wrappers(tmp_path: Path, prefix: str) -> None:
 def test_dialect_names_in_every_format(format: str, name: str, options: dict[str, object]) -> None:
     graph = create(name, num_classes=3, **options).graph
     plain = format_named(format).layout
-    layout = spoken(name.replace("torchvision", "paddleclas"), format).layout
+    layout = package_format(name.replace("torchvision", "paddleclas"), format).layout
     kept = [native for path, _, native, _ in plain.table(graph) if native and not path.endswith("position_index")]
     shapes = layout.native_shapes(graph)
     assert len(shapes) == len(kept)
@@ -159,16 +159,16 @@ def test_dialect_names_in_every_format(format: str, name: str, options: dict[str
     assert whole == ("head.fc" if "swin" in name else f"blocks.{3 if '18' in name else 4}.conv1.conv")
 
 
-def the_same(one: Checkpoint, other: Checkpoint) -> None:
+def assert_same_state(one: Checkpoint, other: Checkpoint) -> None:
     for path, array in one.state.items():
         assert path.endswith("num_batches_tracked") or array.tobytes() == other.state[path].tobytes(), path
 
 
 def test_round_trip(tmp_path: Path) -> None:
-    path = written(tmp_path, "paddleclas/resnet50", drawn=True)
+    path = write_file(tmp_path, "paddleclas/resnet50", drawn=True)
     convert(path, tmp_path / "a.pth")
     assert list(read_file(tmp_path / "a.pth")[1].tensors)[:2] == ["conv1.weight", "bn1.weight"]
-    the_same(read_network(path), read_network(tmp_path / "a.pth"))
+    assert_same_state(read_network(path), read_network(tmp_path / "a.pth"))
     convert(tmp_path / "a.pth", tmp_path / "b.pdparams", to_dialect="paddleclas")
     before, after = (read_file(each)[1].tensors for each in (path, tmp_path / "b.pdparams"))
     assert list(before) == list(after)
@@ -176,18 +176,18 @@ def test_round_trip(tmp_path: Path) -> None:
 
 
 def test_dialect_of_another_network_is_refused(tmp_path: Path) -> None:
-    path = written(tmp_path, "torchvision/resnet18")
+    path = write_file(tmp_path, "torchvision/resnet18")
     message = r"dialect paddleclas \(PaddleClas's ResNet\) does not apply to torchvision/resnet18; .* paddleclas/resnet\*"
     with pytest.raises(AconError, match=message):
         convert(path, tmp_path / "b.pdparams", to_dialect="paddleclas")
     assert not (tmp_path / "b.pdparams").exists()
     with pytest.raises(AconError, match=r"dialect timm .* does not apply to repact/swin_tiny_patch4_window7_224; .* --network"):
-        read_network(written(tmp_path, SWIN), "repact/swin_tiny_patch4_window7_224", "gelu", "timm")
+        read_network(write_file(tmp_path, SWIN), "repact/swin_tiny_patch4_window7_224", "gelu", "timm")
 
 
 def test_act_in_a_dialect_without_a_choice(tmp_path: Path) -> None:
     with pytest.raises(AconError, match="no network of dialect timm takes an activation; omit --act"):
-        read_network(written(tmp_path, SWIN), act="gelu", dialect="timm")
+        read_network(write_file(tmp_path, SWIN), act="gelu", dialect="timm")
 
 
 def test_act_that_the_nearest_network_refuses() -> None:
@@ -198,13 +198,13 @@ def test_act_that_the_nearest_network_refuses() -> None:
 
 
 def test_nearest_network_in_error(tmp_path: Path) -> None:
-    path = written(tmp_path, SWIN)
+    path = write_file(tmp_path, SWIN)
     with pytest.raises(CheckpointError, match=r"nearest is torchvision/resnet18, .*'conv1\.weight' is missing"):
         read_network(path, "torchvision/resnet18")
 
 
 def test_inspect(tmp_path: Path) -> None:
-    path = written(tmp_path, RESNET)
+    path = write_file(tmp_path, RESNET)
     command = [sys.executable, "-m", "acon_core.cli", "inspect", str(path)]
     told = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     assert f"network: {RESNET}, {CLASSES} classes" in told

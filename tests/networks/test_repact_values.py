@@ -44,7 +44,7 @@ def mlp(x: Array, state: State, path: str) -> Array:
     return linear(hidden, state, f"{path}.fc2")
 
 
-def attended(tokens: Array, state: State, path: str, heads: int, bias: Array | float = 0.0) -> Array:
+def attention(tokens: Array, state: State, path: str, heads: int, bias: Array | float = 0.0) -> Array:
     """Compute attention of tokens (L, C), with a bias of shape (heads, L, L); return (L, C)."""
     width = tokens.shape[1] // heads
     q, k, v = np.split(linear(tokens, state, f"{path}.qkv"), 3, -1)
@@ -63,12 +63,12 @@ def vit(x: Array, state: State, depth: int) -> Array:
     tokens = np.concatenate([np.tile(state["cls_token"], (len(x), 1, 1)), tokens], 1) + state["pos_embed"]
     for block in (f"blocks.{i}" for i in range(depth)):
         normed = norm(tokens, state, f"{block}.norm1", 1e-6)
-        tokens = tokens + np.stack([attended(each, state, f"{block}.attn", 12) for each in normed])
+        tokens = tokens + np.stack([attention(each, state, f"{block}.attn", 12) for each in normed])
         tokens = tokens + mlp(norm(tokens, state, f"{block}.norm2", 1e-6), state, f"{block}.mlp")
     return linear(norm(tokens, state, "norm", 1e-6)[:, 0], state, "head")
 
 
-def windows_attended(image: Array, state: State, path: str, heads: int, shift: int) -> Array:
+def window_attention(image: Array, state: State, path: str, heads: int, shift: int) -> Array:
     """Compute shifted-window attention of an image (H, W, C), pixel by pixel.
 
     Each pixel finds the tokens of its window by walking over the image, without wrapping around.
@@ -94,7 +94,7 @@ def windows_attended(image: Array, state: State, path: str, heads: int, shift: i
                     for i, a in enumerate(places)
                 ]
             ).transpose(2, 0, 1)
-            made = attended(np.array([padded[place] for place in source]), state, f"{path}.attn", heads, bias)
+            made = attention(np.array([padded[place] for place in source]), state, f"{path}.attn", heads, bias)
             for place, value in zip(source, made, strict=True):
                 y[place] = value
     return y[:height, :width]
@@ -110,7 +110,7 @@ def swin(x: Array, state: State, depths: tuple[int, ...]) -> Array:
             normed = norm(images, state, f"{block}.norm1", 1e-5)
             shared = {key.replace(".attn.relative", ".relative"): value for key, value in state.items()}
             heads, shift = 3 * 2**stage, 3 * (place % 2)
-            images = images + np.stack([windows_attended(each, shared, block, heads, shift) for each in normed])
+            images = images + np.stack([window_attention(each, shared, block, heads, shift) for each in normed])
             images = images + mlp(norm(images, state, f"{block}.norm2", 1e-5), state, f"{block}.mlp")
         if stage < 3:
             even = np.pad(images, ((0, 0), (0, images.shape[1] % 2), (0, images.shape[2] % 2), (0, 0)))
@@ -156,7 +156,7 @@ def batch_norm(x: Array, state: State, path: str, eps: float) -> Array:
     return (x - mean) / np.sqrt(variance + eps) * weight + bias
 
 
-def convolved(x: Array, state: State, path: str, stride: int = 1) -> Array:
+def convolution(x: Array, state: State, path: str, stride: int = 1) -> Array:
     """Convolve with same padding; depthwise if the weight has one input channel."""
     weight = state[f"{path}.weight"]
     reach = weight.shape[2] // 2
@@ -167,13 +167,13 @@ def convolved(x: Array, state: State, path: str, stride: int = 1) -> Array:
     return y + (state[f"{path}.bias"].reshape(-1, 1, 1) if f"{path}.bias" in state else 0.0)
 
 
-def rectified(x: Array, state: State, path: str) -> Array:
+def prelu(x: Array, state: State, path: str) -> Array:
     return np.maximum(x, 0) + state[f"{path}.weight"] * np.minimum(x, 0)
 
 
 def mobile_convolution(x: Array, state: State, path: str, stride: int = 1, act: bool = True) -> Array:
-    y = batch_norm(convolved(x, state, f"{path}.0", stride), state, f"{path}.1", 1e-3)
-    return rectified(y, state, f"{path}.2") if act else y
+    y = batch_norm(convolution(x, state, f"{path}.0", stride), state, f"{path}.1", 1e-3)
+    return prelu(y, state, f"{path}.2") if act else y
 
 
 def mobilenet(x: Array, state: State, strides: list[int]) -> Array:
@@ -185,7 +185,7 @@ def mobilenet(x: Array, state: State, strides: list[int]) -> Array:
             inner = f"{path}.{place}"
             if f"{inner}.fc1.weight" in state:
                 mean = y.mean((2, 3), keepdims=True)
-                factor = convolved(np.maximum(convolved(mean, state, f"{inner}.fc1"), 0), state, f"{inner}.fc2")
+                factor = convolution(np.maximum(convolution(mean, state, f"{inner}.fc1"), 0), state, f"{inner}.fc2")
                 y = y * np.clip(factor / 6 + 0.5, 0, 1)
             else:
                 depthwise = state[f"{inner}.0.weight"].shape[1] == 1
@@ -216,15 +216,15 @@ def shuffle_branch(x: Array, state: State, path: str, stride: int, kinds: str) -
     place = 0
     for kind in kinds:
         if kind == "a":
-            x, place = rectified(x, state, f"{path}.{place}"), place + 1
+            x, place = prelu(x, state, f"{path}.{place}"), place + 1
         else:
-            x = convolved(x, state, f"{path}.{place}", stride if kind == "d" else 1)
+            x = convolution(x, state, f"{path}.{place}", stride if kind == "d" else 1)
             x, place = batch_norm(x, state, f"{path}.{place + 1}", 1e-5), place + 2
     return x
 
 
 def shufflenet(x: Array, state: State) -> Array:
-    x = rectified(batch_norm(convolved(x, state, "conv1.0", 2), state, "conv1.1", 1e-5), state, "conv1.2")
+    x = prelu(batch_norm(convolution(x, state, "conv1.0", 2), state, "conv1.1", 1e-5), state, "conv1.2")
     padded = np.pad(x, ((0, 0), (0, 0), (1, 1), (1, 1)), constant_values=-np.inf)
     x = sliding_window_view(padded, (3, 3), (2, 3))[:, :, ::2, ::2].max((4, 5))
     for stage, count in ((2, 4), (3, 8), (4, 4)):
@@ -236,7 +236,7 @@ def shufflenet(x: Array, state: State) -> Array:
             else:
                 left, right = x[:, :half], shuffle_branch(x[:, half:], state, f"{path}.branch2", 1, "padpa")
             x = np.stack([left, right], 2).reshape(len(x), -1, *left.shape[2:])
-    x = rectified(batch_norm(convolved(x, state, "conv5.0"), state, "conv5.1", 1e-5), state, "conv5.2")
+    x = prelu(batch_norm(convolution(x, state, "conv5.0"), state, "conv5.1", 1e-5), state, "conv5.2")
     return linear(x.mean((2, 3)), state, "fc")
 
 

@@ -20,7 +20,7 @@ from acon_core.reference import forward
 KNOTS = np.array([-3.0, 0.0, 3.0, -3.5, 3.5, -1.5, 1.5, -0.0, 1e-8, -100.0, 100.0])
 
 
-def moved(node: spec.Node, seed: int = 0) -> dict[str, np.ndarray]:
+def perturbed_state(node: spec.Node, seed: int = 0) -> dict[str, np.ndarray]:
     """Return a float64 state without initial values, with positive variances."""
     state = {}
     for path, param in spec.named_params(node).items():
@@ -35,7 +35,7 @@ def moved(node: spec.Node, seed: int = 0) -> dict[str, np.ndarray]:
 def test_repact_closed_form_matches_its_branches(variant: int, shape: tuple[int, ...]) -> None:
     """Against the four branches computed one by one, at and between the kinks, with gradients."""
     node = spec.RepAct(variant=variant)  # type: ignore[arg-type]
-    state = moved(node)
+    state = perturbed_state(node)
     x = np.concatenate([KNOTS, Stream("x").uniform((np.prod(shape),), -6, 6)])[: np.prod(shape)].reshape(shape)
     w, alpha = state["weights"], state["alpha"]
     w = np.exp(w) / np.exp(w).sum() if variant == 2 else w
@@ -66,7 +66,7 @@ def test_repact_has_three_degrees_of_freedom() -> None:
 @pytest.mark.parametrize("channels", [6, 40])
 def test_fold_preserves_outputs_and_saves_parameters(channels: int) -> None:
     node = spec.MetaAconC(channels, reduction=4)
-    state = moved(node)
+    state = perturbed_state(node)
     folded, small = spec.fold(node, state)
     assert folded == spec.MetaAconC(channels, reduction=4, norm="none")
     x = Stream("x").uniform((3, channels, 4, 5), -3, 3)
