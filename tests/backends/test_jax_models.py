@@ -28,13 +28,14 @@ def test_class_signatures_and_channel_axis() -> None:
     assert positional(acon_jax.MetaAconC) == ["channels", "reduction", "norm", "init", "level", "reduce", "generator"]
     assert positional(acon_jax.RepAct) == ["variant"]
     assert inspect.signature(acon_jax.PReLU).parameters["channels"].default is None
-    assert inspect.signature(acon_jax.AconC).parameters["channel_axis"].default == -1
+    assert inspect.signature(acon_jax.AconC).parameters["channel_axis"].default is None
     assert "channel_axis" not in inspect.signature(acon_jax.RepAct).parameters
     with pytest.raises(TypeError, match="variant"):
         acon_jax.AconC(5, variant=1, rngs=None)
     first, last = (acon_jax.AconC(5, channel_axis=axis, rngs=nnx.Rngs(0)) for axis in (1, -1))
     x = values()
     np.testing.assert_array_equal(jnp.moveaxis(first(jnp.moveaxis(x, -1, 1)), 1, -1), last(x))
+    np.testing.assert_array_equal(acon_jax.AconC(5, rngs=nnx.Rngs(0))(x), last(x))  # None means -1 in JAX
 
 
 def test_derived_arrays_are_not_parameters() -> None:
