@@ -23,6 +23,8 @@ from acon_core.spec.node import Node, named_params
 from acon_core.tensors import check_names, lazy_items
 from acon_core.training import Batch, Recipe
 
+__all__ = ["Backend", "Model", "Outputs", "Vjp", "Waiver", "check_state", "get", "import_module", "packages"]
+
 ENTRY_POINT_GROUP = "acon.backends"
 
 
@@ -261,7 +263,13 @@ class Backend(Protocol):
 
 @cache
 def packages() -> dict[str, str]:
-    """Return the packages of the registered backends by name, with or without their frameworks."""
+    """Return the packages of the registered backends by name, with or without their frameworks.
+
+    Returns
+    -------
+    dict from str to str
+        Packages by name of the backend.
+    """
     return {point.name: point.value for point in sorted(entry_points(group=ENTRY_POINT_GROUP), key=lambda point: point.name)}
 
 
@@ -275,6 +283,11 @@ def import_module(name: str, module: str) -> ModuleType:
     module : str
         The module, relative to the package. ``checkpoint.layout`` and ``checkpoint.codec`` need no
         framework; ``backend`` does.
+
+    Returns
+    -------
+    module
+        The imported module.
 
     Raises
     ------
@@ -299,6 +312,11 @@ def get(name: str) -> Backend:
     ----------
     name : str
         The name of the backend, such as ``"torch"``.
+
+    Returns
+    -------
+    Backend
+        The backend, its framework imported.
 
     Raises
     ------

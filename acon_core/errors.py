@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Literal
 
+__all__ = ["AconError", "BackendError", "CheckpointError", "OneValuePerChannelError", "SpecError", "StateError"]
+
 
 class AconError(Exception):
     """Base class of every error that the user can act on.

@@ -14,6 +14,8 @@ from acon_core.spec.node import Node, Rules, join
 from acon_core.spec.param import Param, Shape
 from acon_core.tensors import LazyTensor, LazyTensors, check_names, eager, lazy_items
 
+__all__ = ["Layout", "Slot"]
+
 ArrayTransform = Callable[[NDArray], NDArray]
 _BLOCK = 128
 

@@ -1,13 +1,15 @@
-"""The examples in the docstrings of acon_core run and print what they show."""
+"""The docstrings of acon_core: numpydoc sections of public names, and examples that run."""
 
 from __future__ import annotations
 
 import doctest
 import importlib
 import pkgutil
+import re
 from pathlib import Path
 
 import pytest
+from numpydoc_check import problems, public
 
 import acon_core
 
@@ -17,6 +19,17 @@ MODULES = [
     for info in pkgutil.walk_packages(acon_core.__path__, "acon_core.")
     if not info.name.startswith(("acon_core.frontend", "acon_core.cli.__main__"))
 ]
+
+# The one place that says what is public. Packages of frameworks are tested in tests/backends.
+PAGE = (Path(__file__).parents[1] / "docs" / "architecture.md").read_text().partition("## Public surface")[2]
+PUBLIC = re.findall(r"`(acon_core\.\w+)`", PAGE)
+
+
+@pytest.mark.parametrize("name", PUBLIC)
+def test_public_names_have_numpydoc_sections(name: str) -> None:
+    names = public(importlib.import_module(name))
+    assert names
+    assert [text for each, thing in names.items() for text in problems(each, thing, examples=False)] == []
 
 
 @pytest.mark.parametrize("name", MODULES)

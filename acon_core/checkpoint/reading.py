@@ -162,9 +162,11 @@ def read_network(
     ----------
     path : path-like
         A checkpoint of any format in `formats`.
-    network, act, dialect, **options
+    network, act, dialect : str, optional
         What is known about the network, as in `NetworkQuery`. They take precedence over the file's
         metadata. Everything left out is read from the metadata or recognised from the tensors.
+    **options
+        Options of the network, likewise.
 
     Returns
     -------

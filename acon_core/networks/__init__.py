@@ -71,7 +71,18 @@ NETWORKS: dict[str, Callable[..., Network]] = {
 
 
 def has_choice(name: str) -> bool:
-    """Return whether the network takes an activation; those in `sources` have fixed ones."""
+    """Return whether the network takes an activation; those in `sources` have fixed ones.
+
+    Parameters
+    ----------
+    name : str
+        A name of the registry.
+
+    Returns
+    -------
+    bool
+        Whether `act` may be given.
+    """
     return "act" in inspect.signature(NETWORKS[name]).parameters
 
 

@@ -45,7 +45,18 @@ def check_stage_depths(network: str, option: str, blocks: Sequence[int], stages:
 
 
 def as_tuples(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Return values read from JSON with each list as a tuple, as fields and options expect."""
+    """Convert values read from JSON: each list to a tuple, as fields and options expect.
+
+    Parameters
+    ----------
+    values : mapping from str to Any
+        Values by name.
+
+    Returns
+    -------
+    dict from str to Any
+        The same names.
+    """
     return {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
 
 

@@ -116,6 +116,18 @@ def _on_axis(graph: Graph, axis: int) -> Graph:
 def bind(activation: Node, channels: int) -> Node:
     """Return the activation with its number of channels set; others are returned unchanged.
 
+    Parameters
+    ----------
+    activation : Node
+        An activation.
+    channels : int
+        Number of channels.
+
+    Returns
+    -------
+    Node
+        The activation, bound if it has channels.
+
     Examples
     --------
     >>> from acon_core import spec

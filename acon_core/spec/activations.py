@@ -121,6 +121,16 @@ def activation_name(activation: Node) -> str:
     Whole numbers are always written, because a network may have its own default, such as the
     reduction of ShuffleNetV2 0.5x. Words and other numbers are written if they are not the default.
 
+    Parameters
+    ----------
+    activation : Node
+        An activation of the table `ACTIVATIONS`.
+
+    Returns
+    -------
+    str
+        Its name, with options in brackets.
+
     Raises
     ------
     SpecError
@@ -150,6 +160,16 @@ def _options(kind: type[Node]) -> Mapping[str, Field[Any]]:
 
 def parse_name(text: str) -> tuple[type[Node], dict[str, Any]]:
     """Return the class of an activation's name and the options that the name gives.
+
+    Parameters
+    ----------
+    text : str
+        A name of `ACTIVATIONS` or `ALIASES`, with options in brackets where wanted.
+
+    Returns
+    -------
+    tuple of type and dict
+        The class, and the options by name.
 
     Raises
     ------

@@ -16,7 +16,17 @@ __all__ = ["Graph", "InitRule", "Layer", "Step", "graph", "graph_of", "producer"
 
 @dataclass(frozen=True)
 class Step:
-    """One line of a program: ``outputs = child(inputs)``."""
+    """One line of a program: ``outputs = child(inputs)``.
+
+    Parameters
+    ----------
+    outputs : tuple of str
+        Names of the values that the child returns.
+    child : str
+        Name of the child.
+    inputs : tuple of str
+        Names of the values that it is called with.
+    """
 
     outputs: tuple[str, ...]
     child: str
@@ -31,6 +41,17 @@ class InitRule:
     """Initialise the parameter `param` of each `node` as `init`, if its path contains `under`.
 
     The first rule that matches wins.
+
+    Parameters
+    ----------
+    node : type
+        Type of the nodes.
+    param : str
+        Name of their parameter.
+    init : Init
+        Its initial values.
+    under : str
+        Text that the path of the node contains; "" for every node.
     """
 
     node: type[Node]
@@ -155,7 +176,18 @@ class Layer(Node):
 
 
 def graph_of(node: Node) -> Node:
-    """Return the graph of a layer, and any other node itself."""
+    """Return the graph of a layer, and any other node itself.
+
+    Parameters
+    ----------
+    node : Node
+        A node.
+
+    Returns
+    -------
+    Node
+        The graph of a layer, else `node`.
+    """
     return node.graph if isinstance(node, Layer) else node
 
 
@@ -178,10 +210,12 @@ def graph(
 
     Parameters
     ----------
-    inputs, outputs : str
+    inputs : str
         Names of values, separated by commas.
     program : iterable of str
         Lines such as ``"y = add(x, t)"``.
+    outputs : str
+        Names of values, separated by commas.
     children : mapping of str to Node
         The children in the published order.
     params : mapping of str to Param, optional
@@ -220,6 +254,18 @@ def sequential(*nodes: Node, **named: Node) -> Graph:
     The value that a child returns has the child's name: the tap `features.3` is the output of child
     3 of `features`.
 
+    Parameters
+    ----------
+    *nodes : Node
+        Nodes that are named by position.
+    **named : Node
+        Nodes that are named by keyword, which run after them.
+
+    Returns
+    -------
+    Graph
+        From one input to one output.
+
     Examples
     --------
     >>> from acon_core import spec
@@ -234,6 +280,18 @@ def sequential(*nodes: Node, **named: Node) -> Graph:
 
 def producer(node: Node, tap: str) -> tuple[str, int]:
     """Return the path of the child that makes a tap, and the index of the tap among its outputs.
+
+    Parameters
+    ----------
+    node : Node
+        A graph or layer.
+    tap : str
+        A value's path: ``child.value``, or ``value`` at the root.
+
+    Returns
+    -------
+    tuple of str and int
+        Path of the child, and index among its outputs.
 
     Raises
     ------

@@ -44,14 +44,40 @@ class Node:
 
 
 def walk(node: Node, path: str = "") -> Iterator[tuple[str, Node]]:
-    """Yield (path, node) for the node and all below it, parents first, in order of definition."""
+    """Yield (path, node) for the node and all below it, parents first, in order of definition.
+
+    Parameters
+    ----------
+    node : Node
+        The root.
+    path : str
+        Path of the root.
+
+    Yields
+    ------
+    tuple of str and Node
+        Path and node.
+    """
     yield path, node
     for name, child in node.children.items():
         yield from walk(child, join(path, name))
 
 
 def join(path: str, name: str) -> str:
-    """Return `path.name`, or `name` at the root."""
+    """Return `path.name`, or `name` at the root.
+
+    Parameters
+    ----------
+    path : str
+        Path of a node, "" for the root.
+    name : str
+        Name of a child or parameter.
+
+    Returns
+    -------
+    str
+        Path of the child or parameter.
+    """
     return f"{path}.{name}" if path else name
 
 
@@ -59,6 +85,16 @@ def named_params(node: Node) -> dict[str, Param]:
     """Return every parameter by path, in the published order: a node's own before its children's.
 
     This table is the schema of the state.
+
+    Parameters
+    ----------
+    node : Node
+        A node.
+
+    Returns
+    -------
+    dict from str to Param
+        Parameters by path.
 
     Examples
     --------

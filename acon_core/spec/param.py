@@ -27,7 +27,13 @@ class Init(Protocol):
 
 @dataclass(frozen=True)
 class Constant:
-    """Every element is `value`."""
+    """Every element is `value`.
+
+    Parameters
+    ----------
+    value : float
+        The value.
+    """
 
     value: float
 
@@ -37,7 +43,13 @@ class Constant:
 
 @dataclass(frozen=True)
 class Values:
-    """The values themselves, in row order."""
+    """The values themselves, in row order.
+
+    Parameters
+    ----------
+    values : tuple of float
+        The values, as many as the parameter has elements.
+    """
 
     values: tuple[float, ...]
 
@@ -47,7 +59,13 @@ class Values:
 
 @dataclass(frozen=True)
 class Normal:
-    """Normal distribution with mean 0 and standard deviation `std`."""
+    """Normal distribution with mean 0 and standard deviation `std`.
+
+    Parameters
+    ----------
+    std : float
+        Standard deviation.
+    """
 
     std: float
 
@@ -101,7 +119,13 @@ class XavierUniform:
 
 @dataclass(frozen=True)
 class UniformPerFan:
-    """Uniform distribution within +-1 / sqrt(fan), PyTorch's default for conv and linear layers."""
+    """Uniform distribution within +-1 / sqrt(fan), PyTorch's default for conv and linear layers.
+
+    Parameters
+    ----------
+    fan : int
+        Number of inputs of one output.
+    """
 
     fan: int
 

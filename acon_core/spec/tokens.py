@@ -218,6 +218,13 @@ class Windowed(Primitive):
 class WindowPartition(Windowed):
     """Divide an image into windows of tokens. (N, C, H, W) -> (N windows, C, window^2).
 
+    Parameters
+    ----------
+    window : int
+        Side of a window, in pixels.
+    shift : int
+        Pixels that the image is rolled by first.
+
     Notes
     -----
     The order is image, window, pixel, each row by row. Parameters as in `Windowed`.
@@ -235,6 +242,13 @@ class WindowPartition(Windowed):
 @dataclass(frozen=True)
 class WindowReverse(Windowed):
     """Undo `WindowPartition`: join the windows, roll back, crop the padding.
+
+    Parameters
+    ----------
+    window : int
+        Side of a window, in pixels.
+    shift : int
+        Pixels that the image was rolled by.
 
     Notes
     -----
@@ -291,6 +305,11 @@ class WindowAttention(Windowed):
 
 def relative_position_index(window: int) -> NDArray[np.int64]:
     """Return the row of the bias table for each pair of tokens of a window.
+
+    Parameters
+    ----------
+    window : int
+        Side of a window, in pixels.
 
     Returns
     -------

@@ -100,12 +100,34 @@ def rewrite(node: Node, change: Callable[[str, Node], Node | None], path: str = 
 
 
 def lower(node: Node) -> Node:
-    """Return the network in primitives and graphs alone: each layer becomes its graph."""
+    """Return the network in primitives and graphs alone: each layer becomes its graph.
+
+    Parameters
+    ----------
+    node : Node
+        A network.
+
+    Returns
+    -------
+    Node
+        The network without layers, under the same names.
+    """
     return rewrite(node, lambda _, part: lower(part.graph) if isinstance(part, Layer) else None)
 
 
 def deterministic(node: Node) -> Node:
-    """Return the network without randomness: dropout and stochastic depth have rate 0."""
+    """Return the network without randomness: dropout and stochastic depth have rate 0.
+
+    Parameters
+    ----------
+    node : Node
+        A network.
+
+    Returns
+    -------
+    Node
+        The network without randomness, under the same names.
+    """
     return rewrite(node, lambda _, part: type(part)(0.0) if isinstance(part, (p.Dropout, p.DropPath)) else None)
 
 
@@ -190,7 +212,22 @@ class Row:
 
 
 def summarise(node: Node, *shapes: Shape, path: str = "") -> list[Row]:
-    """Return a row per leaf in execution order, and one per graph with parameters of its own."""
+    """Return a row per leaf in execution order, and one per graph with parameters of its own.
+
+    Parameters
+    ----------
+    node : Node
+        A network.
+    *shapes : Shape
+        Shapes of its inputs.
+    path : str
+        Path of the network, put before every other.
+
+    Returns
+    -------
+    list of Row
+        Rows in the order of execution.
+    """
     graph = graph_of(node)
     own = sum(math.prod(param.shape) for param in graph.params.values() if param.kind == "weight")
     if not isinstance(graph, Graph):
@@ -246,6 +283,18 @@ class Counts:
 
 def count(node: Node, *shapes: Shape) -> Counts:
     """Return exact counts from the spec alone. MACs are 0 without the inputs' `shapes`.
+
+    Parameters
+    ----------
+    node : Node
+        A network.
+    *shapes : Shape
+        Shapes of its inputs; without them, MACs are 0.
+
+    Returns
+    -------
+    Counts
+        Parameters, buffers and multiply-accumulates.
 
     Examples
     --------

@@ -75,6 +75,10 @@ def problems(name: str, thing: Any, examples: bool) -> Iterator[str]:
 
 
 def public(module: ModuleType) -> dict[str, Any]:
-    """Return the functions and classes in `__all__` of a package."""
-    names = {name: getattr(module, name) for name in module.__all__}
-    return {name: thing for name, thing in names.items() if inspect.isroutine(thing) or inspect.isclass(thing)}
+    """Return the public functions and classes of a package: those in `__all__`.
+
+    Without `__all__`, as of a package that imports `*` from its modules, all of its names count.
+    """
+    names = getattr(module, "__all__", [name for name in vars(module) if not name.startswith("_")])
+    things = {name: getattr(module, name) for name in names}
+    return {name: thing for name, thing in things.items() if inspect.isroutine(thing) or inspect.isclass(thing)}
