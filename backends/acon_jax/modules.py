@@ -284,11 +284,11 @@ class Graph(nnx.Module):
         self._single_output = graph.single_output and len(graph.outputs) == 1
         # nnx.jit compares modules by their attributes: the parts of this one compare by value.
         slots = layout.slots(node)
-        held = tuple(name for name in graph.params if slots[name] is not None)
-        self._program = graph.inputs, held, graph.steps, graph.outputs
+        stored = tuple(name for name in graph.params if slots[name] is not None)
+        self._program = graph.inputs, stored, graph.steps, graph.outputs
         # JAX has no int64 by default: an index is derived from the spec where a line uses it.
-        taken = {name for step in graph.steps for name in step.inputs}
-        self._indices = tuple((name, graph.params[name]) for name in graph.params if name not in held and name in taken)
+        used = {name for step in graph.steps for name in step.inputs}
+        self._indices = tuple((name, graph.params[name]) for name in graph.params if name not in stored and name in used)
         for name in (*graph.params, *graph.children):
             if hasattr(self, name):
                 raise SpecError(f"{spec.join(path, name)}: an nnx module cannot have a child of this name; rename it")
@@ -312,12 +312,12 @@ class Graph(nnx.Module):
         values.update({name: getattr(self, name)[...] for name in own})
         values.update({name: jnp.asarray(param.init.draw(param.shape, Stream(name)), int) for name, param in self._indices})
         for step in steps:
-            made = call(getattr(self, step.child), *(values[name] for name in step.inputs), rngs=rngs, taps=taps)
-            values.update(zip(step.outputs, made if len(step.outputs) > 1 else (made,), strict=True))
+            results = call(getattr(self, step.child), *(values[name] for name in step.inputs), rngs=rngs, taps=taps)
+            values.update(zip(step.outputs, results if len(step.outputs) > 1 else (results,), strict=True))
             if taps is not None:
                 taps.update({spec.join(self._path, name): values[name] for name in step.outputs})
-        results = tuple(values[name] for name in outputs)
-        return results[0] if self._single_output else results
+        selection = tuple(values[name] for name in outputs)
+        return selection[0] if self._single_output else selection
 
     @property
     def spec(self) -> spec.Graph | spec.Layer:

@@ -102,8 +102,8 @@ class _Function(Function):
 
     def backward(self, g: Tensor) -> tuple[Tensor | None, ...]:
         terms = self.rule.pullback(*upcast_half(g), *self._arguments())
-        taken = [term for term, fixed in zip(terms, self.fixed, strict=True) if fixed is None]
-        return tuple(None if term is None else sum_to(term, like) for term, like in zip(taken, self.saved, strict=True))
+        wanted = [term for term, fixed in zip(terms, self.fixed, strict=True) if fixed is None]
+        return tuple(None if term is None else sum_to(term, like) for term, like in zip(wanted, self.saved, strict=True))
 
     def _arguments(self) -> list[Any]:
         tensors = iter(self.saved)

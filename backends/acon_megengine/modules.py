@@ -270,8 +270,8 @@ class Graph(M.Module):
         values: dict[str, Tensor] = dict(zip(graph.inputs, inputs, strict=True))
         values.update({name: getattr(self, name) for name, param in graph.params.items() if not param.integer})
         for step in graph.steps:
-            made = getattr(self, step.child)(*(values[name] for name in step.inputs))
-            values.update(zip(step.outputs, made if len(step.outputs) > 1 else (made,), strict=True))
+            results = getattr(self, step.child)(*(values[name] for name in step.inputs))
+            values.update(zip(step.outputs, results if len(step.outputs) > 1 else (results,), strict=True))
         outputs = tuple(values[name] for name in graph.outputs)
         return outputs[0] if graph.single_output and len(outputs) == 1 else outputs
 

@@ -262,8 +262,8 @@ class Graph(nn.Layer):
         values = _named(graph.inputs, (x, *more))
         values.update({name: getattr(self, name) for name in graph.params})
         for step in graph.steps:
-            made = self._sub_layers[step.child](*(values[name] for name in step.inputs))
-            values.update(_named(step.outputs, made if len(step.outputs) > 1 else (made,)))
+            results = self._sub_layers[step.child](*(values[name] for name in step.inputs))
+            values.update(_named(step.outputs, results if len(step.outputs) > 1 else (results,)))
         outputs = tuple(values[name] for name in graph.outputs)
         return outputs[0] if graph.single_output and len(outputs) == 1 else outputs
 

@@ -191,11 +191,11 @@ class Graph(nn.Module):
         values: dict[str, Tensor] = dict(zip(graph.inputs, (x, *more), strict=True))
         values.update({name: getattr(self, name) for name in graph.params})
         for step in graph.steps:
-            made = self._modules[step.child](*[values[name] for name in step.inputs])  # type: ignore[misc]
+            results = self._modules[step.child](*[values[name] for name in step.inputs])  # type: ignore[misc]
             if len(step.outputs) == 1:
-                values[step.outputs[0]] = made
+                values[step.outputs[0]] = results
             else:
-                values.update(zip(step.outputs, made, strict=True))
+                values.update(zip(step.outputs, results, strict=True))
         if graph.single_output and len(graph.outputs) == 1:
             return values[graph.outputs[0]]
         return tuple(values[name] for name in graph.outputs)
