@@ -108,7 +108,7 @@ def quick(session: nox.Session) -> None:
 @nox.session(python="3.11")
 def lint(session: nox.Session) -> None:
     """Check style and types."""
-    install(session, "core", "ruff>=0.14", "mypy>=1.18", "pyright>=1.1.390", "types-jsonschema")
+    install(session, "core", "ruff>=0.14", "mypy>=1.18", "pyright[nodejs]>=1.1.390", "types-jsonschema")
     session.run("ruff", "check", ".")
     session.run("ruff", "format", "--check", ".")
     session.run("mypy")

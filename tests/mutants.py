@@ -201,6 +201,9 @@ MUTANTS = [
     Mutant("recognise: unmatched tensors accepted", "acon_core/checkpoint/recognise.py", "return count == len(self.shapes)", "return True", "core", DIALECT),
     Mutant("building: the last namespace wins", "acon_core/building.py", "table[kind] = found[0]", "table[kind] = found[-1]", "core", "tests/test_building.py"),
     # The backends.
+    Mutant("torch: a small call has no gradient", "backends/acon_torch/gradient.py", "return torch.is_grad_enabled() and any(", "return False and any(", "torch", f"{EAGER} and acon_c"),
+    Mutant("frontend: channels at another axis", "acon_core/frontend/from_spec.py", 'options["channel_axis"] = self.framework.channel_axis', 'options["channel_axis"] = -1', "torch", "tests/backends/test_docstrings.py"),
+    Mutant("frontend: the framework's parameters are not documented", "acon_core/frontend/docstrings.py", "table[own.name] =", "_ =", "torch", "tests/backends/test_docstrings.py"),
     Mutant("torch: a sign in the gradient", TORCH, 'inplace_if_safe(t, "sub", curvature)', 'inplace_if_safe(t, "add", curvature)', "torch", f"{EAGER} and acon_c"),
     Mutant("torch: 1 - sigmoid(z) instead of sigmoid(-z)", TORCH, 'inplace_if_safe(-z, "sigmoid")', "1 - torch.sigmoid(z)", "torch", "tests/backends/test_accuracy.py"),
     Mutant("torch: wrong side in PReLU's weight gradient", TORCH, "below * x if needed[2]", "above * x if needed[2]", "torch", f"{EAGER} and prelu"),
