@@ -1,4 +1,4 @@
-"""What differs between the public packages, as data, and their lazy `__init__`."""
+"""Description of a backend package for the shared frontend, and lazy import of its public names."""
 
 from __future__ import annotations
 
@@ -12,26 +12,28 @@ from typing import Any
 from acon_core.spec.activation_base import Activation
 from acon_core.spec.activations import ACTIVATIONS
 
-KINDS: dict[str, type[Activation]] = {kind.__name__: kind for kind in ACTIVATIONS.values() if issubclass(kind, Activation)}
+ACTIVATION_TYPES: dict[str, type[Activation]] = {
+    kind.__name__: kind for kind in ACTIVATIONS.values() if issubclass(kind, Activation)
+}
 """Spec types of the activations with a public class in every package, by class name."""
 
 FUNCTIONS = ("activation", "create", "doctor", "fold", "fuse", "gradient_bounds", "load", "replace_activations")
 """Public functions that `acon_core.frontend.functions.Frontend` implements for all packages."""
 
-HOMES = {
-    **dict.fromkeys(KINDS, "activations"),
+DEFINING_MODULES = {
+    **dict.fromkeys(ACTIVATION_TYPES, "activations"),
     **dict.fromkeys(("acon", "smooth_maximum"), "functional"),
     "param_groups": "surgery",
 }
-"""The module of each public name that is not one of `FUNCTIONS`."""
+"""The submodule that defines each public name, except for `FUNCTIONS`."""
 
 
 @dataclass(frozen=True)
-class Own:
-    """A constructor parameter that a framework adds to those of the spec.
+class AddedParameter:
+    """A constructor parameter that a framework adds to those of the spec, such as `device`.
 
-    `text` is its entry in the Parameters section. One that is `required` has no default in the
-    classes; `example` is a value for it, in examples and errors.
+    `text` describes it in the Parameters section. If it is `required`, the activation classes give
+    it no default. `example` is a value to show in examples and errors.
     """
 
     name: str
@@ -47,17 +49,19 @@ class Own:
         return Parameter(self.name, Parameter.KEYWORD_ONLY, default=default, annotation=self.annotation)
 
 
-PATH = Own("path", "str", "Path of the module in its network, for error messages.", default="")
+PATH = AddedParameter("path", "str", "Path of the module in its network, for error messages.", default="")
 
 
 @dataclass(frozen=True)
 class Framework:
-    """A framework: its types, the parameters it adds, and texts for shared docstrings.
+    """A framework: its types, the parameters it adds, and texts for shared docstrings and stubs.
 
-    `module`, `tensor` and `weight` name its types after `imports`, which are statements.
-    `channel_axis` is its convention. `zeros` is an expression for zeros of the shape ``{}``, and
-    `call` the declaration of the method that runs a module. `texts` are the values of `$name` in
-    shared docstrings. `notes` extend the Notes section of classes, by class name.
+    `package` is the backend package. `module`, `tensor` and `weight` are the framework's types, as
+    written after the import statements `imports`. `channel_axis` is the default axis of channels.
+    `zeros` is a format string: its field ``{}`` is the shape of a tensor of zeros. `call` is the
+    declaration, in stubs, of the method that runs a module. `added` are the constructor parameters
+    of the activations beside those of the spec. `texts` are the values of `$name` in shared
+    docstrings. `notes` are added to the Notes section of classes, by class name.
     """
 
     package: str
@@ -68,21 +72,21 @@ class Framework:
     channel_axis: int
     zeros: str
     call: str
-    own: tuple[Own, ...] = (PATH,)
+    added: tuple[AddedParameter, ...] = (PATH,)
     texts: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
     notes: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
 
 
 def attach(framework: Framework) -> tuple[Callable[[str], Any], Callable[[], list[str]], list[str]]:
-    """Return `__getattr__`, `__dir__`, `__all__` of a package that imports its framework lazily."""
+    """Return `__getattr__`, `__dir__` and `__all__` for a package that imports its names lazily."""
     package = framework.package
-    names = sorted([*HOMES, *FUNCTIONS])
+    names = sorted([*DEFINING_MODULES, *FUNCTIONS])
 
     def load_name(name: str) -> Any:
         if name not in names:
             raise AttributeError(f"module {package!r} has no attribute {name!r}; it has {', '.join(names)}")
-        if name in HOMES:
-            return getattr(import_module(f"{package}.{HOMES[name]}"), name)
+        if name in DEFINING_MODULES:
+            return getattr(import_module(f"{package}.{DEFINING_MODULES[name]}"), name)
         return import_module(f"{package}.backend").frontend.functions[name]
 
     return load_name, lambda: names, names

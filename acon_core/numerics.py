@@ -1,4 +1,4 @@
-"""Test states without symmetries, and the measure of an error."""
+"""Random states for tests, and the error measure that tests compare."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from acon_core import spec
 from acon_core.random import Stream
 
-# Ranges of parameters for which (-0.5, 0.5) would be invalid or would hide mistakes.
+# Ranges of the random values. The default, (-0.5, 0.5), is invalid for these parameters (a negative
+# variance) or would hide mistakes (a clipped value). None stands for any node type.
 RANGES: dict[tuple[type[spec.Node] | None, str], tuple[float, float]] = {
     (spec.BatchNorm, "weight"): (0.5, 1.5),
     (spec.BatchNorm, "running_var"): (0.5, 2.0),
@@ -33,10 +34,10 @@ RANGES: dict[tuple[type[spec.Node] | None, str], tuple[float, float]] = {
 def asymmetric_state(
     node: spec.Node, key: str, ranges: Mapping[str, Sequence[float]] = MappingProxyType({})
 ) -> dict[str, NDArray]:
-    """Draw a state in which every misplaced value changes the result.
+    """Draw a random state that exposes misplaced parameters.
 
-    No value is an initial value, no value is 0, and no two values of an array are equal. So a test
-    that uses the state detects a transposed, shuffled or omitted parameter.
+    The values differ from 0, from the initial values and from each other. So a test that uses the
+    state detects a transposed, shuffled or omitted parameter.
 
     Parameters
     ----------
@@ -45,13 +46,13 @@ def asymmetric_state(
     key : str
         Seeds the random numbers.
     ranges : mapping of str to (low, high)
-        Ranges of parameters by name, in place of those in `RANGES`.
+        Ranges by parameter name. They take precedence over `RANGES`.
 
     Returns
     -------
     dict of str to ndarray
-        The canonical state: weights and statistics in float64, counters in int64. Derived buffers
-        keep the values that follow from the spec.
+        The canonical state: weights and statistics in float64, counters (all 3) in int64. Derived
+        buffers have the values that the spec determines.
     """
 
     def values(node: spec.Node, name: str, param: spec.Param, random: Stream) -> NDArray:
@@ -73,14 +74,14 @@ def asymmetric_state(
 
 
 def scaled_error(found: NDArray, expected: NDArray, scale: float) -> float:
-    """Measure the largest error as a fraction of a scale.
+    """Compute the largest absolute error divided by a scale.
 
     Parameters
     ----------
     found, expected : ndarray
         The arrays to compare. Equal infinities, and NaN in both, count as equal.
     scale : float
-        What the error is relative to, in the unit of the arrays.
+        Reference magnitude that the error is divided by.
 
     Returns
     -------

@@ -13,7 +13,7 @@ from importlib import import_module
 from pathlib import Path
 
 from acon_core import backends
-from acon_core.framework import FUNCTIONS, HOMES, KINDS, Framework
+from acon_core.framework import ACTIVATION_TYPES, DEFINING_MODULES, FUNCTIONS, Framework
 from acon_core.frontend.docstrings import used_imports
 from acon_core.frontend.from_spec import class_signature
 from acon_core.frontend.functions import function_signature
@@ -67,18 +67,22 @@ def stub(framework: Framework) -> str:
     """Return the text of a package's stub."""
     package = framework.package
     body = []
-    for name, kind in KINDS.items():
+    for name, kind in ACTIVATION_TYPES.items():
         body += ["", f"class {name}({framework.module}):"]
         body += [f"    {weight}: {framework.weight}" for weight in weights_of(kind)]
-        body += declared("    def __init__", class_signature(kind, framework.own), "None", kind)
+        body += declared("    def __init__", class_signature(kind, framework.added), "None", kind)
         body += [f"    {framework.call}"]
     body += [""]
     for name in FUNCTIONS:
         signature = function_signature(name, framework)
         body += [*declared(f"def {name}", signature, str(signature.return_annotation))]
     native = used_imports(framework.imports, "\n".join(body))
-    reexported = [f"from {package}.{HOMES[name]} import {name} as {name}" for name in HOMES if name not in KINDS]
-    public = ["__all__ = [", *(f'    "{name}",' for name in sorted([*HOMES, *FUNCTIONS])), "]"]
+    reexported = [
+        f"from {package}.{DEFINING_MODULES[name]} import {name} as {name}"
+        for name in DEFINING_MODULES
+        if name not in ACTIVATION_TYPES
+    ]
+    public = ["__all__ = [", *(f'    "{name}",' for name in sorted([*DEFINING_MODULES, *FUNCTIONS])), "]"]
     lines = [HEADER, "", *STANDARD, "", *native, "", *CORE, *reexported, "", *public, *body]
     return "\n".join(lines) + "\n"
 

@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping, Sequence
 from string import Template
 
-from acon_core.framework import Framework, Own
+from acon_core.framework import AddedParameter, Framework
 from acon_core.spec.activation_base import Activation, ChannelwiseActivation
 
 SECTIONS = ("Parameters", "Returns", "Raises", "See Also", "Notes", "References", "Examples")
@@ -34,7 +34,7 @@ def entries(section: str) -> dict[str, str]:
     return {re.split(r"\s*:", text.splitlines()[0])[0]: text for text in found}
 
 
-def with_parameters(section: str, added: Sequence[Own]) -> str:
+def with_parameters(section: str, added: Sequence[AddedParameter]) -> str:
     """Add a framework's own parameters to a Parameters section, before `**options`."""
     table = entries(section)
     last = {name: table.pop(name) for name in list(table) if name.startswith("*")}
@@ -53,7 +53,7 @@ def completed(docstring: str | None, framework: Framework) -> str:
     """Replace the `$names` of a shared docstring by a framework's texts."""
     channels_first = framework.channel_axis == 1
     image, features = ("2, 3, 64, 64", "2, 8, 4, 4") if channels_first else ("2, 64, 64, 3", "2, 4, 4, 8")
-    random = [f"{own.name}={own.example}" for own in framework.own if own.required]
+    random = [f"{own.name}={own.example}" for own in framework.added if own.required]
     texts = {
         "package": framework.package,
         "module": framework.module,
@@ -92,7 +92,7 @@ def class_docstring(kind: type[Activation], framework: Framework) -> str:
             f"    Axis of the channels in the input. The default is {framework.channel_axis}, for {first}."
         )
     names = [name for name in inspect.signature(kind).parameters if name in table]
-    parts["Parameters"] = with_parameters("\n".join(table[name] for name in names), framework.own)
+    parts["Parameters"] = with_parameters("\n".join(table[name] for name in names), framework.added)
     note = framework.notes.get(kind.__name__, framework.notes.get("", ""))
     parts["Notes"] = "\n\n".join(filter(None, [parts.get("Notes", ""), note]))
     parts["Examples"] = _example(kind)

@@ -7,14 +7,14 @@ from functools import lru_cache
 from types import new_class
 from typing import Any, ClassVar
 
-from acon_core.framework import KINDS, Framework, Own
+from acon_core.framework import ACTIVATION_TYPES, AddedParameter, Framework
 from acon_core.frontend.docstrings import class_docstring
 from acon_core.spec import ChannelwiseActivation
 from acon_core.spec.activation_base import Activation
 from acon_core.spec.node import Rules
 
 
-def class_signature(kind: type[Activation], own: tuple[Own, ...]) -> inspect.Signature:
+def class_signature(kind: type[Activation], added: tuple[AddedParameter, ...]) -> inspect.Signature:
     """Make a class signature: the fields of the spec, then the framework's own parameters.
 
     `channels` has no default where it is always needed. `channel_axis=None` is the framework's
@@ -25,7 +25,7 @@ def class_signature(kind: type[Activation], own: tuple[Own, ...]) -> inspect.Sig
         parameters["channel_axis"] = parameters["channel_axis"].replace(default=None, annotation="int | None")
         if kind.needs_channels:
             parameters["channels"] = parameters["channels"].replace(default=inspect.Parameter.empty, annotation="int")
-    return inspect.Signature([*parameters.values(), *(each.parameter(each.required) for each in own)])
+    return inspect.Signature([*parameters.values(), *(each.parameter(each.required) for each in added)])
 
 
 @lru_cache(maxsize=1024, typed=True)
@@ -50,7 +50,7 @@ class FromSpec:
         super().__init_subclass__(**options)
         if kind is not None:
             cls.kind, cls.__doc__ = kind, class_docstring(kind, cls.framework)
-            cls._signature = cls.__signature__ = class_signature(kind, cls.framework.own)  # type: ignore[attr-defined]
+            cls._signature = cls.__signature__ = class_signature(kind, cls.framework.added)  # type: ignore[attr-defined]
             named = (each for each in cls._signature.parameters.values() if each.default is each.empty)
             cls._required = frozenset(each.name for each in named)
         elif "__init__" in vars(cls) and hasattr(cls, "kind"):  # a user's subclass with a constructor of its own
@@ -63,7 +63,7 @@ class FromSpec:
             return
         if self._required - options.keys() - ({"channels"} if values else set()):
             self._signature.bind(*values, **options)  # raises TypeError
-        own = {each.name: options.pop(each.name, each.default) for each in self.framework.own}
+        own = {each.name: options.pop(each.name, each.default) for each in self.framework.added}
         self._assemble(self._node(values, options), self._context(**own))
         self._draw(**own)
 
@@ -91,9 +91,9 @@ class FromSpec:
 
 
 def define_classes(base: type[FromSpec], rules: Rules[Any]) -> dict[type[Activation], type[Any]]:
-    """Make a public class of each spec type in `KINDS`, in the module of `base`, and its rule."""
+    """Make a class and a build rule for each of `ACTIVATION_TYPES`, in the module of `base`."""
     made: dict[type[Activation], type[Any]] = {}
-    for name, kind in KINDS.items():
+    for name, kind in ACTIVATION_TYPES.items():
         made[kind] = new_class(name, (base,), {"kind": kind}, lambda names: names.update(__module__=base.__module__))
         rules.register(kind)(made[kind])
     return made

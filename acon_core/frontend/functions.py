@@ -63,7 +63,7 @@ class Frontend(Generic[M]):
         function.__doc__ = completed(method.__doc__, self.framework)
         if name == "activation":
             parts = sections(function.__doc__)
-            parts["Parameters"] = with_parameters(parts["Parameters"], self.framework.own)
+            parts["Parameters"] = with_parameters(parts["Parameters"], self.framework.added)
             function.__doc__ = joined(parts)
         return function
 
@@ -106,12 +106,12 @@ class Frontend(Generic[M]):
         $features_shape
         >>> relu = activation("relu")
         """
-        own = {each.name: options.pop(each.name, each.default) for each in self.framework.own}
+        own = {each.name: options.pop(each.name, each.default) for each in self.framework.added}
         axis = 1 if channel_axis is None else channel_axis
         node = spec.activation(name, channels, channel_axis=axis, **options)
         if not isinstance(node, Activation) or type(node) not in self.classes:
             return self.make(node, **own)
-        for each in self.framework.own:
+        for each in self.framework.added:
             if each.required and own[each.name] is None:
                 raise SpecError(
                     f"activation {name!r} has parameters: pass {each.name}={each.example} to draw their initial values"
@@ -449,7 +449,7 @@ def function_signature(name: str, framework: Framework) -> inspect.Signature:
     shared = inspect.signature(getattr(Frontend, name))
     parameters = list(shared.parameters.values())[1:]
     if name == "activation":
-        parameters[-1:] = [*(each.parameter(required=False) for each in framework.own), parameters[-1]]
+        parameters[-1:] = [*(each.parameter(required=False) for each in framework.added), parameters[-1]]
     native = {"M": framework.module}
     parameters = [each.replace(annotation=native.get(each.annotation, each.annotation)) for each in parameters]
     result = shared.return_annotation

@@ -1,4 +1,4 @@
-"""Docstrings of the gated functions, which every backend implements: written here, once."""
+"""Docstring templates of the functions that every backend implements, such as `acon`."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from typing import Any
 from acon_core.framework import Framework
 from acon_core.frontend.docstrings import completed
 
-# Text that several docstrings share, by its name in them.
+# Texts that several templates share: `$x` stands for the text "x", and so on.
 _SHARED = {
     "x": "x : $tensor\n    Input of any rank, the batch first.",
     "axis": "channel_axis : int, optional\n    Axis of the channels of `x`. The default is $channel_axis.",
-    "returns": "Returns\n-------\n$tensor\n    Shape and dtype of `x`; 16-bit inputs are computed in float32.",
-    "raises": "Raises\n------\nSpecError\n    If a shape or `channel_axis` does not fit.",
-    "saved": "The backward pass saves only the arguments.",
+    "returns": "Returns\n-------\n$tensor\n    Same shape and dtype as `x`. 16-bit inputs are computed in float32.",
+    "raises": "Raises\n------\nSpecError\n    If a shape or `channel_axis` is invalid for `x`.",
+    "saved": "Only the arguments are saved for the backward pass.",
 }
 
 _DOCSTRINGS = {
@@ -30,8 +30,8 @@ _DOCSTRINGS = {
         ----------
         $x
         p1, p2 : $tensor or float
-            Slopes: $gate. A number is fixed: p1 = 1.0 and p2 = 0.0
-            give ACON-A (Swish), p1 = 1.0 gives ACON-B.
+            Slopes. Shape: $gate. A float is a constant, without gradient.
+            p1 = 1.0 and p2 = 0.0 give ACON-A (Swish); p1 = 1.0 gives ACON-B.
         beta : $tensor or float
             Steepness, in any shape that `p1` may have.
         $axis
@@ -59,20 +59,20 @@ _DOCSTRINGS = {
     "smooth_maximum": """
         Compute the smooth maximum of two or more values, element by element.
 
-        y = sum of xi exp(beta xi) / sum of exp(beta xi)
+        y = sum_i(x_i exp(beta x_i)) / sum_i(exp(beta x_i))
 
         Parameters
         ----------
         *values : $tensor
             Two or more values of one shape and dtype.
         beta : $tensor or float, optional
-            A number, or one element, which may have a gradient. Infinity gives the maximum, 0 the
-            mean, minus infinity the minimum. The default is 1.
+            Steepness: a float, or a tensor of one element, which may require a gradient. Infinity
+            gives the maximum, 0 the mean, minus infinity the minimum. The default is 1.
 
         Returns
         -------
         $tensor
-            Shape and dtype of the values; 16-bit values are computed in float32.
+            Same shape and dtype as the values. 16-bit values are computed in float32.
 
         Raises
         ------
@@ -105,7 +105,7 @@ _DOCSTRINGS = {
         Returns
         -------
         $tensor
-            Shape and dtype of the values.
+            Same shape and dtype as the values.
 
         Notes
         -----
@@ -119,13 +119,13 @@ _DOCSTRINGS = {
         [3.0]
         """,
     "prelu": """
-        Compute x where x > 0, else negative x: the function of PReLU.
+        Compute PReLU: x where x > 0, else `negative` times x.
 
         Parameters
         ----------
         $x
         negative : $tensor
-            Slope of the negative side: $gate.
+            Slope of the negative side. Shape: $gate.
         $axis
 
         $returns
@@ -134,7 +134,7 @@ _DOCSTRINGS = {
 
         Notes
         -----
-        Gradient at x = 0: `negative` for x, 0 for `negative`.
+        At x = 0, the gradient of x is `negative` and that of `negative` is 0.
         $saved $differentiation
 
         References
@@ -149,13 +149,13 @@ _DOCSTRINGS = {
         [[-0.5, 3.0]]
         """,
     "arelu": """
-        Compute (1 + sigmoid(beta)) x where x > 0, else min(max(alpha, 0.01), 0.99) x: AReLU.
+        Compute AReLU: (1 + sigmoid(beta)) x where x > 0, else min(max(alpha, 0.01), 0.99) x.
 
         Parameters
         ----------
         $x
         alpha, beta : $tensor
-            $gate.
+            Coefficients. Shape: $gate.
         $axis
 
         $returns
@@ -164,7 +164,8 @@ _DOCSTRINGS = {
 
         Notes
         -----
-        Gradient at x = 0: that of the negative side. Gradient of alpha: 0 outside [0.01, 0.99].
+        The gradient at x = 0 is that of the negative side. The gradient of alpha is 0 outside
+        [0.01, 0.99].
         $saved $differentiation
 
         References
@@ -179,23 +180,24 @@ _DOCSTRINGS = {
         [[-0.5, 3.0]]
         """,
     "repact_coefficients": """
-        Compute the factors of x, relu(x) and hardswish(x) that the branches of RepAct add up to.
+        Compute the factors of x, relu(x) and hardswish(x) in the sum of the branches of RepAct.
 
-        With w = `weights`, or its softmax: w0 + alpha w2, w1 + (1 - alpha) w2, w3.
+        The factors are w0 + alpha w2, w1 + (1 - alpha) w2 and w3, where w is `weights` or, with
+        `softmax`, softmax(`weights`).
 
         Parameters
         ----------
         weights : $tensor
-            Weights (4,) of the branches identity, ReLU, PReLU and HardSwish.
+            Weights of the branches, shape (4,): identity, ReLU, PReLU and HardSwish.
         alpha : $tensor
-            Slope (1,) of the PReLU.
+            Slope of the PReLU, shape (1,).
         softmax : bool, optional
-            Whether to normalise the weights.
+            Whether to apply softmax to the weights. The default is False.
 
         Returns
         -------
         tuple of $tensor
-            Three factors (1,).
+            The three factors, each of shape (1,).
 
         References
         ----------
@@ -216,9 +218,9 @@ _DOCSTRINGS = {
         ----------
         $x
         identity, relu, hardswish : $tensor
-            Factors: $gate.
+            Factors. Shape: $gate.
         shift : $tensor, optional
-            Offset, in any shape that a factor may have.
+            Offset, in any shape that a factor may have. The default is no offset.
         $axis
 
         $returns
@@ -250,9 +252,9 @@ _DOCSTRINGS = {
         ----------
         $x
         theta : $tensor
-            (N, 4), or (N, 4 C), whose elements 4 c to 4 c + 3 belong to channel c.
+            Shape (N, 4), or (N, 4 C) with elements 4 c to 4 c + 3 for channel c.
         lambdas, init_v : $tensor
-            Constants (4,).
+            Constants of shape (4,).
         $axis
 
         $returns
@@ -262,7 +264,7 @@ _DOCSTRINGS = {
         Notes
         -----
         Where the lines are equal, each gets half of the gradient.
-        Of the size of x, the backward pass saves only x. $differentiation
+        The backward pass saves x and no other tensor of its size. $differentiation
 
         References
         ----------
@@ -280,9 +282,10 @@ _DOCSTRINGS = {
 
 
 def document(framework: Framework, *functions: Callable[..., Any]) -> None:
-    """Set the docstrings of gated functions, which are found by name.
+    """Set the docstring of each function from the template of the same name.
 
-    `framework.texts` has `array`, what makes a tensor of a list, and `differentiation`.
+    `framework.texts` must have `array`, an expression that makes a tensor from a list, and
+    `differentiation`, a sentence for the Notes section.
     """
     gate = "(1 or N, 1 or C, 1, 1)" if framework.channel_axis == 1 else "(1 or N, 1, 1, 1 or C)"
     texts = {"gate": f"(1,), (C,), {gate}, or the shape of `x`", **framework.texts}

@@ -1,4 +1,4 @@
-"""A published network as data, and checks of its options."""
+"""The `Network` type that the registry returns, and checks of network options."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ REPACT_SOURCE = "Wu et al. 2024 (RepAct); 2771096196/RepAct at c0e7194"
 
 
 def resolve_activation(network: str, act: Node | str, num_classes: int, **defaults: Any) -> Node:
-    """Return `act` as a spec.
+    """Return the node of an activation that is given as a node or by name.
 
-    `defaults` fill the options that a name leaves open, where the activation has them. Raises
-    SpecError for a name that does not exist, or fewer than one class.
+    A name may set options. `defaults` apply to the options that it does not set; those that the
+    activation lacks are ignored. Raises SpecError if the name is unknown, or `num_classes` < 1.
     """
     check_num_classes(network, num_classes)
     if not isinstance(act, str):
         return act
-    kind, given = parse_name(act)
-    own = {field.name for field in fields(kind)}
-    return activation(act, **{name: value for name, value in defaults.items() if name in own and name not in given})
+    activation_type, given = parse_name(act)
+    unset = {field.name for field in fields(activation_type)} - set(given)
+    return activation(act, **{name: value for name, value in defaults.items() if name in unset})
 
 
 def check_num_classes(network: str, num_classes: int) -> None:
@@ -39,13 +39,13 @@ def check_num_classes(network: str, num_classes: int) -> None:
 
 
 def check_stage_depths(network: str, option: str, blocks: Sequence[int], stages: int) -> None:
-    """Raise SpecError unless `option` gives each stage at least one block."""
+    """Raise SpecError unless `blocks`, the value of `option`, has one positive number per stage."""
     if len(blocks) != stages or min(blocks) < 1:
-        raise SpecError(f"{network}: expected {stages} {option} of at least one block, found {tuple(blocks)}")
+        raise SpecError(f"{network}: expected {stages} {option}, each at least 1, found {tuple(blocks)}")
 
 
 def as_tuples(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Convert values read from JSON: each list to a tuple, as fields and options expect.
+    """Convert lists in values read from JSON to tuples, which node fields and options require.
 
     Parameters
     ----------
@@ -55,35 +55,35 @@ def as_tuples(values: Mapping[str, Any]) -> dict[str, Any]:
     Returns
     -------
     dict from str to Any
-        The same names.
+        The converted values by the same names.
     """
     return {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
 
 
 @dataclass(frozen=True, eq=False)
 class Network:
-    """A graph and what the registry knows about it.
+    """A graph with its name, input, stages and origin.
 
-    A network of your own needs only the first two fields.
+    Only `name` and `graph` are required.
 
     Parameters
     ----------
     name : str
         The name in the registry, or ``package.module:function``.
     graph : Graph
-        The network as data.
+        The layers and how they are connected.
     activation : Node, optional
-        The activation that was chosen. None if the network has fixed activations.
+        The activation that was passed to `create`. None if the network does not let you choose.
     num_classes : int, optional
-        Number of outputs; None for a backbone.
+        Number of classes; None for a backbone.
     stages : mapping of str to str
-        Tap of each feature that `features` can return, by name.
+        Stage name to tap, the path of the value in `graph`. `features` accepts these names.
     head : str, optional
         Path of the layer that computes the class scores.
     input : Preprocessing, optional
-        What a trained network expects.
+        Preprocessing of the images that the network was trained on.
     size : int, optional
-        Height and width in pixels that the network was published with, where `input` is not known.
+        Published height and width of the input in pixels. Used only if `input` is None.
     source : str
         The paper and the published code that the network follows.
     options : mapping
@@ -103,7 +103,7 @@ class Network:
 
     @property
     def input_shape(self) -> Shape:
-        """Shape of one image of the published size. Raises SpecError if the size is not known."""
+        """Shape (1, 3, H, W) of one image. Raises SpecError if `input` and `size` are both None."""
         size = self.input.size if self.input else self.size
         if size is None:
             raise SpecError(f"network {self.name!r}: the input size is not known; set Network.input or Network.size")
@@ -115,25 +115,25 @@ class Network:
         Parameters
         ----------
         names : sequence of str
-            Some of `stages`, in the order of the outputs.
+            Keys of `stages`, in the order of the outputs.
 
         Returns
         -------
         Network
-            The same network without the layers that no named stage needs. Its state is a part of
-            the whole network's, under the same paths.
+            The network without the layers that no named stage needs. The remaining parameters keep
+            their paths, so a state of the whole network contains the state of the backbone.
 
         Raises
         ------
         SpecError
-            If a name is not a stage, or there is none.
+            If a name is not a stage, or `names` is empty.
         """
         known = f"stages: {', '.join(self.stages) or 'none'}"
         unknown = [name for name in names if name not in self.stages]
         if unknown:
             raise SpecError(f"network {self.name!r}: no stage {unknown[0]!r}; {known}")
         if not names:
-            raise SpecError(f"network {self.name!r}: expected one stage or more, found none; {known}")
+            raise SpecError(f"network {self.name!r}: expected at least one stage, found none; {known}")
         stages = {name: self.stages[name] for name in names}
         graph = replace(select(self.graph, [self.stages[name] for name in names]), single_output=False)
         return replace(self, graph=graph, num_classes=None, head=None, stages=stages)

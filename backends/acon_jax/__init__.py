@@ -1,6 +1,6 @@
 """ACON for JAX with Flax NNX. The first use of a name imports both."""
 
-from acon_core.framework import PATH, Framework, Own, attach
+from acon_core.framework import PATH, AddedParameter, Framework, attach
 
 _SAVES_INPUT = "For the backward pass, only the input and the parameters are saved."
 
@@ -14,9 +14,9 @@ FRAMEWORK = Framework(
     zeros="jnp.zeros(({}))",
     call="def __call__(self, x: jax.Array, *, rngs: nnx.Rngs | None = ..., taps: dict[str, jax.Array] | None = ...)"
     " -> jax.Array: ...",
-    own=(
-        Own("dtype", "DTypeLike | None", "Dtype of the parameters. The default is float32."),
-        Own(
+    added=(
+        AddedParameter("dtype", "DTypeLike | None", "Dtype of the parameters. The default is float32."),
+        AddedParameter(
             "rngs",
             "nnx.Rngs | None",
             "Random streams for the initial values. None leaves zeros, for a state that is loaded afterwards.",

@@ -110,7 +110,7 @@ _PRELU = Rule(_prelu, _prelu_pullback)
 
 
 def prelu(x: Array, negative: Gate, channel_axis: int = -1) -> Array:
-    """Compute x where x > 0, else negative x: the function of PReLU."""
+    """Compute PReLU: x where x > 0, else `negative` times x."""
     return _PRELU(x, 1.0, to_rank(negative, x, channel_axis))
 
 
@@ -123,13 +123,13 @@ def _arelu_slopes(alpha: Array, beta: Array) -> tuple[Array, Array]:
 
 
 def arelu(x: Array, alpha: Array, beta: Array, channel_axis: int = -1) -> Array:
-    """Compute (1 + sigmoid(beta)) x where x > 0, else min(max(alpha, 0.01), 0.99) x: AReLU."""
+    """Compute AReLU: (1 + sigmoid(beta)) x where x > 0, else min(max(alpha, 0.01), 0.99) x."""
     return _PRELU(x, *(to_rank(slope, x, channel_axis) for slope in _arelu_slopes(alpha, beta)))
 
 
 @partial(jax.jit, static_argnames="softmax")
 def repact_coefficients(weights: Array, alpha: Array, softmax: bool = False) -> tuple[Array, Array, Array]:
-    """Compute the factors of x, relu(x) and hardswish(x) that the branches of RepAct add up to."""
+    """Compute the factors of x, relu(x) and hardswish(x) in the sum of the branches of RepAct."""
     weights, alpha = upcast_half(weights, alpha)
     w0, w1, w2, w3 = jnp.split(jax.nn.softmax(weights) if softmax else weights, 4)
     return w0 + alpha * w2, w1 + (1.0 - alpha) * w2, w3

@@ -1,6 +1,6 @@
 """ACON for PaddlePaddle. The first use of a name imports paddle."""
 
-from acon_core.framework import PATH, Framework, Own, attach
+from acon_core.framework import PATH, AddedParameter, Framework, attach
 
 _SAVES_INPUT = "For the backward pass, only the input and the parameters are saved. It can be differentiated once."
 _NORM = "Its BatchNorm is ours, whose running variance is the unbiased one. It can be differentiated once."
@@ -14,8 +14,8 @@ FRAMEWORK = Framework(
     channel_axis=1,
     zeros="paddle.zeros([{}])",
     call="def forward(self, x: paddle.Tensor) -> paddle.Tensor: ...",
-    own=(
-        Own("dtype", "str | None", "Dtype of the parameters, ``float32`` or ``float64``. The default is Paddle's."),
+    added=(
+        AddedParameter("dtype", "str | None", "Dtype of the parameters, ``float32`` or ``float64``. The default is Paddle's."),
         PATH,
     ),
     texts={

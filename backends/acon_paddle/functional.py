@@ -134,18 +134,18 @@ _PRELU = Rule(_prelu, _prelu_pullback)
 
 
 def prelu(x: Tensor, negative: Tensor, channel_axis: int = 1) -> Tensor:
-    """Compute x where x > 0, else negative x: the function of PReLU."""
+    """Compute PReLU: x where x > 0, else `negative` times x."""
     return apply(_PRELU, x, to_rank(1.0, x, channel_axis), to_rank(negative, x, channel_axis))
 
 
 def arelu(x: Tensor, alpha: Tensor, beta: Tensor, channel_axis: int = 1) -> Tensor:
-    """Compute (1 + sigmoid(beta)) x where x > 0, else min(max(alpha, 0.01), 0.99) x: AReLU."""
+    """Compute AReLU: (1 + sigmoid(beta)) x where x > 0, else min(max(alpha, 0.01), 0.99) x."""
     low = alpha.clip(constant(0.01, alpha), constant(0.99, alpha))
     return apply(_PRELU, x, to_rank(1 + F.sigmoid(beta), x, channel_axis), to_rank(low, x, channel_axis))
 
 
 def repact_coefficients(weights: Tensor, alpha: Tensor, softmax: bool = False) -> tuple[Tensor, Tensor, Tensor]:
-    """Compute the factors of x, relu(x) and hardswish(x) that the branches of RepAct add up to."""
+    """Compute the factors of x, relu(x) and hardswish(x) in the sum of the branches of RepAct."""
     w0, w1, w2, w3 = (F.softmax(weights) if softmax else weights).split(4)
     return w0 + alpha * w2, w1 + (1 - alpha) * w2, w3
 

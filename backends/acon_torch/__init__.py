@@ -1,6 +1,6 @@
 """ACON for PyTorch. The first use of a name imports torch."""
 
-from acon_core.framework import PATH, Framework, Own, attach
+from acon_core.framework import PATH, AddedParameter, Framework, attach
 
 _SAVES_INPUT = "For the backward pass, only the input and the parameters are saved."
 
@@ -13,9 +13,9 @@ FRAMEWORK = Framework(
     channel_axis=1,
     zeros="torch.zeros({})",
     call="def forward(self, x: torch.Tensor) -> torch.Tensor: ...",
-    own=(
-        Own("dtype", "torch.dtype | None", "Dtype of the parameters. The default is PyTorch's."),
-        Own("device", "torch.device | str | None", "Device of the parameters. The default is PyTorch's."),
+    added=(
+        AddedParameter("dtype", "torch.dtype | None", "Dtype of the parameters. The default is PyTorch's."),
+        AddedParameter("device", "torch.device | str | None", "Device of the parameters. The default is PyTorch's."),
         PATH,
     ),
     texts={

@@ -1,4 +1,4 @@
-"""Build a spec as a PyTorch module: a rule per primitive; `Graph` runs the rest line by line."""
+"""Build PyTorch modules from a spec: a rule per primitive node, `modules.Graph` for the others."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ build: spec.Rules[nn.Module] = spec.Rules("acon_torch.build")
 
 
 def make(node: spec.Node, context: BuildContext) -> nn.Module:
-    """Build the module of a node by its rule, else as a graph. Parameters are not initialised."""
+    """Build the module of a node by its rule, else as a graph. Leave parameters uninitialised."""
     if isinstance(node, spec.Graph | spec.Layer) and type(node) not in build:
         return modules.Graph(node, make, context)
     return build(node, context)
@@ -80,9 +80,10 @@ def acon(node: spec.Acon, context: BuildContext) -> nn.Module:
 
 @build.register(spec.RepActFunction)
 def repact(node: spec.RepActFunction, context: BuildContext) -> nn.Module:
-    return modules.Function(node, functional.repact)  # the number of gates says whether there is a shift
+    return modules.Function(node, functional.repact)  # a shift, if any, is the fourth gate
 
 
+# Node type to native function, for the primitives that have no parameters and no rule above.
 FUNCTIONS = functions(build, pointwise, functional, modules, tokens)
 
 

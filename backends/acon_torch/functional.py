@@ -128,7 +128,7 @@ _PRELU = Rule(_prelu, _prelu_pullback)
 
 
 def prelu(x: Tensor, negative: Tensor, channel_axis: int = 1) -> Tensor:
-    """Compute x where x > 0, else negative x: the function of PReLU."""
+    """Compute PReLU: x where x > 0, else `negative` times x."""
     return _PRELU(x, 1.0, to_rank(negative, x, channel_axis))
 
 
@@ -155,12 +155,12 @@ _ARELU = Rule(_arelu, _arelu_pullback)
 
 
 def arelu(x: Tensor, alpha: Tensor, beta: Tensor, channel_axis: int = 1) -> Tensor:
-    """Compute (1 + sigmoid(beta)) x where x > 0, else min(max(alpha, 0.01), 0.99) x: AReLU."""
+    """Compute AReLU: (1 + sigmoid(beta)) x where x > 0, else min(max(alpha, 0.01), 0.99) x."""
     return _ARELU(x, to_rank(alpha, x, channel_axis), to_rank(beta, x, channel_axis))
 
 
 def repact_coefficients(weights: Tensor, alpha: Tensor, softmax: bool = False) -> tuple[Tensor, Tensor, Tensor]:
-    """Compute the factors of x, relu(x) and hardswish(x) that the branches of RepAct add up to."""
+    """Compute the factors of x, relu(x) and hardswish(x) in the sum of the branches of RepAct."""
     weights, alpha = upcast_half(weights, alpha)
     w0, w1, w2, w3 = (weights.softmax(0) if softmax else weights).split(1)
     negative = alpha * w2

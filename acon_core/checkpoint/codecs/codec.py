@@ -1,4 +1,4 @@
-"""The interface of a codec: one module per file format, with these names in it."""
+"""The interface of a codec, the module that reads and writes one file format."""
 
 from __future__ import annotations
 
@@ -18,20 +18,21 @@ from acon_core.tensors import LazyTensors, lazy_items
 
 @dataclass
 class CheckpointFile:
-    """The tensors of a checkpoint file and what else it holds.
+    """The content of a checkpoint file.
 
     Attributes
     ----------
     tensors : LazyTensors
-        The tensors by the names that the file gives them, in the file's order.
+        The tensors by their names in the file, in the order of the file.
     metadata : dict of str to str
-        The entries that `Codec.write` was given; empty for formats that cannot store them.
+        The metadata passed to `Codec.write`; empty for formats that cannot store it.
     notes : list of str
-        One sentence per thing that was left out or resolved while reading.
+        Messages for the user: what was ignored, or which of several readings was taken.
     globals_seen : tuple of str
-        The dotted names that a pickle mentions. None of them was imported or called.
+        Dotted names of the globals in a pickle. None of them was imported or called.
     foreign_globals : tuple of str
-        Those of `globals_seen` that other loaders would import, because a whole module was pickled.
+        Those of `globals_seen` outside the table of globals that the reader knows. They occur where
+        a whole module was pickled; a loader that unpickles the file would import them.
     """
 
     tensors: LazyTensors
@@ -45,14 +46,14 @@ class Codec(Protocol):
     """Reader and writer of one file format, as a module with these attributes and functions.
 
     A backend's `checkpoint/codec.py` is the codec of its framework's format. It may name further
-    modules in `EXTRA_CODECS`, a dict from format name to codec. The formats of no framework are in
-    `acon_core/checkpoint/codecs`. A codec imports no framework and executes nothing that a file
-    contains; it is registered by `acon_core.checkpoint.formats`.
+    modules in `EXTRA_CODECS`, a dict from format name to codec. Formats that belong to no framework
+    are in `acon_core/checkpoint/codecs`. A codec imports no framework and executes nothing that a
+    file contains. `acon_core.checkpoint.formats` registers the codecs.
     """
 
     @property
     def SUFFIXES(self) -> tuple[str, ...]:  # noqa: N802
-        """File name endings, the usual one first; empty if another codec has them."""
+        """File name suffixes, the usual one first; empty if another codec claims them."""
 
     @property
     def FRAMEWORK(self) -> str:  # noqa: N802
@@ -64,10 +65,10 @@ class Codec(Protocol):
 
     @property
     def DTYPES(self) -> Collection[str]:  # noqa: N802
-        """NumPy names of the dtypes that `write` accepts; empty for a format that is only read."""
+        """NumPy names of the dtypes that `write` accepts; empty for a read-only format."""
 
     def sniff(self, path: Path) -> bool:
-        """Tell by content, never by name, whether a file is of this format.
+        """Tell from the content of a file, not its name, whether it has this format.
 
         Parameters
         ----------
@@ -77,7 +78,7 @@ class Codec(Protocol):
         Returns
         -------
         bool
-            True also for files that only `read` can refuse with a precise error.
+            True also for a damaged or unsafe file of this format, which `read` then refuses.
 
         Raises
         ------
@@ -86,10 +87,10 @@ class Codec(Protocol):
         """
 
     def read(self, path: Path) -> CheckpointFile:
-        """Read the tensors of a file by their native names.
+        """Read the tensors of a file under the names that the file gives them.
 
-        Shapes, dtypes and sizes are checked here, against `limits.LIMITS`. Bytes are copied or
-        decompressed when a tensor is asked for.
+        Shapes, dtypes and sizes are checked here, against `limits.LIMITS`. The
+        bytes of a tensor are copied or decompressed when it is loaded.
 
         Parameters
         ----------
@@ -105,24 +106,24 @@ class Codec(Protocol):
         ------
         CheckpointError
             If the file is unsafe, corrupt or unsupported. The message begins with `path`, names the
-            tensor if there is one, and is one printable line. Asking for a tensor may raise it too.
+            tensor if there is one, and is one printable line. Loading a tensor may raise it too.
         AconError
             If the file cannot be opened.
         """
 
     def write(self, path: Path, tensors: Mapping[str, NDArray], metadata: Mapping[str, str] | None = None) -> None:
-        """Write a file that the framework's own loader accepts; completely or not at all.
+        """Write a file atomically, in the form that the framework's own loader accepts.
 
-        Equal arguments give equal bytes. One tensor is in memory at a time.
+        Equal arguments give equal bytes. Lazy tensors are loaded one at a time.
 
         Parameters
         ----------
         path : Path
-            The target. An existing file is replaced, a symbolic link is not followed.
+            The target. An existing file or symbolic link is replaced; a link is not followed.
         tensors : mapping of str to array
             Arrays of any memory layout and byte order, with native names and shapes.
         metadata : mapping of str to str, optional
-            Stored where the framework's loader does not see it; ignored by formats that cannot.
+            Stored where the framework's loader ignores it. Dropped by formats that cannot store it.
 
         Raises
         ------
@@ -134,7 +135,7 @@ class Codec(Protocol):
 
 
 def check_writable(tensors: Mapping[str, np.ndarray], path: Path, dtypes: Collection[str], framework: str) -> None:
-    """Raise CheckpointError for a name that is not text or a dtype that the format cannot store."""
+    """Raise CheckpointError for a name that is not Unicode text or a dtype not in `dtypes`."""
     for key, array in lazy_items(tensors).items():
         if not isinstance(key, str) or not key or not is_encodable(key):
             raise CheckpointError("unsupported", f"{path}: {key!r:.80} is not a tensor name; expected non-empty Unicode text")

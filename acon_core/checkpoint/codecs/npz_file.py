@@ -1,8 +1,8 @@
-"""NumPy's `.npz`: a zip with one `.npy` member per array, each a text header and the array's bytes.
+"""NumPy's `.npz`: a zip with one `.npy` member per array, a text header and the array's bytes.
 
-Reads what `numpy.savez` and `numpy.savez_compressed` write; writes what `numpy.load` reads.
-Metadata is a member `acon_metadata.json`, which `numpy.load` lists beside the arrays and returns as
-bytes.
+`read` accepts the files of `numpy.savez` and `numpy.savez_compressed`. `write` makes files for
+`numpy.load`. Metadata is in the member `acon_metadata.json`; `numpy.load` lists it beside the
+arrays and returns it as bytes.
 """
 
 from __future__ import annotations
@@ -38,7 +38,8 @@ _MAX_HEADER_BYTES = 10_000  # NumPy's own limit
 _MAX_NAME_BYTES = 60_000  # a zip stores the length in 16 bits
 _ALIGNMENT = 64
 
-# The dtypes that NumPy defines itself. It would read a bfloat16 or float8 array as raw bytes.
+# The dtypes that NumPy itself defines, with their codes in a header. NumPy would read a bfloat16 or
+# float8 array (of ml_dtypes) back as raw bytes.
 DTYPES = {
     name: np.dtype(name).newbyteorder("<").str
     for name in (
@@ -47,7 +48,7 @@ DTYPES = {
     )
 }
 _DTYPE = re.compile(r"[<>|](b1|[iu][1248]|f[248]|c8|c16)")
-# One entry of the dict literal in a header, as Python 2, Python 3 and other writers spell it.
+# One entry of the dict literal in a header. Python 2 writes shapes as `(3L, 4L)`.
 _ENTRY = re.compile(
     r"\s*(['\"])(?P<key>descr|fortran_order|shape)\1\s*:\s*"
     r"(?:(['\"])(?P<descr>[^'\"\\]*)\3|(?P<record>\[.*)|(?P<order>True|False)|\((?P<shape>[0-9L,\s]*)\))\s*(?P<end>,|\Z)",
@@ -63,7 +64,7 @@ class _Header(NamedTuple):
 
 
 def sniff(path: Path) -> bool:
-    """Whether the file is a zip whose first member is a `.npy` file or our metadata."""
+    """Tell whether the file is a zip whose first member is a `.npy` file or the metadata."""
     head = bytes(map_file(path)[: 30 + 4096])
     if head[:4] != b"PK\3\4" or len(head) < 30:
         return False
@@ -72,15 +73,17 @@ def sniff(path: Path) -> bool:
 
 
 def read(path: Path) -> CheckpointFile:
-    """Read the arrays of an archive by the names of their members without `.npy`.
+    """Read the arrays of an archive. Their names are the member names without `.npy`.
 
-    Checksums are verified and members inflated when an array is asked for. An object array is a
-    pickle; it is not looked at and refused as unsafe. Raises CheckpointError.
+    Members are decompressed and checksums verified when an array is loaded. An object array is a
+    pickle; it is refused as unsafe and not unpickled. Raises CheckpointError.
     """
     path = Path(path)
     data = map_file(path)
     if bytes(data[:2]) != b"PK":
-        raise CheckpointError("unsupported", f"{path}: not an archive of numpy.savez, which begins with PK")
+        raise CheckpointError(
+            "unsupported", f"{path}: not a .npz file: expected a zip, which begins with PK, found {bytes(data[:2])!r}"
+        )
     archive = ZipArchive(data, path, single_root=False)
     budget = Budget(len(data))
     metadata: dict[str, str] = {}
@@ -91,11 +94,11 @@ def read(path: Path) -> CheckpointFile:
             key = name.removesuffix(_SUFFIX)
             with ErrorPrefix(path, key):
                 budget.spend(member.size)
-            tensors[key] = _tensor(archive, key, member)
+            tensors[key] = _lazy_tensor(archive, key, member)
         elif name == METADATA:
             if member.size > limits.LIMITS.header_bytes:
                 raise CheckpointError(
-                    "unsupported", f"{path}: {name}: {member.size} bytes, more than {limits.LIMITS.header_bytes}"
+                    "unsupported", f"{path}: {name}: {member.size} bytes, over the limit of {limits.LIMITS.header_bytes}"
                 )
             metadata = decode_metadata(archive.decompress(member), str(path))
         else:
@@ -105,11 +108,12 @@ def read(path: Path) -> CheckpointFile:
 
 
 def write(path: Path, tensors: Mapping[str, np.ndarray], metadata: Mapping[str, str] | None = None) -> None:
-    """Write an archive that `numpy.load(allow_pickle=False)` reads; completely or not at all.
+    """Write an archive atomically that `numpy.load(allow_pickle=False)` reads.
 
-    Members are stored, and the bytes of each array are aligned to 64, so that they can be mapped.
-    Equal arguments give equal bytes. Raises CheckpointError for a dtype that NumPy would not read
-    back, and for a name that is not a relative path everywhere or that NumPy would confuse.
+    Members are not compressed, and the bytes of each array are aligned to 64, so that they can be
+    memory-mapped. Equal arguments give equal bytes. Raises CheckpointError for a dtype that NumPy
+    would not read back, for a name that is not a relative path on every system, and for a name
+    `a.npy` beside a name `a`, which `numpy.load` cannot tell apart.
     """
     check_writable(tensors, path, DTYPES, "NumPy's archive")
     for key in tensors:
@@ -119,7 +123,7 @@ def write(path: Path, tensors: Mapping[str, np.ndarray], metadata: Mapping[str, 
             )
         if key.endswith(_SUFFIX) and key.removesuffix(_SUFFIX) in tensors:
             raise CheckpointError(
-                "unsupported", f"{path}: {printable(key)}: numpy.load would confuse it with the name without .npy; rename it"
+                "unsupported", f"{path}: {printable(key)}: numpy.load cannot tell it from the name without .npy; rename it"
             )
     with atomic_write(path) as file:
         archive = ZipWriter(file, root="")
@@ -137,7 +141,8 @@ def _encode_header(tensor: LazyTensor) -> bytes:
     return _MAGIC + b"\1\0" + struct.pack("<H", len(padded)) + padded.encode("ascii")
 
 
-def _tensor(archive: ZipArchive, key: str, member: Member) -> LazyTensor:
+def _lazy_tensor(archive: ZipArchive, key: str, member: Member) -> LazyTensor:
+    """Read the header of a member now, and the array when it is loaded."""
     start = bytes(archive.decompress(member, _MAX_HEADER_BYTES + 12))
     with ErrorPrefix(archive.path, key):
         header = _decode_header(start)
@@ -156,12 +161,12 @@ def _tensor(archive: ZipArchive, key: str, member: Member) -> LazyTensor:
 def _decode_header(data: bytes) -> _Header:
     """Decode the header of a `.npy` of format version 1, 2 or 3."""
     if data[:6] != _MAGIC or len(data) < 12 or data[6] not in (1, 2, 3) or data[7] != 0:
-        raise CheckpointError("corrupt", "does not begin as a .npy of version 1, 2 or 3 does")
+        raise CheckpointError("corrupt", "does not begin with the header of a .npy file of version 1, 2 or 3")
     layout, encoding = ("<H", "latin-1") if data[6] == 1 else ("<I", "latin-1" if data[6] == 2 else "utf-8")
     begin = 8 + struct.calcsize(layout)
     (length,) = struct.unpack_from(layout, data, 8)
     if length > _MAX_HEADER_BYTES:
-        raise CheckpointError("unsupported", f"a header of {length} bytes, more than {_MAX_HEADER_BYTES}")
+        raise CheckpointError("unsupported", f"its header has {length} bytes, over NumPy's limit of {_MAX_HEADER_BYTES}")
     if begin + length > len(data):
         raise CheckpointError("corrupt", "its header is truncated")
     try:
@@ -181,9 +186,11 @@ def _entries(text: str) -> dict[str, dict[str, str | None]]:
     while position < len(text):
         entry = _ENTRY.match(text, position)
         if entry is None or entry["key"] in entries:
-            raise CheckpointError("corrupt", f"its header is not NumPy's: {text[position : position + 80]!r}")
+            raise CheckpointError(
+                "corrupt", f"its header is not a dict of descr, fortran_order and shape: {text[position : position + 80]!r}"
+            )
         if entry["record"] and entry["key"] == "descr":
-            raise CheckpointError("unsupported", "a structured dtype; save plain arrays of numbers")
+            raise CheckpointError("unsupported", "a structured dtype is not supported; save plain arrays of numbers")
         entries[entry["key"]] = entry.groupdict()
         position = entry.end()
     expected = {"descr": "descr", "fortran_order": "order", "shape": "shape"}
@@ -195,7 +202,7 @@ def _entries(text: str) -> dict[str, dict[str, str | None]]:
 def _dtype(entries: Mapping[str, Mapping[str, str | None]]) -> np.dtype:
     code = entries["descr"]["descr"] or ""
     if code.lstrip("<>|=") == "O":
-        raise CheckpointError("unsafe", "an array of Python objects, a pickle; nothing was run; save arrays of numbers")
+        raise CheckpointError("unsafe", "an array of Python objects is a pickle; nothing was executed; save arrays of numbers")
     if not _DTYPE.fullmatch(code):
         hint = "; NumPy does not store bfloat16 and float8: save those as safetensors" if "V" in code else ""
         raise CheckpointError("unsupported", f"dtype {code[:40]!r} is not supported{hint}")
@@ -204,11 +211,11 @@ def _dtype(entries: Mapping[str, Mapping[str, str | None]]) -> np.dtype:
 
 def _shape(entries: Mapping[str, Mapping[str, str | None]]) -> tuple[int, ...]:
     sizes = [each.strip() for each in (entries["shape"]["shape"] or "").split(",")]
-    # A tuple of one has a trailing comma; without it, the literal is a number in brackets.
+    # `(3,)` is a tuple, `(3)` is a number.
     if sizes[-1] == "" and (len(sizes) > 1 or sizes == [""]):
         del sizes[-1]
     elif len(sizes) == 1:
-        raise CheckpointError("corrupt", f"shape ({sizes[0][:80]}) is a number, expected a tuple")
+        raise CheckpointError("corrupt", f"shape ({sizes[0][:80]}) is not a tuple; expected ({sizes[0][:80]},)")
     if not all(re.fullmatch(r"[0-9]{1,19}L?", size) for size in sizes):
         raise CheckpointError("corrupt", f"shape ({', '.join(sizes)[:80]}) is not a tuple of integers")
     return tuple(int(size.rstrip("L")) for size in sizes)

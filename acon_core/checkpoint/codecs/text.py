@@ -1,4 +1,4 @@
-"""Text from a file as errors and notes print it."""
+"""Formatting of untrusted names from a file for errors and notes."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from acon_core.errors import CheckpointError
 
 
 def printable(key: object) -> str:
-    """Format a name from a file for an error: one line of at most 200 printable characters."""
+    """Format a name from a file as one line of at most 200 printable characters."""
     return key[:200] if isinstance(key, str) and key.isprintable() else f"{key!r:.200}"
 
 
 def format_names(keys: Iterable[object]) -> str:
-    """Format the first eight names of many for an error or a note."""
+    """Format names as a list, shortened to the first eight."""
     names = [f"{key!r:.60}" for key in islice(keys, 9)]
     return ", ".join(names[:8]) + (", ..." if len(names) > 8 else "")
 
 
 class ErrorPrefix:
-    """A context that prefixes a CheckpointError with its place: the file, then names from it."""
+    """A context manager that prefixes a CheckpointError with its file and names from the file."""
 
     def __init__(self, path: object, *names: object) -> None:
         self.path, self.names = path, names

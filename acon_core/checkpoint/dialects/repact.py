@@ -1,4 +1,4 @@
-"""The parameter names of the RepAct code, and the two branch orders in it."""
+"""Dialects of the published RepAct code: parameter names and the order of the branch weights."""
 
 from __future__ import annotations
 
@@ -6,16 +6,17 @@ from acon_core.checkpoint.dialects.dialect import Dialect, Names
 from acon_core.spec.repact import RepAct
 
 _PARAMS = {"weights": "ActorAtn", "alpha": "actor_PReLU.weight"}
-# The spec's order is identity, ReLU, PReLU, HardSwish; RepAct I and III swap the last two.
-_HARDSWISH_FIRST = {"weights": (0, 1, 3, 2)}
+# The spec orders the branches identity, ReLU, PReLU, HardSwish. In the published training classes,
+# RepAct I and III put HardSwish before PReLU.
+_HARDSWISH_BEFORE_PRELU = {"weights": (0, 1, 3, 2)}
 
 repact = Dialect(
     "repact",
     "the RepAct code's RepAct_Origin, RepAct_Softmax and RepAct_BN",
     {
-        RepAct(variant=1): Names(_PARAMS, orders=_HARDSWISH_FIRST),
+        RepAct(variant=1): Names(_PARAMS, orders=_HARDSWISH_BEFORE_PRELU),
         RepAct(variant=2): Names(_PARAMS),
-        RepAct(variant=3): Names(_PARAMS, {"norm": "bn"}, _HARDSWISH_FIRST),
+        RepAct(variant=3): Names(_PARAMS, children={"norm": "bn"}, orders=_HARDSWISH_BEFORE_PRELU),
     },
 )
 

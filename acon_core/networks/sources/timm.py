@@ -17,8 +17,8 @@ SOURCE = "timm 1.0.31"
 def timm_swin_tiny(num_classes: int = 1000, depths: Sequence[int] = DEPTHS, image_size: int = 224) -> Network:
     """Return timm's Swin-T with GELU.
 
-    Arguments and parameter names are those of `swin_tiny`. The dialect `timm` gives timm's names.
-    (N, 3, image_size, image_size) -> (N, num_classes).
+    Arguments and parameter names are those of `swin_tiny`; the dialect `timm` maps the parameter
+    names to timm's. Input and output: (N, 3, image_size, image_size) -> (N, num_classes).
     References: Liu et al. 2021, "Swin Transformer"; huggingface/pytorch-image-models,
     timm/models/swin_transformer.py.
     """
@@ -35,8 +35,9 @@ def timm_swin_tiny(num_classes: int = 1000, depths: Sequence[int] = DEPTHS, imag
 def timm_vit_base(num_classes: int = 1000, image_size: int = 224, depth: int = DEPTH) -> Network:
     """Return timm's ViT-B/16 with GELU.
 
-    Arguments and parameter names are those of `vit_base`. (N, 3, image_size, image_size) -> (N,
-    num_classes). References: Dosovitskiy et al. 2021, "An Image is Worth 16x16 Words";
+    Arguments and parameter names are those of `vit_base`; the dialect `timm` maps the parameter
+    names to timm's. Input and output: (N, 3, image_size, image_size) -> (N, num_classes).
+    References: Dosovitskiy et al. 2021, "An Image is Worth 16x16 Words";
     huggingface/pytorch-image-models, timm/models/vision_transformer.py.
     """
     network = vit_base(GELU(), num_classes, image_size, depth)
