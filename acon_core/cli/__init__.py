@@ -16,8 +16,10 @@ __all__ = ["app", "checkpoints", "conformance", "main", "networks", "running"]
 def main() -> None:
     """Run `acon`. Print an error that the user can act on as one line and exit with status 2."""
     settings = Settings()
+    # `--debug` is an option of `acon`, but people add it to the end of a command that failed.
+    arguments = sorted(sys.argv[1:], key=lambda argument: argument != "--debug")
     try:
-        sys.exit(app(prog_name="acon", standalone_mode=False, obj=settings))
+        sys.exit(app(args=arguments, prog_name="acon", standalone_mode=False, obj=settings))
     except (AconError, TyperException) as error:
         if settings.debug:
             raise

@@ -234,8 +234,11 @@ def test_invalid_images(tmp_path: Path) -> None:
     assert not (tmp_path / "y.npz").exists()
 
 
-def test_debug_shows_the_traceback(tmp_path: Path) -> None:
-    done = acon("--debug", "inspect", truncated(tmp_path))
+@pytest.mark.parametrize("position", [0, 2])
+def test_debug_shows_the_traceback(tmp_path: Path, position: int) -> None:
+    arguments = ["inspect", truncated(tmp_path)]
+    arguments.insert(position, "--debug")
+    done = acon(*arguments)
     assert done.returncode != 0
     assert "Traceback" in done.stderr
     assert "--debug" in acon("--help").stdout
