@@ -6,7 +6,7 @@ import enum
 import inspect
 import re
 from collections.abc import Iterator
-from types import ModuleType
+from types import GenericAlias, ModuleType
 from typing import Any
 
 SECTIONS = ["Parameters", "Returns", "Yields", "Raises", "See Also", "Notes", "References", "Examples"]
@@ -80,5 +80,6 @@ def public(module: ModuleType) -> dict[str, Any]:
     Without `__all__`, as of a package that imports `*` from its modules, all of its names count.
     """
     names = getattr(module, "__all__", [name for name in vars(module) if not name.startswith("_")])
-    things = {name: getattr(module, name) for name in names}
+    # On Python 3.10, `tuple[int, ...]` is a class to `inspect`.
+    things = {name: getattr(module, name) for name in names if not isinstance(getattr(module, name), GenericAlias)}
     return {name: thing for name, thing in things.items() if inspect.isroutine(thing) or inspect.isclass(thing)}
