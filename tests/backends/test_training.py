@@ -37,7 +37,7 @@ def test_training_against_float64(backend: Backend, dtype: str) -> None:
         pytest.skip(f"unsupported: {backend.name} does not compute in {dtype}")
     model = backend.build(NETWORK, dtype=dtype, seed=3)
     expected = model.state()
-    expected_losses = training.fit(NETWORK, expected, batches(), RECIPE)
+    expected_losses = fit(NETWORK, expected, batches(), RECIPE)
     losses = model.fit(batches(), RECIPE)
     assert losses.dtype == np.float64
     assert scaled_error(losses, expected_losses, np.abs(expected_losses).max()) <= TOLERANCES["training", "y", dtype].bound
