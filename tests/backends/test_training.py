@@ -7,9 +7,10 @@ import pytest
 
 from acon_core import spec, training
 from acon_core.backends import Backend
-from acon_core.conformance.runner import scaled_error
 from acon_core.conformance.tolerances import TOLERANCES
+from acon_core.numerics import scaled_error
 from acon_core.random import Stream
+from acon_core.reference.training import fit
 
 CLASSES = 4
 NETWORK = spec.sequential(
