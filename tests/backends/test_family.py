@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from acon_core import backends, spec
 from acon_core.backends import Backend
 from acon_core.conformance.cases import Case, load_cases
-from acon_core.conformance.runner import scaled_error
 from acon_core.conformance.tolerances import TOLERANCES
+from acon_core.numerics import scaled_error
 from acon_core.reference import forward
 
 EVERY = [(name, options) for name, each in DESCRIPTORS.items() for options in each.options]

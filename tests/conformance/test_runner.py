@@ -14,9 +14,10 @@ from acon_core import backends
 from acon_core.backends import Outputs, Vjp, Waiver
 from acon_core.conformance import golden
 from acon_core.conformance.cases import Case, load_cases
-from acon_core.conformance.runner import run_backend, run_case, scaled_error
+from acon_core.conformance.runner import run_backend, run_case
 from acon_core.conformance.tolerances import TOLERANCES
 from acon_core.errors import BackendError
+from acon_core.numerics import scaled_error
 from acon_core.reference.backend import ReferenceBackend, ReferenceModel
 from acon_core.spec import Node
 
