@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import shutil
 import sys
 from pathlib import Path
@@ -49,10 +50,33 @@ ENVIRONMENT = {"jax": {"XLA_FLAGS": XLA}, "torch": {"TORCHINDUCTOR_VEC_ISA_OK": 
 PYTEST = ["pytest", "-n", "2", "--dist", "worksteal"]
 
 
-def install(session: nox.Session, backend: str, *tools: str) -> None:
-    """Install the project with one backend's extra, in the versions of constraints.txt."""
+def kernel_wheels(session: nox.Session) -> list[str]:
+    """Return the wheel of kernels/, built once per state of its sources; none without a compiler.
+
+    Without it, the tests and commands run on the operations of the frameworks.
+    """
+    if not (shutil.which("c++") or shutil.which("g++") or shutil.which("clang++")):
+        session.warn("no C++ compiler was found: acon-kernels is not built, and the formulas run instead of it")
+        return []
+    sources = sorted(path for path in (ROOT / "kernels").rglob("*") if path.is_file() and "__pycache__" not in path.parts)
+    state = hashlib.sha256(b"".join(str(path.relative_to(ROOT)).encode() + path.read_bytes() for path in sources))
+    folder = ROOT / ".nox" / "kernels" / state.hexdigest()[:16]
+    if not any(folder.glob("*.whl")):
+        building = folder.with_name(f"{folder.name}.building")
+        session.run(sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "-w", str(building), "./kernels", external=True)
+        building.replace(folder)  # a build that was broken off leaves no folder of this name
+    return [str(path) for path in folder.glob("*.whl")]
+
+
+def install(session: nox.Session, backend: str, *tools: str, kernels: bool = False) -> None:
+    """Install the project with one backend's extra, in the versions of constraints.txt.
+
+    `kernels` says whether the kernel library is installed too.
+    """
     extra = "" if backend == "core" else f"[{backend}]"
     session.install("-c", "constraints.txt", "-e", f".{extra}", *tools)
+    for built in kernel_wheels(session) if kernels else []:
+        session.install("--no-deps", "--force-reinstall", built)  # pip keeps an older build of the same version
 
 
 @nox.session
@@ -61,8 +85,12 @@ def install(session: nox.Session, backend: str, *tools: str) -> None:
     [("3.11", "core"), ("3.10", "core"), *((python, backend) for backend, python in PYTHON.items())],
 )
 def tests(session: nox.Session, backend: str) -> None:
-    """Run the tests, in one environment per backend; `core` has NumPy and no framework."""
-    install(session, backend, *TEST_TOOLS, *OWN_TOOLS.get(backend, []))
+    """Run the tests, in one environment per backend; `core` has NumPy and no framework.
+
+    The kernel library is installed, but for the core on Python 3.10.
+    """
+    kernels = (session.python, backend) != ("3.10", "core")
+    install(session, backend, *TEST_TOOLS, *OWN_TOOLS.get(backend, []), kernels=kernels)
     if backend == "core":
         chosen = ["tests", "--ignore", "tests/backends", "--backend", "numpy"]
         if session.python == "3.10":
@@ -100,7 +128,7 @@ def wheel(session: nox.Session) -> None:
 @nox.session(python="3.11")
 def quick(session: nox.Session) -> None:
     """Run the fast core tests, for use during development."""
-    install(session, "core", *TEST_TOOLS)
+    install(session, "core", *TEST_TOOLS, kernels=True)
     chosen = ["tests", "--ignore", "tests/backends", "--ignore", "tests/checkpoint/codecs", "--backend", "numpy"]
     session.run(*PYTEST, *chosen, "-m", "not slow", "-x", *session.posargs, env=THREADS)
 
@@ -133,7 +161,10 @@ def environment(session: nox.Session, backend: str) -> str:
     if not python.exists():
         version = RUNNING if backend == "torch" else PYTHON[backend]
         session.run(f"python{version}", "-m", "venv", str(folder), external=True)
-        session.run(str(python), "-m", "pip", "install", "-q", "-c", "constraints.txt", "-e", f".[{backend}]", external=True)
+        pip = [str(python), "-m", "pip", "install", "-q"]
+        session.run(*pip, "-c", "constraints.txt", "-e", f".[{backend}]", external=True)
+        for built in kernel_wheels(session):
+            session.run(*pip, "--no-deps", built, external=True)
     return str(python)
 
 
@@ -267,6 +298,6 @@ def fuzz(session: nox.Session) -> None:
 @nox.session(python="3.11")
 def mutants(session: nox.Session) -> None:
     """Break the code on purpose, one breakage at a time; the tests must fail each time."""
-    install(session, "core", *TEST_TOOLS)
+    install(session, "core", *TEST_TOOLS, kernels=True)
     pythons = [f"{backend}={environment(session, backend)}" for backend in PYTHON]
     session.run("python", "tests/mutants.py", *pythons, *session.posargs)

@@ -25,6 +25,7 @@ FLOORS: tuple[dict[str, str], ...] = (
         "framework": "what a framework adds to public signatures and docstrings",
         "building": "what the `build.py` of every backend shares",
         "numerics": "test states and the measure of an error",
+        "kernels": "plans of calls of the kernel library",
     },
     {"backends": "the interface of a backend, and its discovery"},
     {"checkpoint": "recognition, conversion and comparison of files"},

@@ -8,7 +8,7 @@ import numpy as np
 import typer
 from rich.table import Table
 
-from acon_core import backends, networks
+from acon_core import backends, kernels, networks
 from acon_core.checkpoint.recognise import describe
 from acon_core.cli.app import NETWORK_HELP, ActOption, OptionOption, app, options_of, out, own_function
 from acon_core.errors import AconError
@@ -17,16 +17,17 @@ from acon_core.spec import ACTIVATIONS, count, named_params, summarise
 
 @app.command("list")
 def list_(what: Annotated[str, typer.Argument(help="networks, activations or backends")] = "networks") -> None:
-    """List the registered networks, activations or backends."""
+    """List the networks, the activations, or the backends and what computes their activations."""
+    reference = {"numpy": "the reference, in NumPy"}
     tables: dict[str, list[str]] = {
         "networks": list(networks.NETWORKS),
         "activations": list(ACTIVATIONS),
-        "backends": list(backends.packages()),
+        "backends": [f"{name:<9}  {reference.get(name, kernels.status())}" for name in backends.packages()],
     }
     if what not in tables:
         raise AconError(f"list {what}: expected one of {', '.join(tables)}")
     for name in tables[what]:
-        out.print(name)
+        out.print(name, markup=False, soft_wrap=True)
 
 
 @app.command()
