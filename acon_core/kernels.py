@@ -195,7 +195,27 @@ def _memory_order(shape: Shape, strides: Shape | None) -> list[int] | None:
 def plan(
     function: str, dtype: str, shape: Shape, gates: tuple[Gate, ...], channel_axis: int, strides: Shape | None = None
 ) -> Plan | None:
-    """Plan a call, or return None where the library does not serve it.
+    """Plan a call of the library, or return None without it: `geometry` has the rest.
+
+    Parameters
+    ----------
+    function, dtype, shape, gates, channel_axis, strides
+        As for `geometry`.
+
+    Returns
+    -------
+    Plan or None
+        None without the library, and where `geometry` is None.
+    """
+    found = geometry(function, dtype, shape, gates, channel_axis, strides)
+    return None if library() is None else found
+
+
+@lru_cache(maxsize=4096)
+def geometry(
+    function: str, dtype: str, shape: Shape, gates: tuple[Gate, ...], channel_axis: int, strides: Shape | None = None
+) -> Plan | None:
+    """Plan a call of any kernel, of the library or on a GPU, or return None where none serves it.
 
     Parameters
     ----------
@@ -215,8 +235,8 @@ def plan(
     Returns
     -------
     Plan or None
-        None without the library, for arrays with gaps, and for gates that need more than three
-        merged sizes.
+        None for arrays with gaps, and for gates that need more than three merged sizes. Only
+        `Plan.run` needs the library.
 
     Raises
     ------
@@ -227,7 +247,7 @@ def plan(
         if isinstance(gate, tuple) and gate != shape:
             check_gate(gate, shape, channel_axis)
     order = _memory_order(shape, strides)
-    if library() is None or dtype not in DTYPES or len(shape) < 2 or order is None:
+    if dtype not in DTYPES or len(shape) < 2 or order is None:
         return None
     channel_axis %= len(shape)
     small = tuple(size if axis in (0, channel_axis) else 1 for axis, size in enumerate(shape))

@@ -15,11 +15,8 @@ from hypothesis import strategies as st
 from acon_core import kernels
 from acon_core.errors import SpecError
 
-needs_library = pytest.mark.skipif(kernels.library() is None, reason=f"the kernel library: {kernels.status()}")
-
-
 def sizes_and_covers(*arguments: Any, **options: Any) -> tuple[list[int], list[int]]:
-    found = kernels.plan(*arguments, **options)
+    found = kernels.geometry(*arguments, **options)
     assert found is not None
     return list(found.structure.sizes), list(found.structure.covers)[: len(found.constants)]
 
@@ -28,7 +25,6 @@ X = (2, 5, 3, 4)
 PER_CHANNEL, PER_SAMPLE, BOTH = (1, 5, 1, 1), (2, 1, 1, 1), (2, 5, 1, 1)
 
 
-@needs_library
 @pytest.mark.parametrize(
     ("gates", "sizes", "covers"),
     [
@@ -44,7 +40,6 @@ def test_neighbouring_sizes_with_the_same_gates_are_merged(gates: Any, sizes: li
     assert sizes_and_covers("acon", "float32", X, gates, 1) == (sizes, covers)
 
 
-@needs_library
 def test_memory_order_decides_the_layout() -> None:
     channels_last = (60, 1, 20, 5)
     gates = (PER_CHANNEL, PER_CHANNEL, BOTH)
@@ -53,7 +48,6 @@ def test_memory_order_decides_the_layout() -> None:
     assert sizes_and_covers("acon", "float32", (2, 7, 5), tokens, -1) == ([1, 14, 5], [4, 4, 4])
 
 
-@needs_library
 @pytest.mark.parametrize(
     ("dtype", "shape", "gates", "strides"),
     [
@@ -66,12 +60,20 @@ def test_memory_order_decides_the_layout() -> None:
     ],
 )
 def test_calls_that_the_library_does_not_serve(dtype: str, shape: Any, gates: Any, strides: Any) -> None:
-    assert kernels.plan("acon", dtype, shape, gates, 1 if len(shape) > 1 else 0, strides=strides) is None
+    assert kernels.geometry("acon", dtype, shape, gates, 1 if len(shape) > 1 else 0, strides=strides) is None
+
+
+def test_there_is_a_plan_of_the_library_only_with_the_library() -> None:
+    arguments = ("acon", "float32", X, (PER_CHANNEL,) * 3, 1)
+    expected = None if kernels.library() is None else kernels.geometry(*arguments)
+    assert kernels.plan(*arguments) is expected
+    code = f"from acon_core import kernels; print(kernels.plan(*{arguments!r}), kernels.geometry(*{arguments!r}) is None)"
+    assert run_python(code, ACON_KERNELS="0") == "None False"
 
 
 def test_a_gate_that_does_not_fit_is_an_error() -> None:
     with pytest.raises(SpecError, match="expected a gate of shape"):
-        kernels.plan("acon", "float32", X, ((4,), (5,), (5,)), 1)
+        kernels.geometry("acon", "float32", X, ((4,), (5,), (5,)), 1)
 
 
 @st.composite
@@ -88,7 +90,6 @@ def calls(draw: st.DrawFn) -> tuple[tuple[int, ...], tuple[Any, ...], int, tuple
     return shape, gates, axis, order
 
 
-@needs_library
 @given(call=calls())
 def test_plans_describe_the_same_broadcast_as_numpy(call: Any) -> None:
     """The offset of each gate's value, by the plan, beside NumPy's broadcast of the gate."""
@@ -98,7 +99,7 @@ def test_plans_describe_the_same_broadcast_as_numpy(call: Any) -> None:
     for each in reversed(order):
         strides[each] = step
         step *= shape[each]
-    found = kernels.plan("acon", "float32", shape, gates, axis, tuple(strides))
+    found = kernels.geometry("acon", "float32", shape, gates, axis, tuple(strides))
     if found is None:
         return
     sizes = list(found.structure.sizes)
