@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from acon_core import kernels
 from acon_core.errors import SpecError
 
+
 def sizes_and_covers(*arguments: Any, **options: Any) -> tuple[list[int], list[int]]:
     found = kernels.geometry(*arguments, **options)
     assert found is not None
@@ -64,7 +65,7 @@ def test_calls_that_the_library_does_not_serve(dtype: str, shape: Any, gates: An
 
 
 def test_there_is_a_plan_of_the_library_only_with_the_library() -> None:
-    arguments = ("acon", "float32", X, (PER_CHANNEL,) * 3, 1)
+    arguments = ("acon", "float32", X, (PER_CHANNEL,) * 3, 1, None)
     expected = None if kernels.library() is None else kernels.geometry(*arguments)
     assert kernels.plan(*arguments) is expected
     code = f"from acon_core import kernels; print(kernels.plan(*{arguments!r}), kernels.geometry(*{arguments!r}) is None)"
