@@ -239,6 +239,26 @@ def figures(session: nox.Session) -> None:
 
 
 @nox.session(python="3.11")
+def bench(session: nox.Session) -> None:
+    """Write docs/speed.md: times beside the framework's SiLU, on one core and on two.
+
+    It takes 20 minutes, and needs a machine that does nothing else.
+    """
+    install(session, "core")
+    out = ROOT / "demo_output"
+    out.mkdir(exist_ok=True)
+    measured = []
+    for backend in session.posargs or PYTHON:
+        for threads in (1, 2):
+            measured.append(str(out / f"speed-{backend}-{threads}.json"))
+            command = ["benchmarks/speed.py", "measure", backend, str(threads), measured[-1]]
+            # Set before the interpreter starts, for libraries that read it when they load.
+            env = {"OMP_NUM_THREADS": str(threads)}
+            session.run(environment(session, backend), *command, external=True, env=env)
+    session.run("python", "benchmarks/speed.py", "page", *measured, "--into", "docs/speed.md")
+
+
+@nox.session(python="3.11")
 def curves(session: nox.Session) -> None:
     """Make the table and picture of docs/training.md: 30 training steps against float64."""
     session.install("-c", "constraints.txt", "-e", ".[plot]")
