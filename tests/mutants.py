@@ -42,6 +42,7 @@ ACON = "acon_core/spec/acon.py"
 RECTIFIERS = "acon_core/spec/rectifiers.py"
 FUSION = "acon_core/spec/fusion.py"
 GATED = "acon_core/reference/gated.py"
+KERNELS = "acon_core/kernels.py"
 POINTWISE = "acon_core/reference/pointwise.py"
 CONVERT = "acon_core/checkpoint/convert.py"
 READING = "acon_core/checkpoint/reading.py"
@@ -224,6 +225,10 @@ MUTANTS = [
     Mutant("reference: sign of the window mask", "acon_core/reference/tokens.py", "bias = bias + np.tile", "bias = bias - np.tile", "core", "tests/conformance/test_runner.py tests/networks/test_repact_values.py"),
     Mutant("features: single stage not a tuple", "acon_core/networks/network.py", "single_output=False)", "single_output=True)", "torch", "tests/backends/test_features.py"),
     Mutant("torch: window index off by one", "backends/acon_torch/tokens.py", "torch.arange(1, count + 1", "torch.arange(0, count", "torch", f"{EAGER} and windows"),
+    Mutant("kernels: memory order ignored", KERNELS, "axes.sort(key=lambda axis: -strides[axis])", "axes.sort()", "core", "tests/test_kernels.py"),
+    Mutant("kernels: arrays with gaps accepted", KERNELS, "if strides[axis] != expected:", "if strides[axis] < 0:", "core", "tests/test_kernels.py"),
+    Mutant("kernels: sizes with other gates merged", KERNELS, "runs[-1][0] == covering", "runs[-1][1] > 1", "core", "tests/test_kernels.py"),
+    Mutant("kernels: a gate per sample taken as one value", KERNELS, "frozenset([0] * batch +", "frozenset([0] * 0 +", "core", "tests/test_kernels.py"),
 ]  # fmt: skip
 
 
