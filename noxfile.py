@@ -234,7 +234,7 @@ def figures(session: nox.Session) -> None:
         command = ["tools/activation_accuracy.py", "measure", backend, measured[-1]]
         session.run(environment(session, backend), *command, external=True)
     session.run("python", "tools/activation_accuracy.py", "table", *measured)
-    for script in ("tools/published_formula.py", "benchmarks/memory.py"):
+    for script in ("tools/published_formula.py", "benchmarks/memory.py", "benchmarks/peak_memory.py"):
         session.run(environment(session, "torch"), script, external=True)
 
 
