@@ -1,97 +1,223 @@
-// A plain implementation of kernels.h, element by element in double precision.
+// The driver: checks a plan, divides the work, adds the partial sums. See kernels.h and job.h.
+
 #include "kernels.h"
 
-#include <cmath>
-#include <cstring>
-#include <vector>
+#include <stdlib.h>
+
+#include <atomic>
+
+#include "job.h"
+
+// The loops are compiled once for every vector width. Only the target differs.
+namespace {
+namespace bytes16 {
+#define WIDTH 16
+#include "functions.inc"
+#include "loops.inc"
+#undef WIDTH
+}  // namespace bytes16
+}  // namespace
+
+#ifdef __x86_64__
+
+#ifdef __clang__
+#pragma clang attribute push(__attribute__((target("avx2,fma,f16c"))), apply_to = function)
+#else
+#pragma GCC push_options
+#pragma GCC target("avx2,fma,f16c")
+#endif
+namespace {
+namespace bytes32 {
+#define WIDTH 32
+#include "functions.inc"
+#include "loops.inc"
+#undef WIDTH
+}  // namespace bytes32
+}  // namespace
+#ifdef __clang__
+#pragma clang attribute pop
+#pragma clang attribute push(__attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c"))), apply_to = function)
+#else
+#pragma GCC pop_options
+#pragma GCC push_options
+#pragma GCC target("avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c,prefer-vector-width=512")
+#endif
+namespace {
+namespace bytes64 {
+#define WIDTH 64
+#include "functions.inc"
+#include "loops.inc"
+#undef WIDTH
+}  // namespace bytes64
+}  // namespace
+#ifdef __clang__
+#pragma clang attribute pop
+#else
+#pragma GCC pop_options
+#endif
+
+#endif  // __x86_64__
 
 namespace {
 
-double load(const void* p, int type, int64_t i) {
-  if (type == ACON_FLOAT64) return static_cast<const double*>(p)[i];
-  if (type == ACON_FLOAT32) return static_cast<const float*>(p)[i];
-  if (type == ACON_FLOAT16) return static_cast<const _Float16*>(p)[i];
-  uint32_t bits = uint32_t(static_cast<const uint16_t*>(p)[i]) << 16;
-  float value;
-  std::memcpy(&value, &bits, 4);
-  return value;
+// Below this number of elements a second thread does not pay. PyTorch's number.
+constexpr int64_t GRAIN = 32768;
+constexpr int64_t MOST_SEGMENTS = 64;
+constexpr int GATES_OF[] = {3, 2, 2, 4, 4, 1};
+
+constexpr int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
+constexpr int64_t most(int64_t a, int64_t b) { return a > b ? a : b; }
+constexpr int64_t parts_of(int64_t n, int64_t size) { return n / size + (n % size != 0); }
+
+int find_width() {
+  int width = 16;
+#ifdef __x86_64__
+  if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) width = 32;
+  if (width == 32 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+      __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl"))
+    width = 64;
+#endif
+  const char* cap = getenv("ACON_KERNELS_WIDTH");
+  const int most_bytes = cap ? atoi(cap) : 0;
+  return most_bytes >= 16 && most_bytes < width ? (most_bytes >= 32 ? 32 : 16) : width;
 }
 
-void store(void* p, int type, int64_t i, double value) {
-  if (type == ACON_FLOAT64) { static_cast<double*>(p)[i] = value; return; }
-  if (type == ACON_FLOAT32) { static_cast<float*>(p)[i] = float(value); return; }
-  if (type == ACON_FLOAT16) { static_cast<_Float16*>(p)[i] = _Float16(float(value)); return; }
-  float narrow = float(value);
-  uint32_t bits;
-  std::memcpy(&bits, &narrow, 4);
-  static_cast<uint16_t*>(p)[i] = narrow != narrow ? uint16_t(bits >> 16 | 64) : uint16_t((bits + 0x7fff + (bits >> 16 & 1)) >> 16);
+int vector_width() {
+  static std::atomic<int> width{0};  // two threads may find it at once, and find the same
+  if (!width.load(std::memory_order_relaxed)) width.store(find_width(), std::memory_order_relaxed);
+  return width.load(std::memory_order_relaxed);
 }
 
-double sigmoid(double z) { double e = std::exp(-std::fabs(z)); return z < 0 ? e / (1 + e) : 1 / (1 + e); }
+Loop loop_of(const acon_plan& plan, bool in_columns, bool like_x, bool backward) {
+#ifdef __x86_64__
+  switch (vector_width()) {
+    case 64: return bytes64::choose(plan.function, plan.type, in_columns, like_x, backward);
+    case 32: return bytes32::choose(plan.function, plan.type, in_columns, like_x, backward);
+  }
+#endif
+  return bytes16::choose(plan.function, plan.type, in_columns, like_x, backward);
+}
+
+struct Call {
+  const Job* job;
+  Loop loop;
+  int64_t units, block;  // threads take blocks of units
+  std::atomic<int64_t> next;
+};
+
+void work(void* data) {
+  Call& call = *static_cast<Call*>(data);
+  for (;;) {
+    const int64_t first = call.next.fetch_add(call.block, std::memory_order_relaxed);
+    if (first >= call.units) return;
+    call.loop(*call.job, first, least(first + call.block, call.units));
+  }
+}
+
+int64_t sums_rows(const Job& job, const Gate& gate, bool in_columns) {
+  return !in_columns || gate.row_by_row ? job.b : job.segments;
+}
+
+int64_t sums_size(const Job& job, const Gate& gate, bool in_columns) {
+  return job.a * sums_rows(job, gate, in_columns) * (gate.step[2] ? job.d : job.parts);
+}
+
+// Add partial sums to the gradient of a gate, in one order whatever the threads did.
+template <class R>
+void add_up(const Job& job, const Gate& gate, bool in_columns, double* totals, int64_t size, void* to) {
+  const int64_t rows = sums_rows(job, gate, in_columns);
+  const double* from = gate.sums;
+  for (int64_t i = 0; i < size; ++i) totals[i] = 0;
+  for (int64_t a = 0; a < job.a; ++a) {
+    double* row = totals + a * gate.step[0];
+    for (int64_t b = 0; b < rows; ++b, row += gate.step[1]) {
+      if (gate.step[2])
+        for (int64_t d = 0; d < job.d; ++d) row[d] += *from++;
+      else
+        for (int64_t part = 0; part < job.parts; ++part) *row += *from++;
+    }
+  }
+  for (int64_t i = 0; i < size; ++i) {
+    const R value = R(totals[i]);
+    __builtin_memcpy(static_cast<char*>(to) + i * int64_t(sizeof(R)), &value, sizeof(R));
+  }
+}
 
 }  // namespace
 
 extern "C" int acon_apply(const acon_plan* plan, const void* x, const void* g, const void* const gates[4], void* out,
-                          void* const dgates[4], unsigned, acon_parallel) {
-  if (!plan) return 16;
-  const int counts[] = {3, 2, 2, 4, 4, 1};
-  const int count = counts[plan->function], type = plan->type, wide = type == ACON_FLOAT64 ? ACON_FLOAT64 : ACON_FLOAT32;
-  const int64_t* n = plan->sizes;
-  std::vector<double> sums[4];
-  int64_t strides[4][3];
-  for (int k = 0; k < count; ++k) {
-    int64_t size = 1;
-    for (int i = 2; i >= 0; --i) {
-      bool covered = plan->covers[k] & 8 || plan->covers[k] >> i & 1;
-      strides[k][i] = covered ? size : 0;
-      if (covered) size *= n[i];
-    }
-    if (g && dgates[k]) sums[k].assign(size, 0.0);
-  }
-  for (int64_t a = 0, at = 0; a < n[0]; ++a)
-    for (int64_t b = 0; b < n[1]; ++b)
-      for (int64_t c = 0; c < n[2]; ++c, ++at) {
-        double v = load(x, type, at), p[4] = {0, 0, 0, 0}, d[4] = {0, 0, 0, 0}, y = 0, dx = 0, u = g ? load(g, type, at) : 0;
-        int64_t place[4];
-        for (int k = 0; k < count; ++k) {
-          place[k] = a * strides[k][0] + b * strides[k][1] + c * strides[k][2];
-          if (gates[k]) p[k] = load(gates[k], plan->covers[k] & 8 ? type : wide, place[k]);
-        }
-        if (plan->function == ACON_ACON) {
-          double slope = p[0] - p[1], z = p[2] * slope * v, s = sigmoid(z), t = sigmoid(-z), st = s * t;
-          double bend = (z > 3e38 ? 3e38 : z < -3e38 ? -3e38 : z) * st, to1 = s + bend, to2 = t - bend;
-          y = v * (p[1] + slope * s);
-          dx = u * (p[0] * to1 + p[1] * to2);
-          d[0] = u * v * to1; d[1] = u * v * to2; d[2] = u * v * (slope * (v * (slope * st)));
-        } else if (plan->function == ACON_SLOPES || plan->function == ACON_ATTENTION_SLOPES) {
-          bool attention = plan->function == ACON_ATTENTION_SLOPES;
-          double up = attention ? 1 + sigmoid(p[1]) : p[0], down = attention ? (p[0] < .01f ? .01f : p[0] > .99f ? .99f : p[0]) : p[1];
-          y = (v > 0 ? v : v <= 0 ? 0 : v) * up + (v > 0 ? 0 : v) * down;
-          dx = u * (v > 0 ? up : down);
-          double above = v > 0 ? u * v : 0, below = v > 0 ? 0 : u * v;
-          d[0] = attention ? below * (p[0] >= .01f && p[0] <= .99f) : above;
-          d[1] = attention ? above * sigmoid(p[1]) * sigmoid(-p[1]) : below;
-        } else if (plan->function == ACON_BRANCHES) {
-          double hard = v <= -3 ? 0 : v >= 3 ? 1 : (v + 3) / 6, positive = v > 0 ? v : v <= 0 ? 0 : v;
-          y = v * p[0] + positive * p[1] + v * hard * p[2] + p[3];
-          dx = u * (p[0] + (v > 0) * p[1] + (v <= -3 ? 0 : v >= 3 ? 1 : (v + 1.5) / 3) * p[2]);
-          d[0] = u * v; d[1] = v > 0 ? u * v : 0; d[2] = u * v * hard; d[3] = u;
-        } else if (plan->function == ACON_TWO_LINES) {
-          double one = v * p[0] + p[2], two = v * p[1] + p[3], tie = one > two ? 1 : one == two ? .5 : one < two ? 0 : NAN;
-          y = one > two || one != one ? one : two;
-          double first = u * tie, second = u - first;
-          dx = first * p[0] + second * p[1];
-          d[0] = first * v; d[1] = second * v; d[2] = first; d[3] = second;
-        } else {
-          y = v > p[0] || v != v ? v : p[0];
-          double tie = v > p[0] ? 1 : v == p[0] ? .5 : v < p[0] ? 0 : NAN;
-          dx = u * tie; d[0] = u - dx;
-        }
-        if (out) store(out, type, at, g ? dx : y);
-        for (int k = 0; k < count; ++k)
-          if (!sums[k].empty()) sums[k][place[k]] += d[k];
-      }
+                          void* const dgates[4], unsigned threads, acon_parallel parallel) {
+  if (!plan) return vector_width();
+  if (plan->function < 0 || plan->function > ACON_MAXIMUM || plan->type < 0 || plan->type > ACON_FLOAT16) return 2;
+  const int count = GATES_OF[plan->function], last = count - 1;
+  for (int i = 0; i < 3; ++i)
+    if (plan->sizes[i] < 0) return 2;
   for (int k = 0; k < count; ++k)
-    for (size_t i = 0; i < sums[k].size(); ++i) store(dgates[k], plan->covers[k] & 8 ? type : wide, i, sums[k][i]);
+    if (plan->covers[k] < 0 || plan->covers[k] > 8 || (plan->covers[k] == 8 && k != last)) return 2;
+  const bool like_x = plan->covers[last] == 8, backward = g != nullptr, wide = plan->type == ACON_FLOAT64;
+  const int summed = count - like_x;
+  if (!backward && !out) return 2;
+
+  Job job = {};
+  job.a = plan->sizes[0], job.b = plan->sizes[1], job.d = plan->sizes[2];
+  job.streams.x = static_cast<const char*>(x);
+  job.streams.g = static_cast<const char*>(g);
+  job.streams.out = static_cast<char*>(out);
+  if (like_x) {
+    job.streams.like_x = static_cast<const char*>(gates[last]);
+    if (backward) job.streams.dlike_x = static_cast<char*>(dgates[last]);
+  }
+  bool in_columns = false, by_row = false;
+  int64_t sizes[GATES] = {};  // elements of each gate that is summed
+  static const double none = 0;
+  for (int k = 0; k < summed; ++k) {
+    Gate& gate = job.gate[k];
+    gate.values = gates[k] ? static_cast<const char*>(gates[k]) : reinterpret_cast<const char*>(&none);
+    sizes[k] = 1;
+    for (int i = 2; i >= 0; --i)
+      if (plan->covers[k] >> i & 1) gate.step[i] = sizes[k], sizes[k] *= plan->sizes[i];
+    in_columns |= gate.step[2] != 0;
+    by_row |= gate.row_by_row = gate.step[1] != 0;
+  }
+
+  job.parts = parts_of(job.d, CHUNK);
+  const int64_t width = most(least(job.d, CHUNK), 1);
+  Call call = {&job, loop_of(*plan, in_columns, like_x, backward), 0, GRAIN / width, {0}};
+  if (in_columns) {
+    job.group = by_row ? 1 : most(4, least(32, 2048 / width));
+    job.segment = most(GRAIN / width, parts_of(job.b, MOST_SEGMENTS));
+    job.segments = parts_of(job.b, job.segment);
+    call.units = job.a * job.segments * job.parts;
+    call.block = most(GRAIN / (most(least(job.segment, job.b), 1) * width), 1);
+  } else {
+    call.units = job.a * job.b * job.parts;
+  }
+
+  // All partial sums, then a place for the totals of one gate. Zeros: columns add to their sums.
+  int64_t needed = 0, largest = 0, places[GATES] = {};
+  for (int k = 0; k < summed; ++k) {
+    if (!backward || !dgates[k]) continue;
+    places[k] = needed;
+    needed += sums_size(job, job.gate[k], in_columns);
+    largest = most(largest, sizes[k]);
+  }
+  double* memory = nullptr;
+  if (largest && !(memory = static_cast<double*>(calloc(size_t(needed + largest), sizeof(double))))) return 1;
+  for (int k = 0; k < summed; ++k)
+    if (backward && dgates[k]) job.gate[k].sums = memory + places[k];
+
+  const unsigned used = unsigned(least(threads, parts_of(call.units, call.block)));
+  if (parallel && used > 1)
+    parallel(work, &call, used, 0);
+  else
+    work(&call);
+  for (int k = 0; k < summed; ++k) {
+    if (!job.gate[k].sums) continue;
+    if (wide)
+      add_up<double>(job, job.gate[k], in_columns, memory + needed, sizes[k], dgates[k]);
+    else
+      add_up<float>(job, job.gate[k], in_columns, memory + needed, sizes[k], dgates[k]);
+  }
+  free(memory);
   return 0;
 }
