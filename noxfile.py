@@ -224,16 +224,16 @@ def conformance(session: nox.Session) -> None:
 
 @nox.session(python="3.11")
 def figures(session: nox.Session) -> None:
-    """Print the tables of docs/figures.md: errors of ACON-C per backend, and PyTorch's memory."""
+    """Print the tables of docs/figures.md: errors of the functions, and PyTorch's memory."""
     install(session, "core")
     out = ROOT / "demo_output"
     out.mkdir(exist_ok=True)
-    measured = []
-    for backend in session.posargs or PYTHON:
-        measured.append(str(out / f"accuracy-{backend}.json"))
-        command = ["tools/activation_accuracy.py", "measure", backend, measured[-1]]
-        session.run(environment(session, backend), *command, external=True)
-    session.run("python", "tools/activation_accuracy.py", "table", *measured)
+    for tool in ("activation_accuracy", "gated_accuracy"):
+        measured = []
+        for backend in session.posargs or PYTHON:
+            measured.append(str(out / f"{tool}-{backend}.json"))
+            session.run(environment(session, backend), f"tools/{tool}.py", "measure", backend, measured[-1], external=True)
+        session.run("python", f"tools/{tool}.py", "table", *measured)
     for script in ("tools/published_formula.py", "benchmarks/memory.py", "benchmarks/peak_memory.py"):
         session.run(environment(session, "torch"), script, external=True)
 

@@ -80,7 +80,7 @@ REGIONS = (
 )  # fmt: skip
 
 
-def _worst(found: NDArray, exact: Array, scale: Array, where: NDArray[np.bool_] | None = None) -> float:
+def worst_error(found: NDArray, exact: Array, scale: Array, where: NDArray[np.bool_] | None = None) -> float:
     """Return the largest error in u of the scale, over the normal float32 values.
 
     The result is infinite if an error is not finite.
@@ -110,11 +110,11 @@ def measure(backend: Backend, region: str) -> dict[str, float]:
     found = {name: back.dparams[name].reshape(-1) for name in terms}
     z = beta * (p1 - p2) * x
     return {
-        "f": _worst(back.y[0], exact.values[0][0], np.maximum(np.abs(p1 * x), np.abs(p2 * x))),
-        "dx": _worst(back.dx[0], gradients.inputs[0][0], np.maximum(np.abs(p1), np.abs(p2))),
-        "dp1": _worst(found["p1"], terms["p1"], np.abs(x)),
-        "dp2": _worst(found["p2"], terms["p2"], np.abs(x)),
-        "dbeta": _worst(found["beta"], terms["beta"], np.abs(terms["beta"]), np.abs(z) < 15),
+        "f": worst_error(back.y[0], exact.values[0][0], np.maximum(np.abs(p1 * x), np.abs(p2 * x))),
+        "dx": worst_error(back.dx[0], gradients.inputs[0][0], np.maximum(np.abs(p1), np.abs(p2))),
+        "dp1": worst_error(found["p1"], terms["p1"], np.abs(x)),
+        "dp2": worst_error(found["p2"], terms["p2"], np.abs(x)),
+        "dbeta": worst_error(found["beta"], terms["beta"], np.abs(terms["beta"]), np.abs(z) < 15),
     }
 
 
@@ -132,7 +132,7 @@ def reduced(backend: Backend) -> float:
     model.load(state)
     back = model.vjp(x, cotangent)
     exact = forward(node, state, [x]).vjp((cotangent.astype(np.float64),))
-    return max(_worst(back.dparams[name], exact.params[name], exact.scales[name]) for name in ends)
+    return max(worst_error(back.dparams[name], exact.params[name], exact.scales[name]) for name in ends)
 
 
 def table(results: dict[str, dict[str, dict[str, float]]]) -> str:
