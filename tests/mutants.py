@@ -51,6 +51,7 @@ RUNNER = "acon_core/conformance/runner.py"
 TORCH = "backends/acon_torch/functional.py"
 JAX = "backends/acon_jax/modules.py"
 PADDLE = "backends/acon_paddle/modules.py"
+PADDLE_KERNELS = "backends/acon_paddle/kernels.py"
 MGE = "backends/acon_megengine/modules.py"
 MGE_FUNCTIONAL = "backends/acon_megengine/functional.py"
 MGE_LAYOUT = "backends/acon_megengine/checkpoint/layout.py"
@@ -212,7 +213,11 @@ MUTANTS = [
     Mutant("torch: wrong clamp in RepAct's ReLU branch", TORCH, "x.clamp(min=0), relu)", "x.clamp(max=0), relu)", "torch", f"{EAGER} and repact_1"),
     Mutant("jax: wrong side in PReLU's weight gradient", "backends/acon_jax/functional.py", "g * jnp.maximum(x, 0.0), g * jnp.minimum(x, 0.0)", "g * jnp.maximum(x, 0.0), g * jnp.maximum(x, 0.0)", "jax", f"{EAGER} and prelu"),
     Mutant("paddle: wrong hardswish gradient at 3", "backends/acon_paddle/pointwise.py", "(x >= 3).astype(x.dtype)", "(x > 3).astype(x.dtype)", "paddle", f"{EAGER} and (hardswish or repact_1)"),
-    Mutant("paddle: wrong gradient of beta", "backends/acon_paddle/functional.py", "slope * (x * (slope * st))", "x * (slope * st)", "paddle", f"{EAGER} and acon_c"),
+    Mutant("paddle: wrong gradient of beta", "backends/acon_paddle/functional.py", "slope * (x * (slope * st))", "x * (slope * st)", "paddle", "tests/backends/test_paddle_functions.py -k to_static"),
+    Mutant("paddle: the kernel reads tensors with gaps", PADDLE_KERNELS, "value if value.is_contiguous() else value.contiguous()", "value", "paddle", "tests/backends/test_paddle_kernels.py -k transposed"),
+    Mutant("paddle: the kernel reads another device", PADDLE_KERNELS, "value.is_dense() and value.place.is_cpu_place()", "value.is_dense()", "paddle", "tests/backends/test_paddle_kernels.py -k elsewhere"),
+    Mutant("paddle: the kernel reads gates of any dtype", PADDLE_KERNELS, "if given not in (None, needed) and", "if given in () and", "paddle", "tests/backends/test_paddle_kernels.py -k not_serve"),
+    Mutant("paddle: second derivatives of the kernel", "backends/acon_paddle/gradient.py", "if paddle.is_grad_enabled():  # with", "if False:  # with", "paddle", "tests/backends/test_paddle_kernels.py -k second"),
     Mutant("megengine: wrong hardswish gradient at -3", "backends/acon_megengine/pointwise.py", "low * (high * inside + (1.0 - high))", "high * inside + (1.0 - high)", "megengine", f"{EAGER} and hardswish"),
     Mutant("megengine: maximum gives a tie to one argument", MGE_FUNCTIONAL, "(1.0 + F.sign(a - b)) * 0.5", "F.maximum(F.sign(a - b), 0.0)", "megengine", f"{EAGER} and maximum"),
     Mutant("torch: momentum and 1 - momentum swapped", "backends/acon_torch/build.py", "momentum=1 - node.decay", "momentum=node.decay", "torch", f"{EAGER} and norm"),

@@ -21,9 +21,9 @@ from paddle.utils import flatten
 from acon_core.errors import SpecError
 from acon_core.frontend.gated import document
 from acon_core.spec import SmoothMaximum
-from acon_paddle import FRAMEWORK
+from acon_paddle import FRAMEWORK, kernels
 from acon_paddle.arrays import constant
-from acon_paddle.gradient import BOUND, Gate, Rule, Terms, apply, ensure, to_rank
+from acon_paddle.gradient import BOUND, Gate, Rule, Terms, apply, by_kernel, ensure, gated, to_rank, upcast_half
 from acon_paddle.pointwise import exp, hardswish_slope, hardswish_value
 
 
@@ -47,12 +47,12 @@ def _acon_pullback(needed: Sequence[bool], g: Tensor, x: Tensor, p1: Tensor, p2:
     yield gx * (slope * (x * (slope * st))) if needed[3] else None
 
 
-_ACON = Rule(_acon, _acon_pullback)
+_ACON = Rule(_acon, _acon_pullback, "acon")
 
 
 def acon(x: Tensor, p1: Gate, p2: Gate, beta: Gate, channel_axis: int = 1) -> Tensor:
     """Compute ACON-C, the smooth maximum of p1 x and p2 x."""
-    return apply(_ACON, x, to_rank(p1, x, channel_axis), to_rank(p2, x, channel_axis), to_rank(beta, x, channel_axis))
+    return gated(_ACON, x, p1, p2, beta, channel_axis=channel_axis)
 
 
 def _weigh(beta: Tensor, values: list[Tensor]) -> tuple[Tensor, list[Tensor], list[Tensor], Tensor]:
@@ -108,15 +108,47 @@ def _checked_beta(beta: Gate, values: Any) -> Tensor:
     return to_rank(beta, values[0], 1) if number else beta.reshape([])
 
 
+@not_to_static
+def _of_two(values: Any, beta: Tensor) -> Tensor | None:
+    """Return b + (a - b) sigmoid(beta (a - b)), or None where the kernel library does not serve it.
+
+    In halves, because the distance of two finite numbers may overflow.
+    """
+    values = flatten(values)
+    if len(values) != 2:
+        return None
+    a, b = upcast_half(*values)
+    if not kernels.usable("acon", a, (1.0, 0.0, beta), 1):
+        return None
+    step = acon(a * 0.5 - b * 0.5, 1.0, 0.0, 2 * beta)
+    return (b + step + step).astype(values[0].dtype)
+
+
 def smooth_maximum(*values: Tensor, beta: Gate = 1.0) -> Tensor:
     """Compute the smooth maximum of two or more values, element by element."""
     scalar = _checked_beta(beta, values)
-    return apply(_SMOOTH_MAXIMUM, values[0], scalar, *values[1:])
+    y = _of_two(values, scalar)
+    return apply(_SMOOTH_MAXIMUM, values[0], scalar, *values[1:]) if y is None else y
+
+
+def _tie_weight(a: Tensor, b: Tensor) -> Tensor:
+    """Return 1 where a is larger, 1 / 2 at a tie, else 0."""
+    return ((a > b).astype(a.dtype) + (a >= b).astype(a.dtype)) * 0.5
+
+
+def _maximum_pullback(needed: Sequence[bool], g: Tensor, a: Tensor, b: Tensor) -> Terms:
+    yield g * _tie_weight(a, b) if needed[0] else None
+    yield g * _tie_weight(b, a) if needed[1] else None
+
+
+_MAXIMUM = Rule(paddle.maximum, _maximum_pullback, "maximum")
 
 
 def maximum(a: Tensor, b: Tensor) -> Tensor:
     """Compute the maximum of two values, element by element."""
-    return paddle.maximum(a, b)
+    alike = a.shape == b.shape and a.dtype == b.dtype
+    y = by_kernel(_MAXIMUM, a, (b,), 1) if alike else None
+    return paddle.maximum(a, b) if y is None else y
 
 
 def _prelu(x: Tensor, positive: Tensor, negative: Tensor) -> Tensor:
@@ -130,18 +162,38 @@ def _prelu_pullback(needed: Sequence[bool], g: Tensor, x: Tensor, positive: Tens
     yield paddle.where(above, paddle.zeros_like(x), g * x) if needed[2] else None
 
 
-_PRELU = Rule(_prelu, _prelu_pullback)
+_PRELU = Rule(_prelu, _prelu_pullback, "slopes")
 
 
 def prelu(x: Tensor, negative: Tensor, channel_axis: int = 1) -> Tensor:
     """Compute PReLU: x where x > 0, else `negative` times x."""
-    return apply(_PRELU, x, to_rank(1.0, x, channel_axis), to_rank(negative, x, channel_axis))
+    return gated(_PRELU, x, 1.0, negative, channel_axis=channel_axis)
+
+
+def _arelu_slopes(alpha: Tensor, beta: Tensor) -> tuple[Tensor, Tensor]:
+    return 1 + F.sigmoid(beta), alpha.clip(constant(_LOW, alpha), constant(_HIGH, alpha))
+
+
+def _arelu(x: Tensor, alpha: Tensor, beta: Tensor) -> Tensor:
+    return _prelu(x, *_arelu_slopes(alpha, beta))
+
+
+def _arelu_pullback(needed: Sequence[bool], g: Tensor, x: Tensor, alpha: Tensor, beta: Tensor) -> Terms:
+    of_each = (needed[0], needed[2], needed[1])
+    dx, to_positive, to_negative = _prelu_pullback(of_each, g, x, *_arelu_slopes(alpha, beta))
+    inside = ((alpha >= constant(_LOW, alpha)) & (alpha <= constant(_HIGH, alpha))).astype(x.dtype)
+    yield dx
+    yield None if to_negative is None else to_negative * inside
+    yield None if to_positive is None else to_positive * (F.sigmoid(beta) * F.sigmoid(-beta))
+
+
+_LOW, _HIGH = 0.01, 0.99
+_ARELU = Rule(_arelu, _arelu_pullback, "attention_slopes")
 
 
 def arelu(x: Tensor, alpha: Tensor, beta: Tensor, channel_axis: int = 1) -> Tensor:
     """Compute AReLU: (1 + sigmoid(beta)) x where x > 0, else min(max(alpha, 0.01), 0.99) x."""
-    low = alpha.clip(constant(0.01, alpha), constant(0.99, alpha))
-    return apply(_PRELU, x, to_rank(1 + F.sigmoid(beta), x, channel_axis), to_rank(low, x, channel_axis))
+    return gated(_ARELU, x, alpha, beta, channel_axis=channel_axis)
 
 
 def repact_coefficients(weights: Tensor, alpha: Tensor, softmax: bool = False) -> tuple[Tensor, Tensor, Tensor]:
@@ -164,21 +216,14 @@ def _repact_pullback(
     yield g if needed[4] else None
 
 
-_REPACT = Rule(_repact, _repact_pullback)
+_REPACT = Rule(_repact, _repact_pullback, "branches")
 
 
 def repact(
     x: Tensor, identity: Tensor, relu: Tensor, hardswish: Tensor, shift: Tensor | None = None, channel_axis: int = 1
 ) -> Tensor:
     """Compute identity x + relu max(x, 0) + hardswish x min(max(x + 3, 0), 6) / 6 + shift."""
-    return apply(
-        _REPACT,
-        x,
-        to_rank(identity, x, channel_axis),
-        to_rank(relu, x, channel_axis),
-        to_rank(hardswish, x, channel_axis),
-        to_rank(0.0 if shift is None else shift, x, channel_axis),
-    )
+    return gated(_REPACT, x, identity, relu, hardswish, 0.0 if shift is None else shift, channel_axis=channel_axis)
 
 
 def _line_maximum(x: Tensor, a1: Tensor, a2: Tensor, b1: Tensor, b2: Tensor) -> Tensor:
@@ -189,8 +234,7 @@ def _line_maximum_pullback(
     needed: Sequence[bool], g: Tensor, x: Tensor, a1: Tensor, a2: Tensor, b1: Tensor, b2: Tensor
 ) -> Terms:
     first, second = a1 * x + b1, a2 * x + b2
-    # 1 where the first line is larger, 1 / 2 at a tie, else 0.
-    tie_weight = ((first > second).astype(x.dtype) + (first >= second).astype(x.dtype)) * 0.5
+    tie_weight = _tie_weight(first, second)
     g1, g2 = g * tie_weight, g * (1 - tie_weight)
     yield a1 * g1 + a2 * g2 if needed[0] else None
     yield g1 * x if needed[1] else None
@@ -199,20 +243,20 @@ def _line_maximum_pullback(
     yield g2 if needed[4] else None
 
 
-_LINE_MAXIMUM = Rule(_line_maximum, _line_maximum_pullback)
+_LINE_MAXIMUM = Rule(_line_maximum, _line_maximum_pullback, "two_lines")
 
 
 @not_to_static
-def _lines(x: Tensor, theta: Tensor, lambdas: Tensor, init_v: Tensor, channel_axis: int) -> list[Tensor]:
-    """Return a1, a2, b1, b2, each beside x: (N, 1 or C, 1, 1). 2 sigmoid(z) - 1 = tanh(z / 2)."""
+def _lines(theta: Tensor, lambdas: Tensor, init_v: Tensor) -> list[Tensor]:
+    """Return a1, a2, b1, b2: (N, 1 or C, 1, 1). 2 sigmoid(z) - 1 = tanh(z / 2)."""
     half = paddle.tanh(theta * 0.5).reshape([0, theta.shape[1] // 4, 4])
-    return [to_rank(each.unsqueeze([2, 3]), x, channel_axis) for each in (half * lambdas + init_v).unbind(2)]
+    return [each.unsqueeze([2, 3]) for each in (half * lambdas + init_v).unbind(2)]
 
 
 def dynamic_maximum(x: Tensor, theta: Tensor, lambdas: Tensor, init_v: Tensor, channel_axis: int = 1) -> Tensor:
     """Compute the maximum of two lines, max(a1 x + b1, a2 x + b2): the function of DyReLU."""
-    a1, a2, b1, b2 = _lines(x, theta, lambdas, init_v, channel_axis)
-    return apply(_LINE_MAXIMUM, x, a1, a2, b1, b2)
+    a1, a2, b1, b2 = _lines(theta, lambdas, init_v)
+    return gated(_LINE_MAXIMUM, x, a1, a2, b1, b2, channel_axis=channel_axis)
 
 
 document(FRAMEWORK, acon, smooth_maximum, maximum, prelu, arelu, repact_coefficients, repact, dynamic_maximum)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +14,7 @@ from paddle.utils import flatten
 
 from acon_core.errors import SpecError
 from acon_core.spec import check_gate
+from acon_paddle import kernels
 
 Gate = Tensor | float
 Terms = Iterable[Tensor | None]
@@ -86,11 +87,12 @@ class Rule:
     `value(x, *gates)` is the function. `pullback(needed, g, x, *gates)` yields one term per
     argument, g times the derivative, in any shape that sums to the argument's; None where `needed`
     is False. Terms are summed one by one, so that only one of the size of x exists at a time. Both
-    get 16-bit values in float32.
+    get 16-bit values in float32. `kernel` is its name in the kernel library.
     """
 
     value: Callable[..., Tensor]
     pullback: Callable[..., Terms]
+    kernel: str = ""
 
 
 class _Function(PyLayer):
@@ -116,13 +118,64 @@ def _value(ctx: Any, rule: Rule, arguments: Any) -> Tensor:
 
 @not_to_static
 def _gradients(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:
-    saved = ctx.saved_tensor()
-    terms = ctx.rule.pullback(ctx.needed, *upcast_half(g, *saved))
-    return tuple(None if term is None else _sum_to(term, like) for term, like in zip(terms, saved, strict=True))
+    return _pull(ctx.rule, ctx.needed, g, ctx.saved_tensor())
+
+
+def _pull(rule: Rule, needed: Sequence[bool], g: Tensor, arguments: Sequence[Tensor]) -> tuple[Tensor | None, ...]:
+    terms = rule.pullback(needed, *upcast_half(g, *arguments))
+    return tuple(None if term is None else _sum_to(term, like) for term, like in zip(terms, arguments, strict=True))
+
+
+class _Kernel(PyLayer):
+    """The same by the kernel library. Gates are as they were given, numbers among them."""
+
+    @staticmethod
+    def forward(ctx: Any, rule: Rule, call: kernels.Call, channel_axis: int, *arguments: Gate) -> Tensor:
+        ctx.rule, ctx.call, ctx.channel_axis = rule, call, channel_axis
+        ctx.fixed = [None if isinstance(each, Tensor) else each for each in arguments]
+        ctx.needed = [isinstance(each, Tensor) and not each.stop_gradient for each in arguments]
+        ctx.save_for_backward(*[each for each in arguments if isinstance(each, Tensor)])
+        return kernels.value(call, *arguments)
+
+    @staticmethod
+    def backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:
+        saved = iter(ctx.saved_tensor())
+        x, *gates = (next(saved) if fixed is None else fixed for fixed in ctx.fixed)
+        if paddle.is_grad_enabled():  # with create_graph: these gradients are differentiated
+            ranked = [to_rank(gate, x, ctx.channel_axis) for gate in gates]
+            pulled = _pull(ctx.rule, ctx.needed, g, [x, *ranked])
+            found = [term if term is None else term.reshape(like.shape) for term, like in zip(pulled, (x, *gates), strict=True)]
+        else:
+            found = kernels.gradients(ctx.call, ctx.needed, g, x, *gates)
+        return tuple(term for term, fixed in zip(found, ctx.fixed, strict=True) if fixed is None)
+
+
+@not_to_static
+def by_kernel(rule: Rule, x: Tensor, gates: Any, channel_axis: int) -> Tensor | None:
+    """Compute a rule by the kernel library, or return None where the library does not serve it."""
+    gates = flatten(gates)  # to_static passes a tuple of a tuple
+    call = kernels.usable(rule.kernel, x, gates, channel_axis)
+    if call is None:
+        return None
+    if paddle.is_grad_enabled() and not all(each.stop_gradient for each in (x, *gates) if isinstance(each, Tensor)):
+        y: Tensor = _Kernel.apply(rule, call, channel_axis, x, *gates)
+        return y
+    return kernels.value(call, x, *gates)
+
+
+@not_to_static
+def _ranked(x: Tensor, gates: Any, channel_axis: int) -> list[Tensor]:
+    return [to_rank(gate, x, channel_axis) for gate in flatten(gates)]
+
+
+def gated(rule: Rule, x: Tensor, *gates: Gate, channel_axis: int = 1) -> Tensor:
+    """Compute a rule of gates of any accepted shape, with its gradient."""
+    y = by_kernel(rule, x, gates, channel_axis)
+    return apply(rule, x, *_ranked(x, gates, channel_axis)) if y is None else y
 
 
 def apply(rule: Rule, x: Tensor, *gates: Tensor) -> Tensor:
-    """Compute a rule, with its gradient."""
+    """Compute a rule by operations of Paddle, with its gradient."""
     y: Tensor = _Function.apply(rule, x, *gates)
     return y
 

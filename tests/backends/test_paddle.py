@@ -291,7 +291,8 @@ def test_dynamic_input_shape() -> None:
     )
     for shape in ([2, 6, 4, 4], [3, 6, 5, 2]):
         x = paddle.randn(shape)
-        np.testing.assert_allclose(run(x).numpy(), layer(x).numpy(), rtol=1e-6)
+        # Where two terms cancel, the trace's formula and the kernel differ by a rounding of one.
+        np.testing.assert_allclose(run(x).numpy(), layer(x).numpy(), rtol=1e-6, atol=2e-7)
 
 
 def plain_function(layer: Any) -> Any:
