@@ -17,7 +17,8 @@ from torch.nn import functional as F
 from acon_core.errors import SpecError
 from acon_core.frontend.gated import document
 from acon_torch import FRAMEWORK
-from acon_torch.gradient import BOUND, Gate, Rule, Terms, inplace_if_safe, to_rank, upcast_half
+from acon_torch.gradient import BOUND, Gate, Terms, inplace_if_safe, upcast_half
+from acon_torch.kernels import KernelRule
 
 
 def _fixed_at(value: Gate, number: float) -> bool:
@@ -58,12 +59,12 @@ def _acon_pullback(needed: Sequence[bool], g: Tensor, x: Tensor, p1: Gate, p2: G
     )
 
 
-_ACON = Rule(_acon, _acon_pullback)
+_ACON = KernelRule(_acon, _acon_pullback, "acon")
 
 
 def acon(x: Tensor, p1: Gate, p2: Gate, beta: Tensor, channel_axis: int = 1) -> Tensor:
     """Compute ACON-C, the smooth maximum of p1 x and p2 x."""
-    return _ACON(x, to_rank(p1, x, channel_axis), to_rank(p2, x, channel_axis), to_rank(beta, x, channel_axis))
+    return _ACON(x, p1, p2, beta, channel_axis=channel_axis)
 
 
 def smooth_maximum(*values: Tensor, beta: float | Tensor = 1.0) -> Tensor:
@@ -95,9 +96,17 @@ def smooth_maximum(*values: Tensor, beta: float | Tensor = 1.0) -> Tensor:
     return (2.0 * start + mean + mean).to(dtype)
 
 
+def _maximum_pullback(needed: Sequence[bool], g: Tensor, a: Tensor, b: Tensor) -> Terms:
+    first = g * torch.sign(a - b).add_(1).mul_(0.5)  # 1 where a is larger, 1 / 2 at a tie, else 0
+    return first if needed[0] else None, g - first if needed[1] else None
+
+
+_MAXIMUM = KernelRule(torch.maximum, _maximum_pullback, "maximum", native=True)
+
+
 def maximum(a: Tensor, b: Tensor) -> Tensor:
     """Compute the maximum of two values, element by element."""
-    return torch.maximum(a, b)
+    return _MAXIMUM(a, b) if a.shape == b.shape else torch.maximum(a, b)
 
 
 def _positive_part(g: Tensor, x: Tensor) -> Tensor:
@@ -124,12 +133,12 @@ def _prelu_pullback(needed: Sequence[bool], g: Tensor, x: Tensor, positive: Gate
     )
 
 
-_PRELU = Rule(_prelu, _prelu_pullback)
+_PRELU = KernelRule(_prelu, _prelu_pullback, "slopes")
 
 
 def prelu(x: Tensor, negative: Tensor, channel_axis: int = 1) -> Tensor:
     """Compute PReLU: x where x > 0, else `negative` times x."""
-    return _PRELU(x, 1.0, to_rank(negative, x, channel_axis))
+    return _PRELU(x, 1.0, negative, channel_axis=channel_axis)
 
 
 _LOW, _HIGH = 0.01, 0.99
@@ -151,12 +160,12 @@ def _arelu_pullback(needed: Sequence[bool], g: Tensor, x: Tensor, alpha: Tensor,
     )
 
 
-_ARELU = Rule(_arelu, _arelu_pullback)
+_ARELU = KernelRule(_arelu, _arelu_pullback, "attention_slopes")
 
 
 def arelu(x: Tensor, alpha: Tensor, beta: Tensor, channel_axis: int = 1) -> Tensor:
     """Compute AReLU: (1 + sigmoid(beta)) x where x > 0, else min(max(alpha, 0.01), 0.99) x."""
-    return _ARELU(x, to_rank(alpha, x, channel_axis), to_rank(beta, x, channel_axis))
+    return _ARELU(x, alpha, beta, channel_axis=channel_axis)
 
 
 def repact_coefficients(weights: Tensor, alpha: Tensor, softmax: bool = False) -> tuple[Tensor, Tensor, Tensor]:
@@ -191,7 +200,7 @@ def _repact_pullback(
     )
 
 
-_REPACT = Rule(_repact, _repact_pullback)
+_REPACT = KernelRule(_repact, _repact_pullback, "branches")
 
 
 def repact(
@@ -199,7 +208,7 @@ def repact(
 ) -> Tensor:
     """Compute identity x + relu max(x, 0) + hardswish x min(max(x + 3, 0), 6) / 6 + shift."""
     gates = (identity, relu, hardswish) if shift is None else (identity, relu, hardswish, shift)
-    return _REPACT(x, *(to_rank(gate, x, channel_axis) for gate in gates))
+    return _REPACT(x, *gates, channel_axis=channel_axis)
 
 
 def _line_maximum(x: Tensor, a1: Tensor, a2: Tensor, b1: Tensor, b2: Tensor) -> Tensor:
@@ -222,14 +231,14 @@ def _line_maximum_pullback(
     )
 
 
-_LINE_MAXIMUM = Rule(_line_maximum, _line_maximum_pullback)
+_LINE_MAXIMUM = KernelRule(_line_maximum, _line_maximum_pullback, "two_lines")
 
 
 def dynamic_maximum(x: Tensor, theta: Tensor, lambdas: Tensor, init_v: Tensor, channel_axis: int = 1) -> Tensor:
     """Compute the maximum of two lines, max(a1 x + b1, a2 x + b2): the function of DyReLU."""
     theta, lambdas, init_v = upcast_half(theta, lambdas, init_v)
     lines = lambdas * torch.tanh(0.5 * theta).unflatten(1, (-1, 1, 1, 4)) + init_v  # 2 sigmoid(z) - 1 = tanh(z / 2)
-    return _LINE_MAXIMUM(x, *(to_rank(each, x, channel_axis) for each in lines.unbind(-1)))
+    return _LINE_MAXIMUM(x, *lines.unbind(-1), channel_axis=channel_axis)
 
 
 document(FRAMEWORK, acon, smooth_maximum, maximum, prelu, arelu, repact_coefficients, repact, dynamic_maximum)

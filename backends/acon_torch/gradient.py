@@ -82,6 +82,14 @@ class Rule:
         """Return the value in the dtype of x."""
         return self.value(*upcast_half(x, *gates)).to(x.dtype)
 
+    def gradients(self, needed: Sequence[bool], g: Tensor, *arguments: Gate) -> list[Tensor | None]:
+        """Return the gradient of each argument in its shape and dtype, or None if not needed."""
+        terms = self.pullback(needed[: len(arguments)], *upcast_half(g, *arguments))
+        return [
+            None if term is None else term.sum_to_size(like.shape).to(like.dtype)
+            for term, like in zip(terms, arguments, strict=True)
+        ]
+
 
 def _is_differentiated(*arguments: Gate) -> bool:
     return torch.is_grad_enabled() and any(isinstance(each, Tensor) and each.requires_grad for each in arguments)
@@ -108,14 +116,10 @@ class _Function(torch.autograd.Function):
 
     @staticmethod
     def pullback(ctx: Any, needed: Sequence[bool], g: Tensor) -> list[Tensor | None]:
-        """Return the gradient of each argument in its shape and dtype, or None if not needed."""
         saved = iter(ctx.saved_tensors)
         arguments = [next(saved) if fixed is None else fixed for fixed in ctx.fixed]
-        terms = ctx.rule.pullback(needed[: len(arguments)], *upcast_half(g, *arguments))
-        return [
-            None if term is None else term.sum_to_size(like.shape).to(like.dtype)
-            for term, like in zip(terms, arguments, strict=True)
-        ]
+        gradients: list[Tensor | None] = ctx.rule.gradients(needed, g, *arguments)
+        return gradients
 
     @staticmethod
     def backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:

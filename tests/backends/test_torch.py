@@ -49,7 +49,8 @@ def test_vmap_jvp_and_hessian(torch) -> None:  # type: ignore[no-untyped-def]
     x, *gates = [value.detach() for value in arguments(torch)]
     batch = torch.stack([x, 2 * x, -x])
     mapped = torch.func.vmap(lambda each: acon(each, *gates))(batch)
-    torch.testing.assert_close(mapped, torch.stack([acon(each, *gates) for each in batch]), rtol=0, atol=0)
+    # vmap takes the formula, a plain call the kernel library: the bound is that of docs/figures.md.
+    torch.testing.assert_close(mapped, torch.stack([acon(each, *gates) for each in batch]), rtol=0, atol=8 * 2.0**-53)
     tangent = torch.randn_like(x)
     _, dy = torch.func.jvp(lambda each: acon(each, *gates), (x,), (tangent,))
     step = 1e-6

@@ -1,0 +1,253 @@
+"""Rules that the kernel library computes: eagerly, or by an operator in compiled code."""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.autograd import forward_ad
+
+from acon_core import kernels
+from acon_core.kernels import Plan
+from acon_torch.gradient import Gate, Rule, to_rank
+
+_NAMES = {torch.float32: "float32", torch.float64: "float64", torch.bfloat16: "bfloat16", torch.float16: "float16"}
+_TYPES = (Tensor, torch.nn.Parameter)
+_MAX_GATES = 4
+Tensors = Sequence[Tensor | None]
+
+# Names of PyTorch that are not public. Where one is missing, the formula is used.
+_keys: Any = getattr(torch._C, "_dispatch_keys", None)
+_thread_keys: Any = getattr(torch._C, "_dispatch_tls_local_include_set", None)
+_is_exporting: Callable[[], bool] = getattr(torch.compiler, "is_exporting", lambda: True)
+_AVAILABLE = bool(kernels.library() and _keys and _thread_keys and hasattr(forward_ad, "_current_level"))
+_PLAIN: list[Any] = []
+_NO_MODE: list[Any] = []
+for _inference in (False, True) if _AVAILABLE else ():
+    with torch.inference_mode(_inference):
+        _PLAIN.append(_keys(torch.empty(0, device="cpu")))
+        _NO_MODE.append(_thread_keys())
+# Starts the threads that PyTorch's own operations use.
+_PARALLEL = ctypes.cast(getattr(ctypes.CDLL(None), "GOMP_parallel", None), ctypes.c_void_p).value if _AVAILABLE else None
+
+
+def usable(values: Sequence[Gate]) -> bool:
+    """Return whether the library can work on the memory of the tensors among `values`, now.
+
+    The dispatch keys of a tensor tell a plain one from a sparse, negated, batched or wrapped one;
+    those of the thread tell whether torch.func, a tracer or a mode such as fake tensors is at work.
+    """
+    return (
+        _AVAILABLE
+        and _thread_keys() in _NO_MODE
+        and forward_ad._current_level < 0
+        and all(type(value) in _TYPES and _keys(value) in _PLAIN for value in values if isinstance(value, Tensor))
+    )
+
+
+class Call(NamedTuple):
+    """A plan for tensors: x, y, g, dx and gates like x lie in memory with `strides`."""
+
+    plan: Plan
+    strides: tuple[int, ...]
+    gate_dtype: torch.dtype
+
+
+@lru_cache(maxsize=4096)
+def _find(function: str, channel_axis: int, dtype: torch.dtype, shape: Any, strides: Any, *gates: Any) -> Call | None:
+    if 0 in shape:
+        return None  # an empty tensor has no address
+    # Where x has gaps, it is copied to the memory order of y.
+    strides = torch.empty_like(torch.empty_strided(shape, strides, device="meta")).stride()
+    shapes = tuple(tuple(gate[0]) if isinstance(gate, tuple) else gate for gate in gates)
+    plan = kernels.plan(function, _NAMES.get(dtype, ""), tuple(shape), shapes, channel_axis, strides)
+    if plan is None:
+        return None
+    wide = dtype == torch.float64
+    for gate, like_x in zip(gates, plan.like_x, strict=True):
+        exact = {dtype} if like_x else _NAMES.keys() - (() if wide else {torch.float64})
+        if isinstance(gate, tuple) and gate[1] not in exact:
+            return None  # the library would round the gate
+    return Call(plan, strides, torch.float64 if wide else torch.float32)
+
+
+def find(function: str, channel_axis: int, x: Tensor, gates: Sequence[Gate]) -> Call | None:
+    """Return how the library is called eagerly, or None where the formula is to be used."""
+    if not usable((x, *gates)):
+        return None
+    described = [(gate.shape, gate.dtype) if isinstance(gate, Tensor) else gate for gate in gates]
+    return _find(function, channel_axis, x.dtype, x.shape, x.stride(), *described)
+
+
+def _like(value: Tensor, x: Tensor, strides: tuple[int, ...]) -> Tensor:
+    return value if value.stride() == strides else torch.empty_like(x).copy_(value)
+
+
+def _arrange(call: Call, x: Tensor, gates: Tensors) -> list[Tensor | None]:
+    """Return the gates as the library wants them, without a copy where they are so."""
+    return [
+        gate if gate is None else _like(gate, x, call.strides) if like_x else gate.to(call.gate_dtype).contiguous()
+        for gate, like_x in zip(gates, call.plan.like_x, strict=False)
+    ]
+
+
+def _run(plan: Plan, x: Tensor, gates: Tensors, out: Tensor | None, g: Tensor | None = None, dgates: Tensors = ()) -> None:
+    def addresses(tensors: Tensors) -> list[int | None]:
+        return [None if tensor is None else tensor.data_ptr() for tensor in tensors]
+
+    plan.run(x.data_ptr(), addresses(gates), *addresses((out, g)), addresses(dgates), torch.get_num_threads(), _PARALLEL)
+
+
+def value(call: Call, x: Tensor, gates: Tensors) -> Tensor:
+    """Compute the function. A gate that is a number is None; the plan has it."""
+    y = torch.empty_like(x)
+    _run(call.plan, _like(x, x, call.strides), _arrange(call, x, gates), y)
+    return y
+
+
+def pull(call: Call, needed: Sequence[bool], g: Tensor, x: Tensor, gates: Tensors) -> list[Tensor | None]:
+    """Compute the gradients of x and of the gates; None where not needed."""
+    arranged = _arrange(call, x, gates)
+    dx, *dgates = [torch.empty_like(each) if wanted else None for wanted, each in zip(needed, (x, *arranged), strict=False)]
+    _run(call.plan, _like(x, x, call.strides), arranged, dx, _like(g, x, call.strides), dgates)
+    return [dx, *(made if made is None else made.to(gate.dtype) for made, gate in zip(dgates, gates, strict=False))]
+
+
+class _Kernel(torch.autograd.Function):
+    """A rule computed by the library. It keeps the arguments only.
+
+    The library's gradients have no gradient themselves: where one is asked for, use the formula.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, rule: KernelRule, axis: int, call: Call | None, numbers: list[float], x: Tensor,
+        a: Tensor | None, b: Tensor | None, c: Tensor | None, d: Tensor | None,
+    ) -> Tensor:  # fmt: skip
+        ctx.rule, ctx.axis, ctx.compiled, ctx.numbers = rule, axis, call is None, numbers
+        ctx.save_for_backward(x, a, b, c, d)
+        if call is None:
+            y: Tensor = torch.ops.acon.value(rule.kernel, axis, numbers, x, [a, b, c, d])
+            return y
+        return value(call, x, (a, b, c, d))
+
+    @staticmethod
+    def backward(ctx: Any, g: Tensor) -> tuple[Any, ...]:
+        rule, axis, numbers, needed = ctx.rule, ctx.axis, ctx.numbers, ctx.needs_input_grad[4:]
+        x, *gates = ctx.saved_tensors
+        if ctx.compiled:
+            made = iter(torch.ops.acon.pull(rule.kernel, axis, numbers, x, gates, g, list(needed)))
+            return None, None, None, None, *[next(made) if each else None for each in needed]
+        joined = _join(gates, numbers)
+        call = None if torch.is_grad_enabled() or not usable((g,)) else find(rule.kernel, axis, x, joined)
+        gradients = pull(call, needed, g, x, gates) if call else rule.gradients_of(needed, g, x, joined, axis)
+        return None, None, None, None, *gradients, *[None] * (1 + _MAX_GATES - len(gradients))
+
+
+# Without the work of `Function.apply` for torch.func: a fifth of the time of a small call.
+_apply = super(torch.autograd.Function, _Kernel).apply
+
+
+@dataclass(frozen=True)
+class KernelRule(Rule):
+    """A rule that the library knows as `kernel`. Gates need not have the rank of x.
+
+    Where the library is not used, it is the formula; or `value` alone, where PyTorch knows the
+    gradient of `value` (`native`).
+    """
+
+    kernel: str
+    native: bool = False
+
+    def __post_init__(self) -> None:
+        _RULES[self.kernel] = self
+
+    def __call__(self, x: Tensor, *gates: Gate, channel_axis: int = 1) -> Tensor:
+        call, function, tensors = None, _apply, [gate if isinstance(gate, Tensor) else None for gate in gates]
+        if torch.compiler.is_compiling():
+            if not _compilable(x, tensors):
+                return self._formula(x, gates, channel_axis)
+            for gate in gates:
+                to_rank(gate, x, channel_axis)  # checks the shape; the operator would fail when it runs
+            function = _Kernel.apply
+        else:
+            call = find(self.kernel, channel_axis, x, gates)
+            if call is None:
+                return self._formula(x, gates, channel_axis)
+            if not (torch.is_grad_enabled() and any(each is not None and each.requires_grad for each in (x, *tensors))):
+                return value(call, x, tensors)
+        numbers = [float(gate) for gate in gates if not isinstance(gate, Tensor)]
+        y: Tensor = function(self, channel_axis, call, numbers, x, *tensors, *[None] * (_MAX_GATES - len(tensors)))
+        return y
+
+    def _formula(self, x: Tensor, gates: Sequence[Gate], axis: int) -> Tensor:
+        return self.value(x, *gates) if self.native else super().__call__(x, *(to_rank(gate, x, axis) for gate in gates))
+
+    def gradients_of(
+        self, needed: Sequence[bool], g: Tensor, x: Tensor, gates: Sequence[Gate], axis: int
+    ) -> list[Tensor | None]:
+        """Return the gradients by the formula."""
+        made = self.gradients(needed, g, x, *(to_rank(gate, x, axis) for gate in gates))
+        return [each if each is None else each.reshape(like.shape) for each, like in zip(made, (x, *gates), strict=True)]
+
+
+_RULES: dict[str, KernelRule] = {}
+
+
+def _join(gates: Tensors, numbers: Sequence[float]) -> list[Gate]:
+    """Return the gates with numbers in the first places of None."""
+    left = iter(numbers)
+    joined = [next(left, None) if gate is None else gate for gate in gates]
+    return [gate for gate in joined if gate is not None]
+
+
+def _compilable(x: Tensor, gates: Tensors) -> bool:
+    """Return whether compiled code is to call the operator. An exported program has no library."""
+    if not _AVAILABLE or _is_exporting() or torch._C._are_functorch_transforms_active():
+        return False
+    return x.ndim > 1 and x.dtype in _NAMES and all(each is None or each.device.type == "cpu" for each in (x, *gates))
+
+
+def _value_operator(function: str, axis: int, numbers: list[float], x: Tensor, gates: Tensors) -> Tensor:
+    joined = _join(gates, numbers)
+    call = find(function, axis, x, joined)
+    if call:
+        return value(call, x, gates)
+    return torch.empty_like(x).copy_(_RULES[function].evaluate(x, *(to_rank(gate, x, axis) for gate in joined)))
+
+
+def _pull_operator(
+    function: str, axis: int, numbers: list[float], x: Tensor, gates: Tensors, g: Tensor, needed: list[bool]
+) -> list[Tensor]:
+    joined = _join(gates, numbers)
+    call = find(function, axis, x, joined)
+    if call:
+        return [each for each in pull(call, needed, g, x, gates) if each is not None]
+    made = [each for each in _RULES[function].gradients_of(needed, g, x, joined, axis) if each is not None]
+    likes = _like_gradients(function, axis, numbers, x, gates, g, needed)
+    return [like.copy_(each) for like, each in zip(likes, made, strict=True)]
+
+
+def _like_gradients(function: str, axis: int, numbers: Any, x: Tensor, gates: Tensors, g: Tensor, needed: Any) -> list[Tensor]:
+    """Return tensors in the form of the gradients that are needed."""
+    return [
+        each.new_empty(each.shape) if each.shape != x.shape else torch.empty_like(x, dtype=each.dtype)
+        for each, wanted in zip((x, *gates), needed, strict=True)
+        if each is not None and wanted
+    ]
+
+
+if _AVAILABLE:
+    _library = torch.library.Library("acon", "DEF")
+    arguments = "str function, int channel_axis, float[] numbers, Tensor x, Tensor?[] gates"
+    _library.define(f"value({arguments}) -> Tensor")
+    _library.define(f"pull({arguments}, Tensor g, bool[] needed) -> Tensor[]")
+    _library.impl("value", _value_operator, "CPU")
+    _library.impl("pull", _pull_operator, "CPU")
+    torch.library.register_fake("acon::value", lambda function, axis, numbers, x, gates: torch.empty_like(x), lib=_library)
+    torch.library.register_fake("acon::pull", _like_gradients, lib=_library)
