@@ -19,7 +19,7 @@ __all__ = ["Activation", "ChannelwiseActivation", "bind", "check_input"]
 class Activation(Layer):
     """A named activation with parameters of its own, as a graph of primitives."""
 
-    @property
+    @cached_property
     def has_steps(self) -> bool:
         """Whether several functions are applied to x in turn, with values between them."""
         graph = self.make_graph()

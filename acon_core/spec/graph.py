@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 
 from acon_core.errors import SpecError
-from acon_core.spec.node import Node
+from acon_core.spec.node import Node, join
 from acon_core.spec.param import Init, Param, Shape
 
 __all__ = ["Graph", "InitRule", "Layer", "Step", "graph", "graph_of", "producer", "sequential"]
@@ -160,6 +160,11 @@ class Layer(Node):
     def graph(self) -> Graph:
         return self.make_graph()
 
+    @cached_property
+    def initial_values(self) -> tuple[tuple[str, Param, Init], ...]:
+        """Each parameter with its path and the rule for its initial values."""
+        return tuple(initial_values(self))
+
     def make_graph(self) -> Graph:
         raise NotImplementedError(type(self).__name__)
 
@@ -173,6 +178,21 @@ class Layer(Node):
 
     def out_shapes(self, *shapes: Shape) -> tuple[Shape, ...]:
         return self.graph.out_shapes(*shapes)
+
+
+def initial_values(node: Node, path: str = "", rules: tuple[InitRule, ...] = ()) -> Iterator[tuple[str, Param, Init]]:
+    """Yield the path of each parameter, the parameter, and the rule for its initial values.
+
+    The first matching rule of `Graph.init_rules` decides, outer graphs last; else the parameter's
+    own.
+    """
+    if isinstance(node, Graph):
+        rules = node.init_rules + rules
+    for name, param in node.params.items():
+        matching = (rule.init for rule in rules if rule.node is type(node) and rule.param == name and rule.under in path)
+        yield join(path, name), param, next(matching, param.init)
+    for name, child in node.children.items():
+        yield from initial_values(child, join(path, name), rules)
 
 
 def graph_of(node: Node) -> Node:

@@ -13,7 +13,7 @@ from acon_core.errors import SpecError
 from acon_core.random import Stream
 from acon_core.spec import primitives as p
 from acon_core.spec import tokens as t
-from acon_core.spec.graph import Graph, InitRule, Layer, Step, graph_of
+from acon_core.spec.graph import Graph, Layer, Step, graph_of, initial_values
 from acon_core.spec.node import Node, join, named_params, walk
 from acon_core.spec.param import Init, Shape
 
@@ -22,7 +22,7 @@ __all__ = ["Counts", "Row", "count", "deterministic", "initial_state", "lower", 
 
 def cast(array: NDArray[np.float64], integer: bool, dtype: str) -> NDArray:
     """Return a parameter's array in the network's dtype, or as int64 if `integer`."""
-    return array.astype(np.int64 if integer else dtype)
+    return array.astype(np.int64 if integer else dtype, copy=False)
 
 
 def initial_state(node: Node, seed: int | None = 0, dtype: str = "float32") -> dict[str, NDArray]:
@@ -46,8 +46,7 @@ def initial_state(node: Node, seed: int | None = 0, dtype: str = "float32") -> d
 
     Notes
     -----
-    The first matching rule of `Graph.init_rules` decides, outer graphs last; else the parameter's
-    own.
+    `Graph.init_rules` decide first, those of inner graphs before outer ones; then the parameter.
 
     Examples
     --------
@@ -56,29 +55,13 @@ def initial_state(node: Node, seed: int | None = 0, dtype: str = "float32") -> d
     array([1., 1.], dtype=float32)
     """
     state = {}
-    for rules, path, part in _walk_with_rules(node, "", ()):
-        for name, param in part.params.items():
-            if seed is None and param.kind != "derived":
-                state[join(path, name)] = np.zeros(param.shape, np.int64 if param.integer else dtype)
-            else:
-                values = _init(rules, part, path, name).draw(param.shape, Stream("init", seed or 0, join(path, name)))
-                state[join(path, name)] = cast(values, param.integer, dtype)
+    # A layer, such as an activation that is made many times, keeps its table.
+    for path, param, init in node.initial_values if isinstance(node, Layer) else initial_values(node):
+        if seed is None and param.kind != "derived":
+            state[path] = np.zeros(param.shape, np.int64 if param.integer else dtype)
+        else:
+            state[path] = cast(init.draw(param.shape, Stream("init", seed or 0, path)), param.integer, dtype)
     return state
-
-
-def _walk_with_rules(node: Node, path: str, rules: tuple[InitRule, ...]) -> Iterator[tuple[tuple[InitRule, ...], str, Node]]:
-    if isinstance(node, Graph):
-        rules = node.init_rules + rules
-    yield rules, path, node
-    for name, child in node.children.items():
-        yield from _walk_with_rules(child, join(path, name), rules)
-
-
-def _init(rules: tuple[InitRule, ...], node: Node, path: str, name: str) -> Init:
-    for rule in rules:
-        if rule.node is type(node) and rule.param == name and rule.under in path:
-            return rule.init
-    return node.params[name].init
 
 
 def rewrite(node: Node, change: Callable[[str, Node], Node | None], path: str = "") -> Node:

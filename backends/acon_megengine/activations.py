@@ -9,6 +9,7 @@ from megengine import Tensor, random
 from acon_core import spec
 from acon_core.frontend.from_spec import FromSpec, define_classes
 from acon_megengine import FRAMEWORK
+from acon_megengine.arrays import set_state
 from acon_megengine.build import BuildContext, build, make
 from acon_megengine.checkpoint.layout import layout
 from acon_megengine.modules import Graph
@@ -28,7 +29,7 @@ class Activation(FromSpec, Graph):
 
     def _draw(self, path: str) -> None:
         seed = int(random.uniform(0, 2**24, (1,)).item())
-        self.load_state_dict(dict(layout.to_native(self.spec, spec.initial_state(self.spec, seed))))
+        set_state(self, layout.to_native(self.spec, spec.initial_state(self.spec, seed)))
 
     def forward(self, x: Tensor) -> Any:
         spec.check_input(self.spec, x._tuple_shape)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 from megengine import Tensor
+from megengine.module import Module
 from numpy.typing import NDArray
 
 from acon_core.errors import SpecError
@@ -14,6 +17,15 @@ def to_tensor(array: NDArray) -> Tensor:
     if array.dtype != np.float32:
         raise SpecError(f"MegEngine: expected an array of float32, found {array.dtype}; cast it with .astype")
     return Tensor(np.array(array, order="C", copy=True))
+
+
+def set_state(module: Module, arrays: Mapping[str, NDArray]) -> None:
+    """Copy arrays, by native name, into the parameters and buffers of a module.
+
+    `load_state_dict` reshapes every statistic once per module, which takes seconds for hundreds.
+    """
+    for name, tensor in module.named_tensors():
+        tensor._reset(Tensor(arrays[name].reshape(tensor._tuple_shape), no_cache=True))
 
 
 def to_array(tensor: Tensor) -> NDArray:

@@ -25,7 +25,7 @@ from acon_core.frontend.functions import Frontend
 from acon_core.training import Batch, Recipe
 from acon_megengine import FRAMEWORK
 from acon_megengine.activations import CLASSES, Activation
-from acon_megengine.arrays import to_array, to_tensor
+from acon_megengine.arrays import set_state, to_array, to_tensor
 from acon_megengine.build import BuildContext, make
 from acon_megengine.checkpoint.layout import layout
 from acon_megengine.surgery import MegEngineModules, param_groups
@@ -46,11 +46,7 @@ class MegEngineModel:
 
     def load(self, state: Mapping[str, NDArray]) -> None:
         check_state(self.node, state, *DTYPES)
-        native = layout.to_native(self.node, state)
-        # load_state_dict and state_dict reshape every statistic once per module, which takes
-        # seconds for hundreds of them.
-        for name, tensor in self.native.named_tensors():
-            tensor._reset(Tensor(native[name].reshape(tensor.shape), no_cache=True))
+        set_state(self.native, layout.to_native(self.node, state))
 
     def load_file(self, path: Path) -> None:
         self.native.load_state_dict(mge.load(str(path)), strict=True)

@@ -8,7 +8,6 @@ from torch import Tensor
 from acon_core import spec
 from acon_core.frontend.from_spec import FromSpec, define_classes
 from acon_torch import FRAMEWORK
-from acon_torch.arrays import to_tensor
 from acon_torch.build import BuildContext, build, make
 from acon_torch.gradient import upcast_half
 from acon_torch.modules import Graph
@@ -25,21 +24,20 @@ class Activation(FromSpec, Graph):
 
     def _assemble(self, node: spec.Activation, context: BuildContext) -> None:
         Graph.__init__(self, node, make, context)
-        self.has_steps = node.has_steps
 
     def _draw(self, dtype: torch.dtype | None, device: torch.device | str | None, path: str) -> None:
         seed = int(torch.randint(2**62, (), device="cpu"))
-        tensors = self.state_dict(keep_vars=True)
         with torch.no_grad():
-            for name, array in spec.initial_state(self.spec, seed, "float64").items():
-                tensors[name].copy_(to_tensor(array))
+            for path, array in spec.initial_state(self.spec, seed, "float64").items():
+                module, _, name = path.rpartition(".")
+                getattr(self.get_submodule(module), name).copy_(torch.from_numpy(array))
         if device is not None:
             self.to(device)
 
     def forward(self, x: Tensor) -> Tensor:
         spec.check_input(self.spec, x.shape)
         # Between several functions, 16-bit values would be rounded, and could overflow.
-        if not self.has_steps:
+        if not self.spec.has_steps:
             return super().forward(x)
         return super().forward(upcast_half(x)[0]).to(x.dtype)
 
