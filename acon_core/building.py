@@ -8,7 +8,7 @@ from types import ModuleType
 from typing import Any
 
 from acon_core.errors import SpecError
-from acon_core.spec import PARAMETERLESS, Node, Rules, join
+from acon_core.spec import PARAMETERLESS, Acon, BatchNorm, DropPath, LayerNorm, Node, RepActFunction, Rules, join
 
 
 @dataclass(frozen=True)
@@ -29,6 +29,51 @@ class BuildContext:
     def child(self, name: str) -> BuildContext:
         """Return the context of the child of that name."""
         return BuildContext(self.dtype, join(self.path, name))
+
+
+def register_common(
+    build: Rules[Any], pointwise: ModuleType, functional: ModuleType, modules: ModuleType, tokens: ModuleType
+) -> None:
+    """Register the rules that are the same in every backend, for node types that have none yet.
+
+    Parameters
+    ----------
+    build : Rules
+        The rules of the backend so far.
+    pointwise, functional, modules, tokens : module
+        The modules of the backend. `modules` has the classes `BatchNorm`, `LayerNorm`, `DropPath`,
+        `Acon` and `Function`; functions of primitives are looked up in all of them.
+
+    Raises
+    ------
+    SpecError
+        If no module has the function of a primitive.
+    """
+
+    def batch_norm(node: BatchNorm, context: BuildContext) -> Any:
+        return modules.BatchNorm(node.channels, node.eps, node.decay, dtype=context.dtype, path=context.path)
+
+    def layer_norm(node: LayerNorm, context: BuildContext) -> Any:
+        return modules.LayerNorm(node.channels, node.eps, dtype=context.dtype)
+
+    def drop_path(node: DropPath, context: BuildContext) -> Any:
+        return modules.DropPath(node.rate)
+
+    def acon(node: Acon, context: BuildContext) -> Any:
+        return modules.Acon(node)
+
+    def repact(node: RepActFunction, context: BuildContext) -> Any:
+        return modules.Function(node, functional.repact)  # the number of gates says whether there is a shift
+
+    def function(node: Node, context: BuildContext) -> Any:
+        return modules.Function(node, table[type(node)], **vars(node))
+
+    common = {BatchNorm: batch_norm, LayerNorm: layer_norm, DropPath: drop_path, Acon: acon, RepActFunction: repact}
+    for kind, rule in common.items():
+        if kind not in build:
+            build.register(kind)(rule)
+    table = functions(build, pointwise, functional, modules, tokens)
+    build.register(*table)(function)
 
 
 def functions(build: Rules[Any], *namespaces: ModuleType) -> dict[type[Node], Callable[..., Any]]:

@@ -17,13 +17,14 @@ ACTIVATION_TYPES: dict[str, type[Activation]] = {
 }
 """Spec types of the activations with a public class in every package, by class name."""
 
-FUNCTIONS = ("activation", "create", "doctor", "fold", "fuse", "gradient_bounds", "load", "replace_activations")
+FUNCTIONS = (
+    "activation", "create", "doctor", "fold", "fuse", "gradient_bounds", "load", "param_groups", "replace_activations",
+)  # fmt: skip
 """Public functions that `acon_core.frontend.functions.Frontend` implements for all packages."""
 
 DEFINING_MODULES = {
     **dict.fromkeys(ACTIVATION_TYPES, "activations"),
     **dict.fromkeys(("acon", "smooth_maximum"), "functional"),
-    "param_groups": "surgery",
 }
 """The submodule that defines each public name, except for `FUNCTIONS`."""
 
@@ -60,8 +61,9 @@ class Framework:
     written after the import statements `imports`. `channel_axis` is the default axis of channels.
     `zeros` is a format string: its field ``{}`` is the shape of a tensor of zeros. `call` is the
     declaration, in stubs, of the method that runs a module. `added` are the constructor parameters
-    of the activations beside those of the spec. `texts` are the values of `$name` in shared
-    docstrings. `notes` are added to the Notes section of classes, by class name.
+    of the activations beside those of the spec. `groups` is the type of what `param_groups`
+    returns. `texts` are the values of `$name` in shared docstrings. `notes` are added to the Notes
+    section of classes, by class name.
     """
 
     package: str
@@ -73,6 +75,7 @@ class Framework:
     zeros: str
     call: str
     added: tuple[AddedParameter, ...] = (PATH,)
+    groups: str = "list[dict[str, Any]]"
     texts: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
     notes: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
 

@@ -15,7 +15,7 @@ _UNUSED_BITS = np.uint64(64 - 53)
 
 
 class _Thread(threading.local):
-    """One generator per thread, which streams set to their state: making one takes 20 times as long."""
+    """One generator per thread, which each stream sets to its state: making one takes longer."""
 
     def __init__(self) -> None:
         self.philox = np.random.Philox(0)

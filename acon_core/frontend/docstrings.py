@@ -11,6 +11,12 @@ from acon_core.framework import AddedParameter, Framework
 from acon_core.spec.activation_base import Activation, ChannelwiseActivation
 
 SECTIONS = ("Parameters", "Returns", "Raises", "See Also", "Notes", "References", "Examples")
+GROUPS = """list of dict
+    ``[{"params": [...], "weight_decay": weight_decay}, {"params": [...], "weight_decay": 0.0}]``,
+    for any optimizer of the framework. Each parameter occurs once, in the order of the model.
+    Frozen parameters are left out."""
+"""What `param_groups` returns, in most frameworks."""
+
 _HEADING = re.compile(rf"^({'|'.join(SECTIONS)})\n-+\n", re.MULTILINE)
 _ENTRY = re.compile(r"^(?=\S)", re.MULTILINE)
 
@@ -69,6 +75,8 @@ def completed(docstring: str | None, framework: Framework) -> str:
         "only_random": ", ".join(random),
         "create": "",
         "loaded_dtype": "",
+        "undecayed": "",
+        "groups": GROUPS,
         **framework.texts,
     }
     text = Template(inspect.cleandoc(docstring or "")).safe_substitute(texts)

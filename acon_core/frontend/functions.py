@@ -60,7 +60,7 @@ class Frontend(Generic[M]):
 
         function.__module__, function.__qualname__ = self.framework.package, name
         function.__signature__ = function_signature(name, self.framework)  # type: ignore[attr-defined]
-        function.__doc__ = completed(method.__doc__, self.framework)
+        function.__doc__ = completed(getattr(Frontend, name).__doc__, self.framework)
         if name == "activation":
             parts = sections(function.__doc__)
             parts["Parameters"] = with_parameters(parts["Parameters"], self.framework.added)
@@ -443,6 +443,35 @@ class Frontend(Generic[M]):
         """
         return surgery.gradient_bounds(self.modules, model)
 
+    def param_groups(self, model: M, weight_decay: float) -> Any:
+        """Separate the trainable parameters that decay from those that do not.
+
+        Parameters
+        ----------
+        model : $module
+            Any model.
+        weight_decay : float
+            Weight decay of the parameters that decay.
+
+        Returns
+        -------
+        $groups
+
+        Notes
+        -----
+        p1, p2, beta, branch weights, biases and the parameters of norms do not decay: with decay,
+        ACON loses accuracy (ultralytics/yolov5, issue 2891). For modules of this package the spec
+        decides. In others, parameters with two axes or more decay$undecayed.
+
+        Examples
+        --------
+        $imports
+        >>> from $package import param_groups
+        >>> model = $model
+        >>> $optimizer
+        """
+        return surgery.param_groups(self.modules, model, weight_decay)
+
 
 def function_signature(name: str, framework: Framework) -> inspect.Signature:
     """Make the signature of a public function, with the framework's types and parameters."""
@@ -451,6 +480,8 @@ def function_signature(name: str, framework: Framework) -> inspect.Signature:
     if name == "activation":
         parameters[-1:] = [*(each.parameter(required=False) for each in framework.added), parameters[-1]]
     native = {"M": framework.module}
+    if name == "param_groups":
+        native[shared.return_annotation] = framework.groups
     parameters = [each.replace(annotation=native.get(each.annotation, each.annotation)) for each in parameters]
     result = shared.return_annotation
     return inspect.Signature(parameters, return_annotation=native.get(result, result))

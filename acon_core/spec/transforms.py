@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -15,7 +15,7 @@ from acon_core.spec import primitives as p
 from acon_core.spec import tokens as t
 from acon_core.spec.graph import Graph, Layer, Step, graph_of, initial_values
 from acon_core.spec.node import Node, join, named_params, walk
-from acon_core.spec.param import Init, Shape
+from acon_core.spec.param import Shape
 
 __all__ = ["Counts", "Row", "count", "deterministic", "initial_state", "lower", "select", "summarise"]
 

@@ -39,3 +39,27 @@ def decays(modules: Modules, model: Any) -> dict[str, bool]:
         if native is not None
     }
     return {path: known.get(path, usual) for path, _, usual in modules.parameters(model)}
+
+
+def param_groups(modules: Modules, model: Any, weight_decay: float) -> list[dict[str, Any]]:
+    """Split the trainable parameters of a model into two groups, with and without weight decay.
+
+    Parameters
+    ----------
+    modules : Modules
+        Access to the framework's modules.
+    model : Any
+        A native model.
+    weight_decay : float
+        Weight decay of the first group.
+
+    Returns
+    -------
+    list of dict
+        Two dictionaries with the keys ``params`` and ``weight_decay``.
+    """
+    decayed = decays(modules, model)
+    groups: dict[bool, list[Any]] = {True: [], False: []}
+    for path, parameter, _ in modules.parameters(model):
+        groups[decayed[path]].append(parameter)
+    return [{"params": groups[True], "weight_decay": weight_decay}, {"params": groups[False], "weight_decay": 0.0}]

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -27,6 +28,26 @@ class Observed:
 
     inputs: dict[str, list[Shape]]
     functional: list[str]
+
+
+@contextmanager
+def evaluation_mode(model: Any, parts: Iterable[Any]) -> Iterator[None]:
+    """Run the body in evaluation mode, then restore the mode of every part.
+
+    Parameters
+    ----------
+    model : Any
+        A native model with a method `eval`.
+    parts : iterable
+        The model and all modules in it, with an attribute `training`.
+    """
+    modes = [(part, part.training) for part in parts]
+    model.eval()
+    try:
+        yield
+    finally:
+        for part, mode in modes:
+            part.training = mode
 
 
 class Modules(Protocol):

@@ -6,7 +6,13 @@ _SAVES_INPUT = "For the backward pass, only the input and the parameters are sav
 
 FRAMEWORK = Framework(
     package=__name__,
-    imports=("import jax", "from flax import nnx", "from jax import numpy as jnp", "from jax.typing import DTypeLike"),
+    imports=(
+        "import jax",
+        "import optax",
+        "from flax import nnx",
+        "from jax import numpy as jnp",
+        "from jax.typing import DTypeLike",
+    ),
     module="nnx.Module",
     tensor="jax.Array",
     weight="nnx.Param",
@@ -25,11 +31,20 @@ FRAMEWORK = Framework(
         ),
         PATH,
     ),
+    groups="optax.GradientTransformation",
     texts={
         "array": "jnp.array",
         "differentiation": "Supports jit, vmap, grad, grad of grad and hessian, but not\n"
         "jvp and jacfwd: JAX has no forward mode for custom_vjp.",
         "model": "nnx.Sequential(nnx.Conv(3, 8, (3, 3), rngs=nnx.Rngs(0)), nnx.relu)",
+        "optimizer": "descent = optax.chain(param_groups(model, 5e-4), optax.sgd(0.1, momentum=0.9))\n"
+        ">>> optimizer = nnx.Optimizer(model, descent, wrt=nnx.Param)",
+        "groups": "optax.GradientTransformation\n"
+        "    Adds weight decay to the updates. It takes `nnx.Param` states, or trees with the same paths, such\n"
+        "    as `nnx.to_pure_dict`; for a parameter that the model did not have, it raises AconError. Chain it\n"
+        "    before `optax.sgd` for decay in the gradient, or between `optax.scale_by_adam` and\n"
+        "    `optax.scale_by_learning_rate` for AdamW.",
+        "undecayed": ",\nunless they are called p1, p2, beta, bias or scale",
         "create": "\n\nIn training, dropout draws from ``network(x, rngs=nnx.Rngs(0))``. No module keeps a random stream, so\n"
         "that `nnx.state` holds only weights and running statistics. ``network(x, taps=values)`` records every named\n"
         "value of the network in a dict.",

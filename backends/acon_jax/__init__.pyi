@@ -5,6 +5,7 @@ from os import PathLike
 from typing import Any, Literal
 
 import jax
+import optax
 from flax import nnx
 from jax.typing import DTypeLike
 
@@ -12,7 +13,6 @@ from acon_core.spec import Node
 from acon_core.surgery import Diagnosis, GradientBounds, Replacements
 from acon_jax.functional import acon as acon
 from acon_jax.functional import smooth_maximum as smooth_maximum
-from acon_jax.surgery import param_groups as param_groups
 
 __all__ = [
     "AReLU",
@@ -220,6 +220,7 @@ def load(
     features: Sequence[str] = ...,
     **options: Any,
 ) -> nnx.Module: ...
+def param_groups(model: nnx.Module, weight_decay: float) -> optax.GradientTransformation: ...
 def replace_activations(
     model: nnx.Module,
     replacements: Mapping[str, str | Node],

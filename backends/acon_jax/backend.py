@@ -26,7 +26,7 @@ from acon_jax.arrays import on_device, precision, to_array, to_tensor
 from acon_jax.build import BuildContext, make
 from acon_jax.checkpoint.layout import layout
 from acon_jax.modules import call
-from acon_jax.surgery import NnxModules, param_groups
+from acon_jax.surgery import NnxModules, decay_of
 
 DTYPES = {"float32": jnp.float32, "float64": jnp.float64, "bfloat16": jnp.bfloat16, "float16": jnp.float16}
 
@@ -111,7 +111,7 @@ class JaxModel:
     def fit(self, batches: Sequence[Batch], recipe: Recipe) -> NDArray[np.float64]:
         self._set_mode(True)
         with precision(self.dtype):
-            decayed = param_groups(self.native, recipe.weight_decay)
+            decayed = decay_of(self.native, recipe.weight_decay)
             # A table of rates: optax's own schedules compute in float32.
             rates = on_device(np.array(recipe.rates(), jnp.dtype(self.dtype)))
             descent = optax.chain(decayed, optax.sgd(lambda step: rates[step], recipe.momentum))
@@ -151,6 +151,9 @@ class JaxFrontend(Frontend[nnx.Module]):
 
     def make(self, node: spec.Node, **own: Any) -> nnx.Module:
         return make(node, Activation._context(**own))
+
+    def param_groups(self, model: nnx.Module, weight_decay: float) -> optax.GradientTransformation:
+        return decay_of(model, weight_decay)
 
     def check_dtype(self, dtype: str) -> None:
         if dtype == "float64" and not jax.config.jax_enable_x64:

@@ -266,44 +266,8 @@ def _is_jaxpr(value: Any) -> bool:
     return isinstance(value, ClosedJaxpr | Jaxpr)
 
 
-def param_groups(model: nnx.Module, weight_decay: float) -> optax.GradientTransformation:
-    """Make a gradient transformation that adds weight decay to the parameters it is meant for.
-
-    Parameters
-    ----------
-    model : nnx.Module
-        Any model.
-    weight_decay : float
-        Factor of the parameters that is added to their updates.
-
-    Returns
-    -------
-    optax.GradientTransformation
-        A transformation of `nnx.Param` states, or of trees with the same paths, such as
-        `nnx.to_pure_dict`. Chain it before `optax.sgd` for decay in the gradient, or between
-        `optax.scale_by_adam` and `optax.scale_by_learning_rate` for AdamW.
-
-    Raises
-    ------
-    AconError
-        In the transformation, if it meets a parameter that the model did not have.
-
-    Notes
-    -----
-    p1, p2, beta, branch weights, biases and the parameters of norms do not decay: with decay, ACON
-    loses accuracy (ultralytics/yolov5, issue 2891). For modules of this package the spec decides.
-    In others, parameters with two axes or more decay, unless they are called p1, p2, beta, bias or
-    scale.
-
-    Examples
-    --------
-    >>> import optax
-    >>> from flax import nnx
-    >>> from acon_jax import AconC, param_groups
-    >>> model = nnx.Sequential(nnx.Linear(3, 8, rngs=nnx.Rngs(0)), AconC(8, rngs=nnx.Rngs(1)))
-    >>> descent = optax.chain(param_groups(model, 5e-4), optax.sgd(0.1, momentum=0.9))
-    >>> optimizer = nnx.Optimizer(model, descent, wrt=nnx.Param)
-    """
+def decay_of(model: nnx.Module, weight_decay: float) -> optax.GradientTransformation:
+    """Return the transformation that adds weight decay to the parameters it is meant for."""
     decays = surgery.decays(modules, model)
 
     def decays_at(keys: Any, _: Any) -> bool:

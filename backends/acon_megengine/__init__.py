@@ -19,6 +19,7 @@ FRAMEWORK = Framework(
         "differentiation": "Supports trace, symbolic or not. With gates per sample, batches of 1\n"
         "and of more need separate traces for gradients. MegEngine's kernels swallow NaN, and so does this.",
         "model": "M.Sequential(M.Conv2d(3, 8, 3), M.ReLU())",
+        "optimizer": "optimizer = megengine.optimizer.SGD(param_groups(model, 1e-4), lr=0.1, momentum=0.9)",
         "dtypes": "``float32``, the only one",
         "loaded_dtype": ", which must be float32",
         "sites": "Modules of this package and of `megengine.module` are replaced, not subclasses of them. Calls of a\n"

@@ -11,7 +11,6 @@ from acon_core.spec import Node
 from acon_core.surgery import Diagnosis, GradientBounds, Replacements
 from acon_megengine.functional import acon as acon
 from acon_megengine.functional import smooth_maximum as smooth_maximum
-from acon_megengine.surgery import param_groups as param_groups
 
 __all__ = [
     "AReLU",
@@ -169,6 +168,7 @@ def load(
     features: Sequence[str] = ...,
     **options: Any,
 ) -> M.Module: ...
+def param_groups(model: M.Module, weight_decay: float) -> list[dict[str, Any]]: ...
 def replace_activations(
     model: M.Module,
     replacements: Mapping[str, str | Node],

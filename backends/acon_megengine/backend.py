@@ -28,7 +28,7 @@ from acon_megengine.activations import CLASSES, Activation
 from acon_megengine.arrays import set_state, to_array, to_tensor
 from acon_megengine.build import BuildContext, make
 from acon_megengine.checkpoint.layout import layout
-from acon_megengine.surgery import MegEngineModules, param_groups
+from acon_megengine.surgery import MegEngineModules
 
 DTYPES = ("float32",)
 
@@ -74,7 +74,7 @@ class MegEngineModel:
 
     def fit(self, batches: Sequence[Batch], recipe: Recipe) -> NDArray[np.float64]:
         self.native.train()
-        groups = param_groups(self.native, recipe.weight_decay)
+        groups = frontend.param_groups(self.native, recipe.weight_decay)
         optimizer = SGD(groups, lr=recipe.rate, momentum=recipe.momentum)
         manager = GradManager().attach(self.native.parameters())
         losses = []

@@ -5,7 +5,7 @@ from __future__ import annotations
 import megengine.module as M
 
 from acon_core import spec
-from acon_core.building import BuildContext, functions
+from acon_core.building import BuildContext, register_common
 from acon_megengine import functional, modules, pointwise, tokens
 
 build: spec.Rules[M.Module] = spec.Rules("acon_megengine.build")
@@ -47,29 +47,9 @@ def dropout(node: spec.Dropout, context: BuildContext) -> M.Module:
     return modules.Dropout(node.rate)
 
 
-@build.register(spec.DropPath)
-def drop_path(node: spec.DropPath, context: BuildContext) -> M.Module:
-    return modules.DropPath(node.rate)
-
-
 @build.register(spec.MaxPool2d)
 def max_pool2d(node: spec.MaxPool2d, context: BuildContext) -> M.Module:
     return M.MaxPool2d(node.kernel, node.stride, node.padding)
 
 
-@build.register(spec.Acon)
-def acon(node: spec.Acon, context: BuildContext) -> M.Module:
-    return modules.Acon(node)
-
-
-@build.register(spec.RepActFunction)
-def repact(node: spec.RepActFunction, context: BuildContext) -> M.Module:
-    return modules.Function(node, functional.repact)  # the number of gates says whether there is a shift
-
-
-FUNCTIONS = functions(build, pointwise, functional, modules, tokens)
-
-
-@build.register(*FUNCTIONS)
-def function(node: spec.Node, context: BuildContext) -> M.Module:
-    return modules.Function(node, FUNCTIONS[type(node)], **vars(node))
+register_common(build, pointwise, functional, modules, tokens)

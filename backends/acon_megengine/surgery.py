@@ -1,10 +1,10 @@
-"""Access to MegEngine modules for `acon_core.surgery`, and parameter groups for weight decay."""
+"""Access to MegEngine modules for `acon_core.surgery`, and which parameters decay."""
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from functools import partial
 from itertools import chain
 from typing import Any
@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from acon_core import spec, surgery
 from acon_core.spec import Node, Shape
-from acon_core.surgery import Observed
+from acon_core.surgery import Observed, evaluation_mode
 from acon_megengine.arrays import to_array
 from acon_megengine.build import BuildContext
 from acon_megengine.build import make as build_module
@@ -101,7 +101,7 @@ class MegEngineModules:
                 functional.append(f"{name} in {running[-1] if running else ''}")
             return function(*args, **kwargs)
 
-        with evaluation_mode(model), ExitStack() as stack:
+        with evaluation_mode(model, model.modules()), ExitStack() as stack:
             stack.enter_context(patch.object(M.Module, "__call__", enter))
             for name in ACTIVATION_FUNCTIONS:
                 own = getattr(F, name)
@@ -129,7 +129,7 @@ class MegEngineModules:
             setattr(module, name, array.astype(np.asarray(value).dtype))
 
     def run(self, module: M.Module, x: NDArray) -> NDArray:
-        with evaluation_mode(module):
+        with evaluation_mode(module, module.modules()):
             return to_array(module(Tensor(x)))
 
 
@@ -163,57 +163,4 @@ def _put(holder: Any, names: Sequence[str], module: M.Module) -> Any:
     return holder
 
 
-@contextmanager
-def evaluation_mode(model: M.Module) -> Iterator[None]:
-    """Run the body in evaluation mode, then restore the mode of every module."""
-    modes = [(module, module.training) for module in model.modules()]
-    model.eval()
-    try:
-        yield
-    finally:
-        for module, mode in modes:
-            module.training = mode
-
-
 modules = MegEngineModules()
-
-
-def param_groups(model: M.Module, weight_decay: float) -> list[dict[str, Any]]:
-    """Split the trainable parameters of a model into two groups, with and without weight decay.
-
-    Parameters
-    ----------
-    model : M.Module
-        Any model.
-    weight_decay : float
-        Weight decay of the first group.
-
-    Returns
-    -------
-    list of dict
-        ``[{"params": [...], "weight_decay": weight_decay}, {"params": [...], "weight_decay":
-        0.0}]``, for any optimizer of MegEngine. Each parameter occurs once, in the order of the
-        model.
-
-    Notes
-    -----
-    p1, p2, beta, branch weights, biases and the parameters of norms do not decay: with decay, ACON
-    loses accuracy (ultralytics/yolov5, issue 2891). For modules of this package the spec decides.
-    In others, parameters with two axes or more decay.
-
-    Examples
-    --------
-    >>> from megengine import module as M
-    >>> from megengine.optimizer import SGD
-    >>> from acon_megengine import AconC, param_groups
-    >>> model = M.Sequential(M.Linear(3, 8), AconC(8))
-    >>> groups = param_groups(model, 1e-4)
-    >>> [len(group["params"]) for group in groups]
-    [1, 4]
-    >>> optimizer = SGD(groups, lr=0.1, momentum=0.9)
-    """
-    chosen = surgery.decays(modules, model)
-    groups: dict[bool, list[Any]] = {True: [], False: []}
-    for path, parameter, _ in modules.parameters(model):
-        groups[chosen[path]].append(parameter)
-    return [{"params": groups[decay], "weight_decay": weight_decay if decay else 0.0} for decay in (True, False)]

@@ -22,6 +22,7 @@ FRAMEWORK = Framework(
         "array": "paddle.to_tensor",
         "differentiation": "Supports paddle.jit.to_static. Differentiable once: Paddle has\nno second derivative of a PyLayer.",
         "model": "nn.Sequential(nn.Conv2D(3, 8, 3), nn.ReLU())",
+        "optimizer": "optimizer = paddle.optimizer.AdamW(parameters=param_groups(model, 0.05))",
         "create": " Only the leaves that Paddle names otherwise (`_mean`, `_variance`) are Paddle's.",
         "dtypes": "``float32`` or ``float64``",
         "loaded_dtype": "; 16-bit parameters become float32",

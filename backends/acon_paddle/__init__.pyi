@@ -11,7 +11,6 @@ from acon_core.spec import Node
 from acon_core.surgery import Diagnosis, GradientBounds, Replacements
 from acon_paddle.functional import acon as acon
 from acon_paddle.functional import smooth_maximum as smooth_maximum
-from acon_paddle.surgery import param_groups as param_groups
 
 __all__ = [
     "AReLU",
@@ -182,6 +181,7 @@ def load(
     features: Sequence[str] = ...,
     **options: Any,
 ) -> nn.Layer: ...
+def param_groups(model: nn.Layer, weight_decay: float) -> list[dict[str, Any]]: ...
 def replace_activations(
     model: nn.Layer,
     replacements: Mapping[str, str | Node],

@@ -23,7 +23,7 @@ from acon_paddle.activations import CLASSES, Activation
 from acon_paddle.arrays import to_array, to_tensor
 from acon_paddle.build import BuildContext, make
 from acon_paddle.checkpoint.layout import layout
-from acon_paddle.surgery import PaddleModules, param_groups
+from acon_paddle.surgery import PaddleModules
 
 
 def _compile(layer: nn.Layer) -> Callable[[Tensor], Tensor]:
@@ -107,7 +107,7 @@ class PaddleModel:
 
     def fit(self, batches: Sequence[Batch], recipe: Recipe) -> NDArray[np.float64]:
         self._set_mode(True)
-        groups = [group for group in param_groups(self.native, recipe.weight_decay) if group["params"]]
+        groups = [group for group in frontend.param_groups(self.native, recipe.weight_decay) if group["params"]]
         optimizer = paddle.optimizer.Momentum(recipe.rate, recipe.momentum, groups)
         losses = []
         for rate, (images, classes) in zip(recipe.rates(), batches, strict=True):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from paddle import nn
 
 from acon_core import spec
-from acon_core.building import BuildContext, functions
+from acon_core.building import BuildContext, register_common
 from acon_paddle import functional, modules, pointwise, tokens
 
 build: spec.Rules[nn.Layer] = spec.Rules("acon_paddle.build")
@@ -31,16 +31,6 @@ def linear(node: spec.Linear, context: BuildContext) -> nn.Layer:
     return modules.Linear(node.in_features, node.out_features, bias_attr=None if node.bias else False).to(dtype=context.dtype)
 
 
-@build.register(spec.BatchNorm)
-def batch_norm(node: spec.BatchNorm, context: BuildContext) -> nn.Layer:
-    return modules.BatchNorm(node.channels, node.eps, node.decay, dtype=context.dtype, path=context.path)
-
-
-@build.register(spec.LayerNorm)
-def layer_norm(node: spec.LayerNorm, context: BuildContext) -> nn.Layer:
-    return modules.LayerNorm(node.channels, node.eps, dtype=context.dtype)
-
-
 @build.register(spec.Dropout)
 def dropout(node: spec.Dropout, context: BuildContext) -> nn.Layer:
     return modules.Dropout(node.rate)
@@ -61,19 +51,4 @@ def flatten(node: spec.Flatten, context: BuildContext) -> nn.Layer:
     return nn.Flatten()
 
 
-@build.register(spec.Acon)
-def acon(node: spec.Acon, context: BuildContext) -> nn.Layer:
-    return modules.Acon(node)
-
-
-@build.register(spec.RepActFunction)
-def repact(node: spec.RepActFunction, context: BuildContext) -> nn.Layer:
-    return modules.Function(node, functional.repact)  # the number of gates says whether there is a shift
-
-
-FUNCTIONS = functions(build, pointwise, functional, modules, tokens)
-
-
-@build.register(*FUNCTIONS)
-def function(node: spec.Node, context: BuildContext) -> nn.Layer:
-    return modules.Function(node, FUNCTIONS[type(node)], **vars(node))
+register_common(build, pointwise, functional, modules, tokens)

@@ -1,4 +1,4 @@
-"""Access to Paddle layers for `acon_core.surgery`, and parameter groups for weight decay."""
+"""Access to Paddle layers for `acon_core.surgery`, and which parameters decay."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from paddle import Tensor, _C_ops, nn
 
 from acon_core import spec, surgery
 from acon_core.spec import Node, Shape
-from acon_core.surgery import Observed
+from acon_core.surgery import Observed, evaluation_mode
 from acon_paddle import activations  # noqa: F401  (registers the rules of the activations)
 from acon_paddle.arrays import to_array, to_tensor
 from acon_paddle.build import BuildContext
@@ -25,19 +25,6 @@ UNDECAYED = (
     nn.layer.norm._BatchNormBase, nn.layer.norm._InstanceNormBase, nn.BatchNorm, nn.GroupNorm, nn.LayerNorm, nn.SpectralNorm,
 )  # fmt: skip
 """Layers of Paddle whose parameters never decay, whatever their shape."""
-
-
-@contextmanager
-def evaluation_mode(model: nn.Layer) -> Iterator[None]:
-    """Run the body in evaluation mode without gradients, then restore all modes."""
-    modes = [(layer, layer.training) for layer in model.sublayers(include_self=True)]
-    model.eval()
-    try:
-        with paddle.no_grad():
-            yield
-    finally:
-        for layer, training in modes:
-            layer.training = training
 
 
 class PaddleModules:
@@ -109,7 +96,7 @@ class PaddleModules:
                 where = next((paths[id(layer)][0] for layer in reversed(running) if id(layer) in paths), "")
                 functional.append(f"{operator} in {where or 'the model'}")
 
-        with evaluation_mode(model), _followed(ran), _watched(called):
+        with paddle.no_grad(), evaluation_mode(model, model.sublayers(include_self=True)), _followed(ran), _watched(called):
             model(*example) if isinstance(example, tuple) else model(example)
         return Observed(inputs, functional)
 
@@ -130,7 +117,7 @@ class PaddleModules:
         held.set_value(array.astype(held.numpy().dtype))
 
     def run(self, module: nn.Layer, x: NDArray) -> NDArray:
-        with evaluation_mode(module):
+        with paddle.no_grad(), evaluation_mode(module, module.sublayers(include_self=True)):
             return to_array(module(to_tensor(x)))
 
 
@@ -174,45 +161,3 @@ def _watched(called: Callable[[str], None]) -> Iterator[None]:
 
 
 modules = PaddleModules()
-
-
-def param_groups(model: nn.Layer, weight_decay: float) -> list[dict[str, Any]]:
-    """Split the trainable parameters of a model into two groups, with and without weight decay.
-
-    Parameters
-    ----------
-    model : nn.Layer
-        Any model.
-    weight_decay : float
-        Weight decay of the first group.
-
-    Returns
-    -------
-    list of dict
-        ``[{"params": [...], "weight_decay": weight_decay}, {"params": [...], "weight_decay":
-        0.0}]``, for any optimizer of Paddle. Each parameter occurs once, in the order of the model.
-        Frozen parameters are left out.
-
-    Notes
-    -----
-    p1, p2, beta, branch weights, biases and the parameters of norms do not decay: with decay, ACON
-    loses accuracy (ultralytics/yolov5, issue 2891). For layers of this package the spec decides. In
-    others, parameters with two axes or more decay.
-
-    Examples
-    --------
-    >>> import paddle
-    >>> from paddle import nn
-    >>> from acon_paddle import AconC, param_groups
-    >>> model = nn.Sequential(nn.Linear(3, 8), AconC(8))
-    >>> groups = param_groups(model, 0.05)
-    >>> [len(group["params"]) for group in groups]
-    [1, 4]
-    >>> optimizer = paddle.optimizer.AdamW(parameters=groups)
-    """
-    decays = surgery.decays(modules, model)
-    groups: list[dict[str, Any]] = []
-    for wanted, value in ((True, weight_decay), (False, 0.0)):
-        members = [parameter for name, parameter, _ in modules.parameters(model) if decays[name] is wanted]
-        groups.append({"params": members, "weight_decay": value})
-    return groups

@@ -23,6 +23,7 @@ FRAMEWORK = Framework(
         "differentiation": "Supports torch.compile, torch.export, `grad`, `vmap` and `jvp` of\n"
         "torch.func, and double backward.",
         "model": "nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU())",
+        "optimizer": "optimizer = torch.optim.SGD(param_groups(model, 4e-5), lr=0.1, momentum=0.9)",
         "dtypes": "``float32``, ``float64``, ``float16`` or ``bfloat16``",
         "sites": "Modules of this package and of `torch.nn` are replaced, not subclasses of them.",
     },

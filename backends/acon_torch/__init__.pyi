@@ -11,7 +11,6 @@ from acon_core.spec import Node
 from acon_core.surgery import Diagnosis, GradientBounds, Replacements
 from acon_torch.functional import acon as acon
 from acon_torch.functional import smooth_maximum as smooth_maximum
-from acon_torch.surgery import param_groups as param_groups
 
 __all__ = [
     "AReLU",
@@ -238,6 +237,7 @@ def load(
     features: Sequence[str] = ...,
     **options: Any,
 ) -> nn.Module: ...
+def param_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]: ...
 def replace_activations(
     model: nn.Module,
     replacements: Mapping[str, str | Node],

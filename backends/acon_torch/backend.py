@@ -20,7 +20,7 @@ from acon_torch import FRAMEWORK
 from acon_torch.activations import CLASSES, Activation
 from acon_torch.arrays import to_array, to_tensor
 from acon_torch.build import BuildContext, make
-from acon_torch.surgery import TorchModules, param_groups
+from acon_torch.surgery import TorchModules
 
 DTYPES = {"float32": torch.float32, "float64": torch.float64, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -82,7 +82,7 @@ class TorchModel:
 
     def fit(self, batches: Sequence[Batch], recipe: Recipe) -> NDArray[np.float64]:
         self.native.train()
-        optimizer = torch.optim.SGD(param_groups(self.native, recipe.weight_decay), recipe.rate, recipe.momentum)
+        optimizer = torch.optim.SGD(frontend.param_groups(self.native, recipe.weight_decay), recipe.rate, recipe.momentum)
         losses = []
         for rate, (images, classes) in zip(recipe.rates(), batches, strict=True):
             for group in optimizer.param_groups:

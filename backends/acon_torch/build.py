@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import nn
 
 from acon_core import spec
-from acon_core.building import BuildContext, functions
+from acon_core.building import BuildContext, register_common
 from acon_torch import functional, modules, pointwise, tokens
 
 build: spec.Rules[nn.Module] = spec.Rules("acon_torch.build")
@@ -38,19 +38,9 @@ def batch_norm(node: spec.BatchNorm, context: BuildContext) -> nn.Module:
     return norm
 
 
-@build.register(spec.LayerNorm)
-def layer_norm(node: spec.LayerNorm, context: BuildContext) -> nn.Module:
-    return modules.LayerNorm(node.channels, node.eps, dtype=context.dtype)
-
-
 @build.register(spec.Dropout)
 def dropout(node: spec.Dropout, context: BuildContext) -> nn.Module:
     return nn.Dropout(node.rate)
-
-
-@build.register(spec.DropPath)
-def drop_path(node: spec.DropPath, context: BuildContext) -> nn.Module:
-    return modules.DropPath(node.rate)
 
 
 @build.register(spec.MaxPool2d)
@@ -73,20 +63,4 @@ def window_attention(node: spec.WindowAttention, context: BuildContext) -> nn.Mo
     return tokens.WindowAttention(node)
 
 
-@build.register(spec.Acon)
-def acon(node: spec.Acon, context: BuildContext) -> nn.Module:
-    return modules.Acon(node)
-
-
-@build.register(spec.RepActFunction)
-def repact(node: spec.RepActFunction, context: BuildContext) -> nn.Module:
-    return modules.Function(node, functional.repact)  # a shift, if any, is the fourth gate
-
-
-# Node type to native function, for the primitives that have no parameters and no rule above.
-FUNCTIONS = functions(build, pointwise, functional, modules, tokens)
-
-
-@build.register(*FUNCTIONS)
-def function(node: spec.Node, context: BuildContext) -> nn.Module:
-    return modules.Function(node, FUNCTIONS[type(node)], **vars(node))
+register_common(build, pointwise, functional, modules, tokens)

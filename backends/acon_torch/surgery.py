@@ -1,9 +1,8 @@
-"""Access to PyTorch modules for `acon_core.surgery`, and parameter groups for weight decay."""
+"""Access to PyTorch modules for `acon_core.surgery`, and which parameters decay."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -12,7 +11,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from acon_core import spec, surgery
-from acon_core.surgery import Observed
+from acon_core.surgery import Observed, evaluation_mode
 from acon_torch import activations  # noqa: F401  (registers the rules of the activations)
 from acon_torch.arrays import to_array, to_tensor
 from acon_torch.build import BuildContext, make
@@ -21,19 +20,6 @@ from acon_torch.pointwise import ACTIVATION_FUNCTIONS, NATIVE_ACTIVATIONS
 
 UNDECAYED = (nn.modules.batchnorm._NormBase, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm)
 """Modules of PyTorch whose parameters never decay, whatever their shape."""
-
-
-@contextmanager
-def evaluation_mode(model: nn.Module) -> Iterator[None]:
-    """Run the body in evaluation mode without gradients, then restore all modes."""
-    modes = {module: module.training for module in model.modules()}
-    model.eval()
-    try:
-        with torch.no_grad():
-            yield
-    finally:
-        for module, mode in modes.items():
-            module.training = mode
 
 
 class _Calls(TorchFunctionMode):
@@ -105,7 +91,7 @@ class TorchModules:
             hooks.append(module.register_forward_pre_hook(enter, with_kwargs=True))
             hooks.append(module.register_forward_hook(leave, always_call=True))
         try:
-            with evaluation_mode(model), calls:
+            with torch.no_grad(), evaluation_mode(model, model.modules()), calls:
                 model(*example) if isinstance(example, tuple) else model(example)
         finally:
             for hook in hooks:
@@ -129,49 +115,8 @@ class TorchModules:
 
     def run(self, module: nn.Module, x: NDArray) -> NDArray:
         device = next((parameter.device for parameter in module.parameters()), None)
-        with evaluation_mode(module):
+        with torch.no_grad(), evaluation_mode(module, module.modules()):
             return to_array(module(to_tensor(x).to(device)))
 
 
 modules = TorchModules()
-
-
-def param_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
-    """Split the trainable parameters of a model into two groups, with and without weight decay.
-
-    Parameters
-    ----------
-    model : nn.Module
-        Any model.
-    weight_decay : float
-        Weight decay of the first group.
-
-    Returns
-    -------
-    list of dict
-        ``[{"params": [...], "weight_decay": weight_decay}, {"params": [...], "weight_decay":
-        0.0}]``, for any optimizer of PyTorch. Each parameter occurs once, in the order of the
-        model. Frozen parameters are left out.
-
-    Notes
-    -----
-    p1, p2, beta, branch weights, biases and the parameters of norms do not decay: with decay, ACON
-    loses accuracy (ultralytics/yolov5, issue 2891). For modules of this package the spec decides.
-    In others, parameters with two axes or more decay.
-
-    Examples
-    --------
-    >>> import torch
-    >>> from torch import nn
-    >>> from acon_torch import AconC, param_groups
-    >>> model = nn.Sequential(nn.Linear(3, 8), AconC(8))
-    >>> groups = param_groups(model, 4e-5)
-    >>> [len(group["params"]) for group in groups]
-    [1, 4]
-    >>> optimizer = torch.optim.SGD(groups, lr=0.1, momentum=0.9)
-    """
-    decays = surgery.decays(modules, model)
-    groups: dict[bool, list[nn.Parameter]] = {True: [], False: []}
-    for path, parameter, _ in modules.parameters(model):
-        groups[decays[path]].append(parameter)
-    return [{"params": groups[True], "weight_decay": weight_decay}, {"params": groups[False], "weight_decay": 0.0}]
