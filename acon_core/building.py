@@ -68,7 +68,9 @@ def register_common(
     def function(node: Node, context: BuildContext) -> Any:
         return modules.Function(node, table[type(node)], **vars(node))
 
-    common = {BatchNorm: batch_norm, LayerNorm: layer_norm, DropPath: drop_path, Acon: acon, RepActFunction: repact}
+    common: dict[type[Node], Callable[..., Any]] = {
+        BatchNorm: batch_norm, LayerNorm: layer_norm, DropPath: drop_path, Acon: acon, RepActFunction: repact,
+    }  # fmt: skip
     for kind, rule in common.items():
         if kind not in build:
             build.register(kind)(rule)

@@ -68,7 +68,7 @@ class Stream:
 
     def unit(self, shape: Sequence[int]) -> NDArray[np.float64]:
         """Draw uniform values in [0, 1) with 53 random bits each."""
-        return (self._raw(math.prod(shape)) >> _UNUSED_BITS).reshape(shape) * 2.0**-53
+        return (self._raw(math.prod(shape)) >> _UNUSED_BITS).reshape(shape).astype(np.float64) * 2.0**-53
 
     def uniform(self, shape: Sequence[int], low: float, high: float) -> NDArray[np.float64]:
         """Draw uniform values in [low, high)."""

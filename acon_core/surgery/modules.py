@@ -40,6 +40,10 @@ def evaluation_mode(model: Any, parts: Iterable[Any]) -> Iterator[None]:
         A native model with a method `eval`.
     parts : iterable
         The model and all modules in it, with an attribute `training`.
+
+    Returns
+    -------
+    context manager
     """
     modes = [(part, part.training) for part in parts]
     model.eval()
