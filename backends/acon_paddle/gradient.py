@@ -130,35 +130,36 @@ class _Kernel(PyLayer):
     """The same by the kernel library. Gates are as they were given, numbers among them."""
 
     @staticmethod
-    def forward(ctx: Any, rule: Rule, call: kernels.Call, channel_axis: int, *arguments: Gate) -> Tensor:
-        ctx.rule, ctx.call, ctx.channel_axis = rule, call, channel_axis
-        ctx.fixed = [None if isinstance(each, Tensor) else each for each in arguments]
-        ctx.needed = [isinstance(each, Tensor) and not each.stop_gradient for each in arguments]
+    def forward(ctx: Any, how: tuple[Any, ...], *arguments: Gate) -> Tensor:
+        call, fixed = how[1], [None if isinstance(each, Tensor) else each for each in arguments]
+        ctx.how, ctx.fixed = how, fixed
         ctx.save_for_backward(*[each for each in arguments if isinstance(each, Tensor)])
         return kernels.value(call, *arguments)
 
     @staticmethod
     def backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:
+        rule, call, channel_axis, needed = ctx.how
         saved = iter(ctx.saved_tensor())
-        x, *gates = (next(saved) if fixed is None else fixed for fixed in ctx.fixed)
+        arguments = [next(saved) if fixed is None else fixed for fixed in ctx.fixed]
         if paddle.is_grad_enabled():  # with create_graph: these gradients are differentiated
-            ranked = [to_rank(gate, x, ctx.channel_axis) for gate in gates]
-            pulled = _pull(ctx.rule, ctx.needed, g, [x, *ranked])
-            found = [term if term is None else term.reshape(like.shape) for term, like in zip(pulled, (x, *gates), strict=True)]
+            x, *gates = arguments
+            ranked = [to_rank(gate, x, channel_axis) for gate in gates]
+            pulled = _pull(rule, needed, g, [x, *ranked])
+            found = [term if term is None else term.reshape(like.shape) for term, like in zip(pulled, arguments, strict=True)]
         else:
-            found = kernels.gradients(ctx.call, ctx.needed, g, x, *gates)
-        return tuple(term for term, fixed in zip(found, ctx.fixed, strict=True) if fixed is None)
+            found = kernels.gradients(call, needed, g, *arguments)
+        return tuple([term for term, fixed in zip(found, ctx.fixed, strict=True) if fixed is None])
 
 
 @not_to_static
-def by_kernel(rule: Rule, x: Tensor, gates: Any, channel_axis: int) -> Tensor | None:
+def by_kernel(rule: Rule, x: Tensor, gates: Sequence[Gate], channel_axis: int) -> Tensor | None:
     """Compute a rule by the kernel library, or return None where the library does not serve it."""
-    gates = flatten(gates)  # to_static passes a tuple of a tuple
     call = kernels.usable(rule.kernel, x, gates, channel_axis)
     if call is None:
         return None
-    if paddle.is_grad_enabled() and not all(each.stop_gradient for each in (x, *gates) if isinstance(each, Tensor)):
-        y: Tensor = _Kernel.apply(rule, call, channel_axis, x, *gates)
+    needed = [isinstance(each, Tensor) and not each.stop_gradient for each in (x, *gates)]
+    if True in needed and paddle.is_grad_enabled():
+        y: Tensor = _Kernel.apply((rule, call, channel_axis, needed), x, *gates)
         return y
     return kernels.value(call, x, *gates)
 
