@@ -11,7 +11,8 @@ from acon_core.spec.graph import InitRule, sequential
 from acon_core.spec.node import Node
 from acon_core.spec.param import Constant, KaimingNormal, XavierUniform
 from acon_core.spec.pointwise import ReLU
-from acon_core.spec.primitives import Conv2d, Flatten, Linear
+from acon_core.spec.primitives import Conv2d, Linear
+from acon_core.spec.rearrange import Flatten
 from acon_core.spec.tokens import ImageSize
 
 SIZE = 32

@@ -13,7 +13,8 @@ from acon_core.spec.graph import Graph, InitRule, graph, sequential
 from acon_core.spec.node import Node
 from acon_core.spec.param import Constant, KaimingNormal, Normal
 from acon_core.spec.pointwise import HardSigmoid, HardSwish, ReLU
-from acon_core.spec.primitives import Add, BatchNorm, ChannelScale, Conv2d, Dropout, Flatten, GlobalAvgPool, Linear
+from acon_core.spec.primitives import BatchNorm, Conv2d, Dropout, GlobalAvgPool, Linear
+from acon_core.spec.rearrange import Add, ChannelScale, Flatten
 from acon_core.spec.repact import RepAct
 
 STEM = 16

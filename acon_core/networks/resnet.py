@@ -14,7 +14,8 @@ from acon_core.spec.graph import Graph, InitRule, graph, sequential
 from acon_core.spec.node import Node
 from acon_core.spec.param import KaimingNormal
 from acon_core.spec.pointwise import ReLU
-from acon_core.spec.primitives import Add, BatchNorm, Conv2d, Flatten, GlobalAvgPool, Linear, MaxPool2d
+from acon_core.spec.primitives import BatchNorm, Conv2d, GlobalAvgPool, Linear, MaxPool2d
+from acon_core.spec.rearrange import Add, Flatten
 
 REPEATS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3)}
 STEM = 64

@@ -19,18 +19,8 @@ from acon_core.spec.activation_base import bind
 from acon_core.spec.graph import Graph, InitRule, graph, sequential
 from acon_core.spec.node import Node
 from acon_core.spec.param import Constant, Normal, NormalPerInput
-from acon_core.spec.primitives import (
-    BatchNorm,
-    ChannelShuffle,
-    Concat,
-    Conv2d,
-    Dropout,
-    Flatten,
-    GlobalAvgPool,
-    Linear,
-    MaxPool2d,
-    Split,
-)
+from acon_core.spec.primitives import BatchNorm, Conv2d, Dropout, GlobalAvgPool, Linear, MaxPool2d
+from acon_core.spec.rearrange import ChannelShuffle, Concat, Flatten, Split
 from acon_core.spec.repact import RepAct
 
 REPEATS = (4, 8, 4)

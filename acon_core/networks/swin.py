@@ -15,7 +15,8 @@ from acon_core.spec.activation_base import bind
 from acon_core.spec.graph import Graph, InitRule, graph, sequential
 from acon_core.spec.node import Node
 from acon_core.spec.param import Constant, Normal, Param, Values
-from acon_core.spec.primitives import Add, Conv2d, DropPath, Flatten, GlobalAvgPool, LayerNorm, Linear
+from acon_core.spec.primitives import Conv2d, DropPath, GlobalAvgPool, LayerNorm, Linear
+from acon_core.spec.rearrange import Add, Flatten
 from acon_core.spec.repact import RepAct
 from acon_core.spec.tokens import (
     ImageSize,

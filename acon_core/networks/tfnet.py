@@ -13,7 +13,8 @@ from acon_core.spec.graph import Graph, InitRule, graph, sequential
 from acon_core.spec.node import Node
 from acon_core.spec.param import Normal
 from acon_core.spec.pointwise import ReLU
-from acon_core.spec.primitives import Add, BatchNorm, Concat, Conv2d
+from acon_core.spec.primitives import BatchNorm, Conv2d
+from acon_core.spec.rearrange import Add, Concat
 
 REPEATS = (2, 3, 8, 3)
 WIDTHS = (0.5, 1.0, 1.5, 2.0)

@@ -12,7 +12,8 @@ from acon_core.spec.activations import activation_name
 from acon_core.spec.graph import Graph, InitRule, graph, sequential
 from acon_core.spec.node import Node
 from acon_core.spec.param import Constant, KaimingNormal, Normal, Param
-from acon_core.spec.primitives import Add, Conv2d, LayerNorm, Linear
+from acon_core.spec.primitives import Conv2d, LayerNorm, Linear
+from acon_core.spec.rearrange import Add
 from acon_core.spec.repact import RepAct
 from acon_core.spec.tokens import AddPosition, Attention, FlattenSpace, ImageSize, PrependToken, SelectToken
 

@@ -13,6 +13,7 @@ from numpy.lib.stride_tricks import sliding_window_view
 from acon_core.errors import OneValuePerChannelError, SpecError
 from acon_core.reference.core import Array, Context, Gradients, Values, elementwise, evaluate, gradients
 from acon_core.spec import primitives as p
+from acon_core.spec import rearrange
 from acon_core.spec.node import join
 from acon_core.spec.param import Shape
 
@@ -159,8 +160,8 @@ def _global_avg_pool(node: p.GlobalAvgPool, context: Context, x: Array) -> Value
     return (y,), vjp
 
 
-@evaluate.register(p.Flatten)
-def _flatten(node: p.Flatten, context: Context, x: Array) -> Values:
+@evaluate.register(rearrange.Flatten)
+def _flatten(node: rearrange.Flatten, context: Context, x: Array) -> Values:
     return (x.reshape(node.out_shapes(x.shape)[0]),), lambda cotangents: gradients(cotangents[0].reshape(x.shape))
 
 
@@ -171,14 +172,14 @@ def _dropout(node: p.Dropout | p.DropPath, context: Context, x: Array) -> Values
     return elementwise(x, np.ones(()))
 
 
-@evaluate.register(p.Add)
-def _add(node: p.Add, context: Context, a: Array, b: Array) -> Values:
+@evaluate.register(rearrange.Add)
+def _add(node: rearrange.Add, context: Context, a: Array, b: Array) -> Values:
     node.out_shapes(a.shape, b.shape)
     return elementwise(a + b, np.ones(()), np.ones(()))
 
 
-@evaluate.register(p.ChannelScale)
-def _channel_scale(node: p.ChannelScale, context: Context, x: Array, factor: Array) -> Values:
+@evaluate.register(rearrange.ChannelScale)
+def _channel_scale(node: rearrange.ChannelScale, context: Context, x: Array, factor: Array) -> Values:
     node.out_shapes(x.shape, factor.shape)
     spread = factor.reshape(*x.shape[:2], *(1,) * (x.ndim - 2))
 
@@ -191,14 +192,14 @@ def _channel_scale(node: p.ChannelScale, context: Context, x: Array, factor: Arr
     return (x * spread,), vjp
 
 
-@evaluate.register(p.Concat)
-def _concat(node: p.Concat, context: Context, *values: Array) -> Values:
+@evaluate.register(rearrange.Concat)
+def _concat(node: rearrange.Concat, context: Context, *values: Array) -> Values:
     ends = np.cumsum([value.shape[1] for value in values])[:-1]
     return (np.concatenate(values, 1),), lambda cotangents: gradients(*np.split(cotangents[0], ends, 1))
 
 
-@evaluate.register(p.Split)
-def _split(node: p.Split, context: Context, x: Array) -> Values:
+@evaluate.register(rearrange.Split)
+def _split(node: rearrange.Split, context: Context, x: Array) -> Values:
     size = x.shape[1] // node.parts
     slices = [slice(i, None, node.parts) if node.interleaved else slice(i * size, (i + 1) * size) for i in range(node.parts)]
 
@@ -211,8 +212,8 @@ def _split(node: p.Split, context: Context, x: Array) -> Values:
     return tuple(x[:, part] for part in slices), vjp
 
 
-@evaluate.register(p.ChannelShuffle)
-def _channel_shuffle(node: p.ChannelShuffle, context: Context, x: Array) -> Values:
+@evaluate.register(rearrange.ChannelShuffle)
+def _channel_shuffle(node: rearrange.ChannelShuffle, context: Context, x: Array) -> Values:
     order = np.arange(x.shape[1]).reshape(node.groups, -1).T.reshape(-1)
     return (x[:, order],), lambda cotangents: gradients(cotangents[0][:, np.argsort(order)])
 
@@ -239,8 +240,8 @@ def _layer_norm(node: p.LayerNorm, context: Context, x: Array) -> Values:
     return (weight * normal + context.param("bias").reshape(shape),), vjp
 
 
-@evaluate.register(p.ReduceSample)
-def _reduce_sample(node: p.ReduceSample, context: Context, x: Array) -> Values:
+@evaluate.register(rearrange.ReduceSample)
+def _reduce_sample(node: rearrange.ReduceSample, context: Context, x: Array) -> Values:
     factor = 1.0 if node.how == "sum" else x.shape[0] / max(x.size, 1)
     y = x.sum(tuple(range(1, x.ndim))).reshape(x.shape[0], 1, 1, 1) * factor
 
@@ -250,19 +251,19 @@ def _reduce_sample(node: p.ReduceSample, context: Context, x: Array) -> Values:
     return (y,), vjp
 
 
-@evaluate.register(p.MoveAxis)
-def _move_axis(node: p.MoveAxis, context: Context, x: Array) -> Values:
+@evaluate.register(rearrange.MoveAxis)
+def _move_axis(node: rearrange.MoveAxis, context: Context, x: Array) -> Values:
     def vjp(cotangents: tuple[Array, ...]) -> Gradients:
         return gradients(np.moveaxis(cotangents[0], node.destination, node.source))
 
     return (np.moveaxis(x, node.source, node.destination),), vjp
 
 
-@evaluate.register(p.FlattenToOneChannel)
-def _flatten_to_one_channel(node: p.FlattenToOneChannel, context: Context, x: Array) -> Values:
+@evaluate.register(rearrange.FlattenToOneChannel)
+def _flatten_to_one_channel(node: rearrange.FlattenToOneChannel, context: Context, x: Array) -> Values:
     return (x.reshape(node.out_shapes(x.shape)[0]),), lambda cotangents: gradients(cotangents[0].reshape(x.shape))
 
 
-@evaluate.register(p.ReshapeLike)
-def _reshape_like(node: p.ReshapeLike, context: Context, x: Array, like: Array) -> Values:
+@evaluate.register(rearrange.ReshapeLike)
+def _reshape_like(node: rearrange.ReshapeLike, context: Context, x: Array, like: Array) -> Values:
     return (x.reshape(like.shape),), lambda cotangents: gradients(cotangents[0].reshape(x.shape), np.zeros(like.shape))

@@ -14,6 +14,7 @@ from acon_core.spec.node import *
 from acon_core.spec.param import *
 from acon_core.spec.pointwise import *
 from acon_core.spec.primitives import *
+from acon_core.spec.rearrange import *
 from acon_core.spec.rectifiers import *
 from acon_core.spec.repact import *
 from acon_core.spec.tokens import *

@@ -12,7 +12,8 @@ from acon_core.spec.graph import Graph, graph
 from acon_core.spec.node import Node
 from acon_core.spec.param import Constant, Init, Normal, Param
 from acon_core.spec.pointwise import Identity, Sigmoid
-from acon_core.spec.primitives import BatchNorm, Conv2d, GlobalAvgPool, LayerNorm, MaxPool2d, ReduceSample
+from acon_core.spec.primitives import BatchNorm, Conv2d, GlobalAvgPool, LayerNorm, MaxPool2d
+from acon_core.spec.rearrange import ReduceSample
 
 __all__ = ["AconA", "AconB", "AconC", "AconFReLU", "FReLU", "InitName", "Level", "MetaAconC", "Norm"]
 

@@ -10,7 +10,7 @@ from typing import ClassVar
 from acon_core.errors import SpecError
 from acon_core.spec.graph import Graph, Layer, Step
 from acon_core.spec.node import Node
-from acon_core.spec.primitives import MoveAxis
+from acon_core.spec.rearrange import MoveAxis
 
 __all__ = ["Activation", "ChannelwiseActivation", "bind", "check_input"]
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from acon_core.spec import gated, primitives, tokens
+from acon_core.spec import gated, primitives, rearrange, tokens
 from acon_core.spec.activations import ACTIVATIONS
 from acon_core.spec.node import Node
 from acon_core.spec.pointwise import Elementwise
@@ -12,16 +12,16 @@ __all__ = ["PARAMETERLESS"]
 PARAMETERLESS: dict[type[Node], str] = {
     primitives.MaxPool2d: "max_pool2d",
     primitives.GlobalAvgPool: "global_avg_pool",
-    primitives.ReduceSample: "reduce_sample",
-    primitives.Flatten: "flatten",
-    primitives.Add: "add",
-    primitives.ChannelScale: "channel_scale",
-    primitives.Concat: "concat",
-    primitives.Split: "split",
-    primitives.ChannelShuffle: "channel_shuffle",
-    primitives.MoveAxis: "move_axis",
-    primitives.FlattenToOneChannel: "flatten_to_one_channel",
-    primitives.ReshapeLike: "reshape_like",
+    rearrange.ReduceSample: "reduce_sample",
+    rearrange.Flatten: "flatten",
+    rearrange.Add: "add",
+    rearrange.ChannelScale: "channel_scale",
+    rearrange.Concat: "concat",
+    rearrange.Split: "split",
+    rearrange.ChannelShuffle: "channel_shuffle",
+    rearrange.MoveAxis: "move_axis",
+    rearrange.FlattenToOneChannel: "flatten_to_one_channel",
+    rearrange.ReshapeLike: "reshape_like",
     tokens.ImageSize: "image_size",
     tokens.PadToMultiple: "pad_to_multiple",
     tokens.FlattenSpace: "flatten_space",

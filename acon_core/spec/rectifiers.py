@@ -12,7 +12,8 @@ from acon_core.spec.graph import Graph, graph
 from acon_core.spec.node import Node
 from acon_core.spec.param import Constant, Param, Values
 from acon_core.spec.pointwise import ReLU
-from acon_core.spec.primitives import Flatten, GlobalAvgPool, Linear
+from acon_core.spec.primitives import GlobalAvgPool, Linear
+from acon_core.spec.rearrange import Flatten
 
 __all__ = ["AReLU", "DyReLU", "PReLU", "Swish"]
 

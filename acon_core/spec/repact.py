@@ -11,7 +11,8 @@ from acon_core.spec.gated import RepActCoefficients, RepActFunction
 from acon_core.spec.graph import Graph, graph
 from acon_core.spec.node import Node
 from acon_core.spec.param import Constant, Param
-from acon_core.spec.primitives import BatchNorm, FlattenToOneChannel, ReshapeLike
+from acon_core.spec.primitives import BatchNorm
+from acon_core.spec.rearrange import FlattenToOneChannel, ReshapeLike
 
 __all__ = ["FusedRepAct", "RepAct"]
 
