@@ -81,13 +81,12 @@ def gate_shape(sizes: Sequence[int], cover: int) -> tuple[int, ...]:
     return tuple(size if cover == LIKE_X or cover >> axis & 1 else 1 for axis, size in enumerate(sizes))
 
 
-def aligned(shape: Sequence[int], dtype: Any, offset: int) -> Array:
-    """Make an array of NaN whose address is `offset` bytes above a multiple of 64."""
+def displaced(shape: Sequence[int], dtype: Any) -> Array:
+    """Make an array of NaN at an address aligned to nothing; its memory ends with it."""
     dtype = np.dtype(dtype)
-    size = int(np.prod(shape))
-    memory = np.empty(size * dtype.itemsize + 128, np.uint8)
-    start = -memory.ctypes.data % 64 + offset
-    array: Array = memory[start : start + size * dtype.itemsize].view(dtype).reshape(shape)
+    offset = dtype.itemsize // 2
+    memory = np.empty(offset + int(np.prod(shape)) * dtype.itemsize, np.uint8)
+    array: Array = memory[offset:].view(dtype).reshape(shape)
     array.fill(np.nan)
     return array
 
@@ -104,28 +103,24 @@ class Case:
         self.gate_type = np.float64 if dtype == "float64" else np.float32
         types = [DTYPES[dtype] if cover == LIKE_X else self.gate_type for cover in covers]
         self.x, self.g, *self.gates = (
-            self.like(shape, type) for shape, type in
+            displaced(shape, type) for shape, type in
             [(sizes, DTYPES[dtype])] * 2 + [(gate_shape(sizes, cover), type) for cover, type in zip(covers, types, strict=True)]
         )  # fmt: skip
         for array, scale in zip((self.x, self.g, *self.gates), (spread, 1.0, *[1.0] * len(covers)), strict=True):
             array[...] = (random.normal(size=array.shape) * scale).astype(array.dtype)
 
-    @staticmethod
-    def like(shape: Sequence[int], dtype: Any) -> Array:
-        return aligned(shape, dtype, np.dtype(dtype).itemsize // 2)
-
     def value(self, threads: int = 1) -> Array:
-        y = self.like(self.sizes, self.x.dtype)
+        y = displaced(self.sizes, self.x.dtype)
         assert run(self.plan, self.x, self.gates, y, threads=threads) == 0
         return y
 
     def pull(self, threads: int = 1) -> list[Array]:
-        out = [self.like(array.shape, array.dtype) for array in (self.x, *self.gates)]
+        out = [displaced(array.shape, array.dtype) for array in (self.x, *self.gates)]
         assert run(self.plan, self.x, self.gates, out[0], self.g, out[1:], threads) == 0
         return out
 
     def expected(self) -> tuple[list[Array], list[Array]]:
-        """Return y, dx and the gradients of the gates in float64, and the scales of their errors."""
+        """Return y, dx and the gradients of the gates in float64, and the scales of errors."""
         x, g, *gates = (np.asarray(array, np.float64) for array in (self.x, self.g, *self.gates))
         with np.errstate(all="ignore"):
             y, terms, scales = reference(self.function, x, g, [np.broadcast_to(gate, x.shape) for gate in gates])
