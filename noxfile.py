@@ -321,3 +321,41 @@ def mutants(session: nox.Session) -> None:
     install(session, "core", *TEST_TOOLS, kernels=True)
     pythons = [f"{backend}={environment(session, backend)}" for backend in PYTHON]
     session.run("python", "tests/mutants.py", *pythons, *session.posargs)
+
+
+# Of kernels/CMakeLists.txt, which only builds shared libraries for this machine.
+KERNEL_FLAGS = ["-std=c++17", "-fno-tree-vectorize", "-fno-math-errno", "-fno-trapping-math", "-Wno-psabi", "-Ikernels/src"]
+
+
+@nox.session(python="3.11")
+def kernels_sanitizers(session: nox.Session) -> None:
+    """Run the kernel library's tests under the address and undefined-behavior sanitizers."""
+    if not shutil.which("g++"):
+        session.error("kernels_sanitizers: needs g++")
+    install(session, "core", *TEST_TOOLS)
+    package = Path(session.create_tmp()) / "acon_kernels"
+    shutil.copytree(ROOT / "kernels" / "src" / "acon_kernels", package, dirs_exist_ok=True)
+    sanitize = ["-g", "-O1", "-fsanitize=address,undefined", "-fno-sanitize-recover=undefined", "-DACON_KERNELS_ONE_WIDTH"]
+    built = ["-fPIC", "-shared", "-fvisibility=hidden", "kernels/src/kernels.cpp", "-o", str(package / "libacon_kernels.so")]
+    session.run("g++", *KERNEL_FLAGS, *sanitize, *built, external=True)
+    paths = [
+        session.run("g++", f"-print-file-name={name}", silent=True, external=True) for name in ("libasan.so", "libubsan.so")
+    ]
+    # Python itself is not built for the sanitizers: they are loaded before it, and its leaks ignored.
+    env = {"LD_PRELOAD": " ".join(str(path).strip() for path in paths), "ASAN_OPTIONS": "detect_leaks=0"}
+    chosen = ["-n", "0", "tests/kernels", "--backend", "numpy", "-k", "not width and not speed and not exported"]
+    env |= THREADS | {"PYTHONPATH": str(package.parent)}
+    session.run("python", "-m", "pytest", "-q", *chosen, *session.posargs, env=env)
+
+
+@nox.session
+def kernels_aarch64(session: nox.Session) -> None:
+    """Compile the kernel library for 64-bit ARM, and compare it in an emulator with exact values."""
+    compiler = shutil.which("aarch64-linux-gnu-g++")
+    emulator = shutil.which("qemu-aarch64") or shutil.which("qemu-aarch64-static")
+    if not (compiler and emulator):
+        session.error("kernels_aarch64: needs the packages g++-aarch64-linux-gnu and qemu-user")
+    program = str(Path(session.create_tmp()) / "check")
+    sources = ["kernels/src/kernels.cpp", "tests/kernels/check.cpp"]
+    session.run(compiler, *KERNEL_FLAGS, "-O3", "-static", *sources, "-o", program, external=True)
+    session.run(emulator, program, external=True)

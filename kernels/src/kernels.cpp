@@ -18,7 +18,9 @@ namespace bytes16 {
 }  // namespace bytes16
 }  // namespace
 
-#ifdef __x86_64__
+// The sanitizers multiply the time of compiling: they see one width.
+#if defined(__x86_64__) && !defined(ACON_KERNELS_ONE_WIDTH)
+#define ACON_KERNELS_WIDER
 
 #ifdef __clang__
 #pragma clang attribute push(__attribute__((target("avx2,fma,f16c"))), apply_to = function)
@@ -56,7 +58,7 @@ namespace bytes64 {
 #pragma GCC pop_options
 #endif
 
-#endif  // __x86_64__
+#endif
 
 namespace {
 
@@ -71,7 +73,7 @@ constexpr int64_t parts_of(int64_t n, int64_t size) { return n / size + (n % siz
 
 int find_width() {
   int width = 16;
-#ifdef __x86_64__
+#ifdef ACON_KERNELS_WIDER
   if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) width = 32;
   if (width == 32 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
       __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl"))
@@ -89,7 +91,7 @@ int vector_width() {
 }
 
 Loop loop_of(const acon_plan& plan, bool in_columns, bool like_x, bool backward) {
-#ifdef __x86_64__
+#ifdef ACON_KERNELS_WIDER
   switch (vector_width()) {
     case 64: return bytes64::choose(plan.function, plan.type, in_columns, like_x, backward);
     case 32: return bytes32::choose(plan.function, plan.type, in_columns, like_x, backward);

@@ -4,7 +4,7 @@
 #include <math.h>
 #include <stdio.h>
 
-#include "src/kernels.h"
+#include "kernels.h"
 
 namespace {
 
