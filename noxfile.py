@@ -323,7 +323,7 @@ def mutants(session: nox.Session) -> None:
     session.run("python", "tests/mutants.py", *pythons, *session.posargs)
 
 
-# Of kernels/CMakeLists.txt, which only builds shared libraries for this machine.
+# Those of kernels/CMakeLists.txt, which builds shared libraries for this machine alone.
 KERNEL_FLAGS = ["-std=c++17", "-fno-tree-vectorize", "-fno-math-errno", "-fno-trapping-math", "-Wno-psabi", "-Ikernels/src"]
 
 
@@ -341,7 +341,7 @@ def kernels_sanitizers(session: nox.Session) -> None:
     paths = [
         session.run("g++", f"-print-file-name={name}", silent=True, external=True) for name in ("libasan.so", "libubsan.so")
     ]
-    # Python itself is not built for the sanitizers: they are loaded before it, and its leaks ignored.
+    # Python is not built for the sanitizers: they are loaded before it, and its leaks ignored.
     env = {"LD_PRELOAD": " ".join(str(path).strip() for path in paths), "ASAN_OPTIONS": "detect_leaks=0"}
     chosen = ["-n", "0", "tests/kernels", "--backend", "numpy", "-k", "not width and not speed and not exported"]
     env |= THREADS | {"PYTHONPATH": str(package.parent)}
@@ -350,7 +350,7 @@ def kernels_sanitizers(session: nox.Session) -> None:
 
 @nox.session
 def kernels_aarch64(session: nox.Session) -> None:
-    """Compile the kernel library for 64-bit ARM, and compare it in an emulator with exact values."""
+    """Compile the kernel library for 64-bit ARM; compare it with exact values in an emulator."""
     compiler = shutil.which("aarch64-linux-gnu-g++")
     emulator = shutil.which("qemu-aarch64") or shutil.which("qemu-aarch64-static")
     if not (compiler and emulator):
