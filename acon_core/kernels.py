@@ -13,7 +13,7 @@ import os
 from collections.abc import Sequence
 from ctypes import POINTER, Structure, c_int, c_int32, c_int64, c_uint, c_void_p
 from dataclasses import dataclass
-from functools import cache, lru_cache
+from functools import cache, cached_property, lru_cache
 from importlib import import_module
 from importlib.util import find_spec
 from math import prod
@@ -123,6 +123,13 @@ class Plan:
     runs: ClassVar[int] = 0
     """How often the library has run in this process."""
 
+    @cached_property
+    def _constant_addresses(self) -> tuple[int | None, ...]:
+        """The address of each constant, None for an array; empty without constants."""
+        if all(constant is None for constant in self.constants):
+            return ()
+        return tuple(None if constant is None else ctypes.addressof(constant) for constant in self.constants)
+
     def run(
         self,
         x: int,
@@ -155,12 +162,10 @@ class Plan:
         MemoryError
             If there is no memory for partial sums.
         """
-        used = [
-            ctypes.addressof(constant) if constant is not None else gate
-            for gate, constant in zip(gates, self.constants, strict=True)
-        ]
+        if self._constant_addresses:
+            gates = [gate or constant for gate, constant in zip(gates, self._constant_addresses, strict=True)]
         apply = _load()[0].acon_apply
-        code = apply(self.structure, x, g, _Pointers(*used), out, _Pointers(*dgates), threads, parallel)
+        code = apply(self.structure, x, g, _Pointers(*gates), out, _Pointers(*dgates), threads, parallel)
         Plan.runs += 1
         if code == 1:
             raise MemoryError("acon-kernels: no memory for partial sums")

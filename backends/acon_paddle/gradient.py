@@ -127,28 +127,27 @@ def _pull(rule: Rule, needed: Sequence[bool], g: Tensor, arguments: Sequence[Ten
 
 
 class _Kernel(PyLayer):
-    """The same by the kernel library. Gates are as they were given, numbers among them."""
+    """The same by the kernel library, of the arguments that are tensors."""
 
     @staticmethod
-    def forward(ctx: Any, how: tuple[Any, ...], *arguments: Gate) -> Tensor:
-        call, fixed = how[1], [None if isinstance(each, Tensor) else each for each in arguments]
-        ctx.how, ctx.fixed = how, fixed
-        ctx.save_for_backward(*[each for each in arguments if isinstance(each, Tensor)])
-        return kernels.value(call, *arguments)
+    def forward(ctx: Any, how: tuple[Any, ...], *tensors: Tensor) -> Tensor:
+        ctx.how = how
+        ctx.save_for_backward(*tensors)
+        return kernels.value(how[1], tensors)
 
     @staticmethod
     def backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:
         rule, call, channel_axis, needed = ctx.how
-        saved = iter(ctx.saved_tensor())
-        arguments = [next(saved) if fixed is None else fixed for fixed in ctx.fixed]
-        if paddle.is_grad_enabled():  # with create_graph: these gradients are differentiated
-            x, *gates = arguments
-            ranked = [to_rank(gate, x, channel_axis) for gate in gates]
-            pulled = _pull(rule, needed, g, [x, *ranked])
-            found = [term if term is None else term.reshape(like.shape) for term, like in zip(pulled, arguments, strict=True)]
-        else:
-            found = kernels.gradients(call, needed, g, *arguments)
-        return tuple([term for term, fixed in zip(found, ctx.fixed, strict=True) if fixed is None])
+        tensors = ctx.saved_tensor()
+        if not paddle.is_grad_enabled():
+            return kernels.gradients(call, needed, g, tensors)
+        # With create_graph, these gradients are differentiated: they are the formula's.
+        given = iter(tensors)
+        x, *gates = [next(given) if number is None else number for number in call.fixed]
+        ranked = [x, *(to_rank(gate, x, channel_axis) for gate in gates)]
+        terms = _pull(rule, [not each.stop_gradient for each in ranked], g, ranked)
+        of_tensors = [term for term, number in zip(terms, call.fixed, strict=True) if number is None]
+        return tuple(t if t is None else t.reshape(like.shape) for t, like in zip(of_tensors, tensors, strict=True))
 
 
 @not_to_static
@@ -157,11 +156,12 @@ def by_kernel(rule: Rule, x: Tensor, gates: Sequence[Gate], channel_axis: int) -
     call = kernels.usable(rule.kernel, x, gates, channel_axis)
     if call is None:
         return None
-    needed = [isinstance(each, Tensor) and not each.stop_gradient for each in (x, *gates)]
+    tensors = [x, *[gate for gate in gates if isinstance(gate, Tensor)]]
+    needed = [not tensor.stop_gradient for tensor in tensors]
     if True in needed and paddle.is_grad_enabled():
-        y: Tensor = _Kernel.apply((rule, call, channel_axis, needed), x, *gates)
+        y: Tensor = _Kernel.apply((rule, call, channel_axis, needed), *tensors)
         return y
-    return kernels.value(call, x, *gates)
+    return kernels.value(call, tensors)
 
 
 @not_to_static

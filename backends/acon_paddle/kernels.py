@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache, lru_cache
 from pathlib import Path
@@ -12,11 +12,12 @@ from typing import Any
 import paddle
 from paddle import Tensor
 
-from acon_core.kernels import Plan, library, plan
+from acon_core.kernels import DTYPES, Plan, library, plan
+from acon_core.spec import check_gate
 
 Gate = Tensor | float
 
-_NAMES = {paddle.float32: "float32", paddle.float64: "float64", paddle.bfloat16: "bfloat16", paddle.float16: "float16"}
+_DTYPES = {id(getattr(paddle, name)): getattr(paddle, name) for name in DTYPES}  # a dtype is one object; its own hash is slow
 _HALF = (paddle.bfloat16, paddle.float16)
 _CPU = paddle.CPUPlace()
 _empty_like: Any = paddle._C_ops.empty_like  # a third of the time of paddle.empty_like
@@ -24,11 +25,21 @@ _empty_like: Any = paddle._C_ops.empty_like  # a third of the time of paddle.emp
 
 @dataclass(frozen=True, eq=False)
 class Call:
-    """What one signature needs: its plan, the dtype of each argument in it, and those to cast."""
+    """What one signature needs: its plan, and for each tensor the dtype in the library.
+
+    `casts` has the dtypes that differ from the tensors' own, else None. `fixed` has an entry an
+    argument: its value where it is a number, else None.
+    """
 
     plan: Plan
     dtypes: tuple[Any, ...]
     casts: tuple[Any, ...]
+    fixed: tuple[float | None, ...]
+
+    def addresses(self, tensors: Iterable[Tensor | None]) -> list[int | None]:
+        """Return the address of each argument; None for a number and for None."""
+        found = iter([tensor if tensor is None else tensor.data_ptr() for tensor in tensors])
+        return [next(found) if number is None else None for number in self.fixed]
 
 
 @cache
@@ -43,19 +54,25 @@ def _openmp() -> tuple[Callable[[], int], int | None]:
 
 @lru_cache(maxsize=4096)
 def _call(function: str, channel_axis: int, *signature: Any) -> Call | None:
-    """Plan a call. Shape and dtype of x and of each gate; a constant gate is its value and None."""
-    shapes, dtypes = signature[::2], signature[1::2]
-    name = _NAMES.get(dtypes[0], "")
+    """Plan a call: shape and id of the dtype of x and each gate; of a number, its value and 0."""
+    shapes, dtypes = signature[::2], [_DTYPES.get(each) for each in signature[1::2]]
+    for gate in shapes[1:]:
+        if isinstance(gate, tuple) and gate != shapes[0]:
+            check_gate(gate, shapes[0], channel_axis)
+    name = str(dtypes[0]).removeprefix("paddle.")
     found = None if 0 in shapes[0] else plan(function, name, shapes[0], shapes[1:], channel_axis)
     if found is None:
         return None
     wide = getattr(paddle, found.gate_dtype)
     wanted = (dtypes[0], *(dtypes[0] if like else wide for like in found.like_x))
-    for given, needed in zip(dtypes, wanted, strict=True):
-        if given not in (None, needed) and not (given in _HALF and needed == paddle.float32):
-            return None
-    casts = (None if given in (None, needed) else needed for given, needed in zip(dtypes, wanted, strict=True))
-    return Call(found, wanted, tuple(casts))
+    of_tensors = [
+        pair for pair, shape in zip(zip(dtypes, wanted, strict=True), shapes, strict=True) if isinstance(shape, tuple)
+    ]
+    if any(given != needed and not (given in _HALF and needed == paddle.float32) for given, needed in of_tensors):
+        return None
+    casts = tuple(None if given == needed else needed for given, needed in of_tensors)
+    fixed = tuple(None if isinstance(shape, tuple) else shape for shape in shapes)
+    return Call(found, tuple(needed for _, needed in of_tensors), casts, fixed)
 
 
 def usable(function: str, x: Tensor, gates: Sequence[Gate], channel_axis: int) -> Call | None:
@@ -65,45 +82,40 @@ def usable(function: str, x: Tensor, gates: Sequence[Gate], channel_axis: int) -
     signature: list[Any] = []
     for value in (x, *gates):
         if not isinstance(value, Tensor):
-            signature += float(value), None
+            signature += float(value), 0
         elif value.is_dense() and value.place.is_cpu_place():
-            signature += tuple(value.shape), value.dtype
+            signature += tuple(value.shape), id(value.dtype)
         else:
             return None
     return _call(function, channel_axis, *signature)
 
 
-def _prepared(value: Gate, cast: Any = None) -> Gate:
+def _prepared(tensor: Tensor, cast: Any = None) -> Tensor:
     """Return a tensor as the library reads it: of its dtype, without gaps."""
-    if not isinstance(value, Tensor):
-        return value
-    value = value if cast is None else value.astype(cast)
-    return value if value.is_contiguous() else value.contiguous()
+    tensor = tensor if cast is None else tensor.astype(cast)
+    return tensor if tensor.is_contiguous() else tensor.contiguous()
 
 
-def _run(call: Call, arguments: Sequence[Gate], *results: Tensor | None, g: Tensor | None = None) -> None:
-    values = [_prepared(value, cast) for value, cast in zip(arguments, call.casts, strict=True)]
-    x, *gates = [value.data_ptr() if isinstance(value, Tensor) else None for value in values]
-    out, *dgates = [None if result is None else result.data_ptr() for result in results]
+def _run(call: Call, tensors: Iterable[Tensor], results: Iterable[Tensor | None], g: Tensor | None = None) -> None:
+    read = list(map(_prepared, tensors, call.casts))
+    x, *gates = call.addresses(read)
+    out, *dgates = call.addresses(results)
     threads, parallel = _openmp()
     call.plan.run(x, gates, out, None if g is None else g.data_ptr(), dgates, threads(), parallel)
 
 
-def value(call: Call, x: Tensor, *gates: Gate) -> Tensor:
-    """Compute the function."""
-    y = _empty_like(x, call.dtypes[0], _CPU)
-    _run(call, (x, *gates), y)
+def value(call: Call, tensors: Sequence[Tensor]) -> Tensor:
+    """Compute the function of its tensors; the call has the numbers."""
+    y: Tensor = _empty_like(tensors[0], call.dtypes[0], _CPU)
+    _run(call, tensors, (y, *[None] * (len(tensors) - 1)))
     return y
 
 
-def gradients(call: Call, needed: Sequence[bool], g: Tensor, *arguments: Gate) -> list[Tensor | None]:
-    """Compute the gradient of each argument; None where `needed` is False."""
-    found = [
-        _empty_like(like, dtype, _CPU) if wanted else None
-        for like, dtype, wanted in zip(arguments, call.dtypes, needed, strict=True)
-    ]
-    _run(call, arguments, *found, g=_prepared(g))
-    for index, cast in enumerate(call.casts):
-        if cast is not None and needed[index]:
-            found[index] = found[index].astype(arguments[index].dtype)
-    return found
+def gradients(call: Call, needed: Sequence[bool], g: Tensor, tensors: Sequence[Tensor]) -> tuple[Tensor | None, ...]:
+    """Compute the gradient of each tensor; None where `needed` is False."""
+    of_each = zip(tensors, call.dtypes, needed, strict=True)
+    found: list[Any] = [_empty_like(like, dtype, _CPU) if wanted else None for like, dtype, wanted in of_each]
+    _run(call, tensors, found, _prepared(g))
+    if any(cast is not None for cast in call.casts):
+        found = [None if each is None else each.astype(like.dtype) for each, like in zip(found, tensors, strict=True)]
+    return tuple(found)

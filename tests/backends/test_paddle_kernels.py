@@ -326,9 +326,10 @@ def test_calls_that_the_library_does_not_serve_take_the_formula() -> None:
 class Elsewhere:
     """What the binding asks of a tensor that is on another device, or sparse."""
 
-    shape, dtype = IMAGE, None
+    shape = IMAGE
 
-    def __init__(self, dense: bool, cpu: bool) -> None:
+    def __init__(self, dtype: Any, dense: bool, cpu: bool) -> None:
+        self.dtype = dtype
         self.is_dense = lambda: dense
         self.place = self
         self.is_cpu_place = lambda: cpu
@@ -339,7 +340,7 @@ def test_tensors_elsewhere_take_the_formula(monkeypatch: pytest.MonkeyPatch, den
     import paddle
     from acon_paddle import kernels as binding
 
-    here, elsewhere = paddle.ones(IMAGE), Elsewhere(dense, cpu)
+    here, elsewhere = paddle.ones(IMAGE), Elsewhere(paddle.float32, dense, cpu)
     monkeypatch.setattr(binding, "Tensor", (paddle.Tensor, Elsewhere))
     assert binding.usable("slopes", here, (1.0, here), 1) is not None
     assert binding.usable("slopes", here, (1.0, elsewhere), 1) is None  # type: ignore[arg-type]
