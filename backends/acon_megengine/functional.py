@@ -19,7 +19,8 @@ from acon_core import spec
 from acon_core.errors import SpecError
 from acon_core.frontend.gated import document
 from acon_megengine import FRAMEWORK
-from acon_megengine.gradient import Gate, Rule, Terms, above, bounded, sum_to, to_rank
+from acon_megengine.gradient import Gate, Rule, Terms, above, bounded, upcast_half
+from acon_megengine.kernels import KernelRule
 from acon_megengine.pointwise import hardswish_slope, hardswish_value
 
 
@@ -41,12 +42,12 @@ def _acon_pullback(g: Tensor, x: Tensor, p1: Gate, p2: Gate, beta: Gate) -> Term
     return g * (p1 * to_p1 + p2 * to_p2), dp1, dp2, gx * to_beta
 
 
-_ACON = Rule(_acon, _acon_pullback)
+_ACON = KernelRule(_acon, _acon_pullback, "acon")
 
 
 def acon(x: Tensor, p1: Gate, p2: Gate, beta: Gate, channel_axis: int = 1) -> Tensor:
     """Compute ACON-C, the smooth maximum of p1 x and p2 x."""
-    return _ACON(x, *(to_rank(gate, x, channel_axis) for gate in (p1, p2, beta)))
+    return _ACON(x, p1, p2, beta, channel_axis=channel_axis)
 
 
 def _weigh(beta: Gate, values: tuple[Tensor, ...]) -> tuple[Tensor, list[Tensor], list[Tensor], Tensor]:
@@ -107,29 +108,30 @@ def _maximum_pullback(g: Tensor, a: Tensor, b: Tensor) -> Terms:
 
 
 # MegEngine's own gives a all of the gradient at a tie.
-_MAXIMUM = Rule(F.maximum, _maximum_pullback)
+_MAXIMUM = KernelRule(F.maximum, _maximum_pullback, "maximum")
 
 
 def maximum(a: Tensor, b: Tensor) -> Tensor:
     """Compute the maximum of two values, element by element."""
-    return _MAXIMUM(a, b)
+    alike = a.ndim > 1 and a._tuple_shape == b._tuple_shape
+    return _MAXIMUM(a, b) if alike else Rule.__call__(_MAXIMUM, a, b)
 
 
-def _prelu(x: Tensor, negative: Tensor) -> Tensor:
+def _prelu(x: Tensor, _: float, negative: Tensor) -> Tensor:
     return F.maximum(x, 0.0) + negative * F.minimum(x, 0.0)
 
 
-def _prelu_pullback(g: Tensor, x: Tensor, negative: Tensor) -> Terms:
+def _prelu_pullback(g: Tensor, x: Tensor, _: float, negative: Tensor) -> Terms:
     on = above(x)
-    return g * (on + (1.0 - on) * negative), g * F.minimum(x, 0.0)
+    return g * (on + (1.0 - on) * negative), None, g * F.minimum(x, 0.0)
 
 
-_PRELU = Rule(_prelu, _prelu_pullback)
+_PRELU = KernelRule(_prelu, _prelu_pullback, "slopes")
 
 
 def prelu(x: Tensor, negative: Tensor, channel_axis: int = 1) -> Tensor:
     """Compute PReLU: x where x > 0, else `negative` times x."""
-    return _PRELU(x, to_rank(negative, x, channel_axis))
+    return _PRELU(x, 1.0, negative, channel_axis=channel_axis)
 
 
 _LOW, _HIGH = 0.01, 0.99
@@ -149,12 +151,12 @@ def _arelu_pullback(g: Tensor, x: Tensor, alpha: Tensor, beta: Tensor) -> Terms:
     return g * (on * (1.0 + s) + (1.0 - on) * left), dalpha, dbeta
 
 
-_ARELU = Rule(_arelu, _arelu_pullback)
+_ARELU = KernelRule(_arelu, _arelu_pullback, "attention_slopes")
 
 
 def arelu(x: Tensor, alpha: Tensor, beta: Tensor, channel_axis: int = 1) -> Tensor:
     """Compute AReLU: (1 + sigmoid(beta)) x where x > 0, else min(max(alpha, 0.01), 0.99) x."""
-    return _ARELU(x, to_rank(alpha, x, channel_axis), to_rank(beta, x, channel_axis))
+    return _ARELU(x, alpha, beta, channel_axis=channel_axis)
 
 
 def _softmax(weights: Tensor) -> Tensor:
@@ -185,43 +187,47 @@ def _repact_pullback(g: Tensor, x: Tensor, identity: Tensor, relu: Tensor, hards
     return dx, g * x, g * F.maximum(x, 0.0), g * hardswish_value(x), g
 
 
-_REPACT = Rule(_repact, _repact_pullback)
+_REPACT = KernelRule(_repact, _repact_pullback, "branches")
 
 
 def repact(
     x: Tensor, identity: Tensor, relu: Tensor, hardswish: Tensor, shift: Tensor | None = None, channel_axis: int = 1
 ) -> Tensor:
     """Compute identity x + relu max(x, 0) + hardswish x min(max(x + 3, 0), 6) / 6 + shift."""
-    gates = (identity, relu, hardswish, 0.0 if shift is None else shift)
-    return _REPACT(x, *(to_rank(gate, x, channel_axis) for gate in gates))
+    return _REPACT(x, identity, relu, hardswish, 0.0 if shift is None else shift, channel_axis=channel_axis)
 
 
-def _lines(x: Tensor, theta: Tensor, lambdas: Tensor, init_v: Tensor, channel_axis: int) -> list[Tensor]:
-    """Return a1, a2, b1, b2 in the rank of x, (N, 1 or C). 2 sigmoid(z) - 1 = tanh(z / 2)."""
-    # Not flatten: it kills the process for an empty batch.
-    moved = lambdas * F.tanh(0.5 * F.reshape(theta, (-1, theta._tuple_shape[1] // 4, 4))) + init_v
-    return [to_rank(F.expand_dims(moved[:, :, i], [2, 3]), x, channel_axis) for i in range(4)]
+def _lines(theta: Tensor, lambdas: Tensor, init_v: Tensor) -> Tensor:
+    """Return a1, a2, b1, b2 in (N, 1 or C, 1, 1, 4). 2 sigmoid(z) - 1 = tanh(z / 2)."""
+    return lambdas * F.tanh(0.5 * F.reshape(theta, (-1, theta._tuple_shape[1] // 4, 1, 1, 4))) + init_v
+
+
+def _lines_pullback(g: Tensor, theta: Tensor, lambdas: Tensor, init_v: Tensor) -> Terms:
+    # 2 sigmoid'(z) = 2 sigmoid(z) sigmoid(-z).
+    slope = 2.0 * F.sigmoid(theta) * F.sigmoid(-theta)
+    return F.reshape(g * lambdas, (-1, theta._tuple_shape[1])) * slope, None, None
+
+
+_LINES = Rule(_lines, _lines_pullback)
+
+
+def _two_lines(x: Tensor, a1: Tensor, a2: Tensor, b1: Tensor, b2: Tensor) -> Tensor:
+    return F.maximum(a1 * x + b1, a2 * x + b2)
+
+
+def _two_lines_pullback(g: Tensor, x: Tensor, a1: Tensor, a2: Tensor, b1: Tensor, b2: Tensor) -> Terms:
+    tie_weight = _tie_weight(a1 * x + b1, a2 * x + b2)
+    g1, g2 = g * tie_weight, g * (1.0 - tie_weight)
+    return g1 * a1 + g2 * a2, g1 * x, g2 * x, g1, g2
+
+
+_TWO_LINES = KernelRule(_two_lines, _two_lines_pullback, "two_lines")
 
 
 def dynamic_maximum(x: Tensor, theta: Tensor, lambdas: Tensor, init_v: Tensor, channel_axis: int = 1) -> Tensor:
     """Compute the maximum of two lines, max(a1 x + b1, a2 x + b2): the function of DyReLU."""
-
-    def value(x: Tensor, *coefficients: Tensor) -> Tensor:
-        a1, a2, b1, b2 = _lines(x, *coefficients, channel_axis)
-        return F.maximum(a1 * x + b1, a2 * x + b2)
-
-    def pullback(g: Tensor, x: Tensor, theta: Tensor, lambdas: Tensor, init_v: Tensor) -> Terms:
-        a1, a2, b1, b2 = _lines(x, theta, lambdas, init_v, channel_axis)
-        tie_weight = _tie_weight(a1 * x + b1, a2 * x + b2)
-        g1, g2 = g * tie_weight, g * (1.0 - tie_weight)
-        terms = [sum_to(term, a1) for term in (g1 * x, g2 * x, g1, g2)]
-        # (N, W, 4), the layout of theta, W = 1 or C. 2 sigmoid'(z) = 2 sigmoid(z) sigmoid(-z).
-        width = theta._tuple_shape[1] // 4
-        to_theta = F.stack([F.reshape(term, (-1, width)) for term in terms], 2) * lambdas
-        dtheta = F.reshape(to_theta, (-1, 4 * width)) * (2.0 * F.sigmoid(theta) * F.sigmoid(-theta))
-        return g1 * a1 + g2 * a2, dtheta, None, None
-
-    return Rule(value, pullback)(x, theta, lambdas, init_v)
+    lines = _LINES(*upcast_half(theta, lambdas, init_v))
+    return _TWO_LINES(x, *(lines[..., i] for i in range(4)), channel_axis=channel_axis)
 
 
 document(FRAMEWORK, acon, smooth_maximum, maximum, prelu, arelu, repact_coefficients, repact, dynamic_maximum)

@@ -82,32 +82,48 @@ class Rule:
     pullback: Callable[..., Terms]
 
     def __call__(self, x: Tensor, *gates: Gate) -> Tensor:
-        tensors = [each for each in (x, *gates) if isinstance(each, Tensor)]
-        # MegEngine mixes up the calls of an instance that is used twice.
-        y: Tensor = _Function(self, (x, *gates))(*tensors)
-        return y
+        return call(self.evaluate, self.gradients, x, *gates)
+
+    def evaluate(self, x: Tensor, *gates: Gate) -> Tensor:
+        """Return the value in the dtype of x."""
+        return self.value(*upcast_half(x, *gates)).astype(x.dtype)
+
+    def gradients(self, g: Tensor, *arguments: Gate) -> list[Tensor | None]:
+        """Return the gradient of each argument in its shape and dtype, or None if it has none."""
+        terms = self.pullback(*upcast_half(g, *arguments))
+        return [
+            None if term is None or not isinstance(like, Tensor) else sum_to(term, like)
+            for term, like in zip(terms, arguments, strict=True)
+        ]
 
 
 class _Function(Function):
-    """One call of a rule."""
+    """One call of a function with hand-written gradients."""
 
-    def __init__(self, rule: Rule, arguments: tuple[Any, ...]) -> None:
-        self.rule = rule
+    def __init__(self, value: Callable[..., Tensor], gradients: Callable[..., Terms], arguments: Sequence[Gate]) -> None:
+        self.value, self.gradients = value, gradients
         # Not the tensors: those that `forward` gets are kept, without a graph behind them.
         self.fixed = [None if isinstance(each, Tensor) else each for each in arguments]
 
     def forward(self, *tensors: Tensor) -> Tensor:
         self.saved = tensors
-        return self.rule.value(*self._arguments()).astype(tensors[0].dtype)
+        return self.value(*self._arguments())
 
     def backward(self, g: Tensor) -> tuple[Tensor | None, ...]:
-        terms = self.rule.pullback(*upcast_half(g), *self._arguments())
-        wanted = [term for term, fixed in zip(terms, self.fixed, strict=True) if fixed is None]
-        return tuple(None if term is None else sum_to(term, like) for term, like in zip(wanted, self.saved, strict=True))
+        found = self.gradients(g, *self._arguments())
+        return tuple(each for each, fixed in zip(found, self.fixed, strict=True) if fixed is None)
 
     def _arguments(self) -> list[Any]:
         tensors = iter(self.saved)
-        return upcast_half(*(next(tensors) if fixed is None else fixed for fixed in self.fixed))
+        return [next(tensors) if fixed is None else fixed for fixed in self.fixed]
+
+
+def call(value: Callable[..., Tensor], gradients: Callable[..., Terms], *arguments: Gate) -> Tensor:
+    """Return `value(*arguments)`, with `gradients(g, *arguments)`, one for each argument."""
+    tensors = [each for each in arguments if isinstance(each, Tensor)]
+    # MegEngine mixes up the calls of an instance that is used twice.
+    y: Tensor = _Function(value, gradients, arguments)(*tensors)
+    return y
 
 
 def add_bias(x: Tensor, bias: Tensor) -> Tensor:
