@@ -54,6 +54,7 @@ PADDLE = "backends/acon_paddle/modules.py"
 PADDLE_KERNELS = "backends/acon_paddle/kernels.py"
 MGE = "backends/acon_megengine/modules.py"
 MGE_FUNCTIONAL = "backends/acon_megengine/functional.py"
+MGE_KERNELS, MGE_KERNEL_TESTS = "backends/acon_megengine/kernels.py", "tests/backends/test_megengine_kernels.py"
 MGE_LAYOUT = "backends/acon_megengine/checkpoint/layout.py"
 
 CORE = "tests/reference/test_reference.py"
@@ -219,13 +220,17 @@ MUTANTS = [
     Mutant("paddle: the kernel reads gates of any dtype", PADDLE_KERNELS, "any(given != needed and not", "any(False and not", "paddle", "tests/backends/test_paddle_kernels.py -k not_serve"),
     Mutant("paddle: second derivatives of the kernel", "backends/acon_paddle/gradient.py", "if not paddle.is_grad_enabled():", "if True:", "paddle", "tests/backends/test_paddle_kernels.py -k second"),
     Mutant("megengine: wrong hardswish gradient at -3", "backends/acon_megengine/pointwise.py", "low * (high * inside + (1.0 - high))", "high * inside + (1.0 - high)", "megengine", f"{EAGER} and hardswish"),
-    Mutant("megengine: maximum gives a tie to one argument", MGE_FUNCTIONAL, "(1.0 + F.sign(a - b)) * 0.5", "F.maximum(F.sign(a - b), 0.0)", "megengine", f"{EAGER} and maximum"),
+    Mutant("megengine: maximum gives a tie to one argument", MGE_FUNCTIONAL, "(1.0 + F.sign(a - b)) * 0.5", "F.maximum(F.sign(a - b), 0.0)", "megengine", f"{MGE_KERNEL_TESTS} -k kinks"),
     Mutant("torch: momentum and 1 - momentum swapped", "backends/acon_torch/build.py", "momentum=1 - node.decay", "momentum=node.decay", "torch", f"{EAGER} and norm"),
     Mutant("jax: biased running variance", JAX, "var * (count / max(count - 1, 1))", "var", "jax", f"{EAGER} and norm"),
     Mutant("jax: flatten in H, W, C order", JAX, "jnp.moveaxis(x, -1, 1).reshape(x.shape[0]", "x.reshape(x.shape[0]", "jax", f"{EAGER} and flatten"),
     Mutant("paddle: biased running variance", PADDLE, "variance * (count / (count - 1))", "variance", "paddle", f"{EAGER} and norm"),
     Mutant("megengine: one value per channel accepted", MGE, "raise OneValuePerChannelError", "OneValuePerChannelError", "megengine", f"{EAGER} and one_value"),
-    Mutant("megengine: wrong gradient of beta", MGE_FUNCTIONAL, "slope * (x * (slope * st))", "x * (slope * st)", "megengine", f"{EAGER} and acon_c"),
+    Mutant("megengine: wrong gradient of beta", MGE_FUNCTIONAL, "slope * (x * (slope * st))", "x * (slope * st)", "megengine", f"{MGE_KERNEL_TESTS} -k kinks"),
+    Mutant("megengine: the kernel does not wait for its arguments", MGE_KERNELS, "    core2.full_sync()\n", "", "megengine", f"{MGE_KERNEL_TESTS} -k many_calls"),
+    Mutant("megengine: second derivatives of the kernel", MGE_KERNELS, "sum(map(len, Grad.stack)) > 1", "len(Grad.stack) < 0", "megengine", f"{MGE_KERNEL_TESTS} -k second"),
+    Mutant("megengine: the kernel writes what may be dropped", MGE_KERNELS, 'get_option("enable_drop")', "False", "megengine", f"{MGE_KERNEL_TESTS} -k dropped"),
+    Mutant("megengine: the kernel reads another device", MGE_KERNELS, "each.device != device", "False", "megengine", f"{MGE_KERNEL_TESTS} -k not_serve"),
     Mutant("recipe: no momentum", "acon_core/reference/training.py", "recipe.momentum * velocity[path]", "velocity[path]", "core", "tests/conformance/test_curves.py"),
     Mutant("reference: sign of the window mask", "acon_core/reference/tokens.py", "bias = bias + np.tile", "bias = bias - np.tile", "core", "tests/conformance/test_runner.py tests/networks/test_repact_values.py"),
     Mutant("features: single stage not a tuple", "acon_core/networks/network.py", "single_output=False)", "single_output=True)", "torch", "tests/backends/test_features.py"),

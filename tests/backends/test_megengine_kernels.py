@@ -177,6 +177,20 @@ def test_values_and_gradients_by_the_kernel(name: str, dtype: str, layout: str) 
         assert error.max() < (of_x if leaf.dtype == y.dtype else of_gates)
 
 
+@pytest.mark.parametrize("name", CALLS)
+def test_the_formula_agrees_at_kinks_and_ties(name: str) -> None:
+    """At whole numbers; those of the two arguments of maximum are often equal."""
+    import megengine.functional as F
+
+    call, _, shapes = CALLS[name]
+    x, *others = tensors(shapes)
+    arguments = [F.round(x), *(F.round(2.0 * each) if call == "maximum" else each for each in others)]
+    before = Plan.runs
+    found = value_and_gradients(function(call), arguments)
+    assert Plan.runs == before + 2
+    assert_close(found, by_formula(function(call), arguments), 3e-6)
+
+
 CALLS_IN_A_ROW = 1000
 ACON = [IMAGE, (1, 5, 1, 1), (1, 5, 1, 1), BATCH]
 
