@@ -99,7 +99,7 @@ def status() -> str:
     return text if loaded else f"operations of the framework: {text}"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Plan:
     """How the library computes one function for arrays of given shapes.
 

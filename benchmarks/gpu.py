@@ -1,0 +1,176 @@
+"""Time the kernels on a GPU beside the framework's own operations, as Markdown tables.
+
+`python benchmarks/gpu.py torch | tune | jax`. A figure is the necessary traffic (each array read or
+written once) per second as a share of what a plain copy moves: 1.00 is the best there is.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from math import prod
+from typing import Any
+
+import numpy as np
+
+from acon_core.kernels import geometry
+
+SHAPES = {
+    "[256, 128, 56, 56]": ((256, 128, 56, 56), 1),
+    "[64, 64, 112, 112]": ((64, 64, 112, 112), 1),
+    "[256, 197, 768]": ((256, 197, 768), -1),
+}
+GATES = {"acon": 3, "slopes": 2, "attention_slopes": 2, "branches": 4, "two_lines": 4, "maximum": 1}
+DTYPES = {"float32": 4, "bfloat16": 2}
+
+
+def row(*cells: Any) -> None:
+    print("| " + " | ".join(f"{cell:.2f}" if isinstance(cell, float) else str(cell) for cell in cells) + " |", flush=True)
+
+
+def head(*cells: str) -> None:
+    row(*cells)
+    row(*("---" if at < 3 else "--:" for at, _ in enumerate(cells)))
+
+
+def torch_timer() -> tuple[Callable[[Callable[[], Any]], float], float]:
+    """Return a function that gives the median time of a call in seconds, and bytes a second of a copy."""
+    import torch
+    from triton.testing import do_bench
+
+    def time(call: Callable[[], Any]) -> float:
+        return float(do_bench(call, warmup=10, rep=40, return_mode="median")) * 1e-3
+
+    source = torch.ones(2**28, device="cuda")
+    target = torch.empty_like(source)
+    speed = 2 * source.nbytes / time(lambda: target.copy_(source))
+    print(f"{torch.cuda.get_device_name()}, PyTorch {torch.__version__}; a copy moves {speed / 1e12:.2f} TB/s\n")
+    return time, speed
+
+
+def torch_case(function: str, dtype: str, shape: tuple[int, ...], axis: int, pixels: bool = False) -> Any:
+    """Return the plan, x, g, gates, and places for y and the gates' gradients."""
+    import torch
+
+    torch.manual_seed(1)
+    x = torch.randn(shape, device="cuda", dtype=getattr(torch, dtype))
+    channels = shape[axis]
+    gates = [torch.randn(channels, device="cuda") * 0.3 + 0.7 for _ in range(GATES[function])]
+    if function == "maximum" or pixels:
+        gates[-1] = torch.randn_like(x)
+    plan = geometry(function, dtype, shape, tuple(tuple(gate.shape) for gate in gates), axis)
+    return plan, x, torch.randn_like(x), gates, torch.empty_like(x), [torch.empty_like(gate) for gate in gates]
+
+
+def torch_kernels() -> None:
+    """Time every function, and ACON beside SiLU, the published formula, and the compiled formula."""
+    import torch
+    from torch.nn import functional as F
+
+    from acon_torch import triton_kernels
+
+    torch._functorch.config.donated_buffer = False  # the backward pass runs many times
+    time, speed = torch_timer()
+    head("function", "x", "dtype", "forward", "backward", "both")
+
+    def line(what: str, name: str, dtype: str, streams: tuple[int, int], times: tuple[float, float]) -> None:
+        size = prod(SHAPES[name][0]) * DTYPES[dtype]
+        amounts = [size * count / speed for count in streams]
+        row(what, name, dtype, amounts[0] / times[0], amounts[1] / times[1], sum(amounts) / sum(times))
+
+    for name, (shape, axis) in SHAPES.items():
+        for dtype in DTYPES:
+            for function in (*GATES, "acon, beta of x's size"):
+                pixels = function not in GATES
+                case = torch_case(function.split(",")[0], dtype, shape, axis, pixels)
+                plan, x, g, gates, y, dgates = case
+
+                def forward(plan: Any = plan, x: Any = x, gates: Any = gates) -> None:
+                    triton_kernels.run(plan, x, gates, torch.empty_like(x))
+
+                def backward(plan: Any = plan, x: Any = x, g: Any = g, gates: Any = gates, dgates: Any = dgates) -> None:
+                    triton_kernels.run(plan, x, gates, torch.empty_like(x), g, dgates)
+
+                streams = (3, 5) if pixels or function == "maximum" else (2, 3)
+                line(function, name, dtype, streams, (time(forward), time(backward)))
+            del case, plan, y, dgates
+            x = torch.randn(shape, device="cuda", dtype=getattr(torch, dtype))
+            g = torch.randn_like(x)
+            silu = time(lambda x=x: F.silu(x)), time(lambda x=x, g=g: torch.ops.aten.silu_backward(g, x))
+            line("F.silu", name, dtype, (2, 3), silu)
+            ranked = [1] * len(shape)
+            ranked[axis] = shape[axis]
+            inputs = [x.requires_grad_(), *(torch.rand(ranked, device="cuda").to(x.dtype).requires_grad_() for _ in range(3))]
+
+            def published(x: Any, p1: Any, p2: Any, beta: Any) -> Any:
+                return (p1 - p2) * x * torch.sigmoid(beta * (p1 - p2) * x) + p2 * x
+
+            for what, call in (("published formula", published), ("the same, torch.compile", torch.compile(published, dynamic=False))):
+                result = call(*inputs)
+
+                def pull(result: Any = result, inputs: Any = inputs, g: Any = g) -> None:
+                    torch.autograd.grad(result, inputs, g, retain_graph=True)
+
+                with torch.no_grad():
+                    value = time(lambda call=call, inputs=inputs: call(*inputs))
+                line(what, name, dtype, (2, 3), (value, time(pull)))
+            torch.compiler.reset()
+            del inputs, result, x, g
+            torch.cuda.empty_cache()
+    head("\nhost time of a small call", "x", "dtype", "forward us", "backward us")
+    plan, x, g, gates, y, dgates = torch_case("acon", "float32", (2, 8, 8, 8), 1)
+    small = [
+        1e6 * host_time(lambda: triton_kernels.run(plan, x, gates, y)),
+        1e6 * host_time(lambda: triton_kernels.run(plan, x, gates, y, g, dgates)),
+    ]
+    row("acon", "[2, 8, 8, 8]", "float32", *small)
+    row("F.silu", "[2, 8, 8, 8]", "float32", 1e6 * host_time(lambda: F.silu(x)),
+        1e6 * host_time(lambda: torch.ops.aten.silu_backward(g, x)))  # fmt: skip
+
+
+def host_time(call: Callable[[], Any], count: int = 300) -> float:
+    """Return the seconds that the host takes a call, in a queue that the GPU keeps up with."""
+    from time import perf_counter
+
+    import torch
+
+    for _ in range(10):
+        call()
+    torch.cuda.synchronize()
+    start = perf_counter()
+    for _ in range(count):
+        call()
+    torch.cuda.synchronize()
+    return (perf_counter() - start) / count
+
+
+def torch_tune() -> None:
+    """Time ACON with other sizes of tiles."""
+    import torch
+
+    from acon_torch import triton_kernels as kernels
+
+    time, speed = torch_timer()
+    settings = [(512, 16, 4), (1024, 4, 4), (1024, 16, 4), (1024, 16, 8), (2048, 4, 4), (2048, 16, 4), (2048, 16, 8), (4096, 8, 8)]
+    head("tile, steps, warps", *(f"{name} {dtype} {way}" for name in SHAPES for dtype in DTYPES for way in ("f", "b")))
+    cases = [(torch_case("acon", dtype, shape, axis), DTYPES[dtype]) for shape, axis in SHAPES.values() for dtype in DTYPES]
+    for setting in settings:
+        kernels.TILE, kernels.STEPS, kernels.WARPS = setting
+        kernels._launch.cache_clear()
+        shares = []
+        for (plan, x, g, gates, y, dgates), _ in cases:
+            value = time(lambda: kernels.run(plan, x, gates, y))
+            pull = time(lambda: kernels.run(plan, x, gates, y, g, dgates))
+            shares += [2 * x.nbytes / speed / value, 3 * x.nbytes / speed / pull]
+        row(str(setting), *shares)
+    torch.cuda.synchronize()
+
+
+def jax_kernels() -> None:
+    """Time the Pallas kernels beside XLA's fusion of the same formula and of SiLU."""
+    raise SystemExit("not yet")
+
+
+if __name__ == "__main__":
+    np.seterr(all="ignore")
+    {"torch": torch_kernels, "tune": torch_tune, "jax": jax_kernels}[sys.argv[1]]()
