@@ -65,6 +65,7 @@ def torch_case(function: str, dtype: str, shape: tuple[int, ...], axis: int, pix
 def torch_kernels() -> None:
     """Time every function, and ACON beside SiLU, the published formula, and the compiled formula."""
     import torch
+    import torch._functorch.config
     from torch.nn import functional as F
 
     from acon_torch import triton_kernels
