@@ -11,13 +11,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
+from acon_core.gpu import Tiles, tiles
 from acon_core.kernels import FUNCTIONS, Plan
 
 TILE = 1024
@@ -29,7 +30,9 @@ STEPS = 16
 WARPS = 4
 """Warps of 32 threads that compute a tile."""
 
-_ENOUGH_PROGRAMS = 2048  # to keep a GPU of about 100 multiprocessors busy
+ENOUGH = 2048
+"""Programs that keep a GPU of about 100 multiprocessors busy: with fewer, they take fewer steps."""
+
 _LIKE_X = tl.constexpr(8)
 
 
@@ -252,50 +255,24 @@ def _kernel(  # type: ignore[no-untyped-def]
         _store(sums, 3, t3, a, rows, columns, B, D, part_b, part_d, parts_b, parts_d, COVERS)
 
 
-class _Launch(NamedTuple):
-    sizes: tuple[int, ...]
-    covers: tuple[int, ...]
-    parts: tuple[int, int]
-    options: dict[str, Any]
-
-
-def _power_of_two(number: int) -> int:
-    return 1 << max(number - 1, 0).bit_length()
-
-
 @lru_cache(maxsize=4096)
-def _launch(plan: Plan, pull: bool) -> _Launch:
-    """Choose the tile, and how many of them a program adds up."""
-    sizes, used = tuple(plan.structure.sizes), len(plan.constants)
-    covers = (*list(plan.structure.covers)[:used], *[0] * (4 - used))
-    rows_in_all, columns_in_all = sizes[1:]
-    # The widest tile of which at most a sixteenth lies outside, so that threads are not idle.
-    columns = min(TILE, _power_of_two(columns_in_all))
-    while columns > 32 and -columns_in_all % columns * 16 > columns_in_all:
-        columns //= 2
-    rows = min(TILE // columns, _power_of_two(rows_in_all))
-    blocks = [-(-rows_in_all // rows), -(-columns_in_all // columns)]
-    small = [cover & 7 for cover in covers]
-    along_d = not any(cover & 4 for cover in small)
-    steps = 1
-    if pull and (along_d or not any(cover & 2 for cover in small)):
-        steps = min(blocks[along_d], STEPS, max(1, sizes[0] * blocks[0] * blocks[1] // _ENOUGH_PROGRAMS))
-        steps = 1 << steps.bit_length() - 1  # few kernels are compiled
-        blocks[along_d] = -(-blocks[along_d] // steps)
-    constants = [0.0 if constant is None else constant.value for constant in plan.constants]
+def _launch(plan: Plan, pull: bool) -> tuple[Tiles, dict[str, Any]]:
+    """Choose the tiles, and the options that a kernel is compiled for."""
+    chosen = tiles(plan, TILE, STEPS if pull else 1, ENOUGH)
+    unused = 4 - len(plan.constants)
     options = {
         "FUNCTION": FUNCTIONS[plan.structure.function],
-        "COVERS": covers,
-        "CONSTANTS": (*constants, *[0.0] * (4 - used)),
+        "COVERS": (*chosen.covers, *[0] * unused),
+        "CONSTANTS": (*(0.0 if each is None else each.value for each in plan.constants), *[0.0] * unused),
         "WIDE": tl.float64 if plan.gate_dtype == "float64" else tl.float32,
         "FAST": plan.structure.type >= 2,  # float32's last digits do not reach 16 bits
-        "STEPS": steps,
-        "ALONG_D": along_d,
-        "ROWS": rows,
-        "COLUMNS": columns,
+        "STEPS": chosen.steps,
+        "ALONG_D": chosen.along_columns,
+        "ROWS": chosen.rows,
+        "COLUMNS": chosen.columns,
         "num_warps": WARPS,
     }
-    return _Launch(sizes, covers, (blocks[0], blocks[1]), options)
+    return chosen, options
 
 
 def run(
@@ -311,25 +288,23 @@ def run(
     Gates and their gradients are contiguous, of dtype plan.gate_dtype; one like x has its dtype and
     memory order, as `g` and `out` have.
     """
-    sizes, covers, (parts_b, parts_d), options = _launch(plan, g is not None)
-    if 0 in sizes:
+    chosen, options = _launch(plan, g is not None)
+    a, b, d = chosen.sizes
+    if 0 in chosen.sizes:
         for each in dgates:
             if each is not None:
                 each.zero_()
         return
     sums: list[Tensor | None] = [None] * 4
     for k, gradient in enumerate(dgates):
-        if gradient is not None and plan.like_x[k]:
-            sums[k] = gradient
-        elif gradient is not None:
-            shape = (sizes[0], sizes[1] if covers[k] & 2 else parts_b, sizes[2] if covers[k] & 4 else parts_d)
-            sums[k] = gradient.new_empty(shape)
+        if gradient is not None:
+            sums[k] = gradient if plan.like_x[k] else gradient.new_empty(chosen.partial_shape(k))
     given = (*gates, *[None] * (4 - len(gates)))
     with torch.cuda.device_of(x):
-        _kernel[(sizes[0] * parts_b * parts_d,)](x, given, out, g, tuple(sums), *sizes[1:], parts_b, parts_d, **options)
+        _kernel[(a * chosen.parts[0] * chosen.parts[1],)](x, given, out, g, tuple(sums), b, d, *chosen.parts, **options)
         for k, gradient in enumerate(dgates):
             partial = sums[k]
             if gradient is not None and partial is not None and not plan.like_x[k]:
-                over = [size for size in range(3) if not covers[k] >> size & 1]
-                kept = [partial.shape[size] for size in range(3) if covers[k] >> size & 1]
-                torch.sum(partial, over, out=gradient.view(kept)) if over else gradient.view(kept).copy_(partial)
+                over = chosen.summed_axes(k)
+                kept = gradient.view([size for axis, size in enumerate(partial.shape) if axis not in over])
+                torch.sum(partial, over, out=kept) if over else kept.copy_(partial)

@@ -44,7 +44,7 @@ LAYOUTS: dict[str, Any] = {  # shape, channel axis, memory order, and the shapes
 def tiles(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Let small arrays have several tiles, and a program several steps."""
     monkeypatch.setattr(triton_kernels, "TILE", request.param[0])
-    monkeypatch.setattr(triton_kernels, "_ENOUGH_PROGRAMS", request.param[1])
+    monkeypatch.setattr(triton_kernels, "ENOUGH", request.param[1])
     triton_kernels._launch.cache_clear()
     yield
     triton_kernels._launch.cache_clear()
