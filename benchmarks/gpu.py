@@ -39,7 +39,7 @@ def torch_timer() -> tuple[Callable[[Callable[[], Any]], float], float]:
     from triton.testing import do_bench
 
     def time(call: Callable[[], Any]) -> float:
-        return float(do_bench(call, warmup=10, rep=40, return_mode="median")) * 1e-3
+        return float(do_bench(call, warmup=5, rep=25, return_mode="median")) * 1e-3
 
     source = torch.ones(2**28, device="cuda")
     target = torch.empty_like(source)
@@ -152,7 +152,7 @@ def torch_tune() -> None:
     from acon_torch import triton_kernels as kernels
 
     time, speed = torch_timer()
-    settings = [(512, 16, 4), (1024, 4, 4), (1024, 16, 4), (1024, 16, 8), (2048, 4, 4), (2048, 16, 4), (2048, 16, 8), (4096, 8, 8)]
+    settings = [(1024, 16, 4), (1024, 4, 4), (512, 16, 4), (2048, 16, 4), (2048, 16, 8)]
     head("tile, steps, warps", *(f"{name} {dtype} {way}" for name in SHAPES for dtype in DTYPES for way in ("f", "b")))
     cases = [(torch_case("acon", dtype, shape, axis), DTYPES[dtype]) for shape, axis in SHAPES.values() for dtype in DTYPES]
     for setting in settings:
@@ -169,7 +169,69 @@ def torch_tune() -> None:
 
 def jax_kernels() -> None:
     """Time the Pallas kernels beside XLA's fusion of the same formula and of SiLU."""
-    raise SystemExit("not yet")
+    from time import perf_counter
+
+    import jax
+    import jax.numpy as jnp
+
+    from acon_jax import functional, pallas_kernels
+
+    rules = {
+        "acon": functional._ACON,
+        "slopes": functional._PRELU,
+        "branches": functional._REPACT,
+        "two_lines": functional._LINE_MAXIMUM,
+    }
+
+    def time(call: Callable[..., Any], *arguments: Any) -> float:
+        compiled = jax.jit(call)
+        for _ in range(3):
+            jax.block_until_ready(compiled(*arguments))
+        rounds = []
+        for _ in range(5):
+            start = perf_counter()
+            for _ in range(10):
+                result = compiled(*arguments)
+            jax.block_until_ready(result)
+            rounds.append((perf_counter() - start) / 10)
+        return sorted(rounds)[2]
+
+    source = jnp.ones(2**28)
+    speed = 2 * source.nbytes / time(lambda x: x * 2, source)
+    print(f"{jax.devices()[0].device_kind}, JAX {jax.__version__}; a copy moves {speed / 1e12:.2f} TB/s\n")
+    del source
+    head("function", "x", "dtype", "forward", "backward", "both")
+    for name, (shape, axis) in SHAPES.items():
+        for dtype, width in DTYPES.items():
+            keys = jax.random.split(jax.random.key(1), 6)
+            x, g = (jax.random.normal(key, shape, dtype) for key in keys[:2])
+            gates = [jax.random.uniform(key, (shape[axis],)) for key in keys[2:]]
+            ranked = tuple(size if at == axis % len(shape) else 1 for at, size in enumerate(shape))
+
+            def line(what: str, value: Any, pull: Any, *used: Any) -> None:
+                amounts = [prod(shape) * width * streams / speed for streams in (2, 3)]  # noqa: B023
+                times = time(value, x, *used), time(pull, x, g, *used)  # noqa: B023
+                row(what, name, dtype, amounts[0] / times[0], amounts[1] / times[1], sum(amounts) / sum(times))  # noqa: B023
+
+            for function, rule in rules.items():
+                used = gates[: GATES[function]]
+                plan = geometry(function, dtype, shape, ((shape[axis],),) * len(used), axis)
+
+                def value(x: Any, *gates: Any, rule: Any = rule, plan: Any = plan) -> Any:
+                    return pallas_kernels.run(rule, plan, x, gates)
+
+                def pull(x: Any, g: Any, *gates: Any, rule: Any = rule, plan: Any = plan) -> Any:
+                    return pallas_kernels.run(rule, plan, x, gates, g)
+
+                def formula(x: Any, *gates: Any, rule: Any = rule, ranked: Any = ranked) -> Any:
+                    return rule(x, *(gate.reshape(ranked) for gate in gates))
+
+                def gradients(x: Any, g: Any, *gates: Any, formula: Any = formula) -> Any:
+                    return jax.vjp(formula, x, *gates)[1](g)
+
+                line(f"{function}, Pallas", value, pull, *used)
+                line(f"{function}, XLA", formula, gradients, *used)
+            line("silu, XLA", jax.nn.silu, lambda x, g: jax.vjp(jax.nn.silu, x)[1](g))
 
 
 if __name__ == "__main__":

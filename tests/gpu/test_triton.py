@@ -13,7 +13,7 @@ import torch
 if not torch.cuda.is_available():
     os.environ["TRITON_INTERPRET"] = "1"  # read when Triton is imported
 
-from gated_formulas import GATES, Array, evaluate
+from gated_formulas import GATES, LAYOUTS, X, Array, evaluate, gates_of
 
 from acon_core.kernels import DTYPES, geometry
 from acon_torch import triton_kernels
@@ -23,22 +23,6 @@ DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 # The interpreter cuts bfloat16 off instead of rounding it.
 UNIT = {"float32": 2.0**-24, "float64": 2.0**-53, "bfloat16": 2.0 ** (-8 if DEVICE == "cuda" else -7), "float16": 2.0**-11}
 LEAST = {"float32": 1e-44, "float64": 1e-320, "bfloat16": 1e-38, "float16": 1e-7}
-
-X = (3, 5, 6, 7)
-LAYOUTS: dict[str, Any] = {  # shape, channel axis, memory order, and the shapes of gates, in turn
-    "channels": (X, 1, None, [(1, 5, 1, 1)]),
-    "one value": (X, 1, None, [(1, 1, 1, 1)]),
-    "samples and channels": (X, 1, None, [(3, 5, 1, 1)]),
-    "mixed": (X, 1, None, [(3, 5, 1, 1), (1, 1, 1, 1), (1, 5, 1, 1)]),
-    "channels last": (X, 1, (0, 2, 3, 1), [(1, 5, 1, 1)]),
-    "samples, channels last": (X, 1, (0, 2, 3, 1), [(3, 5, 1, 1), (1, 5, 1, 1), (1, 1, 1, 1)]),
-    "tokens": ((3, 7, 40), 2, None, [(1, 1, 40)]),
-    "samples beside channels": ((11, 37), 1, None, [(1, 37), (11, 1)]),
-    "long rows": ((2, 3, 1100), 1, None, [(1, 3, 1)]),
-    "pixels": (X, 1, None, [(1, 5, 1, 1), (1, 1, 1, 1), X]),
-    "pixels, channels last": (X, 1, (0, 2, 3, 1), [(1, 5, 1, 1), (1, 1, 1, 1), X]),
-}
-
 
 @pytest.fixture(params=[(1024, 2048), (512, 1)], ids=["one step", "small tiles, several steps"])
 def tiles(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
@@ -102,16 +86,11 @@ CASES += [(dtype, layout) for dtype in DTYPES if dtype != "float32" for layout i
 @pytest.mark.parametrize(("dtype", "layout"), CASES)
 @pytest.mark.parametrize("function", GATES)
 def test_values_and_gradients(function: str, layout: str, dtype: str, tiles: None) -> None:
-    shape, axis, order, of_gates = LAYOUTS[layout]
+    shape, axis, order, _ = LAYOUTS[layout]
     rng = np.random.default_rng(5)
-    count = GATES[function]
-    chosen = [of_gates[k % len(of_gates)] for k in range(count)]
-    if shape in of_gates:  # the last gate alone may be as large as x
-        chosen = [*chosen[:-1], shape] if count > 1 else [shape]
-        chosen = [of_gates[0] if each == shape and k < count - 1 else each for k, each in enumerate(chosen)]
     x, g = rng.normal(0, 3, shape), rng.normal(0, 1, shape)
     x.flat[:3] = 0.0, -3.0, 3.0
-    gates = [rng.normal(0.3, 0.8, each) for each in chosen]
+    gates = [rng.normal(0.3, 0.8, each) for each in gates_of(function, layout)]
     y, dx, dgates, (x, g, *gates) = compute(function, dtype, x, gates, g, axis, order)
     expected = evaluate(function, x, gates, g)
     wide = UNIT["float64" if dtype == "float64" else "float32"]

@@ -22,6 +22,31 @@ GATES = {"acon": 3, "slopes": 2, "attention_slopes": 2, "branches": 4, "two_line
 assert tuple(GATES) == FUNCTIONS
 
 
+X = (3, 5, 6, 7)
+LAYOUTS: dict[str, Any] = {  # shape, channel axis, memory order, and the shapes of gates, in turn
+    "channels": (X, 1, None, [(1, 5, 1, 1)]),
+    "one value": (X, 1, None, [(1, 1, 1, 1)]),
+    "samples and channels": (X, 1, None, [(3, 5, 1, 1)]),
+    "mixed": (X, 1, None, [(3, 5, 1, 1), (1, 1, 1, 1), (1, 5, 1, 1)]),
+    "channels last": (X, 1, (0, 2, 3, 1), [(1, 5, 1, 1)]),
+    "samples, channels last": (X, 1, (0, 2, 3, 1), [(3, 5, 1, 1), (1, 5, 1, 1), (1, 1, 1, 1)]),
+    "tokens": ((3, 7, 40), 2, None, [(1, 1, 40)]),
+    "samples beside channels": ((11, 37), 1, None, [(1, 37), (11, 1)]),
+    "long rows": ((2, 3, 1100), 1, None, [(1, 3, 1)]),
+    "pixels": (X, 1, None, [(1, 5, 1, 1), (1, 1, 1, 1), X]),
+    "pixels, channels last": (X, 1, (0, 2, 3, 1), [(1, 5, 1, 1), (1, 1, 1, 1), X]),
+}
+
+
+def gates_of(function: str, layout: str) -> list[tuple[int, ...]]:
+    """Return the shapes of a function's gates; the last one alone may be as large as x."""
+    shape, _, _, of_gates = LAYOUTS[layout]
+    count = GATES[function]
+    small = [each for each in of_gates if each != shape]
+    chosen = [small[k % len(small)] for k in range(count)]
+    return [*chosen[:-1], shape] if shape in of_gates else chosen
+
+
 def sigmoid(z: Array) -> Array:
     e = np.exp(-np.abs(z))
     return np.where(z < 0, e, 1.0) / (1.0 + e)
