@@ -106,7 +106,10 @@ def torch_kernels() -> None:
             def published(x: Any, p1: Any, p2: Any, beta: Any) -> Any:
                 return (p1 - p2) * x * torch.sigmoid(beta * (p1 - p2) * x) + p2 * x
 
-            for what, call in (("published formula", published), ("the same, torch.compile", torch.compile(published, dynamic=False))):
+            for what, call in (
+                ("published formula", published),
+                ("the same, torch.compile", torch.compile(published, dynamic=False)),
+            ):
                 result = call(*inputs)
 
                 def pull(result: Any = result, inputs: Any = inputs, g: Any = g) -> None:

@@ -100,7 +100,9 @@ def run(
     numbers = [None if each is None else each.value for each in plan.constants]
     arrays = [k for k, number in enumerate(numbers) if number is None]
     shapes = [
-        chosen.sizes if plan.like_x[k] else tuple(size if chosen.covers[k] >> i & 1 else 1 for i, size in enumerate(chosen.sizes))
+        chosen.sizes
+        if plan.like_x[k]
+        else tuple(size if chosen.covers[k] >> i & 1 else 1 for i, size in enumerate(chosen.sizes))
         for k in arrays
     ]
     operands = [x.reshape(chosen.sizes)]
@@ -109,9 +111,7 @@ def run(
     results = [jax.ShapeDtypeStruct(chosen.sizes, x.dtype)]
     if g is not None:
         operands.append(g.reshape(chosen.sizes))
-        results += [
-            results[0] if plan.like_x[k] else jax.ShapeDtypeStruct(chosen.partial_shape(k), wide) for k in arrays
-        ]
+        results += [results[0] if plan.like_x[k] else jax.ShapeDtypeStruct(chosen.partial_shape(k), wide) for k in arrays]
     formula = (lambda *a: (rule.value(*a),)) if g is None else rule.pullback
     y, *sums = pl.pallas_call(
         partial(_kernel, chosen=chosen, constants=numbers, count=len(operands), formula=formula, wide=wide),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import jax
@@ -24,8 +25,10 @@ RULES = {
     "two_lines": functional._LINE_MAXIMUM,
 }
 C_ORDER = [name for name, (_, _, order, _) in LAYOUTS.items() if order is None]
-CASES = [("float32", layout) for layout in C_ORDER]
-CASES += [(dtype, layout) for dtype in ("float64", "bfloat16", "float16") for layout in ("mixed", "pixels")]
+ONE_STEP, STEPS = (1024, 2048), (256, 1)
+CASES = [("float32", layout, ONE_STEP) for layout in C_ORDER]
+CASES += [("float32", layout, STEPS) for layout in ("mixed", "pixels", "tokens")]
+CASES += [(dtype, "pixels", STEPS) for dtype in ("float64", "bfloat16", "float16")]
 
 
 def check(found: Any, expected: tuple[Array, Array], unit: float, least: float, what: str) -> None:
@@ -34,8 +37,7 @@ def check(found: Any, expected: tuple[Array, Array], unit: float, least: float, 
     assert (error <= unit * scale + least).all(), (what, (error / (unit * scale + least)).max())
 
 
-@pytest.mark.parametrize("tile", [(1024, 2048), (256, 1)], ids=["one step", "small tiles, several steps"])
-@pytest.mark.parametrize(("dtype", "layout"), CASES)
+@pytest.mark.parametrize(("dtype", "layout", "tile"), CASES)
 @pytest.mark.parametrize("function", RULES)
 def test_values_and_gradients(
     function: str, dtype: str, layout: str, tile: tuple[int, int], monkeypatch: pytest.MonkeyPatch
@@ -50,16 +52,18 @@ def test_values_and_gradients(
         wide = "float64" if dtype == "float64" else "float32"
         gates = [jnp.asarray(rng.normal(0.3, 0.8, each), dtype if each == shape else wide) for each in shapes]
         only_channels = tuple(size if each == axis else 1 for each, size in enumerate(shape))
-        plan = geometry(function, dtype, shape, tuple(shape[axis : axis + 1] if s == only_channels else s for s in shapes), axis)
+        plan = geometry(
+            function, dtype, shape, tuple(shape[axis : axis + 1] if s == only_channels else s for s in shapes), axis
+        )
         assert plan is not None
-        rule = RULES[function]
-        (y,) = pallas_kernels.run(rule, plan, x, gates, interpret=INTERPRET)
-        dx, *dgates = pallas_kernels.run(rule, plan, x, gates, g, interpret=INTERPRET)
-        again = pallas_kernels.run(rule, plan, x, gates, g, interpret=INTERPRET)
+        run = jax.jit(partial(pallas_kernels.run, RULES[function], plan, interpret=INTERPRET))
+        (y,) = run(x, gates)
+        dx, *dgates = run(x, gates, g)
+        again = run(x, gates, g)
         for one, two in zip((dx, *dgates), again, strict=True):
             np.testing.assert_array_equal(np.asarray(one), np.asarray(two))
-    expected = evaluate(function, *(np.asarray(x).astype(float),), [np.asarray(each).astype(float) for each in gates],
-                        np.asarray(g).astype(float))  # fmt: skip
+    exact = [np.asarray(each).astype(float) for each in (x, g, *gates)]
+    expected = evaluate(function, exact[0], exact[2:], exact[1])
     unit, half = UNIT[wide], 0.0 if dtype == wide else UNIT[dtype]
     check(y, expected.y, 8 * unit + half, LEAST[dtype], "y")
     check(dx, expected.dx, 10 * unit + half, LEAST[dtype], "dx")

@@ -24,6 +24,7 @@ DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 UNIT = {"float32": 2.0**-24, "float64": 2.0**-53, "bfloat16": 2.0 ** (-8 if DEVICE == "cuda" else -7), "float16": 2.0**-11}
 LEAST = {"float32": 1e-44, "float64": 1e-320, "bfloat16": 1e-38, "float16": 1e-7}
 
+
 @pytest.fixture(params=[(1024, 2048), (512, 1)], ids=["one step", "small tiles, several steps"])
 def tiles(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Let small arrays have several tiles, and a program several steps."""
@@ -50,7 +51,8 @@ def compute(function: str, dtype: str, x: Array, gates: list[Any], g: Array, axi
     like = [isinstance(gate, np.ndarray) and gate.shape == x.shape for gate in gates]
     only_channels = tuple(size if each == axis else 1 for each, size in enumerate(x.shape))
     shapes = tuple(
-        gate if not isinstance(gate, np.ndarray) else (gate.size,) if gate.shape == only_channels else gate.shape for gate in gates
+        gate if not isinstance(gate, np.ndarray) else (gate.size,) if gate.shape == only_channels else gate.shape
+        for gate in gates
     )
     tensor, slope = dense(x), dense(g)
     plan = geometry(function, dtype, x.shape, shapes, axis, tuple(tensor.stride()))
