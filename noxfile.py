@@ -92,7 +92,7 @@ def tests(session: nox.Session, backend: str) -> None:
     kernels = (session.python, backend) != ("3.10", "core")
     install(session, backend, *TEST_TOOLS, *OWN_TOOLS.get(backend, []), kernels=kernels)
     if backend == "core":
-        chosen = ["tests", "--ignore", "tests/backends", "--backend", "numpy"]
+        chosen = ["tests", "--ignore", "tests/backends", "--ignore", "tests/gpu", "--backend", "numpy"]
         if session.python == "3.10":
             session.install("numpy==1.26.4")  # the other NumPy that the core supports, without the slow tests
             chosen += ["-m", "not slow"]
@@ -129,7 +129,8 @@ def wheel(session: nox.Session) -> None:
 def quick(session: nox.Session) -> None:
     """Run the fast core tests, for use during development."""
     install(session, "core", *TEST_TOOLS, kernels=True)
-    chosen = ["tests", "--ignore", "tests/backends", "--ignore", "tests/checkpoint/codecs", "--backend", "numpy"]
+    left_out = ("tests/backends", "tests/gpu", "tests/checkpoint/codecs")
+    chosen = ["tests", *(f"--ignore={folder}" for folder in left_out), "--backend", "numpy"]
     session.run(*PYTEST, *chosen, "-m", "not slow", "-x", *session.posargs, env=THREADS)
 
 
@@ -359,3 +360,14 @@ def kernels_aarch64(session: nox.Session) -> None:
     sources = ["kernels/src/kernels.cpp", "tests/kernels/check.cpp"]
     session.run(compiler, *KERNEL_FLAGS, "-O3", "-static", *sources, "-o", program, external=True)
     session.run(emulator, program, external=True)
+
+
+@nox.session(python="3.11")
+def gpu_interpreters(session: nox.Session) -> None:
+    """Run the tests of the GPU kernels in the interpreters of Triton and Pallas, on the CPU.
+
+    Triton takes a gigabyte of disk. With a GPU, `pytest tests/gpu` runs the same tests on it.
+    """
+    session.install("-c", "constraints.txt", "-e", ".[torch,jax]", "triton>=3.6", *TEST_TOOLS)
+    session.run(*PYTEST, "tests/gpu/test_triton.py", "--backend", "torch", *session.posargs, env=THREADS)
+    session.run(*PYTEST, "tests/gpu/test_pallas.py", "--backend", "jax", *session.posargs, env=THREADS | ENVIRONMENT["jax"])

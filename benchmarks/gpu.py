@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from functools import partial
 from math import prod
 from typing import Any
 
@@ -25,16 +26,18 @@ DTYPES = {"float32": 4, "bfloat16": 2}
 
 
 def row(*cells: Any) -> None:
+    """Print a row of a table."""
     print("| " + " | ".join(f"{cell:.2f}" if isinstance(cell, float) else str(cell) for cell in cells) + " |", flush=True)
 
 
 def head(*cells: str) -> None:
+    """Print the head of a table."""
     row(*cells)
     row(*("---" if at < 3 else "--:" for at, _ in enumerate(cells)))
 
 
 def torch_timer() -> tuple[Callable[[Callable[[], Any]], float], float]:
-    """Return a function that gives the median time of a call in seconds, and bytes a second of a copy."""
+    """Return a function that gives the median seconds of a call, and bytes a second of a copy."""
     import torch
     from triton.testing import do_bench
 
@@ -49,7 +52,7 @@ def torch_timer() -> tuple[Callable[[Callable[[], Any]], float], float]:
 
 
 def torch_case(function: str, dtype: str, shape: tuple[int, ...], axis: int, pixels: bool = False) -> Any:
-    """Return the plan, x, g, gates, and places for y and the gates' gradients."""
+    """Return the plan, x, g, gates, and memory of y and of gradients."""
     import torch
 
     torch.manual_seed(1)
@@ -63,12 +66,11 @@ def torch_case(function: str, dtype: str, shape: tuple[int, ...], axis: int, pix
 
 
 def torch_kernels() -> None:
-    """Time every function, and ACON beside SiLU, the published formula, and the compiled formula."""
+    """Time every function, and ACON beside SiLU, the published formula, and it compiled."""
     import torch
     import torch._functorch.config
-    from torch.nn import functional as F
-
     from acon_torch import triton_kernels
+    from torch.nn import functional as F
 
     torch._functorch.config.donated_buffer = False  # the backward pass runs many times
     time, speed = torch_timer()
@@ -151,7 +153,6 @@ def host_time(call: Callable[[], Any], count: int = 300) -> float:
 def torch_tune() -> None:
     """Time ACON with other sizes of tiles."""
     import torch
-
     from acon_torch import triton_kernels as kernels
 
     time, speed = torch_timer()
@@ -163,8 +164,8 @@ def torch_tune() -> None:
         kernels._launch.cache_clear()
         shares = []
         for (plan, x, g, gates, y, dgates), _ in cases:
-            value = time(lambda: kernels.run(plan, x, gates, y))
-            pull = time(lambda: kernels.run(plan, x, gates, y, g, dgates))
+            value = time(partial(kernels.run, plan, x, gates, y))
+            pull = time(partial(kernels.run, plan, x, gates, y, g, dgates))
             shares += [2 * x.nbytes / speed / value, 3 * x.nbytes / speed / pull]
         row(str(setting), *shares)
     torch.cuda.synchronize()
@@ -176,7 +177,6 @@ def jax_kernels() -> None:
 
     import jax
     import jax.numpy as jnp
-
     from acon_jax import functional, pallas_kernels
 
     rules = {

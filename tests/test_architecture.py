@@ -27,7 +27,10 @@ FLOORS: tuple[dict[str, str], ...] = (
         "numerics": "test states and the measure of an error",
         "kernels": "plans of calls of the kernel library",
     },
-    {"backends": "the interface of a backend, and its discovery"},
+    {
+        "backends": "the interface of a backend, and its discovery",
+        "gpu": "how kernels on a GPU divide an array",
+    },
     {"checkpoint": "recognition, conversion and comparison of files"},
     {"reference": "every node in NumPy float64", "surgery": "operations on native modules"},
     {"frontend": "the public functions and classes of every backend"},

@@ -148,7 +148,7 @@ def _pull(x, g, a, b, c, d, FUNCTION: tl.constexpr, FAST: tl.constexpr):  # type
 
 @triton.jit
 def _gate(gates, k: tl.constexpr, a, rows, columns, B, D, COVERS: tl.constexpr, CONSTANTS: tl.constexpr, WIDE: tl.constexpr):  # type: ignore[no-untyped-def]
-    """Load gate k in a shape that broadcasts against the tile. One as large as x is loaded later."""
+    """Load gate k, to broadcast against the tile. One as large as x is loaded later."""
     if gates[k] is None or COVERS[k] == _LIKE_X:
         value = tl.full([1, 1], CONSTANTS[k], WIDE)
     else:
@@ -171,7 +171,7 @@ def _gate(gates, k: tl.constexpr, a, rows, columns, B, D, COVERS: tl.constexpr, 
 
 @triton.jit
 def _store(sums, k: tl.constexpr, total, a, rows, columns, B, D, part_b, part_d, parts_b, parts_d, COVERS: tl.constexpr):  # type: ignore[no-untyped-def]
-    """Store a program's sum for each value of gate k that it saw, at [a, row or part, column or part]."""
+    """Store a program's sum for each value of gate k, at [a, row or part, column or part]."""
     if sums[k] is not None and COVERS[k] != _LIKE_X:
         inside = tl.full([1, 1], 1, tl.int1)
         if COVERS[k] & 2:

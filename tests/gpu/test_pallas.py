@@ -9,10 +9,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from gated_formulas import LAYOUTS, X, Array, evaluate, gates_of
+from acon_jax import functional, pallas_kernels
+from gated_formulas import LAYOUTS, Array, X, evaluate, gates_of
 
 from acon_core.kernels import geometry
-from acon_jax import functional, pallas_kernels
 
 pytestmark = pytest.mark.backend("jax")
 INTERPRET = jax.default_backend() == "cpu"
