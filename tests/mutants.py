@@ -49,6 +49,7 @@ READING = "acon_core/checkpoint/reading.py"
 UNPICKLER = "acon_core/checkpoint/codecs/unpickler.py"
 RUNNER = "acon_core/conformance/runner.py"
 TORCH = "backends/acon_torch/functional.py"
+TORCH_KERNELS_FILE = "backends/acon_torch/kernels.py"
 JAX = "backends/acon_jax/modules.py"
 PADDLE = "backends/acon_paddle/modules.py"
 PADDLE_KERNELS = "backends/acon_paddle/kernels.py"
@@ -71,6 +72,7 @@ CAST = "tests/checkpoint/test_cast.py"
 OTHERS = "tests/networks/test_published_networks.py"
 
 EAGER = "tests/backends/test_conformance.py -k eager"
+TORCH_KERNELS = "tests/backends/test_torch_kernels.py -k"
 
 MUTANTS = [
     # The reference and the spec.
@@ -204,13 +206,13 @@ MUTANTS = [
     Mutant("recognise: unmatched tensors accepted", "acon_core/checkpoint/recognise.py", "return count == len(self.shapes)", "return True", "core", DIALECT),
     Mutant("building: the last namespace wins", "acon_core/building.py", "table[kind] = found[0]", "table[kind] = found[-1]", "core", "tests/test_building.py"),
     # The backends.
-    Mutant("torch: a small call has no gradient", "backends/acon_torch/gradient.py", "return torch.is_grad_enabled() and any(", "return False and any(", "torch", f"{EAGER} and acon_c"),
+    Mutant("torch: a small call has no gradient", "backends/acon_torch/gradient.py", "return torch.is_grad_enabled() and any(", "return False and any(", "torch", f"{EAGER} and gelu"),
     Mutant("frontend: channels at another axis", "acon_core/frontend/from_spec.py", 'options["channel_axis"] = self.framework.channel_axis', 'options["channel_axis"] = -1', "torch", "tests/backends/test_docstrings.py"),
     Mutant("frontend: the framework's parameters are not documented", "acon_core/frontend/docstrings.py", "table[own.name] =", "_ =", "torch", "tests/backends/test_docstrings.py"),
-    Mutant("torch: a sign in the gradient", TORCH, 'inplace_if_safe(t, "sub", curvature)', 'inplace_if_safe(t, "add", curvature)', "torch", f"{EAGER} and acon_c"),
-    Mutant("torch: 1 - sigmoid(z) instead of sigmoid(-z)", TORCH, 'inplace_if_safe(-z, "sigmoid")', "1 - torch.sigmoid(z)", "torch", "tests/backends/test_accuracy.py"),
-    Mutant("torch: wrong side in PReLU's weight gradient", TORCH, "below * x if needed[2]", "above * x if needed[2]", "torch", f"{EAGER} and prelu"),
-    Mutant("torch: maximum gives a tie to one argument", TORCH, "return torch.maximum(a, b)", "return torch.where(a >= b, a, b)", "torch", f"{EAGER} and maximum"),
+    Mutant("torch: a sign in the gradient", TORCH, 'inplace_if_safe(t, "sub", curvature)', 'inplace_if_safe(t, "add", curvature)', "torch", f"{TORCH_KERNELS} agree"),
+    Mutant("torch: 1 - sigmoid(z) instead of sigmoid(-z)", TORCH, 'inplace_if_safe(-z, "sigmoid")', "1 - torch.sigmoid(z)", "torch", f"{TORCH_KERNELS} digits"),
+    Mutant("torch: wrong side in PReLU's weight gradient", TORCH, "below * x if needed[2]", "above * x if needed[2]", "torch", f"{TORCH_KERNELS} agree"),
+    Mutant("torch: maximum gives a tie to one argument", TORCH, "torch.sign(a - b).add_(1)", "torch.sign(a - b).add_(2)", "torch", f"{TORCH_KERNELS} agree"),
     Mutant("torch: wrong clamp in RepAct's ReLU branch", TORCH, "x.clamp(min=0), relu)", "x.clamp(max=0), relu)", "torch", f"{EAGER} and repact_1"),
     Mutant("jax: wrong side in PReLU's weight gradient", "backends/acon_jax/functional.py", "g * jnp.maximum(x, 0.0), g * jnp.minimum(x, 0.0)", "g * jnp.maximum(x, 0.0), g * jnp.maximum(x, 0.0)", "jax", f"{EAGER} and prelu"),
     Mutant("paddle: wrong hardswish gradient at 3", "backends/acon_paddle/pointwise.py", "(x >= 3).astype(x.dtype)", "(x > 3).astype(x.dtype)", "paddle", f"{EAGER} and (hardswish or repact_1)"),
@@ -239,6 +241,13 @@ MUTANTS = [
     Mutant("kernels: arrays with gaps accepted", KERNELS, "if strides[axis] != expected:", "if strides[axis] < 0:", "core", "tests/test_kernels.py"),
     Mutant("kernels: sizes with other gates merged", KERNELS, "runs[-1][0] == covering", "runs[-1][1] > 1", "core", "tests/test_kernels.py"),
     Mutant("kernels: a gate per sample taken as one value", KERNELS, "frozenset([0] * batch +", "frozenset([0] * 0 +", "core", "tests/test_kernels.py"),
+    Mutant("torch: kernels under a transform", TORCH_KERNELS_FILE, "_thread_keys() not in _NO_MODE or ", "", "torch", f"{TORCH_KERNELS} worked_on"),
+    Mutant("torch: kernels on dual tensors", TORCH_KERNELS_FILE, "_current_level >= 0", "_current_level >= 9", "torch", f"{TORCH_KERNELS} worked_on"),
+    Mutant("torch: kernels on negative views", TORCH_KERNELS_FILE, " or _keys(value) not in _PLAIN", "", "torch", f"{TORCH_KERNELS} worked_on"),
+    Mutant("torch: kernels in a double backward", TORCH_KERNELS_FILE, "torch.is_grad_enabled() or not usable(g, x)", "not usable(g, x)", "torch", f"{TORCH_KERNELS} double"),
+    Mutant("torch: kernels round gates", TORCH_KERNELS_FILE, "(() if wide else {torch.float64})", "()", "torch", f"{TORCH_KERNELS} other_dtypes"),
+    Mutant("torch: memory order ignored", TORCH_KERNELS_FILE, "value if value.stride() == call.strides else", "value if True else", "torch", f"{TORCH_KERNELS} right"),
+    Mutant("torch: x and g swapped in compiled code", TORCH_KERNELS_FILE, "x, gates, g, list(needed)", "g, gates, x, list(needed)", "torch", f"{TORCH_KERNELS} compiled_code"),
 ]  # fmt: skip
 
 

@@ -73,7 +73,7 @@ class Rule:
         compiling = torch.compiler.is_compiling()
         if not (compiling or torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0):
             # Neither vmap nor forward mode is at work: a small tensor in a fourth of the time.
-            return _EagerFunction.apply(self, x, *gates) if _is_differentiated(x, *gates) else self.evaluate(x, *gates)
+            return _EagerFunction.apply(self, x, *gates) if is_differentiated(x, *gates) else self.evaluate(x, *gates)
         function = _Function if compiling else _FunctionWithForwardMode
         y: Tensor = function.apply(self, x, *gates, *(None for _ in range(_MAX_GATES - len(gates))))
         return y
@@ -91,7 +91,8 @@ class Rule:
         ]
 
 
-def _is_differentiated(*arguments: Gate) -> bool:
+def is_differentiated(*arguments: Gate | None) -> bool:
+    """Return whether a gradient may be asked for."""
     return torch.is_grad_enabled() and any(isinstance(each, Tensor) and each.requires_grad for each in arguments)
 
 

@@ -14,7 +14,7 @@ from torch.autograd import forward_ad
 
 from acon_core import kernels
 from acon_core.kernels import Plan
-from acon_torch.gradient import Gate, Rule, to_rank
+from acon_torch.gradient import Gate, Rule, is_differentiated, to_rank
 
 _NAMES = {torch.float32: "float32", torch.float64: "float64", torch.bfloat16: "bfloat16", torch.float16: "float16"}
 _TYPES = (Tensor, torch.nn.Parameter)
@@ -36,18 +36,18 @@ for _inference in (False, True) if _AVAILABLE else ():
 _PARALLEL = ctypes.cast(getattr(ctypes.CDLL(None), "GOMP_parallel", None), ctypes.c_void_p).value if _AVAILABLE else None
 
 
-def usable(values: Sequence[Gate]) -> bool:
-    """Return whether the library can work on the memory of the tensors among `values`, now.
+def usable(*values: Tensor) -> bool:
+    """Return whether the library can work on the memory of tensors, here and now.
 
     The dispatch keys of a tensor tell a plain one from a sparse, negated, batched or wrapped one;
     those of the thread tell whether torch.func, a tracer or a mode such as fake tensors is at work.
     """
-    return (
-        _AVAILABLE
-        and _thread_keys() in _NO_MODE
-        and forward_ad._current_level < 0
-        and all(type(value) in _TYPES and _keys(value) in _PLAIN for value in values if isinstance(value, Tensor))
-    )
+    if not _AVAILABLE or _thread_keys() not in _NO_MODE or forward_ad._current_level >= 0:
+        return False
+    for value in values:  # noqa: SIM110  (a generator takes twice as long)
+        if type(value) not in _TYPES or _keys(value) not in _PLAIN:
+            return False
+    return True
 
 
 class Call(NamedTuple):
@@ -78,44 +78,62 @@ def _find(function: str, channel_axis: int, dtype: torch.dtype, shape: Any, stri
 
 def find(function: str, channel_axis: int, x: Tensor, gates: Sequence[Gate]) -> Call | None:
     """Return how the library is called eagerly, or None where the formula is to be used."""
-    if not usable((x, *gates)):
+    if not usable(x, *[gate for gate in gates if isinstance(gate, Tensor)]):
         return None
     described = [(gate.shape, gate.dtype) if isinstance(gate, Tensor) else gate for gate in gates]
     return _find(function, channel_axis, x.dtype, x.shape, x.stride(), *described)
 
 
-def _like(value: Tensor, x: Tensor, strides: tuple[int, ...]) -> Tensor:
-    return value if value.stride() == strides else torch.empty_like(x).copy_(value)
+def _new(call: Call, like: Tensor) -> Tensor:
+    return torch.empty_like(like) if like.stride() == call.strides else like.new_empty_strided(like.shape, call.strides)
 
 
-def _arrange(call: Call, x: Tensor, gates: Tensors) -> list[Tensor | None]:
+def _arrange(call: Call, value: Tensor) -> Tensor:
+    """Bring a tensor of the shape of x into its memory order."""
+    return value if value.stride() == call.strides else _new(call, value).copy_(value)
+
+
+def _arrange_gates(call: Call, gates: Tensors) -> list[Tensor | None]:
     """Return the gates as the library wants them, without a copy where they are so."""
-    return [
-        gate if gate is None else _like(gate, x, call.strides) if like_x else gate.to(call.gate_dtype).contiguous()
-        for gate, like_x in zip(gates, call.plan.like_x, strict=False)
-    ]
+    arranged: list[Tensor | None] = []
+    for gate, like_x in zip(gates, call.plan.like_x, strict=False):
+        if gate is None or (not like_x and gate.dtype is call.gate_dtype and gate.is_contiguous()):
+            arranged.append(gate)
+        else:
+            arranged.append(_arrange(call, gate) if like_x else gate.to(call.gate_dtype).contiguous())
+    return arranged
 
 
 def _run(plan: Plan, x: Tensor, gates: Tensors, out: Tensor | None, g: Tensor | None = None, dgates: Tensors = ()) -> None:
-    def addresses(tensors: Tensors) -> list[int | None]:
-        return [None if tensor is None else tensor.data_ptr() for tensor in tensors]
-
-    plan.run(x.data_ptr(), addresses(gates), *addresses((out, g)), addresses(dgates), torch.get_num_threads(), _PARALLEL)
+    plan.run(
+        x.data_ptr(),
+        [None if gate is None else gate.data_ptr() for gate in gates],
+        None if out is None else out.data_ptr(),
+        None if g is None else g.data_ptr(),
+        [None if dgate is None else dgate.data_ptr() for dgate in dgates],
+        torch.get_num_threads(),
+        _PARALLEL,
+    )
 
 
 def value(call: Call, x: Tensor, gates: Tensors) -> Tensor:
     """Compute the function. A gate that is a number is None; the plan has it."""
-    y = torch.empty_like(x)
-    _run(call.plan, _like(x, x, call.strides), _arrange(call, x, gates), y)
+    y = _new(call, x)
+    _run(call.plan, _arrange(call, x), _arrange_gates(call, gates), y)
     return y
 
 
 def pull(call: Call, needed: Sequence[bool], g: Tensor, x: Tensor, gates: Tensors) -> list[Tensor | None]:
     """Compute the gradients of x and of the gates; None where not needed."""
-    arranged = _arrange(call, x, gates)
-    dx, *dgates = [torch.empty_like(each) if wanted else None for wanted, each in zip(needed, (x, *arranged), strict=False)]
-    _run(call.plan, _like(x, x, call.strides), arranged, dx, _like(g, x, call.strides), dgates)
-    return [dx, *(made if made is None else made.to(gate.dtype) for made, gate in zip(dgates, gates, strict=False))]
+    arranged = _arrange_gates(call, gates)
+    x, g = _arrange(call, x), _arrange(call, g)
+    made = [torch.empty_like(each) if wanted else None for wanted, each in zip(needed, (x, *arranged), strict=False)]
+    _run(call.plan, x, arranged, made[0], g, made[1:])
+    for place, gate in enumerate(gates[: len(arranged)], 1):
+        gradient = made[place]
+        if gradient is not None and gate is not None and gradient.dtype is not gate.dtype:
+            made[place] = gradient.to(gate.dtype)
+    return made
 
 
 class _Kernel(torch.autograd.Function):
@@ -129,7 +147,7 @@ class _Kernel(torch.autograd.Function):
         ctx: Any, rule: KernelRule, axis: int, call: Call | None, numbers: list[float], x: Tensor,
         a: Tensor | None, b: Tensor | None, c: Tensor | None, d: Tensor | None,
     ) -> Tensor:  # fmt: skip
-        ctx.rule, ctx.axis, ctx.compiled, ctx.numbers = rule, axis, call is None, numbers
+        ctx.rule, ctx.axis, ctx.call, ctx.numbers = rule, axis, call, numbers
         ctx.save_for_backward(x, a, b, c, d)
         if call is None:
             y: Tensor = torch.ops.acon.value(rule.kernel, axis, numbers, x, [a, b, c, d])
@@ -138,14 +156,15 @@ class _Kernel(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, g: Tensor) -> tuple[Any, ...]:
-        rule, axis, numbers, needed = ctx.rule, ctx.axis, ctx.numbers, ctx.needs_input_grad[4:]
-        x, *gates = ctx.saved_tensors
-        if ctx.compiled:
-            made = iter(torch.ops.acon.pull(rule.kernel, axis, numbers, x, gates, g, list(needed)))
-            return None, None, None, None, *[next(made) if each else None for each in needed]
-        joined = _join(gates, numbers)
-        call = None if torch.is_grad_enabled() or not usable((g,)) else find(rule.kernel, axis, x, joined)
-        gradients = pull(call, needed, g, x, gates) if call else rule.gradients_of(needed, g, x, joined, axis)
+        call, needed, (x, *gates) = ctx.call, ctx.needs_input_grad[4:], ctx.saved_tensors
+        gradients: list[Any]
+        if call is None:
+            made = iter(torch.ops.acon.pull(ctx.rule.kernel, ctx.axis, ctx.numbers, x, gates, g, list(needed)))
+            gradients = [next(made) if each else None for each in needed]
+        elif torch.is_grad_enabled() or not usable(g, x):
+            gradients = ctx.rule.gradients_of(needed, g, x, _join(gates, ctx.numbers), ctx.axis)
+        else:
+            gradients = pull(call, needed, g, x, gates)
         return None, None, None, None, *gradients, *[None] * (1 + _MAX_GATES - len(gradients))
 
 
@@ -168,21 +187,22 @@ class KernelRule(Rule):
         _RULES[self.kernel] = self
 
     def __call__(self, x: Tensor, *gates: Gate, channel_axis: int = 1) -> Tensor:
-        call, function, tensors = None, _apply, [gate if isinstance(gate, Tensor) else None for gate in gates]
+        tensors = [gate if isinstance(gate, Tensor) else None for gate in gates]
+        padding = (None,) * (_MAX_GATES - len(gates))
+        numbers = [float(gate) for gate in gates if not isinstance(gate, Tensor)]
         if torch.compiler.is_compiling():
             if not _compilable(x, tensors):
                 return self._formula(x, gates, channel_axis)
             for gate in gates:
                 to_rank(gate, x, channel_axis)  # checks the shape; the operator would fail when it runs
-            function = _Kernel.apply
-        else:
-            call = find(self.kernel, channel_axis, x, gates)
-            if call is None:
-                return self._formula(x, gates, channel_axis)
-            if not (torch.is_grad_enabled() and any(each is not None and each.requires_grad for each in (x, *tensors))):
-                return value(call, x, tensors)
-        numbers = [float(gate) for gate in gates if not isinstance(gate, Tensor)]
-        y: Tensor = function(self, channel_axis, call, numbers, x, *tensors, *[None] * (_MAX_GATES - len(tensors)))
+            compiled: Tensor = _Kernel.apply(self, channel_axis, None, numbers, x, *tensors, *padding)
+            return compiled
+        call = find(self.kernel, channel_axis, x, gates)
+        if call is None:
+            return self._formula(x, gates, channel_axis)
+        if not is_differentiated(x, *tensors):
+            return value(call, x, tensors)
+        y: Tensor = _apply(self, channel_axis, call, numbers, x, *tensors, *padding)
         return y
 
     def _formula(self, x: Tensor, gates: Sequence[Gate], axis: int) -> Tensor:

@@ -187,11 +187,12 @@ class Graph(nn.Module):
             self.add_module(name, make(child, context.child(name)))
 
     def forward(self, x: Tensor, *more: Tensor) -> Tensor | tuple[Tensor, ...]:
-        graph = self.graph
+        graph, modules = self.graph, self._modules
         values: dict[str, Tensor] = dict(zip(graph.inputs, (x, *more), strict=True))
-        values.update({name: getattr(self, name) for name in graph.params})
+        for name in graph.params:
+            values[name] = getattr(self, name)
         for step in graph.steps:
-            results = self._modules[step.child](*[values[name] for name in step.inputs])  # type: ignore[misc]
+            results = modules[step.child](*[values[name] for name in step.inputs])  # type: ignore[misc]
             if len(step.outputs) == 1:
                 values[step.outputs[0]] = results
             else:

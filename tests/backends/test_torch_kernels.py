@@ -228,9 +228,35 @@ def test_formula_for_other_dtypes_and_shapes(torch, F) -> None:  # type: ignore[
     assert ran(F.acon, x.bfloat16(), *values)[1] == 1
 
 
+@pytest.mark.parametrize("case", list(CASES))
+def test_gradients_of_the_formula_and_of_the_library_agree(torch, F, case) -> None:  # type: ignore[no-untyped-def]  # noqa: N803
+    """At kinks and ties too; and where 1 - sigmoid(z) would have lost every digit."""
+    _, name, (shape, *shapes) = CASES[case]
+    call = (lambda x, beta: F.acon(x, 1.0, 0.0, beta)) if name == "swish" else getattr(F, name)
+    x, *values = gates(torch, [shape, *shapes])
+    x.view(-1)[:5] = torch.tensor([0.0, -3.0, 3.0, 40.0, -40.0])
+    if shape in shapes:
+        values[-1].view(-1)[:3] = x.view(-1)[:3]
+    leaves = [each.requires_grad_() for each in (x, *values)]
+    y, g = call(*leaves), torch.randn(shape, dtype=torch.float64)
+    formula, runs = ran(lambda: torch.autograd.grad(y, leaves, g, create_graph=True))
+    library, more = ran(lambda: torch.autograd.grad(y, leaves, g))
+    assert (runs, more) == (0, 1)
+    for one, other in zip(formula, library, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-11, atol=1e-14)
+
+
+def test_the_formula_keeps_the_digits_of_small_gradients(torch, F) -> None:  # type: ignore[no-untyped-def]  # noqa: N803
+    x, beta = torch.tensor([[40.0]]), torch.ones(1)
+    p1, p2 = torch.ones(1), torch.zeros(1, requires_grad=True)
+    (gradient,) = torch.autograd.grad(F.acon(x, p1, p2, beta), p2, create_graph=True)
+    t = np.exp(-40.0)
+    assert gradient.item() == pytest.approx(40 * (t - 40 * t), rel=1e-5, abs=0)
+
+
 def test_double_backward_uses_the_formula(torch, F) -> None:  # type: ignore[no-untyped-def]  # noqa: N803
     for case, (_, name, shapes) in CASES.items():
-        if name in ("acon", "arelu", "repact", "dynamic_maximum"):
+        if name in ("acon", "prelu", "arelu", "repact", "dynamic_maximum"):
             small = [(2, *shape[1:2], 2) if shape == X else shape for shape in shapes]
             values = [each.requires_grad_() for each in gates(torch, small)]
             call = getattr(F, name)
