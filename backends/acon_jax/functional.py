@@ -41,7 +41,7 @@ def _acon_pullback(g: Array, x: Array, p1: Gate, p2: Gate, beta: Gate) -> Terms:
     return g * (p1 * to_p1 + p2 * to_p2), gx * to_p1, gx * to_p2, gx * (slope * (x * (slope * st)))
 
 
-_ACON = Rule(_acon, _acon_pullback)
+_ACON = Rule(_acon, _acon_pullback, "acon")
 
 
 def acon(x: Array, p1: Gate, p2: Gate, beta: Gate, channel_axis: int = -1) -> Array:
@@ -106,7 +106,7 @@ def _prelu_pullback(g: Array, x: Array, positive: Gate, negative: Gate) -> Terms
     return g * jnp.where(x > 0, positive, negative), g * jnp.maximum(x, 0.0), g * jnp.minimum(x, 0.0)
 
 
-_PRELU = Rule(_prelu, _prelu_pullback)
+_PRELU = Rule(_prelu, _prelu_pullback, "slopes")
 
 
 def prelu(x: Array, negative: Gate, channel_axis: int = -1) -> Array:
@@ -144,7 +144,7 @@ def _repact_pullback(g: Array, x: Array, identity: Gate, relu: Gate, hardswish: 
     return g * to_x, g * x, g * pointwise.relu(x), g * pointwise.hardswish(x), g
 
 
-_REPACT = Rule(_repact, _repact_pullback)
+_REPACT = Rule(_repact, _repact_pullback, "branches")
 
 
 def repact(x: Array, identity: Gate, relu: Gate, hardswish: Gate, shift: Gate | None = None, channel_axis: int = -1) -> Array:
@@ -164,7 +164,7 @@ def _line_maximum_pullback(g: Array, x: Array, a1: Array, a2: Array, b1: Array, 
     return first * a1 + second * a2, first * x, second * x, first, second
 
 
-_LINE_MAXIMUM = Rule(_line_maximum, _line_maximum_pullback)
+_LINE_MAXIMUM = Rule(_line_maximum, _line_maximum_pullback, "two_lines")
 
 
 @jax.jit

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from itertools import product
-from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -13,6 +13,7 @@ from jax import Array
 
 from acon_core.errors import SpecError
 from acon_core.spec import Shape
+from acon_jax import kernels
 
 Gate = Array | float
 Terms = tuple[Array, ...]
@@ -69,16 +70,19 @@ def to_rank(gate: Gate, x: Array, channel_axis: int) -> Gate:
     )
 
 
-class Rule(NamedTuple):
+@dataclass(frozen=True)
+class Rule:
     """An elementwise function of x and of gates that broadcast against it, with its gradient.
 
     `value(x, *gates)` is the function. `pullback(g, x, *gates)` returns one term per argument, g
     times the derivative, in any shape that sums to the argument's. Both get 16-bit values in
-    float32. Terms of fixed numbers are not computed: the backward pass is compiled.
+    float32. Terms of fixed numbers are not computed: the backward pass is compiled. `kernel` names
+    the function in `acon_core.kernels`.
     """
 
     value: Callable[..., Array]
     pullback: Callable[..., Terms]
+    kernel: str
 
     def __call__(self, x: Array, *gates: Gate) -> Array:
         fixed = tuple(gate if isinstance(gate, float) else None for gate in gates)
@@ -92,9 +96,21 @@ def _all_gates(arrays: tuple[Array, ...], fixed: Fixed) -> list[Gate]:
     return [next(given) if number is None else number for number in fixed]
 
 
+def _value(rule: Rule, fixed: Fixed, x: Array, *gates: Array) -> Terms:
+    return (rule.value(*upcast_half(x), *_all_gates(gates, fixed)).astype(x.dtype),)
+
+
+def _gradients(rule: Rule, fixed: Fixed, *arrays: Array) -> Terms:
+    *saved, g = arrays
+    x, *gates = saved
+    to_x, *to_gates = rule.pullback(*upcast_half(g, x), *_all_gates(tuple(gates), fixed))
+    wanted = [term for term, number in zip(to_gates, fixed, strict=True) if number is None]
+    return tuple(_sum_to(term, like) for term, like in zip((to_x, *wanted), saved, strict=True))
+
+
 @partial(jax.jit, static_argnums=(0, 1))
-def _forward(rule: Rule, fixed: Fixed, x: Array, *gates: Array) -> Array:
-    return rule.value(*upcast_half(x), *_all_gates(gates, fixed)).astype(x.dtype)
+def _forward(rule: Rule, fixed: Fixed, *arrays: Array) -> Array:
+    return kernels.run(_value, rule, fixed, arrays)[0]
 
 
 _gated = jax.custom_vjp(_forward, nondiff_argnums=(0, 1))
@@ -107,10 +123,7 @@ def _forward_and_saved(rule: Rule, fixed: Fixed, *arrays: Array) -> tuple[Array,
 
 @partial(jax.jit, static_argnums=(0, 1))
 def _backward(rule: Rule, fixed: Fixed, saved: tuple[Array, ...], g: Array) -> Terms:
-    x, *gates = saved
-    to_x, *to_gates = rule.pullback(*upcast_half(g, x), *_all_gates(tuple(gates), fixed))
-    wanted = [term for term, number in zip(to_gates, fixed, strict=True) if number is None]
-    return tuple(_sum_to(term, like) for term, like in zip((to_x, *wanted), saved, strict=True))
+    return kernels.run(_gradients, rule, fixed, (*saved, g))
 
 
 _gated.defvjp(_forward_and_saved, _backward)
