@@ -6,6 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from itertools import product
+from math import prod
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -86,8 +88,25 @@ class Rule:
 
     def __call__(self, x: Array, *gates: Gate) -> Array:
         fixed = tuple(gate if isinstance(gate, float) else None for gate in gates)
-        y: Array = _gated(self, fixed, x, *(gate for gate in gates if not isinstance(gate, float)))
+        y: Array = _gated(self, fixed, *_varying_alike(x, *(gate for gate in gates if not isinstance(gate, float))))
         return y
+
+
+def _mesh_axes(array: Array) -> Any:
+    """Return the mesh axes along which an array varies inside shard_map."""
+    kind = jax.typeof(array)
+    return kind.vma if hasattr(kind, "vma") else kind.manual_axis_type  # up to JAX 0.9, and since
+
+
+def _varying_alike(*arrays: Array) -> tuple[Array, ...]:
+    """Let all arrays vary along the same mesh axes, as custom_vjp requires of gradients.
+
+    The gradient of what was equal on all devices is then summed over them, as JAX's own are.
+    """
+    if len(set(map(_mesh_axes, arrays))) == 1:
+        return arrays
+    one = prod(jnp.ones_like(array, shape=()) for array in arrays)
+    return tuple(array * one.astype(array.dtype) for array in arrays)
 
 
 def _all_gates(arrays: tuple[Array, ...], fixed: Fixed) -> list[Gate]:

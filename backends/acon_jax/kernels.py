@@ -1,10 +1,10 @@
-"""The kernel library in JAX's programs: one primitive, lowered to a call of it or to the formula."""
+"""The kernel library in JAX's programs: a primitive that becomes a call of it, or the formula."""
 
 from __future__ import annotations
 
-import ctypes
 from collections.abc import Callable, Sequence
 from functools import cache, partial
+from math import prod
 from typing import Any
 
 import jax
@@ -33,7 +33,7 @@ def _registered() -> bool:
 
 
 def run(formula: Callable[..., Any], rule: Any, fixed: tuple[float | None, ...], arrays: Sequence[Array]) -> Any:
-    """Return `formula(rule, fixed, *arrays)`, by the kernel library where it is there and serves it."""
+    """Return `formula(rule, fixed, *arrays)`, by the library where it is there and serves it."""
     if not _registered():
         return formula(rule, fixed, *arrays)
     x = arrays[0]
@@ -67,50 +67,51 @@ def _batched(arrays: Sequence[Array], axes: Sequence[int | None], **how: Any) ->
     return results, [0] * len(results)
 
 
-def _on_one_device(context: Any) -> bool:
-    """Return whether the program runs as it is written, on one device or as one part of several.
+def _runs_as_written(module: Any) -> bool:
+    """Return whether a program runs here, and on one device or as one part of several.
 
-    XLA cannot divide a call of the library among devices. An exported program runs without it.
+    XLA cannot divide a call of the library among devices, and gathers its operands instead. An
+    exported program runs where the library is not.
     """
-    devices = context.axis_context
+    devices = module.axis_context
     if hasattr(devices, "manual_axes"):  # inside shard_map
-        return devices.manual_axes == frozenset(devices.mesh.axis_names)
-    return getattr(devices, "num_devices", 0) == 1
+        alone = devices.manual_axes == frozenset(devices.mesh.axis_names)
+    else:
+        alone = getattr(devices, "num_devices", 0) == 1
+    return alone and not module.lowering_parameters.for_export
 
 
-def _planned(rule: Any, fixed: tuple[float | None, ...], x: Any, *arrays: Any) -> Plan | None:
-    given = iter(arrays)
-    gates = [next(given) if number is None else number for number in fixed]
-    shapes = [gate.shape for gate in gates if not isinstance(gate, float)]
-    for axis in range(1, x.ndim):
-        # A gate's own axes: batch and channels. That of x may have two sizes merged in one.
-        others = [a for a in range(1, x.ndim) if a != axis]
-        if any(shape != x.shape and any(shape[a] != 1 for a in others) for shape in shapes):
-            continue
-        described = tuple(
-            gate if isinstance(gate, float) else x.shape if gate.shape == x.shape else (gate.shape[0], gate.shape[axis], *[1] * len(others))
-            for gate in gates
-        )
-        found = plan(rule.kernel, str(x.dtype), x.shape, described, axis)
-        if found is None:
-            continue
-        wanted = [str(x.dtype) if like else found.gate_dtype for like in found.like_x]
-        fits = all(isinstance(gate, float) or str(gate.dtype) == dtype for gate, dtype in zip(gates, wanted, strict=True))
-        return found if fits and all(str(g.dtype) == str(x.dtype) for g in given) else None
-    return None
+def _planned(rule: Any, fixed: tuple[float | None, ...], x: Any, *rest: Any, axis: int) -> Plan | None:
+    """Return the plan of a call whose gates vary along the first axis and `axis` alone."""
+    gates, cotangents = rest[: fixed.count(None)], rest[fixed.count(None) :]
+    ones = (1,) * (x.ndim - 2)
+    shapes = [x.shape if gate.shape == x.shape else (gate.shape[0], gate.shape[axis], *ones) for gate in gates]
+    if any(prod(gate.shape) != prod(shape) for gate, shape in zip(gates, shapes, strict=True)):
+        return None
+    given = iter(shapes)
+    described = tuple(next(given) if number is None else number for number in fixed)
+    found = plan(rule.kernel, str(x.dtype), x.shape, described, axis)
+    if found is None:
+        return None
+    likes = [like for like, number in zip(found.like_x, fixed, strict=True) if number is None]
+    fits = all(gate.dtype == (x.dtype if like else found.gate_dtype) for gate, like in zip(gates, likes, strict=True))
+    return found if fits and all(g.dtype == x.dtype for g in cotangents) else None
+
+
+def _attribute(found: Plan) -> Any:
+    """Return a plan as xla.cpp reads it: the structure, which gates are arrays, the constants."""
+    arrays = sum(constant is None and 1 << k for k, constant in enumerate(found.constants))
+    constants = b"".join((b"" if number is None else bytes(number)).ljust(8, b"\0") for number in found.constants)
+    return np.frombuffer(bytes(found.structure) + arrays.to_bytes(8, "little") + constants.ljust(32, b"\0"), np.int64)
 
 
 def _lowered(context: Any, *operands: Any, **how: Any) -> Any:
-    module = context.module_context
-    found = None
-    if _on_one_device(module) and not module.lowering_parameters.for_export:
-        found = _planned(how["rule"], how["fixed"], *context.avals_in)
-    if found is None:
-        return mlir.lower_fun(partial(_formula, **how), multiple_results=True)(context, *operands)
-    arrays = sum(1 << k for k, constant in enumerate(found.constants) if constant is None)
-    constants = b"".join(bytes(constant or ctypes.c_double()).ljust(8, b"\0") for constant in found.constants).ljust(32, b"\0")
-    call = np.frombuffer(bytes(found.structure) + arrays.to_bytes(8, "little") + constants, np.int64)
-    return jax.ffi.ffi_lowering(_TARGET)(context, *operands, plan=call)
+    if _runs_as_written(context.module_context):
+        for axis in range(1, context.avals_in[0].ndim):
+            found = _planned(how["rule"], how["fixed"], *context.avals_in, axis=axis)
+            if found is not None:
+                return jax.ffi.ffi_lowering(_TARGET)(context, *operands, plan=_attribute(found))
+    return mlir.lower_fun(_formula, multiple_results=True)(context, *operands, **how)
 
 
 _primitive.def_impl(_formula)
