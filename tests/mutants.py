@@ -73,6 +73,7 @@ OTHERS = "tests/networks/test_published_networks.py"
 
 EAGER = "tests/backends/test_conformance.py -k eager"
 TORCH_KERNELS = "tests/backends/test_torch_kernels.py -k"
+JAX_KERNELS = "tests/backends/test_jax_kernels.py"
 
 MUTANTS = [
     # The reference and the spec.
@@ -214,7 +215,11 @@ MUTANTS = [
     Mutant("torch: wrong side in PReLU's weight gradient", TORCH, "below * x if needed[2]", "above * x if needed[2]", "torch", f"{TORCH_KERNELS} agree"),
     Mutant("torch: maximum gives a tie to one argument", TORCH, "torch.sign(a - b).add_(1)", "torch.sign(a - b).add_(2)", "torch", f"{TORCH_KERNELS} agree"),
     Mutant("torch: wrong clamp in RepAct's ReLU branch", TORCH, "x.clamp(min=0), relu)", "x.clamp(max=0), relu)", "torch", f"{EAGER} and repact_1"),
-    Mutant("jax: wrong side in PReLU's weight gradient", "backends/acon_jax/functional.py", "g * jnp.maximum(x, 0.0), g * jnp.minimum(x, 0.0)", "g * jnp.maximum(x, 0.0), g * jnp.maximum(x, 0.0)", "jax", f"{EAGER} and prelu"),
+    Mutant("jax: wrong side in PReLU's weight gradient", "backends/acon_jax/functional.py", "g * jnp.maximum(x, 0.0), g * jnp.minimum(x, 0.0)", "g * jnp.maximum(x, 0.0), g * jnp.maximum(x, 0.0)", "jax", f"{JAX_KERNELS} -k prelu"),
+    Mutant("jax: a constant gate taken as an operand", "backends/acon_jax/kernels.py", "sum(constant is None and 1 << k", "sum(1 << k", "jax", f"{JAX_KERNELS} -k fixed"),
+    Mutant("jax: a call of the library in a program that XLA divides", "backends/acon_jax/kernels.py", "return alone and not", "return not", "jax", f"{JAX_KERNELS} -k devices"),
+    Mutant("jax: a call of the library in an exported program", "backends/acon_jax/kernels.py", "return alone and not module.lowering_parameters.for_export", "return alone", "jax", f"{JAX_KERNELS} -k exported"),
+    Mutant("jax: gradients of equal gates not summed over devices", "backends/acon_jax/gradient.py", "len(set(map(_mesh_axes, arrays))) == 1", "True", "jax", f"{JAX_KERNELS} -k devices"),
     Mutant("paddle: wrong hardswish gradient at 3", "backends/acon_paddle/pointwise.py", "(x >= 3).astype(x.dtype)", "(x > 3).astype(x.dtype)", "paddle", f"{EAGER} and (hardswish or repact_1)"),
     Mutant("paddle: wrong gradient of beta", "backends/acon_paddle/functional.py", "slope * (x * (slope * st))", "x * (slope * st)", "paddle", "tests/backends/test_paddle_functions.py -k to_static"),
     Mutant("paddle: the kernel reads tensors with gaps", PADDLE_KERNELS, "tensor if tensor.is_contiguous() else tensor.contiguous()", "tensor", "paddle", "tests/backends/test_paddle_kernels.py -k transposed"),
