@@ -151,24 +151,22 @@ def host_time(call: Callable[[], Any], count: int = 300) -> float:
 
 
 def torch_tune() -> None:
-    """Time ACON with other sizes of tiles."""
+    """Time the backward pass with other sizes of tiles, and its second pass alone."""
     import torch
+
     from acon_torch import triton_kernels as kernels
 
     time, speed = torch_timer()
-    settings = [(1024, 16, 4), (1024, 4, 4), (512, 16, 4), (2048, 16, 4), (2048, 16, 8)]
-    head("tile, steps, warps", *(f"{name} {dtype} {way}" for name in SHAPES for dtype in DTYPES for way in ("f", "b")))
-    cases = [(torch_case("acon", dtype, shape, axis), DTYPES[dtype]) for shape, axis in SHAPES.values() for dtype in DTYPES]
-    for setting in settings:
-        kernels.TILE, kernels.STEPS, kernels.WARPS = setting
+    chosen = [("acon", name, dtype) for name in SHAPES for dtype in DTYPES] + [("branches", "[256, 197, 768]", "bfloat16")]
+    cases = [torch_case(function, dtype, *SHAPES[name]) for function, name, dtype in chosen]
+    head("tile, steps, warps", *(" ".join(case) for case in chosen))
+    for setting in ((512, 16, 4), (512, 32, 4), (512, 8, 4), (256, 16, 2), (256, 32, 4), (1024, 16, 8)):
+        kernels.PULL_TILE, kernels.STEPS, kernels.WARPS = setting
         kernels._launch.cache_clear()
-        shares = []
-        for (plan, x, g, gates, y, dgates), _ in cases:
-            value = time(partial(kernels.run, plan, x, gates, y))
-            pull = time(partial(kernels.run, plan, x, gates, y, g, dgates))
-            shares += [2 * x.nbytes / speed / value, 3 * x.nbytes / speed / pull]
-        row(str(setting), *shares)
-    torch.cuda.synchronize()
+        times = [time(partial(kernels.run, plan, x, gates, y, g, dgates)) for plan, x, g, gates, y, dgates in cases]
+        row(str(setting), *(3 * case[1].nbytes / speed / each for case, each in zip(cases, times, strict=True)))
+    partial_sums, total = torch.rand(1, 1576, 768, device="cuda"), torch.empty(768, device="cuda")
+    print(f"\nsum of (1, 1576, 768): {1e6 * time(lambda: torch.sum(partial_sums, (0, 1), out=total)):.1f} us")
 
 
 def jax_kernels() -> None:

@@ -22,7 +22,10 @@ from acon_core.gpu import Tiles, tiles
 from acon_core.kernels import FUNCTIONS, Plan
 
 TILE = 1024
-"""Elements of a tile."""
+"""Elements of a tile of the forward pass."""
+
+PULL_TILE = 512
+"""Elements of a tile of the backward pass: with more, registers run out and fewer programs run."""
 
 STEPS = 16
 """The most tiles that a program of the backward pass adds up."""
@@ -258,7 +261,7 @@ def _kernel(  # type: ignore[no-untyped-def]
 @lru_cache(maxsize=4096)
 def _launch(plan: Plan, pull: bool) -> tuple[Tiles, dict[str, Any]]:
     """Choose the tiles, and the options that a kernel is compiled for."""
-    chosen = tiles(plan, TILE, STEPS if pull else 1, ENOUGH)
+    chosen = tiles(plan, PULL_TILE if pull else TILE, STEPS if pull else 1, ENOUGH)
     unused = 4 - len(plan.constants)
     options = {
         "FUNCTION": FUNCTIONS[plan.structure.function],

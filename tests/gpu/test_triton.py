@@ -29,6 +29,7 @@ LEAST = {"float32": 1e-44, "float64": 1e-320, "bfloat16": 1e-38, "float16": 1e-7
 def tiles(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Let small arrays have several tiles, and a program several steps."""
     monkeypatch.setattr(triton_kernels, "TILE", request.param[0])
+    monkeypatch.setattr(triton_kernels, "PULL_TILE", request.param[0])
     monkeypatch.setattr(triton_kernels, "ENOUGH", request.param[1])
     triton_kernels._launch.cache_clear()
     yield
