@@ -153,7 +153,6 @@ def host_time(call: Callable[[], Any], count: int = 300) -> float:
 def torch_tune() -> None:
     """Time the backward pass with other sizes of tiles, and its second pass alone."""
     import torch
-
     from acon_torch import triton_kernels as kernels
 
     time, speed = torch_timer()
