@@ -49,9 +49,21 @@ _Pointers = c_void_p * _MAX_GATES
 
 
 @cache
+def turned_off() -> bool:
+    """Say whether ``ACON_KERNELS=0`` turns all kernels off; it is read once.
+
+    Returns
+    -------
+    bool
+        Whether the formulas are to be used.
+    """
+    return os.environ.get("ACON_KERNELS") == "0"
+
+
+@cache
 def _load() -> tuple[Any, str]:
     """Return the loaded library, or None, and a text on the outcome."""
-    if os.environ.get("ACON_KERNELS") == "0":
+    if turned_off():
         return None, "turned off by ACON_KERNELS=0"
     if find_spec("acon_kernels") is None:
         return None, "acon-kernels is not installed"

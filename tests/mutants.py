@@ -248,7 +248,7 @@ MUTANTS = [
     Mutant("kernels: a gate per sample taken as one value", KERNELS, "frozenset([0] * batch +", "frozenset([0] * 0 +", "core", "tests/test_kernels.py"),
     Mutant("torch: kernels under a transform", TORCH_KERNELS_FILE, "_thread_keys() not in _NO_MODE or ", "", "torch", f"{TORCH_KERNELS} worked_on"),
     Mutant("torch: kernels on dual tensors", TORCH_KERNELS_FILE, "_current_level >= 0", "_current_level >= 9", "torch", f"{TORCH_KERNELS} worked_on"),
-    Mutant("torch: kernels on negative views", TORCH_KERNELS_FILE, " or _keys(value) not in _PLAIN", "", "torch", f"{TORCH_KERNELS} worked_on"),
+    Mutant("torch: kernels on negative views", TORCH_KERNELS_FILE, " or _keys(value) not in plain", "", "torch", f"{TORCH_KERNELS} worked_on"),
     Mutant("torch: kernels in a double backward", TORCH_KERNELS_FILE, "torch.is_grad_enabled() or not usable(g, x)", "not usable(g, x)", "torch", f"{TORCH_KERNELS} double"),
     Mutant("torch: kernels round gates", TORCH_KERNELS_FILE, "(() if wide else {torch.float64})", "()", "torch", f"{TORCH_KERNELS} other_dtypes"),
     Mutant("torch: memory order ignored", TORCH_KERNELS_FILE, "value if value.stride() == call.strides else", "value if True else", "torch", f"{TORCH_KERNELS} right"),

@@ -1,11 +1,15 @@
-"""Rules that the kernel library computes: eagerly, or by an operator in compiled code."""
+"""Rules that kernels compute: eagerly, or by an operator in compiled code.
+
+On a CPU it is the kernel library, on a CUDA GPU Triton's kernels.
+"""
 
 from __future__ import annotations
 
 import ctypes
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache, lru_cache
+from importlib.util import find_spec
 from typing import Any, NamedTuple
 
 import torch
@@ -25,27 +29,65 @@ Tensors = Sequence[Tensor | None]
 _keys: Any = getattr(torch._C, "_dispatch_keys", None)
 _thread_keys: Any = getattr(torch._C, "_dispatch_tls_local_include_set", None)
 _is_exporting: Callable[[], bool] = getattr(torch.compiler, "is_exporting", lambda: True)
-_AVAILABLE = bool(kernels.library() and _keys and _thread_keys and hasattr(forward_ad, "_current_level"))
-_PLAIN: list[Any] = []
+_AVAILABLE = bool(_keys and _thread_keys and hasattr(forward_ad, "_current_level"))
 _NO_MODE: list[Any] = []
 for _inference in (False, True) if _AVAILABLE else ():
     with torch.inference_mode(_inference):
-        _PLAIN.append(_keys(torch.empty(0, device="cpu")))
         _NO_MODE.append(_thread_keys())
+_TRITON = torch.version.cuda and find_spec("triton") and not kernels.turned_off()
+# The types of devices that have kernels.
+_SERVED = [device for device, there in (("cpu", kernels.library()), ("cuda", _TRITON)) if _AVAILABLE and there]
 # Starts the threads that PyTorch's own operations use.
 _PARALLEL = ctypes.cast(getattr(ctypes.CDLL(None), "GOMP_parallel", None), ctypes.c_void_p).value if _AVAILABLE else None
 
 
+def _by_library(
+    plan: Plan, x: Tensor, gates: Tensors, out: Tensor | None, g: Tensor | None = None, dgates: Tensors = ()
+) -> None:
+    plan.run(
+        x.data_ptr(),
+        [None if gate is None else gate.data_ptr() for gate in gates],
+        None if out is None else out.data_ptr(),
+        None if g is None else g.data_ptr(),
+        [None if dgate is None else dgate.data_ptr() for dgate in dgates],
+        torch.get_num_threads(),
+        _PARALLEL,
+    )
+
+
+@cache
+def _runner(device: str) -> Callable[..., None] | None:
+    """Return what runs a plan on a type of device, or None where there are no kernels."""
+    if device not in _SERVED:
+        return None
+    if device == "cpu":
+        return _by_library
+    from acon_torch import triton_kernels
+
+    return triton_kernels.run
+
+
+@cache
+def _plain(device: str) -> list[Any]:
+    """Return the dispatch keys of plain tensors on a type of device; none without kernels."""
+    found = []
+    for inference in (False, True) if _runner(device) else ():
+        with torch.inference_mode(inference):
+            found.append(_keys(torch.empty(0, device=device)))
+    return found
+
+
 def usable(*values: Tensor) -> bool:
-    """Return whether the library can work on the memory of tensors, here and now.
+    """Return whether kernels can work on the memory of tensors, here and now.
 
     The dispatch keys of a tensor tell a plain one from a sparse, negated, batched or wrapped one;
     those of the thread tell whether torch.func, a tracer or a mode such as fake tensors is at work.
     """
     if not _AVAILABLE or _thread_keys() not in _NO_MODE or forward_ad._current_level >= 0:
         return False
+    plain = _plain(values[0].device.type)
     for value in values:  # noqa: SIM110  (a generator takes twice as long)
-        if type(value) not in _TYPES or _keys(value) not in _PLAIN:
+        if type(value) not in _TYPES or _keys(value) not in plain:
             return False
     return True
 
@@ -53,19 +95,23 @@ def usable(*values: Tensor) -> bool:
 class Call(NamedTuple):
     """A plan for tensors: x, y, g, dx and gates like x lie in memory with `strides`."""
 
+    run: Callable[..., None]
     plan: Plan
     strides: tuple[int, ...]
     gate_dtype: torch.dtype
 
 
 @lru_cache(maxsize=4096)
-def _find(function: str, channel_axis: int, dtype: torch.dtype, shape: Any, strides: Any, *gates: Any) -> Call | None:
-    if 0 in shape:
+def _find(
+    device: str, function: str, channel_axis: int, dtype: torch.dtype, shape: Any, strides: Any, *gates: Any
+) -> Call | None:
+    run = _runner(device)
+    if run is None or 0 in shape:
         return None  # an empty tensor has no address
     # Where x has gaps, it is copied to the memory order of y.
     strides = torch.empty_like(torch.empty_strided(shape, strides, device="meta")).stride()
     shapes = tuple(tuple(gate[0]) if isinstance(gate, tuple) else gate for gate in gates)
-    plan = kernels.plan(function, _NAMES.get(dtype, ""), tuple(shape), shapes, channel_axis, strides)
+    plan = kernels.geometry(function, _NAMES.get(dtype, ""), tuple(shape), shapes, channel_axis, strides)
     if plan is None:
         return None
     wide = dtype == torch.float64
@@ -73,7 +119,7 @@ def _find(function: str, channel_axis: int, dtype: torch.dtype, shape: Any, stri
         exact = {dtype} if like_x else _NAMES.keys() - (() if wide else {torch.float64})
         if isinstance(gate, tuple) and gate[1] not in exact:
             return None  # the library would round the gate
-    return Call(plan, strides, torch.float64 if wide else torch.float32)
+    return Call(run, plan, strides, torch.float64 if wide else torch.float32)
 
 
 def find(function: str, channel_axis: int, x: Tensor, gates: Sequence[Gate]) -> Call | None:
@@ -81,7 +127,7 @@ def find(function: str, channel_axis: int, x: Tensor, gates: Sequence[Gate]) -> 
     if not usable(x, *[gate for gate in gates if isinstance(gate, Tensor)]):
         return None
     described = [(gate.shape, gate.dtype) if isinstance(gate, Tensor) else gate for gate in gates]
-    return _find(function, channel_axis, x.dtype, x.shape, x.stride(), *described)
+    return _find(x.device.type, function, channel_axis, x.dtype, x.shape, x.stride(), *described)
 
 
 def _new(call: Call, like: Tensor) -> Tensor:
@@ -104,22 +150,10 @@ def _arrange_gates(call: Call, gates: Tensors) -> list[Tensor | None]:
     return arranged
 
 
-def _run(plan: Plan, x: Tensor, gates: Tensors, out: Tensor | None, g: Tensor | None = None, dgates: Tensors = ()) -> None:
-    plan.run(
-        x.data_ptr(),
-        [None if gate is None else gate.data_ptr() for gate in gates],
-        None if out is None else out.data_ptr(),
-        None if g is None else g.data_ptr(),
-        [None if dgate is None else dgate.data_ptr() for dgate in dgates],
-        torch.get_num_threads(),
-        _PARALLEL,
-    )
-
-
 def value(call: Call, x: Tensor, gates: Tensors) -> Tensor:
     """Compute the function. A gate that is a number is None; the plan has it."""
     y = _new(call, x)
-    _run(call.plan, _arrange(call, x), _arrange_gates(call, gates), y)
+    call.run(call.plan, _arrange(call, x), _arrange_gates(call, gates), y)
     return y
 
 
@@ -128,7 +162,7 @@ def pull(call: Call, needed: Sequence[bool], g: Tensor, x: Tensor, gates: Tensor
     arranged = _arrange_gates(call, gates)
     x, g = _arrange(call, x), _arrange(call, g)
     made = [torch.empty_like(each) if wanted else None for wanted, each in zip(needed, (x, *arranged), strict=False)]
-    _run(call.plan, x, arranged, made[0], g, made[1:])
+    call.run(call.plan, x, arranged, made[0], g, made[1:])
     for place, gate in enumerate(gates[: len(arranged)], 1):
         gradient = made[place]
         if gradient is not None and gate is not None and gradient.dtype is not gate.dtype:
@@ -228,9 +262,9 @@ def _join(gates: Tensors, numbers: Sequence[float]) -> list[Gate]:
 
 def _compilable(x: Tensor, gates: Tensors) -> bool:
     """Return whether compiled code is to call the operator. An exported program has no library."""
-    if not _AVAILABLE or _is_exporting() or torch._C._are_functorch_transforms_active():
+    if x.device.type not in _SERVED or _is_exporting() or torch._C._are_functorch_transforms_active():
         return False
-    return x.ndim > 1 and x.dtype in _NAMES and all(each is None or each.device.type == "cpu" for each in (x, *gates))
+    return x.ndim > 1 and x.dtype in _NAMES and all(each is None or each.device == x.device for each in gates)
 
 
 def _value_operator(function: str, axis: int, numbers: list[float], x: Tensor, gates: Tensors) -> Tensor:
@@ -267,7 +301,8 @@ if _AVAILABLE:
     arguments = "str function, int channel_axis, float[] numbers, Tensor x, Tensor?[] gates"
     _library.define(f"value({arguments}) -> Tensor")
     _library.define(f"pull({arguments}, Tensor g, bool[] needed) -> Tensor[]")
-    _library.impl("value", _value_operator, "CPU")
-    _library.impl("pull", _pull_operator, "CPU")
+    for _device in ("CPU", "CUDA"):
+        _library.impl("value", _value_operator, _device)
+        _library.impl("pull", _pull_operator, _device)
     torch.library.register_fake("acon::value", lambda function, axis, numbers, x, gates: torch.empty_like(x), lib=_library)
     torch.library.register_fake("acon::pull", _like_gradients, lib=_library)
