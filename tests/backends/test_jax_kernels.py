@@ -1,4 +1,4 @@
-"""The kernel library in JAX's programs: where it is called, where the formula is; both are right."""
+"""The kernel library in JAX's programs: where it is called and where the formula is; both hold."""
 
 from __future__ import annotations
 
