@@ -369,5 +369,6 @@ def gpu_interpreters(session: nox.Session) -> None:
     Triton takes a gigabyte of disk. With a GPU, `pytest tests/gpu` runs the same tests on it.
     """
     session.install("-c", "constraints.txt", "-e", ".[torch,jax]", "triton>=3.6", *TEST_TOOLS)
-    session.run(*PYTEST, "tests/gpu/test_triton.py", "--backend", "torch", *session.posargs, env=THREADS)
+    with_torch = ["tests/gpu/test_triton.py", "tests/gpu/test_torch_on_a_gpu.py"]
+    session.run(*PYTEST, *with_torch, "--backend", "torch", *session.posargs, env=THREADS)
     session.run(*PYTEST, "tests/gpu/test_pallas.py", "--backend", "jax", *session.posargs, env=THREADS | ENVIRONMENT["jax"])
