@@ -24,6 +24,7 @@ class Activation(FromSpec, Graph):
 
     def _assemble(self, node: spec.Activation, context: BuildContext) -> None:
         Graph.__init__(self, node, make, context)
+        self.has_steps = node.has_steps  # torch.compile cannot trace the first use of a cached property
 
     def _draw(self, dtype: torch.dtype | None, device: torch.device | str | None, path: str) -> None:
         seed = int(torch.randint(2**62, (), device="cpu"))
@@ -37,7 +38,7 @@ class Activation(FromSpec, Graph):
     def forward(self, x: Tensor) -> Tensor:
         spec.check_input(self.spec, x.shape)
         # Between several functions, 16-bit values would be rounded, and could overflow.
-        if not self.spec.has_steps:
+        if not self.has_steps:
             return super().forward(x)
         return super().forward(upcast_half(x)[0]).to(x.dtype)
 

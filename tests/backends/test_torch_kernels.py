@@ -340,6 +340,13 @@ def test_compiled_code_calls_the_library(torch, F, generator) -> None:  # type: 
     assert (half.dtype, runs) == (torch.bfloat16, 1)
 
 
+def test_a_module_is_one_graph_before_its_first_call(torch) -> None:  # type: ignore[no-untyped-def]
+    import acon_torch
+
+    module = acon_torch.AconC(13)  # a width that no other test has: equal specs share what they cache
+    assert torch.compile(module, fullgraph=True, backend="eager")(torch.randn(2, 13, 3, 4)).shape == (2, 13, 3, 4)
+
+
 def test_compiled_operator_falls_back_to_the_formula(torch, F) -> None:  # type: ignore[no-untyped-def]  # noqa: N803
     x, *values = gates(torch, [X, (5,), (5,), (5,)], "float32")
     leaves = [x.requires_grad_(), *(each.double().requires_grad_() for each in values)]
