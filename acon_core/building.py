@@ -1,14 +1,15 @@
-"""What the `build.py` of every backend shares: contexts of modules and tables of functions."""
+"""What all backends share to build modules and to observe them: contexts, rules, taps."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from types import ModuleType
 from typing import Any
 
 from acon_core.errors import SpecError
-from acon_core.spec import PARAMETERLESS, Acon, BatchNorm, DropPath, LayerNorm, Node, RepActFunction, Rules, join
+from acon_core.spec import PARAMETERLESS, Acon, BatchNorm, DropPath, LayerNorm, Node, RepActFunction, Rules, join, producer
 
 
 @dataclass(frozen=True)
@@ -110,3 +111,50 @@ def functions(build: Rules[Any], *namespaces: ModuleType) -> dict[type[Node], Ca
             )
         table[kind] = found[0]
     return table
+
+
+@contextmanager
+def recorded_taps(
+    node: Node, taps: Sequence[str], add_hook: Callable[[str, Callable[..., None]], Any], convert: Callable[[Any], Any]
+) -> Iterator[dict[str, Any]]:
+    """Record the values of taps while the body runs a module.
+
+    Parameters
+    ----------
+    node : Node
+        The node of the module.
+    taps : sequence of str
+        Values by path.
+    add_hook : callable
+        ``add_hook(path, hook)`` registers ``hook(module, inputs, outputs)`` at a child, and returns
+        a handle with a method `remove`.
+    convert : callable
+        Applied to each native value.
+
+    Returns
+    -------
+    context manager
+        Its value is a dictionary that gets the values by tap.
+
+    Raises
+    ------
+    SpecError
+        If there is no such tap.
+    """
+    recorded: dict[str, Any] = {}
+
+    def record(tap: str) -> Any:
+        path, index = producer(node, tap)
+
+        def hook(module: Any, inputs: Any, outputs: Any) -> None:
+            recorded[tap] = convert(outputs[index] if isinstance(outputs, tuple) else outputs)
+
+        return add_hook(path, hook)
+
+    handles: list[Any] = []
+    try:
+        handles.extend(record(tap) for tap in taps)
+        yield recorded
+    finally:
+        for handle in handles:
+            handle.remove()

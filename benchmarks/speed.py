@@ -36,7 +36,7 @@ Subject = Callable[[], Any]
 
 @dataclass
 class Group:
-    """Subjects that are timed in turn.
+    """Subjects that are timed in turn; `subjects` makes them.
 
     `baseline` names the subject that the others are divided by. `units` divides the times of a
     subject, such as a number of elements.
@@ -44,7 +44,7 @@ class Group:
 
     name: str
     baseline: str
-    subjects: dict[str, Subject]
+    subjects: Callable[[], dict[str, Subject]]
     units: dict[str, int] = field(default_factory=dict)
 
 
@@ -58,18 +58,18 @@ def sample(subject: Subject, repeats: int) -> tuple[float, float]:
 
 def measure(group: Group, count: int) -> dict[str, dict[str, float]]:
     """Time a group: by subject, the ratios to the baseline and the milliseconds of a call."""
-    repeats = {}
-    for name, subject in group.subjects.items():
+    subjects, repeats = group.subjects(), {}
+    for name, subject in subjects.items():
         subject()
         seconds = min(sample(subject, 1)[0] for _ in range(3))
         repeats[name] = max(1, round(LEAST_SECONDS / max(seconds, 1e-7)))
-    names = list(group.subjects)
+    names = list(subjects)
     rounds: list[dict[str, tuple[float, float]]] = []
     gc.collect()
     gc.disable()
     for number in range(count):
         turn = number % len(names)
-        rounds.append({name: sample(group.subjects[name], repeats[name]) for name in names[turn:] + names[:turn]})
+        rounds.append({name: sample(subjects[name], repeats[name]) for name in names[turn:] + names[:turn]})
     gc.enable()
     table = {}
     for name in names:
@@ -109,7 +109,6 @@ def run(backend: str, threads: int, target: Path, chosen: str, rounds: int) -> N
                     f"{backend} {group.name}: {name} {row['wall']:.2f} wall, {row['cpu']:.2f} CPU, {row['ms']:.3f} ms",
                     flush=True,
                 )
-        del group
     facts = {
         "backend": backend, "threads": threads, "version": module.VERSION,
         "kernels": kernels.status(), "processor": processor(), "groups": results,

@@ -45,7 +45,7 @@ def groups(threads: int) -> Iterator[Group]:
         yield Group(
             f"forward and backward, {name}",
             "SiLU",
-            {
+            lambda: {
                 "SiLU": training(jax.nn.silu, x),
                 "AconC": training(acon, x, *gates),
                 "published formula": training(published, x, *gates),
@@ -56,7 +56,7 @@ def groups(threads: int) -> Iterator[Group]:
     yield Group(
         "other activations, forward and backward, [32,128,28,28]",
         "SiLU",
-        {
+        lambda: {
             "SiLU": training(jax.nn.silu, x),
             "acon with beta per sample and channel": training(acon, x, random(128), random(128), random(32, 1, 1, 128)),
             "PReLU": training(prelu, x, random(128)),
@@ -71,5 +71,5 @@ def groups(threads: int) -> Iterator[Group]:
     yield Group(
         "1,024 elements, forward and backward",
         "SiLU",
-        {"SiLU": training(jax.nn.silu, small), "AconC": training(acon, small, *(random(64) for _ in range(3)))},
+        lambda: {"SiLU": training(jax.nn.silu, small), "AconC": training(acon, small, *(random(64) for _ in range(3)))},
     )

@@ -53,7 +53,7 @@ def groups(threads: int) -> Iterator[Group]:
         yield Group(
             f"forward and backward, {name}",
             "SiLU",
-            {
+            lambda: {
                 "SiLU": training(F.silu, random(*shape)),
                 "AconC": training(ours, random(*shape), *gates),
                 "published formula": training(published, random(*shape), *gates),
@@ -65,7 +65,7 @@ def groups(threads: int) -> Iterator[Group]:
     yield Group(
         "other activations, forward and backward, [32,128,28,28]",
         "SiLU",
-        {
+        lambda: {
             "SiLU": training(F.silu, random(*shape)),
             "acon with beta per sample and channel": training(
                 acon, random(*shape), random(*per_channel), random(*per_channel), random(32, 128, 1, 1)
@@ -83,7 +83,7 @@ def groups(threads: int) -> Iterator[Group]:
     yield Group(
         "1,024 elements, forward and backward",
         "SiLU",
-        {
+        lambda: {
             "SiLU": training(F.silu, random(*small)),
             "AconC": training(acon, random(*small), *(random(1, 64, 1, 1) for _ in range(3))),
         },

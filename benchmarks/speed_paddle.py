@@ -43,7 +43,7 @@ def groups(threads: int) -> Iterator[Group]:
         yield Group(
             f"forward and backward, {name}",
             "SiLU",
-            {
+            lambda: {
                 "SiLU": training(F.silu, paddle.randn(shape)),
                 "AconC": training(ours, paddle.randn(shape), gate(), gate(), gate()),
                 "published formula": training(published, paddle.randn(shape), gate(), gate(), gate()),
@@ -67,7 +67,7 @@ def groups(threads: int) -> Iterator[Group]:
     yield Group(
         "other activations, forward and backward, [32,128,28,28]",
         "SiLU",
-        {
+        lambda: {
             "SiLU": training(F.silu, x()),
             "acon with beta per sample and channel": training(
                 acon, x(), per_channel(), per_channel(), paddle.randn([32, 128, 1, 1])
@@ -86,7 +86,7 @@ def groups(threads: int) -> Iterator[Group]:
     yield Group(
         "1,024 elements, forward and backward",
         "SiLU",
-        {
+        lambda: {
             "SiLU": training(F.silu, paddle.randn(small)),
             "AconC": training(acon, paddle.randn(small), *(paddle.randn([1, 64, 1, 1]) for _ in range(3))),
         },

@@ -91,7 +91,7 @@ def groups(threads: int) -> Iterator[Group]:
         yield Group(
             f"forward and backward, {name}",
             "SiLU",
-            {
+            lambda: {
                 "SiLU": training(F.silu, x),
                 "AconC": module(acon_torch.AconC(channels, channel_axis=axis), x),
                 "published formula": training(published, x, *gates),
@@ -104,7 +104,7 @@ def groups(threads: int) -> Iterator[Group]:
     yield Group(
         "Meta-ACON, [32,128,28,28]",
         "AconC",
-        {
+        lambda: {
             "AconC": module(acon_torch.AconC(128), x),
             "acon with beta per sample and channel": training(acon_torch.acon, x, *slopes, beta),
             "the generator alone": module(Generator(meta), x),
@@ -115,7 +115,7 @@ def groups(threads: int) -> Iterator[Group]:
     yield Group(
         "other activations, forward and backward, [32,128,28,28]",
         "SiLU",
-        {
+        lambda: {
             "SiLU": training(F.silu, x),
             "nn.PReLU(128)": module(nn.PReLU(128), x),
             "PReLU(128)": module(acon_torch.PReLU(128, shared=False), x),
@@ -132,12 +132,12 @@ def groups(threads: int) -> Iterator[Group]:
     yield Group(
         "fused RepAct, forward, [32,128,28,28]",
         "HardSwish",
-        {"HardSwish": forward(F.hardswish, x), "FusedRepAct": forward(fused, x)},
+        lambda: {"HardSwish": forward(F.hardswish, x), "FusedRepAct": forward(fused, x)},
     )
     yield Group(
         "bfloat16, [32,128,28,28]",
         "AconC, float32",
-        {
+        lambda: {
             "AconC, float32": module(acon_torch.AconC(128), x),
             "AconC, bfloat16": module(acon_torch.AconC(128, dtype=torch.bfloat16), x.bfloat16()),
             "SiLU, bfloat16": training(F.silu, x.bfloat16()),
@@ -147,7 +147,7 @@ def groups(threads: int) -> Iterator[Group]:
     yield Group(
         "1,024 elements, forward and backward",
         "SiLU",
-        {
+        lambda: {
             "SiLU": training(F.silu, small),
             "AconC": module(acon_torch.AconC(64), small),
             "published formula": training(published, small, *(torch.randn(1, 64, 1, 1) for _ in range(3))),
@@ -157,13 +157,13 @@ def groups(threads: int) -> Iterator[Group]:
     yield Group(
         "AconC, time per element",
         "2^16",
-        {name: module(acon_torch.AconC(64), torch.randn(1, 64, size // 64, 1)) for name, size in sizes.items()},
+        lambda: {name: module(acon_torch.AconC(64), torch.randn(1, 64, size // 64, 1)) for name, size in sizes.items()},
         sizes,
     )
     yield Group(
         "training step, ShuffleNetV2 1.0x, 32 x 224 x 224",
         "ReLU",
-        {
+        lambda: {
             "ReLU": network_step("relu"),
             "SiLU": network_step("silu"),
             "AconC": network_step("acon_c"),
@@ -173,7 +173,7 @@ def groups(threads: int) -> Iterator[Group]:
     yield Group(
         "whole network, torch.compile, ShuffleNetV2 0.5x, 8 x 224 x 224",
         "AconC, eager",
-        {
+        lambda: {
             "AconC, eager": compiled_network("acon_c", False),
             "AconC, compiled": compiled_network("acon_c", True),
             "SiLU, eager": compiled_network("silu", False),

@@ -23,7 +23,7 @@ FLOORS: tuple[dict[str, str], ...] = (
         "networks": "the registry of networks",
         "layout": "canonical and native names and arrays",
         "framework": "what a framework adds to public signatures and docstrings",
-        "building": "what the `build.py` of every backend shares",
+        "building": "what all backends share to build modules and to observe them",
         "numerics": "test states and the measure of an error",
         "kernels": "plans of calls of the kernel library",
     },

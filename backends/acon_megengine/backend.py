@@ -15,11 +15,11 @@ from megengine import Tensor
 from megengine.autodiff import GradManager
 from megengine.jit import trace
 from megengine.optimizer import SGD
-from megengine.utils.hook import HookHandler
 from numpy.typing import NDArray
 
 from acon_core import spec
 from acon_core.backends import Outputs, Vjp, Waiver, check_state
+from acon_core.building import recorded_taps
 from acon_core.errors import SpecError
 from acon_core.frontend.functions import Frontend
 from acon_core.training import Batch, Recipe
@@ -103,24 +103,14 @@ class MegEngineModel:
         return made
 
     def _forward(self, taps: Sequence[str], x: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        recorded: dict[str, Tensor] = {}
-        hooks = [self._record(tap, recorded) for tap in taps]
-        try:
+        with recorded_taps(self.node, taps, self._add_hook, lambda value: value) as recorded:
             return self._apply(x), recorded
-        finally:
-            for hook in hooks:
-                hook.remove()
 
     def _apply(self, x: Tensor) -> Tensor:
         """Run the network on a copy: one that returns its input has no gradient and no trace."""
         return self.native(F.copy(x))
 
-    def _record(self, tap: str, recorded: dict[str, Tensor]) -> HookHandler:
-        path, index = spec.producer(self.node, tap)
-
-        def hook(module: M.Module, inputs: object, made: Tensor | tuple[Tensor, ...]) -> None:
-            recorded[tap] = made[index] if isinstance(made, tuple) else made
-
+    def _add_hook(self, path: str, hook: Callable[..., None]) -> Any:
         return reduce(getattr, path.split("."), self.native).register_forward_hook(hook)
 
     def _backward(self, x: Tensor, cotangent: Tensor) -> tuple[Tensor, Tensor, dict[str, Tensor]]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import megengine.functional as F
@@ -25,6 +26,9 @@ def _own(function: _Map, x: Tensor) -> Tensor:
     return function(x.astype("float32")).astype(x.dtype)
 
 
+relu, relu6, silu, sigmoid = (partial(_own, function) for function in (F.relu, F.relu6, F.silu, F.sigmoid))
+
+
 def _by_slope(value: _Map, slope: _Map, x: Tensor) -> Tensor:
     """Compute `value(x)`, whose derivative is `slope(x)`."""
     return Rule(value, lambda g, x: (g * slope(x),))(x)
@@ -39,16 +43,6 @@ def _pieces(x: Tensor, right: Tensor | float, left: Tensor | float) -> Tensor:
 def identity(x: Tensor) -> Tensor:
     """Return a copy of x: MegEngine has no gradient for an input that is also an output."""
     return F.copy(x)
-
-
-def relu(x: Tensor) -> Tensor:
-    """Compute max(x, 0). Gradient at 0: 0."""
-    return _own(F.relu, x)
-
-
-def relu6(x: Tensor) -> Tensor:
-    """Compute min(max(x, 0), 6). Gradient at 0 and 6: 0."""
-    return _own(F.relu6, x)
 
 
 def leaky_relu(x: Tensor, slope: float = 0.01) -> Tensor:
@@ -100,11 +94,6 @@ def gelu(x: Tensor, approximate: str = "none") -> Tensor:
         return F.sigmoid(u) + rate * (F.sigmoid(u) * F.sigmoid(-u))
 
     return _by_slope(lambda x: x * F.sigmoid(exponent(x)), slope, x)
-
-
-def silu(x: Tensor) -> Tensor:
-    """Compute x sigmoid(x). Smooth."""
-    return _own(F.silu, x)
 
 
 def mish(x: Tensor) -> Tensor:
@@ -159,11 +148,6 @@ def hardswish(x: Tensor) -> Tensor:
 def hardsigmoid(x: Tensor) -> Tensor:
     """Compute min(max(x + 3, 0), 6) / 6. Gradient at -3 and 3: 0."""
     return _by_slope(hard_gate, lambda x: above(x + 3.0) * above(3.0 - x) / 6.0, x)
-
-
-def sigmoid(x: Tensor) -> Tensor:
-    """Compute 1 / (1 + exp(-x)). Smooth."""
-    return _own(F.sigmoid, x)
 
 
 NATIVE_ACTIVATIONS: dict[type[M.Module], Callable[[Any], spec.Node]] = {

@@ -10,10 +10,10 @@ import numpy as np
 import paddle
 from numpy.typing import NDArray
 from paddle import Tensor, nn
-from paddle.nn.layer.layers import HookRemoveHelper
 
 from acon_core import spec
 from acon_core.backends import Outputs, Vjp, Waiver, check_state
+from acon_core.building import recorded_taps
 from acon_core.errors import StateError
 from acon_core.frontend.functions import Frontend
 from acon_core.tensors import check_names
@@ -64,31 +64,20 @@ class PaddleModel:
         return dict(layout.to_canonical(self.node, arrays)[0])
 
     def __call__(self, x: NDArray, *, train: bool = False, taps: Sequence[str] = ()) -> Outputs:
-        recorded: dict[str, NDArray] = {}
-        hooks = [self._record(tap, recorded) for tap in taps]
-        self._set_mode(train)
         run = self.native if taps else self._run[train]  # compiled code calls no hooks
-        try:
-            with paddle.no_grad():
-                y = run(to_tensor(x))
-        finally:
-            for hook in hooks:
-                hook.remove()
+        with paddle.no_grad(), recorded_taps(self.node, taps, self._add_hook, to_array) as recorded:
+            self._set_mode(train)
+            y = run(to_tensor(x))
         return Outputs(to_array(y), recorded)
+
+    def _add_hook(self, path: str, hook: Callable[..., None]) -> Any:
+        return dict(self.native.named_sublayers())[path].register_forward_post_hook(hook)
 
     def _set_mode(self, train: bool) -> None:
         if train:
             self.native.train()
         else:
             self.native.eval()
-
-    def _record(self, tap: str, recorded: dict[str, NDArray]) -> HookRemoveHelper:
-        path, index = spec.producer(self.node, tap)
-
-        def hook(layer: nn.Layer, arguments: object, made: Tensor | tuple[Tensor, ...]) -> None:
-            recorded[tap] = to_array(made[index] if isinstance(made, tuple) else made)
-
-        return dict(self.native.named_sublayers())[path].register_forward_post_hook(hook)
 
     def vjp(self, x: NDArray, cotangent: NDArray, *, train: bool = False) -> Vjp:
         self._set_mode(train)

@@ -46,6 +46,9 @@ def _rule(value: Callable[..., Tensor], slope: Callable[..., Tensor], *options: 
     return Rule(lambda x: of(value, x), pullback)
 
 
+relu6, mish, sigmoid = F.relu6, F.mish, F.sigmoid
+
+
 def identity(x: Tensor) -> Tensor:
     """Return x."""
     return x
@@ -54,11 +57,6 @@ def identity(x: Tensor) -> Tensor:
 def relu(x: Tensor) -> Tensor:
     """Compute max(x, 0), NaN where x is NaN. Gradient at 0: 0. Can be differentiated once."""
     return F.hardtanh(x, 0.0, math.inf)
-
-
-def relu6(x: Tensor) -> Tensor:
-    """Compute min(max(x, 0), 6). Gradient at 0 and 6: 0."""
-    return F.relu6(x)
 
 
 def _leaky_relu(x: Tensor, slope: Tensor) -> Tensor:
@@ -165,11 +163,6 @@ def silu(x: Tensor) -> Tensor:
     return apply(_rule(_silu, _silu_slope), x)
 
 
-def mish(x: Tensor) -> Tensor:
-    """Compute x tanh(log(1 + exp(x))). Smooth."""
-    return F.mish(x)
-
-
 def _softplus(x: Tensor, beta: Tensor) -> Tensor:
     return F.relu(x) + paddle.log1p(paddle.exp(-(beta * x).abs())) / beta
 
@@ -211,11 +204,6 @@ def _hardsigmoid_slope(x: Tensor, six: Tensor) -> Tensor:
 def hardsigmoid(x: Tensor) -> Tensor:
     """Compute min(max(x + 3, 0), 6) / 6. Gradient at -3 and 3: 0."""
     return apply(_rule(_hardsigmoid, _hardsigmoid_slope, 6.0), x)
-
-
-def sigmoid(x: Tensor) -> Tensor:
-    """Compute 1 / (1 + exp(-x)). Smooth."""
-    return F.sigmoid(x)
 
 
 def _native_selu(layer: nn.SELU) -> spec.Node | None:

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import nn
 
 from acon_core import spec
 from acon_core.backends import Outputs, Vjp, Waiver, check_state
+from acon_core.building import recorded_taps
 from acon_core.frontend.functions import Frontend
 from acon_core.training import Batch, Recipe
 from acon_torch import FRAMEWORK
@@ -52,23 +53,12 @@ class TorchModel:
         return {path: to_array(tensor) for path, tensor in self.native.state_dict().items()}
 
     def __call__(self, x: NDArray, *, train: bool = False, taps: Sequence[str] = ()) -> Outputs:
-        recorded: dict[str, NDArray] = {}
-        hooks = [self._record(tap, recorded) for tap in taps]
-        self.native.train(train)
-        try:
-            with torch.no_grad():
-                y = self._run(to_tensor(x))
-        finally:
-            for hook in hooks:
-                hook.remove()
+        with torch.no_grad(), recorded_taps(self.node, taps, self._add_hook, to_array) as recorded:
+            self.native.train(train)
+            y = self._run(to_tensor(x))
         return Outputs(to_array(y), recorded)
 
-    def _record(self, tap: str, recorded: dict[str, NDArray]) -> torch.utils.hooks.RemovableHandle:
-        path, index = spec.producer(self.node, tap)
-
-        def hook(module: nn.Module, arguments: object, made: Tensor | tuple[Tensor, ...]) -> None:
-            recorded[tap] = to_array(made[index] if isinstance(made, tuple) else made)
-
+    def _add_hook(self, path: str, hook: Callable[..., None]) -> Any:
         return self.native.get_submodule(path).register_forward_hook(hook)
 
     def vjp(self, x: NDArray, cotangent: NDArray, *, train: bool = False) -> Vjp:

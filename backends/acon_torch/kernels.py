@@ -34,6 +34,8 @@ _NO_MODE: list[Any] = []
 for _inference in (False, True) if _AVAILABLE else ():
     with torch.inference_mode(_inference):
         _NO_MODE.append(_thread_keys())
+# Compiled code calls the operator on a CPU alone: on a GPU, with PyTorch 2.11, it failed.
+_COMPILES = tuple(int(part) for part in torch.__version__.split(".")[:2]) >= (2, 13)
 _TRITON = torch.version.cuda and find_spec("triton") and not kernels.turned_off()
 # The types of devices that have kernels.
 _SERVED = [device for device, there in (("cpu", kernels.library()), ("cuda", _TRITON)) if _AVAILABLE and there]
@@ -262,7 +264,13 @@ def _join(gates: Tensors, numbers: Sequence[float]) -> list[Gate]:
 
 def _compilable(x: Tensor, gates: Tensors) -> bool:
     """Return whether compiled code is to call the operator. An exported program has no library."""
-    if x.device.type not in _SERVED or _is_exporting() or torch._C._are_functorch_transforms_active():
+    if (
+        x.device.type != "cpu"
+        or "cpu" not in _SERVED
+        or not _COMPILES
+        or _is_exporting()
+        or torch._C._are_functorch_transforms_active()
+    ):
         return False
     return x.ndim > 1 and x.dtype in _NAMES and all(each is None or each.device == x.device for each in gates)
 

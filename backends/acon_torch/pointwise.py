@@ -22,40 +22,18 @@ _PYTORCH_SOFTPLUS_THRESHOLD = 20
 # Beyond it, the gradient of GELU is exactly 0 or 1. PyTorch's squares x and is NaN from 2e19 on.
 _GELU_BOUND = 100.0
 
+relu, relu6, elu, selu, celu = F.relu, F.relu6, F.elu, F.selu, F.celu
+silu, mish, hardswish = F.silu, F.mish, F.hardswish
+
 
 def identity(x: Tensor) -> Tensor:
     """Return x."""
     return x
 
 
-def relu(x: Tensor) -> Tensor:
-    """Compute max(x, 0). Gradient at 0: 0."""
-    return F.relu(x)
-
-
-def relu6(x: Tensor) -> Tensor:
-    """Compute min(max(x, 0), 6). Gradient at 0 and 6: 0."""
-    return F.relu6(x)
-
-
 def leaky_relu(x: Tensor, slope: float = 0.01) -> Tensor:
     """Compute x where x > 0, else slope x. Gradient at 0: slope."""
     return F.leaky_relu(x, slope)
-
-
-def elu(x: Tensor, alpha: float = 1.0) -> Tensor:
-    """Compute x where x > 0, else alpha (exp(x) - 1). Gradient at 0: alpha."""
-    return F.elu(x, alpha)
-
-
-def selu(x: Tensor) -> Tensor:
-    """Compute scale times elu(x, alpha), constants as published. Gradient at 0: scale alpha."""
-    return F.selu(x)
-
-
-def celu(x: Tensor, alpha: float = 1.0) -> Tensor:
-    """Compute x where x > 0, else alpha (exp(x / alpha) - 1). Smooth."""
-    return F.celu(x, alpha)
 
 
 def _gelu(x: Tensor) -> Tensor:
@@ -83,24 +61,9 @@ def gelu(x: Tensor, approximate: str = "none") -> Tensor:
     return _GELU[approximate](x)
 
 
-def silu(x: Tensor) -> Tensor:
-    """Compute x sigmoid(x). Smooth."""
-    return F.silu(x)
-
-
-def mish(x: Tensor) -> Tensor:
-    """Compute x tanh(log(1 + exp(x))). Smooth."""
-    return F.mish(x)
-
-
 def softplus(x: Tensor, beta: float = 1.0) -> Tensor:
     """Compute log(1 + exp(beta x)) / beta, for every x. Smooth."""
     return F.softplus(x, beta, _SOFTPLUS_THRESHOLD)
-
-
-def hardswish(x: Tensor) -> Tensor:
-    """Compute x min(max(x + 3, 0), 6) / 6. Gradient at -3: 0; at 3: 1."""
-    return F.hardswish(x)
 
 
 def hardsigmoid(x: Tensor) -> Tensor:

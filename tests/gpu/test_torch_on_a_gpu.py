@@ -77,7 +77,7 @@ def test_second_derivatives_use_the_formula(runs: list[str]) -> None:
 
 
 @pytest.mark.skipif(DEVICE == "cpu", reason="Inductor for a GPU")
-def test_compiled_code_calls_the_operator(runs: list[str]) -> None:
+def test_compiled_code_is_the_formula(runs: list[str]) -> None:
     x = torch.randn(2, 5, 3, 4, device=DEVICE, requires_grad=True)
     gates = [torch.rand(5, device=DEVICE, requires_grad=True) for _ in range(3)]
     compiled = torch.compile(functional.acon, fullgraph=True)
@@ -85,4 +85,4 @@ def test_compiled_code_calls_the_operator(runs: list[str]) -> None:
         torch.autograd.grad(compiled(x, *gates).sum(), (x, *gates)),
         torch.autograd.grad(functional.acon(x, *gates).sum(), (x, *gates)),
     )
-    assert len(runs) == 4
+    assert len(runs) == 2  # of the eager call
