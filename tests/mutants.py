@@ -205,6 +205,9 @@ MUTANTS = [
     Mutant("dialect: permutation instead of its inverse", "acon_core/checkpoint/dialects/dialect.py", "_permutation(tuple(np.argsort(order).tolist()))", "_permutation(order)", "core", DIALECT),
     Mutant("reading: derived index not compared", READING, 'if param.kind == "derived" and', "if False and", "core", "tests/checkpoint/test_reading.py"),
     Mutant("recognise: unmatched tensors accepted", "acon_core/checkpoint/recognise.py", "return count == len(self.shapes)", "return True", "core", DIALECT),
+    Mutant("random: a second draw starts inside a block again", "acon_core/random.py", "return values[skipped:]", "return values[:count]", "core", "tests/test_random.py"),
+    Mutant("random: a second draw repeats the first", "acon_core/random.py", "self._drawn += count", "self._drawn += 0", "core", "tests/test_random.py"),
+    Mutant("surgery: modes are not restored", "acon_core/surgery/modules.py", "part.training = mode", "part.training = False", "torch", "tests/backends/test_torch.py"),
     Mutant("building: the last namespace wins", "acon_core/building.py", "table[kind] = found[0]", "table[kind] = found[-1]", "core", "tests/test_building.py"),
     # The backends.
     Mutant("torch: a small call has no gradient", "backends/acon_torch/gradient.py", "return torch.is_grad_enabled() and any(", "return False and any(", "torch", f"{EAGER} and gelu"),
