@@ -116,7 +116,9 @@ def test_plans_describe_the_same_broadcast_as_numpy(call: Any) -> None:
         covered = [size if cover >> index & 1 else 1 for index, size in enumerate(sizes)]
         by_plan = np.broadcast_to(np.arange(np.prod(gate)).reshape(covered), sizes).ravel()
         ranked = [1] * len(shape)
-        if np.prod(gate) != 1:
+        if gate == shape:
+            ranked = list(shape)
+        elif np.prod(gate) != 1:
             ranked[axis] = gate[1] if len(gate) > 1 else gate[0]
             ranked[0] = gate[0] if len(gate) > 1 else 1
         by_numpy = np.broadcast_to(np.arange(np.prod(gate)).reshape(ranked), shape).transpose(order).ravel()
