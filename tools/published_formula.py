@@ -22,7 +22,7 @@ from acon_core.reference import forward
 from acon_core.spec import AconC
 
 sys.path.append(str(Path(__file__).parents[1] / "benchmarks"))
-from memory import SHAPE, kept, per_channel
+from memory import SHAPE, per_channel, saved_bytes
 
 USUAL, NEAR, LARGE = "A: |x| < 10", "B: p1 near p2, |beta| to 100", "E: |x| near the largest float"
 Function = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
@@ -95,7 +95,7 @@ def column(function: Function) -> list[str]:
 def memory(function: Function) -> str:
     """Measure what autograd keeps for images, in multiples of the input."""
     gates = [per_channel() for _ in range(3)]
-    return f"{kept(lambda x: function(x, *gates), gates):.2f}"
+    return f"{saved_bytes(lambda x: function(x, *gates), gates):.2f}"
 
 
 ROWS = (
