@@ -127,7 +127,7 @@ def tables(results: list[dict[str, Any]]) -> str:
         loads = "; ".join(f"{count}: {own[count]['load'][0]} to {own[count]['load'][1]}" for count in counts)
         lines += [
             f"### {backend} {some['version']}", "",
-            f"{some['kernels']}; {some['processor']}; load average by number of threads: {loads}.", "",
+            f"{some['kernels']}; {some['processor']}.", f"Load average by number of threads: {loads}.", "",
             "| group | subject | " + " | ".join(f"wall, {count} thr." for count in counts) + " | CPU, 1 thr. | ms, 1 thr. |",
             "|---|---|" + "--:|" * (len(counts) + 2),
         ]  # fmt: skip
