@@ -261,7 +261,7 @@ def geometry(
         If the shape of a gate does not fit x.
     """
     for gate in gates:
-        if isinstance(gate, tuple) and gate != shape and prod(gate) != 1:
+        if isinstance(gate, tuple) and gate != shape:
             check_gate(gate, shape, channel_axis)
     order = _memory_order(shape, strides)
     if dtype not in DTYPES or len(shape) < 2 or order is None:

@@ -72,9 +72,10 @@ def test_there_is_a_plan_of_the_library_only_with_the_library() -> None:
     assert run_python(code, ACON_KERNELS="0") == "None False"
 
 
-def test_a_gate_that_does_not_fit_is_an_error() -> None:
+@pytest.mark.parametrize("gate", [(4,), (1, 1, 1)])
+def test_a_gate_that_does_not_fit_is_an_error(gate: tuple[int, ...]) -> None:
     with pytest.raises(SpecError, match="expected a gate of shape"):
-        kernels.geometry("acon", "float32", X, ((4,), (5,), (5,)), 1)
+        kernels.geometry("acon", "float32", X, (gate, (5,), (5,)), 1)
 
 
 @st.composite

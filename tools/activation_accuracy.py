@@ -38,6 +38,8 @@ SMALLEST = float(np.finfo(np.float32).tiny)
 BOUNDS = {"f": 6.0, "dx": 8.0, "dp1": 8.0, "dp2": 8.0, "dbeta": 64.0, "reduced": 4.0}
 
 Array = NDArray[np.float64]
+Results = dict[str, dict[str, dict[str, float]]]
+"""Errors by backend, row of the table, and quantity."""
 
 
 def _signed(random: Stream, low: float, high: float) -> Array:
@@ -135,7 +137,7 @@ def reduced(backend: Backend) -> float:
     return max(worst_error(back.dparams[name], exact.params[name], exact.scales[name]) for name in ends)
 
 
-def table(results: dict[str, dict[str, dict[str, float]]]) -> str:
+def table(results: Results) -> str:
     """Format as Markdown: a row per region, a column per backend.
 
     Each cell is `f / dx / dp / dbeta` in u.
@@ -153,20 +155,25 @@ def table(results: dict[str, dict[str, dict[str, float]]]) -> str:
     return "\n".join([*lines, f"| summed gradients, of the sum of \\|terms\\| | {' | '.join(sums)} |"])
 
 
-def outside_bounds(results: dict[str, dict[str, dict[str, float]]]) -> list[str]:
+def outside_bounds(results: Results, bounds: dict[str, float]) -> list[str]:
     """Return one line per error above its bound."""
     return [
-        f"{name}: {region}: {quantity} {error:.1f} u, allowed {BOUNDS[quantity]:.0f}"
-        for name, found in results.items()
-        for region, errors in found.items()
+        f"{name}: {row}: {quantity} {error:.1f} u, allowed {bounds[quantity]:.0f}"
+        for name, rows in results.items()
+        for row, errors in rows.items()
         for quantity, error in errors.items()
-        if not error <= BOUNDS[quantity]
+        if not error <= bounds[quantity]
     ]
 
 
-def main() -> int:
-    """Run one command. Return 1 if an error is above its bound."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+def run_command(
+    description: str,
+    measure_all: Callable[[Backend], dict[str, dict[str, float]]],
+    table: Callable[[Results], str],
+    bounds: dict[str, float],
+) -> int:
+    """Run `measure BACKEND FILE` or `table FILE ...`. Return 1 if an error is above its bound."""
+    parser = argparse.ArgumentParser(description=description.splitlines()[0])
     commands = parser.add_subparsers(dest="command", required=True)
     measuring = commands.add_parser("measure", help="measure one backend and write its errors")
     measuring.add_argument("backend")
@@ -174,16 +181,20 @@ def main() -> int:
     commands.add_parser("table", help="print the table of the written errors").add_argument("files", type=Path, nargs="+")
     arguments = parser.parse_args()
     if arguments.command == "measure":
-        backend = backends.get(arguments.backend)
-        errors = {region: measure(backend, region) for region in REGIONS} | {"reduced": {"reduced": reduced(backend)}}
+        errors = measure_all(backends.get(arguments.backend))
         arguments.file.write_text(json.dumps({arguments.backend: errors}, indent=1) + "\n")
         return 0
     results = {name: errors for path in arguments.files for name, errors in json.loads(path.read_text()).items()}
     print(table(results))
-    missed = outside_bounds(results)
+    missed = outside_bounds(results, bounds)
     print("\n".join(missed), file=sys.stderr)
     return int(bool(missed))
 
 
+def measure_all(backend: Backend) -> dict[str, dict[str, float]]:
+    """Return the errors of every region, and of summed gradients."""
+    return {region: measure(backend, region) for region in REGIONS} | {"reduced": {"reduced": reduced(backend)}}
+
+
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_command(__doc__ or "", measure_all, table, BOUNDS))

@@ -12,18 +12,14 @@ that of another gradient the largest that it may have at that x.
 
 from __future__ import annotations
 
-import argparse
-import json
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
-from activation_accuracy import POINTS, Array, worst_error
+from activation_accuracy import POINTS, Array, Results, run_command, worst_error
 from numpy.typing import NDArray
 
-from acon_core import backends
 from acon_core.backends import Backend
 from acon_core.random import Stream
 from acon_core.reference import forward
@@ -134,7 +130,7 @@ def measure(backend: Backend, name: str, region: str) -> dict[str, float]:
     }
 
 
-def table(results: dict[str, dict[str, dict[str, float]]]) -> str:
+def table(results: Results) -> str:
     """Format as Markdown: a row per function and region, a column per backend."""
     names = list(results)
     lines = [f"| function, region | {' | '.join(names)} |", f"|---|{'---|' * len(names)}"]
@@ -145,37 +141,10 @@ def table(results: dict[str, dict[str, dict[str, float]]]) -> str:
     return "\n".join(lines)
 
 
-def outside_bounds(results: dict[str, dict[str, dict[str, float]]]) -> list[str]:
-    """Return one line per error above its bound."""
-    return [
-        f"{name}: {row}: {quantity} {error:.1f} u, allowed {BOUNDS[quantity]:.0f}"
-        for name, rows in results.items()
-        for row, errors in rows.items()
-        for quantity, error in errors.items()
-        if not error <= BOUNDS[quantity]
-    ]
-
-
-def main() -> int:
-    """Run one command. Return 1 if an error is above its bound."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    commands = parser.add_subparsers(dest="command", required=True)
-    measuring = commands.add_parser("measure", help="measure one backend and write its errors")
-    measuring.add_argument("backend")
-    measuring.add_argument("file", type=Path)
-    commands.add_parser("table", help="print the table of the written errors").add_argument("files", type=Path, nargs="+")
-    arguments = parser.parse_args()
-    if arguments.command == "measure":
-        backend = backends.get(arguments.backend)
-        rows = {f"{name}, {region}": measure(backend, name, region) for name in FUNCTIONS for region in REGIONS}
-        arguments.file.write_text(json.dumps({arguments.backend: rows}, indent=1) + "\n")
-        return 0
-    results = {name: rows for path in arguments.files for name, rows in json.loads(path.read_text()).items()}
-    print(table(results))
-    missed = outside_bounds(results)
-    print("\n".join(missed), file=sys.stderr)
-    return int(bool(missed))
+def measure_all(backend: Backend) -> dict[str, dict[str, float]]:
+    """Return the errors of every function in every region."""
+    return {f"{name}, {region}": measure(backend, name, region) for name in FUNCTIONS for region in REGIONS}
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_command(__doc__ or "", measure_all, table, BOUNDS))

@@ -13,7 +13,6 @@ import paddle
 from paddle import Tensor
 
 from acon_core.kernels import DTYPES, Plan, library, plan
-from acon_core.spec import check_gate
 
 Gate = Tensor | float
 
@@ -56,9 +55,6 @@ def _openmp() -> tuple[Callable[[], int], int | None]:
 def _call(function: str, channel_axis: int, *signature: Any) -> Call | None:
     """Plan a call: shape and id of the dtype of x and each gate; of a number, its value and 0."""
     shapes, dtypes = signature[::2], [_DTYPES.get(each) for each in signature[1::2]]
-    for gate in shapes[1:]:
-        if isinstance(gate, tuple) and gate != shapes[0]:
-            check_gate(gate, shapes[0], channel_axis)
     name = str(dtypes[0]).removeprefix("paddle.")
     found = None if 0 in shapes[0] else plan(function, name, shapes[0], shapes[1:], channel_axis)
     if found is None:

@@ -112,7 +112,8 @@ def _find(
         return None  # an empty tensor has no address
     # Where x has gaps, it is copied to the memory order of y.
     strides = torch.empty_like(torch.empty_strided(shape, strides, device="meta")).stride()
-    shapes = tuple(tuple(gate[0]) if isinstance(gate, tuple) else gate for gate in gates)
+    # As in to_rank, a gate of one element fits in any shape.
+    shapes = tuple(((1,) if gate[0].numel() == 1 else tuple(gate[0])) if isinstance(gate, tuple) else gate for gate in gates)
     plan = kernels.geometry(function, _NAMES.get(dtype, ""), tuple(shape), shapes, channel_axis, strides)
     if plan is None:
         return None

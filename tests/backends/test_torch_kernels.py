@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from contextlib import nullcontext
+from typing import Any
 
 import numpy as np
 import pytest
@@ -391,3 +392,11 @@ print(kernels.Plan.runs, kernels.status())
             check=True,
         )
         assert done.stdout.startswith(expected)
+
+
+def test_a_gate_of_one_element_has_any_shape(torch: Any, F: Any) -> None:  # noqa: N803
+    x, beta = torch.randn(2, 3, 4), torch.full((1, 1, 1, 1, 1), 0.5)
+    before = Plan.runs
+    found = F.acon(x, 1.0, 0.0, beta)
+    assert Plan.runs == before + 1
+    torch.testing.assert_close(found, x * torch.sigmoid(0.5 * x))
