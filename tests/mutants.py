@@ -73,6 +73,7 @@ OTHERS = "tests/networks/test_published_networks.py"
 
 EAGER = "tests/backends/test_conformance.py -k eager"
 TORCH_KERNELS = "tests/backends/test_torch_kernels.py -k"
+STACKED = "tests/backends/test_jax_stacked.py"
 JAX_KERNELS = "tests/backends/test_jax_kernels.py"
 
 MUTANTS = [
@@ -222,6 +223,8 @@ MUTANTS = [
     Mutant("jax: a constant gate taken as an operand", "backends/acon_jax/kernels.py", "sum(constant is None and 1 << k", "sum(1 << k", "jax", f"{JAX_KERNELS} -k fixed"),
     Mutant("jax: a call of the library in a program that XLA divides", "backends/acon_jax/kernels.py", "return alone and not", "return not", "jax", f"{JAX_KERNELS} -k devices"),
     Mutant("jax: a call of the library in an exported program", "backends/acon_jax/kernels.py", "return alone and not module.lowering_parameters.for_export", "return alone", "jax", f"{JAX_KERNELS} -k exported"),
+    Mutant("surgery: stacked layers are all the first", "backends/acon_jax/surgery.py", "itemgetter(index), state)", "itemgetter((0,) * len(index)), state)", "jax", STACKED),
+    Mutant("surgery: stacked layers start with the same random values", "acon_core/surgery/replace.py", "count(seed, len(sites))", "count(seed, 0)", "jax", STACKED),
     Mutant("jax: gradients of equal gates not summed over devices", "backends/acon_jax/gradient.py", "len(set(map(_mesh_axes, arrays))) == 1", "True", "jax", f"{JAX_KERNELS} -k devices"),
     Mutant("paddle: wrong hardswish gradient at 3", "backends/acon_paddle/pointwise.py", "(x >= 3).astype(x.dtype)", "(x > 3).astype(x.dtype)", "paddle", f"{EAGER} and (hardswish or repact_1)"),
     Mutant("paddle: wrong gradient of beta", "backends/acon_paddle/functional.py", "slope * (x * (slope * st))", "x * (slope * st)", "paddle", "tests/backends/test_paddle_functions.py -k to_static"),

@@ -2,15 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from numpy.typing import NDArray
 
 from acon_core.layout import Layout
 from acon_core.spec import Node, Shape
+
+
+@dataclass(frozen=True)
+class Layers:
+    """The layers that one module stands for, as those that are stacked for a scan.
+
+    Parameters
+    ----------
+    parts : callable
+        Returns a module for each layer, with its values.
+    joined : callable
+        Joins new modules, one for each layer, into one that stands for them.
+    """
+
+    parts: Callable[[], list[Any]]
+    joined: Callable[[list[Any]], Any]
 
 
 @dataclass(frozen=True)
@@ -24,10 +40,13 @@ class Observed:
         call.
     functional : list of str
         Calls of activation functions outside of known modules, such as ``relu in layer1.0``.
+    layers : mapping from str to Layers
+        For each path of a site that stands for several layers, these layers.
     """
 
     inputs: dict[str, list[Shape]]
     functional: list[str]
+    layers: Mapping[str, Layers] = field(default_factory=dict)
 
 
 @contextmanager

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from itertools import count
 from typing import Any
 
 from acon_core import spec
@@ -151,10 +152,16 @@ def replace_activations(
         if isinstance(bound, str):
             found.append(replace(site, kept=bound))
             continue
-        state = spec.initial_state(bound, seed, "float64")
-        kept = preserve(node, modules.state(module, node), bound, beta)
-        made[path] = modules.make(bound, state | (kept.values if kept else {}), module, model)
-        found.append(replace(site, channels=getattr(bound, "channels", None), bound=kept.bound if kept else None))
+        layers = observed.layers.get(path)
+        parts = layers.parts() if layers else [module]
+        kept = [preserve(node, modules.state(part, node), bound, beta) for part in parts]
+        new_parts = [
+            modules.make(bound, spec.initial_state(bound, own, "float64") | (start.values if start else {}), part, model)
+            for own, part, start in zip(count(seed, len(sites)), parts, kept, strict=False)
+        ]
+        made[path] = layers.joined(new_parts) if layers else new_parts[0]
+        furthest = None if None in kept else max(start.bound for start in kept if start)
+        found.append(replace(site, channels=getattr(bound, "channels", None), bound=furthest))
     # The model changes only now, when nothing can fail any more.
     for path, module in made.items():
         modules.replace(model, path, module)

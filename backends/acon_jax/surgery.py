@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
+from operator import itemgetter
 from typing import Any
 
 import jax
@@ -20,7 +22,7 @@ from numpy.typing import NDArray
 
 from acon_core import spec, surgery
 from acon_core.errors import AconError
-from acon_core.surgery import Observed
+from acon_core.surgery import Layers, Observed
 from acon_jax.activations import CLASSES, Activation
 from acon_jax.arrays import precision
 from acon_jax.build import BuildContext, make
@@ -29,6 +31,7 @@ from acon_jax.modules import Acon, Function, Graph
 from acon_jax.pointwise import ACTIVATION_FUNCTIONS, NATIVE_ACTIVATIONS
 
 SCOPE = "acon_site_"
+MARK = "_acon_site"
 UNDECAYED = (*surgery.UNDECAYED_NAMES, "bias", "scale")
 """Names of parameters that never decay, whatever their shape."""
 
@@ -109,17 +112,18 @@ class NnxModules:
         graphdef, state = nnx.split(model)
         inputs: dict[str, list[spec.Shape]] = {}
         scopes: list[tuple[str, bool]] = []
+        inner: dict[str, list[spec.Shape]] = {}
         arguments = example if type(example) is tuple else (example,)  # a NamedTuple is one argument
         options = [index for index, each in enumerate(arguments, 1) if isinstance(each, bool | int | str)]
 
         def run(state: nnx.State, *arguments: Any) -> Any:
             copy = nnx.merge(graphdef, state)
             copy.eval()
-            with _recorded(self, copy, inputs, scopes):
+            with _recorded(self, copy, inputs, scopes, inner):
                 return copy(*arguments)
 
         closed = jax.make_jaxpr(run, static_argnums=options)(state, *arguments)
-        return Observed(inputs, list(_functional(closed.jaxpr, scopes, "")))
+        return Observed(inputs, list(_functional(closed.jaxpr, scopes, "")), _stacked_layers(dict(self.sites(model)), inner))
 
     def parameters(self, model: Any) -> Iterator[tuple[str, Any, bool]]:
         for path, variable in nnx.to_flat_state(nnx.state(model, nnx.Param)):
@@ -185,22 +189,67 @@ def _channels_last(shape: spec.Shape, axis: int) -> spec.Shape:
     return (*sizes, *last)
 
 
-def _key(site: Any) -> tuple[int, str]:
-    return (id(site.owner), site.name) if isinstance(site, Held) else (id(site), "")
+def _stacked_layers(sites: Mapping[str, Any], inner: Mapping[str, list[spec.Shape]]) -> dict[str, Layers]:
+    """Return the layers of every site that a scan or vmap divides, by the shapes inside it.
+
+    A site without variables is divided as the module is that holds it, or else as others in that.
+    """
+    variables = {path: [variable.shape for _, variable in _variables(sites[path])] for path in inner}
+    calls = {path: (outside[0], inside[0]) for path, inside in inner.items() if (outside := variables[path])}
+    found = {}
+    for path, site in sites.items():
+        holder = path.rpartition(".")[0]
+        near = [path, holder, *(other for other in calls if other.startswith(f"{holder}." if holder else ""))]
+        whole, part = next((calls[other] for other in near if other in calls), ((), ()))
+        if whole != part:
+            leading = whole[: len(whole) - len(part)]
+            found[path] = Layers(
+                partial(_unstacked, path, site, (*leading, *part) == whole, leading), partial(_stacked, leading)
+            )
+    return found
+
+
+def _unstacked(path: str, site: Any, in_front: bool, leading: spec.Shape) -> list[Any]:
+    if not in_front:
+        raise AconError(f"replace_activations: {path}: expected layers that are stacked along the first axis, found another")
+    if isinstance(site, Held):
+        return [site] * math.prod(leading)
+    graphdef, state = nnx.split(site)
+    return [nnx.merge(graphdef, jax.tree.map(itemgetter(index), state)) for index in np.ndindex(leading)]
+
+
+def _stacked(leading: spec.Shape, made: Sequence[nnx.Module]) -> nnx.Module:
+    graphdef, states = nnx.split(made[0])[0], [nnx.state(each) for each in made]
+
+    def stack(*values: jax.Array) -> jax.Array:
+        with precision(values[0].dtype):
+            return jnp.stack(values).reshape(*leading, *values[0].shape)
+
+    return nnx.merge(graphdef, jax.tree.map(stack, *states))
+
+
+def _key(site: Any) -> Any:
+    # In a transformation, such as nnx.scan, a module is another object, which has the same marks.
+    return (id(site.owner), site.name) if isinstance(site, Held) else vars(site).get(MARK)
 
 
 @contextmanager
 def _recorded(
-    modules: NnxModules, model: nnx.Module, inputs: dict[str, list[spec.Shape]], scopes: list[tuple[str, bool]]
+    modules: NnxModules,
+    model: nnx.Module,
+    inputs: dict[str, list[spec.Shape]],
+    scopes: list[tuple[str, bool]],
+    inner: dict[str, list[spec.Shape]],
 ) -> Iterator[None]:
     """Note every call of a site in `inputs`, and trace it under a scope that counts `scopes`.
 
-    An entry of `scopes` is the path of the site, and whether its spec is known.
+    An entry of `scopes` is the path of the site, and whether its spec is known. `inner` gets the
+    shapes of a module's variables in a call.
     """
-    paths: dict[tuple[int, str], list[str]] = {}
-    running: list[tuple[int, str]] = []
+    paths: dict[Any, list[str]] = {}
+    running: list[Any] = []
 
-    def noted(key: tuple[int, str], known: bool, axis: int, call: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    def noted(key: Any, known: bool, axis: int, call: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         if running and running[-1] == key:  # a class that calls its parent's
             return call(*args, **kwargs)
         shapes = [np.shape(value) for value in (*args, *kwargs.values()) if isinstance(value, jax.Array)]
@@ -220,12 +269,16 @@ def _recorded(
             if _key(self) not in paths:
                 return call(self, *args, **kwargs)
             axis = self._channel_axis if isinstance(self, Activation) else -1
+            for path in paths[_key(self)]:
+                inner[path] = [variable.shape for _, variable in _variables(self)]
             return noted(_key(self), modules.node(self) is not None, axis, partial(call, self), *args, **kwargs)
 
         return noted_call
 
     sites = list(modules.sites(model))
     for path, site in sites:
+        if isinstance(site, nnx.Module) and _key(site) is None:
+            setattr(site, MARK, path)
         paths.setdefault(_key(site), []).append(path)
         if isinstance(site, Held):  # of the copy
             setattr(site.owner, site.name, partial(noted, _key(site), True, -1, site.function))
