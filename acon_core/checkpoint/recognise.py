@@ -12,7 +12,7 @@ from acon_core.checkpoint.dialects import DIALECTS, dialect_hint, dialect_named,
 from acon_core.checkpoint.formats import Format
 from acon_core.checkpoint.query import NetworkQuery
 from acon_core.errors import AconError, CheckpointError, SpecError
-from acon_core.networks import NETWORKS, Network, create, has_choice
+from acon_core.networks import NETWORKS, Network, create, keeps_activations
 from acon_core.spec.activation_base import bind
 from acon_core.spec.activations import ACTIVATIONS, activation, activation_name
 from acon_core.spec.node import Node
@@ -87,10 +87,6 @@ def _check(query: NetworkQuery) -> None:
         activation(query.act)
 
 
-def _takes_activation(name: str) -> bool:
-    return ":" not in name and has_choice(name)
-
-
 @dataclass(frozen=True)
 class _Search:
     """The tensors of a file against the networks that a query allows, in one format and dialect."""
@@ -102,8 +98,8 @@ class _Search:
     @cached_property
     def names(self) -> list[str]:
         """The networks that the query and the dialect allow."""
-        network, act, dialect = self.query.network, self.query.act, self.format.dialect
-        names = [network] if network else [name for name in NETWORKS if act is None or has_choice(name)]
+        network, dialect = self.query.network, self.format.dialect
+        names = [network] if network else list(NETWORKS)
         return [name for name in names if dialect is None or dialect.applies_to(name)]
 
     @cached_property
@@ -116,11 +112,22 @@ class _Search:
 
     @cached_property
     def matches(self) -> list[Network]:
-        """The networks with exactly the tensors of the file."""
-        groups = [[self.query.act]] if self.query.act else self._activation_groups()
+        """The networks with exactly the tensors of the file.
+
+        Networks with their publisher's activations are tried with others only where nothing else
+        fits: some have the names and shapes of a network that is published with these others.
+        """
+        groups: list[list[str | None]] = [[self.query.act]] if self.query.act else self._activation_groups()
+        kept = [name for name in self.likely if ":" in name or keeps_activations(name)]
+        chosen = [name for name in self.likely if name not in kept]
+        published = [] if self.query.act else self._fitting(kept, [[None]])
+        return [*self._fitting(chosen, groups), *published] or self._fitting(kept, groups)
+
+    def _fitting(self, names: Sequence[str], groups: Sequence[Sequence[str | None]]) -> list[Network]:
+        """Return the networks of these names and activations that have the tensors of the file."""
         matches = []
-        for name in self.likely:
-            for acts in groups if _takes_activation(name) else [[None]]:
+        for name in names:
+            for acts in groups:
                 if any(self._equals(network) for network in self._networks(name, acts[:1])):
                     matches += self._networks(name, acts)
         return matches
@@ -130,10 +137,8 @@ class _Search:
         hint = dialect_hint(self.shapes) if self.format.dialect is None else None
         if hint:
             return CheckpointError("unsupported", hint)
-        if not self.names:
-            return AconError(f"no network of dialect {self.query.dialect} takes an activation; omit --act")
         name = self.likely[0] if self.likely else min(self.names, key=lambda name: len(self._differences(self._skeleton(name))))
-        acts = CANDIDATES if _takes_activation(name) and not self.query.act else [self.query.act]
+        acts = [self.query.act] if self.query.act or ":" in name else [None, *CANDIDATES]
         networks = self._networks(name, acts) or [self._skeleton(name)]
         candidates = [(network, self._differences(network)) for network in networks]
         nearest, differences = min(candidates, key=lambda candidate: len(candidate[1]))
@@ -143,10 +148,10 @@ class _Search:
             f"{differences[0]} ({len(differences)} differences); pass another --network or --act",
         )
 
-    def _activation_groups(self) -> list[list[str]]:
+    def _activation_groups(self) -> list[list[str | None]]:
         """Return the candidates whose tensor names are in the file, grouped by equal tensors."""
         suffixes = {name.split(".", count)[-1] for name in self.shapes for count in range(name.count(".") + 1)}
-        groups: dict[tuple[tuple[str, Shape], ...], list[str]] = {}
+        groups: dict[tuple[tuple[str, Shape], ...], list[str | None]] = {}
         for act in CANDIDATES:
             tensors = tuple(self.format.layout.each_shape(bind(activation(act), WIDTH)))
             if all(name in suffixes for name, _ in tensors):
@@ -175,7 +180,7 @@ class _Search:
 
     def _skeleton(self, name: str) -> Network:
         """Return the network without its activations."""
-        skeleton = self._published(name, "identity" if _takes_activation(name) else None)
+        skeleton = self._published(name, "identity" if ":" not in name else None)
         assert skeleton is not None  # every network accepts identity
         return skeleton
 

@@ -70,8 +70,10 @@ NETWORKS: dict[str, Callable[..., Network]] = {
 """The function that makes each network, by publisher and name."""
 
 
-def has_choice(name: str) -> bool:
-    """Return whether the network takes an activation; those in `sources` have fixed ones.
+def keeps_activations(name: str) -> bool:
+    """Return whether a network has its publisher's activations unless `act` is given.
+
+    These are the networks in `sources`. The others have one activation, for which `act` stands.
 
     Parameters
     ----------
@@ -81,9 +83,9 @@ def has_choice(name: str) -> bool:
     Returns
     -------
     bool
-        Whether `act` may be given.
+        Whether the default of `act` is None.
     """
-    return "act" in inspect.signature(NETWORKS[name]).parameters
+    return inspect.signature(NETWORKS[name]).parameters["act"].default is None
 
 
 def create(
@@ -142,8 +144,6 @@ def _create(name: str, act: Node | str | None, num_classes: int | None, options:
     unknown = [option for option in options if option not in known]
     if unknown:
         raise SpecError(f"network {name!r}: {unknown[0]!r} is not an option; options: {', '.join(known)}")
-    if act is not None and not has_choice(name):
-        raise SpecError(f"network {name!r} has fixed activations: omit act, or call replace_activations() on the model")
     published = {"act": act, "num_classes": num_classes}
     try:
         made = make(**{option: value for option, value in published.items() if value is not None}, **options)
@@ -170,4 +170,4 @@ def _import_network(name: str) -> Network:
     return made
 
 
-__all__ = ["NETWORKS", "Network", "Preprocessing", "as_tuples", "create", "has_choice"]
+__all__ = ["NETWORKS", "Network", "Preprocessing", "as_tuples", "create", "keeps_activations"]

@@ -32,6 +32,12 @@ def resolve_activation(network: str, act: Node | str, num_classes: int, **defaul
     return activation(act, **{name: value for name, value in defaults.items() if name in unset})
 
 
+def as_published_by(publisher: str, network: Network, act: Node | str | None, source: str, **changes: Any) -> Network:
+    """Return the network under a publisher's name. Without `act` its activations are its own."""
+    name = f"{publisher}/{network.name.rpartition('/')[2]}"
+    return replace(network, name=name, activation=None if act is None else network.activation, source=source, **changes)
+
+
 def check_num_classes(network: str, num_classes: int) -> None:
     """Raise SpecError for fewer than one class."""
     if num_classes < 1:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -23,6 +24,19 @@ def outermost_spec_modules(modules: Modules, model: Any) -> Iterator[tuple[str, 
             yield path, module, node
 
 
+def _others(modules: Modules, model: Any) -> str:
+    """Name a module that has the name of an activation of this package but another class."""
+    for path, module in modules.sites(model):
+        kind = type(module)
+        if re.search(r"^(meta)?acon|metaacon|repact", kind.__name__.replace("_", "").lower()) and modules.node(module) is None:
+            return (
+                f"; {path or 'the model'} is a {kind.__module__}.{kind.__qualname__}, whose state may have other names: "
+                "put the class of this package in its place and load its weights, with load(path, dialect=...) for a file "
+                "of the published code"
+            )
+    return ""
+
+
 def _rebuild(modules: Modules, model: Any, rules: Rules[Change], wanted: str) -> Any:
     made: dict[int, Any] = {}
     for path, module, node in list(outermost_spec_modules(modules, model)):
@@ -37,7 +51,7 @@ def _rebuild(modules: Modules, model: Any, rules: Rules[Change], wanted: str) ->
             return made[id(module)]
         modules.replace(model, path, made[id(module)])
     if not made:
-        raise AconError(f"{rules.operation}: nothing to do: the model has no {wanted}")
+        raise AconError(f"{rules.operation}: nothing to do: the model has no {wanted} of this package{_others(modules, model)}")
     return model
 
 

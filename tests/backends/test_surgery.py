@@ -56,6 +56,23 @@ def test_fuse_and_fold_preserve_outputs(backend: Backend, verb: str, act: str) -
         getattr(package(backend), verb)(simple)
 
 
+@pytest.mark.parametrize(("verb", "name"), [("fuse", "RepAct_BN"), ("fold", "MetaAconC"), ("fold", "MyBeacon")])
+def test_fuse_and_fold_name_classes_that_are_not_ours(backend: Backend, verb: str, name: str) -> None:
+    bases = {
+        "torch": "torch.nn.Module",
+        "jax": "flax.nnx.Module",
+        "paddle": "paddle.nn.Layer",
+        "megengine": "megengine.module.Module",
+    }
+    module, _, base = bases[backend.name].rpartition(".")
+    names = {"__module__": "models.common", "forward": lambda self, x: x}
+    theirs = type(name, (getattr(import_module(module), base),), names)()
+    with pytest.raises(AconError) as raised:
+        getattr(package(backend), verb)(theirs)
+    said = f"the model is a models.common.{name}, whose state may have other names: put the class of this package in its place"
+    assert (said in str(raised.value)) == (name != "MyBeacon")
+
+
 def test_weight_decay_follows_the_spec(backend: Backend) -> None:
     """The 1.7M of nmaac/acon's README counts convolution and linear weights: 1,657,616."""
     module = package(backend).create("acon/shufflenet_v2_x0_5", act="meta_acon")

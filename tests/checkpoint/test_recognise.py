@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import filterfalse
 from pathlib import Path
 
 import own_networks
@@ -13,7 +14,7 @@ from acon_core import spec
 from acon_core.checkpoint import read_network, recognise
 from acon_core.checkpoint.formats import format_named
 from acon_core.errors import AconError, SpecError
-from acon_core.networks import NETWORKS, create, has_choice
+from acon_core.networks import NETWORKS, create, keeps_activations
 
 
 @pytest.mark.parametrize("name", ["acon/shufflenet_v2_x0_5", "acon/shufflenet_v2_x1_5"])
@@ -76,7 +77,7 @@ def test_own_function_takes_no_arguments(monkeypatch: pytest.MonkeyPatch, tmp_pa
 def test_refused_activations() -> None:
     """Recognition skips only these pairs, which have no spatial axes for a funnel activation."""
     refused = set()
-    for name in filter(has_choice, NETWORKS):
+    for name in filterfalse(keeps_activations, NETWORKS):
         for act in recognise.CANDIDATES:
             try:
                 create(name, act, 3)

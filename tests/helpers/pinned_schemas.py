@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from acon_core import spec
-from acon_core.networks import NETWORKS, create, has_choice
+from acon_core.networks import NETWORKS, create, keeps_activations
 
 SCHEMAS = Path(__file__).parents[1] / "data" / "schemas.json"
 
@@ -16,7 +16,7 @@ SCHEMAS = Path(__file__).parents[1] / "data" / "schemas.json"
 def pinned() -> Iterator[tuple[str, spec.Node]]:
     """Return every network with its published activations, and every activation alone."""
     for name in NETWORKS:
-        for act in ("relu", "acon_c", "meta_acon") if has_choice(name) else (None,):
+        for act in ("relu", "acon_c", "meta_acon") if not keeps_activations(name) else (None,):
             yield f"{name} {act or 'as published'}", create(name, act).graph
     for act in (*spec.ACTIVATIONS, *VARIANTS):
         yield act, spec.activation(act, 6)

@@ -21,7 +21,7 @@ from acon_core.checkpoint.dialects import DIALECTS
 from acon_core.checkpoint.formats import Format, format_named
 from acon_core.checkpoint.recognise import recognise
 from acon_core.errors import AconError, CheckpointError, SpecError
-from acon_core.networks import NETWORKS, create, has_choice
+from acon_core.networks import NETWORKS, create, keeps_activations
 from acon_core.reference import forward
 
 STORED = json.loads(PINNED.read_text())
@@ -115,11 +115,51 @@ def test_ambiguous_networks(tmp_path: Path, name: str, others: str) -> None:
     )
 
 
-def test_act_excludes_networks_without_a_choice(tmp_path: Path) -> None:
+def test_act_prefers_networks_that_are_published_with_it(tmp_path: Path) -> None:
     path = write_file(tmp_path, "torchvision/mobilenet_v3_large")
     assert read_network(path, act="relu").network.name == "repact/mobilenet_v3_large"
-    with pytest.raises(CheckpointError, match=r"no network has exactly .* 'conv1\.bias' is missing"):
-        read_network(write_file(tmp_path, "torchvision/resnet18"), act="relu")
+    found = read_network(write_file(tmp_path, "torchvision/resnet18"), act="silu").network
+    assert (found.name, found.activation) == ("torchvision/resnet18", spec.SiLU())
+    with pytest.raises(CheckpointError, match=r"nearest is torchvision/resnet18 with acon_c.* is missing"):
+        read_network(write_file(tmp_path, "torchvision/resnet18"), act="acon_c")
+
+
+# With torchvision's activation, and in timm's order of layers, these are the same graphs.
+SAME = {
+    "torchvision/shufflenet_v2_x0_5": "repact/shufflenet_v2_x0_5",
+    "torchvision/mobilenet_v3_small": "repact/mobilenet_v3_small",
+    "timm/vit_base_patch16_224": "repact/vit_base_patch16_224",
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "places"),
+    [
+        ("torchvision/resnet18", {}, 16),
+        ("torchvision/resnet50", {}, 16),
+        ("torchvision/shufflenet_v2_x1_5", {}, 37),
+        ("torchvision/shufflenet_v2_x0_5", {}, 37),
+        ("torchvision/mobilenet_v3_small", {}, 23),
+        ("timm/vit_base_patch16_224", {"depth": 2}, 2),
+        (SWIN, SMALL_SWIN, 6),
+        (RESNET, {}, 16),
+    ],
+)
+def test_other_activations(tmp_path: Path, name: str, options: dict[str, object], places: int) -> None:
+    """`act` stands in the places of the network above, and its files are recognised."""
+    made = create(name, "acon_c", 3, **options)
+    assert (made.name, made.activation, made.input) == (name, spec.AconC(), create(name, **options).input)
+    assert sum(isinstance(node, spec.AconC) for _, node in spec.walk(made.graph)) == places
+    published = spec.named_params(create(name, num_classes=3, **options).graph)
+    with_acon = spec.named_params(made.graph)
+    assert [path for path in with_acon if path in published] == list(published)
+    format = package_format(name)
+    shapes = format.layout.native_shapes(made.graph)
+    format.codec.write(tmp_path / "a", filled(shapes), {})
+    query = {"network": name, **options} if options else {}
+    found = read_network(tmp_path / "a", **query).network
+    assert (found.name, found.activation) == (SAME.get(name, name) if not options else name, spec.AconC())
+    assert spec.named_params(found.graph) == with_acon
 
 
 def test_torchvision_resnet_with_another_activation() -> None:
@@ -185,9 +225,9 @@ def test_dialect_of_another_network_is_refused(tmp_path: Path) -> None:
         read_network(write_file(tmp_path, SWIN), "repact/swin_tiny_patch4_window7_224", "gelu", "timm")
 
 
-def test_act_in_a_dialect_without_a_choice(tmp_path: Path) -> None:
-    with pytest.raises(AconError, match="no network of dialect timm takes an activation; omit --act"):
-        read_network(write_file(tmp_path, SWIN), act="gelu", dialect="timm")
+def test_act_in_a_dialect(tmp_path: Path) -> None:
+    found = read_network(write_file(tmp_path, SWIN), act="gelu", dialect="timm").network
+    assert (found.name, found.activation) == (SWIN, spec.GELU())
 
 
 def test_act_that_the_nearest_network_refuses() -> None:
@@ -228,10 +268,10 @@ def test_older_meta_acons(tmp_path: Path, act: str) -> None:
         assert (found.name, found.activation) == (name, spec.activation(act))
 
 
-def test_networks_without_a_choice() -> None:
-    families = {name.partition("/")[0] for name in NETWORKS if not has_choice(name)}
+def test_networks_that_keep_their_activations() -> None:
+    families = {name.partition("/")[0] for name in NETWORKS if keeps_activations(name)}
     assert families == {"torchvision", "timm", "paddleclas"}
-    assert all(create(name).activation is None for name in NETWORKS if not has_choice(name))
+    assert all(create(name).activation is None for name in NETWORKS if keeps_activations(name))
 
 
 @pytest.mark.parametrize(

@@ -1,1 +1,1 @@
-"""Networks as other projects publish them, for their weights: the activations are fixed."""
+"""Networks as other projects publish them, for their weights. Their activations can be replaced."""
