@@ -73,6 +73,7 @@ OTHERS = "tests/networks/test_published_networks.py"
 
 EAGER = "tests/backends/test_conformance.py -k eager"
 TORCH_KERNELS = "tests/backends/test_torch_kernels.py -k"
+PADDLE_GRADIENTS = "tests/backends/test_paddle_gradients.py"
 STACKED = "tests/backends/test_jax_stacked.py"
 JAX_KERNELS = "tests/backends/test_jax_kernels.py"
 
@@ -232,6 +233,8 @@ MUTANTS = [
     Mutant("paddle: the kernel reads tensors with gaps", PADDLE_KERNELS, "tensor if tensor.is_contiguous() else tensor.contiguous()", "tensor", "paddle", "tests/backends/test_paddle_kernels.py -k transposed"),
     Mutant("paddle: the kernel reads another device", PADDLE_KERNELS, "value.is_dense() and value.place.is_cpu_place()", "value.is_dense()", "paddle", "tests/backends/test_paddle_kernels.py -k elsewhere"),
     Mutant("paddle: the kernel reads gates of any dtype", PADDLE_KERNELS, "any(given != needed and not", "any(False and not", "paddle", "tests/backends/test_paddle_kernels.py -k not_serve"),
+    Mutant("paddle: arguments that paddle.grad takes or leaves together", "backends/acon_paddle/gradient.py", "(tensors, value, gradients, needed), list(compress(tensors, needed)))", "(tensors, value, gradients, needed), *compress(tensors, needed))", "paddle", PADDLE_GRADIENTS),
+    Mutant("paddle: a group without parameters", "backends/acon_paddle/backend.py", 'if group["params"]]', "]", "paddle", PADDLE_GRADIENTS),
     Mutant("paddle: second derivatives of the kernel", "backends/acon_paddle/gradient.py", "if not paddle.is_grad_enabled():", "if True:", "paddle", "tests/backends/test_paddle_kernels.py -k second"),
     Mutant("megengine: wrong hardswish gradient at -3", "backends/acon_megengine/pointwise.py", "low * (high * inside + (1.0 - high))", "high * inside + (1.0 - high)", "megengine", f"{EAGER} and hardswish"),
     Mutant("megengine: maximum gives a tie to one argument", MGE_FUNCTIONAL, "(1.0 + F.sign(a - b)) * 0.5", "F.maximum(F.sign(a - b), 0.0)", "megengine", f"{MGE_KERNEL_TESTS} -k kinks"),

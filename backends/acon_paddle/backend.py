@@ -131,6 +131,10 @@ class PaddleFrontend(Frontend[nn.Layer]):
     def make(self, node: spec.Node, **own: Any) -> nn.Layer:
         return make(node, Activation._context(**own))
 
+    def param_groups(self, model: nn.Layer, weight_decay: float) -> list[dict[str, Any]]:
+        # Paddle's optimizers look at the first parameter of each group.
+        return [group for group in super().param_groups(model, weight_decay) if group["params"]]
+
     def loaded_dtype(self, dtype: str) -> str:
         return dtype if dtype in self.backend.dtypes else "float32"
 

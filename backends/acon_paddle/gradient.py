@@ -1,9 +1,11 @@
-"""Hand-written gradients of the gated functions: one PyLayer, which keeps the arguments only."""
+"""Hand-written gradients of the gated functions: a PyLayer, which keeps the arguments only."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
+from itertools import compress
 from typing import Any
 
 import paddle
@@ -95,30 +97,61 @@ class Rule:
     kernel: str = ""
 
 
-class _Function(PyLayer):
-    """The value of a rule in the dtype of x. Its methods call what to_static leaves alone."""
+class _Dynamic(PyLayer):
+    """A call in dynamic mode as one operation of its trainable tensors.
+
+    They are one list: of several arguments, `paddle.grad` with respect to some would refuse the
+    gradients of the others.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, how: tuple[Any, ...], trainable: list[Tensor]) -> Tensor:
+        tensors, value, ctx.gradients, ctx.needed = how
+        ctx.save_for_backward(*tensors)
+        return value(tensors)
+
+    @staticmethod
+    def backward(ctx: Any, g: Tensor) -> tuple[list[Tensor]]:
+        return ([each for each in ctx.gradients(ctx.needed, g, ctx.saved_tensor()) if each is not None],)
+
+
+def _run(tensors: Sequence[Tensor], value: Callable[..., Tensor], gradients: Callable[..., Sequence[Tensor | None]]) -> Tensor:
+    """Return value(tensors), with the gradients that `gradients(needed, g, tensors)` returns."""
+    needed = [not tensor.stop_gradient for tensor in tensors]
+    if True in needed and paddle.is_grad_enabled():
+        y: Tensor = _Dynamic.apply((tensors, value, gradients, needed), list(compress(tensors, needed)))
+        return y
+    return value(tensors)
+
+
+class _Traced(PyLayer):
+    """A rule in a trace, which has no list. Its methods call what to_static leaves alone."""
 
     @staticmethod
     def forward(ctx: Any, rule: Rule, *arguments: Tensor) -> Tensor:
-        return _value(ctx, rule, arguments)
+        return _traced_value(ctx, rule, arguments)
 
     @staticmethod
     def backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:
-        return _gradients(ctx, g)
+        return _traced_gradients(ctx, g)
 
 
 @not_to_static
-def _value(ctx: Any, rule: Rule, arguments: Any) -> Tensor:
+def _traced_value(ctx: Any, rule: Rule, arguments: Any) -> Tensor:
     arguments = flatten(arguments)  # to_static passes a tuple of a tuple
     ctx.save_for_backward(*arguments)
     # Paddle only accepts None as the gradient of a frozen argument. A trace forgets which are.
     ctx.rule, ctx.needed = rule, [not argument.stop_gradient for argument in arguments]
-    return rule.value(*upcast_half(*arguments)).astype(arguments[0].dtype)
+    return _value(rule, arguments)
 
 
 @not_to_static
-def _gradients(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:
+def _traced_gradients(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:
     return _pull(ctx.rule, ctx.needed, g, ctx.saved_tensor())
+
+
+def _value(rule: Rule, arguments: Sequence[Tensor]) -> Tensor:
+    return rule.value(*upcast_half(*arguments)).astype(arguments[0].dtype)
 
 
 def _pull(rule: Rule, needed: Sequence[bool], g: Tensor, arguments: Sequence[Tensor]) -> tuple[Tensor | None, ...]:
@@ -126,28 +159,18 @@ def _pull(rule: Rule, needed: Sequence[bool], g: Tensor, arguments: Sequence[Ten
     return tuple(None if term is None else _sum_to(term, like) for term, like in zip(terms, arguments, strict=True))
 
 
-class _Kernel(PyLayer):
-    """The same by the kernel library, of the arguments that are tensors."""
-
-    @staticmethod
-    def forward(ctx: Any, how: tuple[Any, ...], *tensors: Tensor) -> Tensor:
-        ctx.how = how
-        ctx.save_for_backward(*tensors)
-        return kernels.value(how[1], tensors)
-
-    @staticmethod
-    def backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:
-        rule, call, channel_axis, needed = ctx.how
-        tensors = ctx.saved_tensor()
-        if not paddle.is_grad_enabled():
-            return kernels.gradients(call, needed, g, tensors)
-        # With create_graph, these gradients are differentiated: they are the formula's.
-        given = iter(tensors)
-        x, *gates = [next(given) if number is None else number for number in call.fixed]
-        ranked = [x, *(to_rank(gate, x, channel_axis) for gate in gates)]
-        terms = _pull(rule, [not each.stop_gradient for each in ranked], g, ranked)
-        of_tensors = [term for term, number in zip(terms, call.fixed, strict=True) if number is None]
-        return tuple(t if t is None else t.reshape(like.shape) for t, like in zip(of_tensors, tensors, strict=True))
+def _pull_kernel(
+    rule: Rule, call: kernels.Call, channel_axis: int, needed: Sequence[bool], g: Tensor, tensors: Sequence[Tensor]
+) -> tuple[Tensor | None, ...]:
+    if not paddle.is_grad_enabled():
+        return kernels.gradients(call, needed, g, tensors)
+    # With create_graph, these gradients are differentiated: they are the formula's.
+    given, wanted = iter(tensors), iter(needed)
+    x, *gates = [next(given) if number is None else number for number in call.fixed]
+    of_each = [next(wanted) if number is None else False for number in call.fixed]
+    terms = _pull(rule, of_each, g, [x, *(to_rank(gate, x, channel_axis) for gate in gates)])
+    of_tensors = [term for term, number in zip(terms, call.fixed, strict=True) if number is None]
+    return tuple(t if t is None else t.reshape(like.shape) for t, like in zip(of_tensors, tensors, strict=True))
 
 
 @not_to_static
@@ -157,11 +180,7 @@ def by_kernel(rule: Rule, x: Tensor, gates: Sequence[Gate], channel_axis: int) -
     if call is None:
         return None
     tensors = [x, *[gate for gate in gates if isinstance(gate, Tensor)]]
-    needed = [not tensor.stop_gradient for tensor in tensors]
-    if True in needed and paddle.is_grad_enabled():
-        y: Tensor = _Kernel.apply((rule, call, channel_axis, needed), *tensors)
-        return y
-    return kernels.value(call, tensors)
+    return _run(tensors, partial(kernels.value, call), partial(_pull_kernel, rule, call, channel_axis))
 
 
 @not_to_static
@@ -177,7 +196,9 @@ def gated(rule: Rule, x: Tensor, *gates: Gate, channel_axis: int = 1) -> Tensor:
 
 def apply(rule: Rule, x: Tensor, *gates: Tensor) -> Tensor:
     """Compute a rule by operations of Paddle, with its gradient."""
-    y: Tensor = _Function.apply(rule, x, *gates)
+    if paddle.in_dynamic_mode():
+        return _run((x, *gates), partial(_value, rule), partial(_pull, rule))
+    y: Tensor = _Traced.apply(rule, x, *gates)
     return y
 
 

@@ -24,7 +24,7 @@ def _mean_over_space(x: Tensor) -> Tensor:
     In float64: in float32, Paddle's sum rounds so much that means that differ by little, which the
     generator of Meta-ACON normalises, lose two digits.
     """
-    return x.flatten(2).astype("float64").mean(2).astype(x.dtype) if x.ndim > 2 else x
+    return x.reshape([0, 0, -1]).astype("float64").mean(2).astype(x.dtype) if x.ndim > 2 else x
 
 
 def _mean_over_channels(x: Tensor) -> Tensor:

@@ -4,7 +4,7 @@ Paddle's own where value and gradient are the spec's, else a value and a slope o
 are wrong in these: `relu` is 0 for NaN; `leaky_relu` has the gradient 1 at 0; `elu`, `celu`,
 `selu`, `hardsigmoid` keep their constants as float32; `softplus` is x beyond 20; `gelu` overflows
 at 3e38, as does `hardswish`, whose gradient is then NaN, and `silu` has the gradient NaN below
--88.7 (float32) or -710 (float64). Ours can be differentiated once.
+-88.7 (float32) or -710 (float64).
 """
 
 from __future__ import annotations
