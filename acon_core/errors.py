@@ -9,7 +9,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Literal
 
-__all__ = ["AconError", "BackendError", "CheckpointError", "OneValuePerChannelError", "SpecError", "StateError"]
+__all__ = [
+    "AconError", "BackendError", "CheckpointError", "OneValuePerChannelError", "SpecError", "StateError", "UnknownNetworkError",
+]  # fmt: skip
 
 
 class AconError(Exception):
@@ -72,4 +74,8 @@ class CheckpointError(AconError):
         self.kind = kind
 
     def with_message(self, message: str) -> CheckpointError:
-        return CheckpointError(self.kind, message)
+        return type(self)(self.kind, message)
+
+
+class UnknownNetworkError(CheckpointError):
+    """A checkpoint that can be read, but whose tensors are those of no network that is known."""

@@ -17,11 +17,13 @@ from numpy.typing import NDArray
 from acon_core.checkpoint.cast import cast as cast_state
 from acon_core.checkpoint.codecs import sharded
 from acon_core.checkpoint.codecs.arrays import little_endian_bytes
+from acon_core.checkpoint.codecs.atomic_write import check_target
 from acon_core.checkpoint.dialects import dialect_named
 from acon_core.checkpoint.formats import Format, format_for, format_named
 from acon_core.checkpoint.metadata import check_size, metadata
 from acon_core.checkpoint.query import NetworkQuery
-from acon_core.checkpoint.reading import Checkpoint, read_checkpoint
+from acon_core.checkpoint.plain import read_plainly
+from acon_core.checkpoint.reading import Checkpoint
 from acon_core.errors import AconError, SpecError, StateError
 from acon_core.networks import Preprocessing
 from acon_core.spec import ChannelwiseActivation, Graph, Node, bind, count, initial_state, named_params
@@ -37,7 +39,7 @@ class Conversion:
     Parameters
     ----------
     source : Checkpoint
-        What was written, after `transform` and `cast`.
+        What was written, after `transform` and `cast`. Its network has no name if it is not known.
     target : Format
         The format that was written.
     tensors : int
@@ -68,12 +70,16 @@ def convert(
     cast: bool = False,
     transform: Transform | None = None,
     verify: Verify | None = None,
+    dry_run: bool = False,
     on_stage: Callable[[str], None] = lambda stage: None,
 ) -> Conversion:
     """Write a checkpoint in another format, and prove that it holds the same values.
 
     The new file is written beside the target, read again, compared bit for bit and passed to
     `verify`. Only then does it replace the target: an error leaves the target unchanged.
+
+    Where both formats keep the same names and layouts, such as PyTorch's, safetensors and npz, the
+    network need not be known: the tensors are copied, and a note says so.
 
     Parameters
     ----------
@@ -96,6 +102,8 @@ def convert(
     verify : callable, optional
         Called with the source, the new file and its format; returns notes, or raises. `acon convert
         --verify` passes `acon_core.verification.verify.verify`.
+    dry_run : bool
+        Whether to do everything but the last step: the new file is removed, not moved into place.
     on_stage : callable
         Called with ``"reading"``, ``"writing"``, ``"comparing"`` and ``"running"``.
 
@@ -107,8 +115,8 @@ def convert(
     Raises
     ------
     AconError
-        If the source cannot be read or recognised, the target cannot be written, or the format or
-        dialect does not exist.
+        If the source cannot be read or recognised, the target cannot be written or is no regular
+        file, or the format or dialect does not exist.
     CheckpointError
         If the format cannot store a tensor.
     StateError
@@ -126,13 +134,13 @@ def convert(
     'safetensors'
     """
     source, target = Path(source), Path(target)
+    check_target(target)
     format = replace(format_named(to) if to else format_for(target), dialect=dialect_named(to_dialect))
-    if target.is_dir():
-        raise AconError(f"{target}: is a folder; expected the name of a file")
     if target.exists() and source.exists() and (source.samefile(target) or _is_part(target, source)):
         raise AconError(f"{target}: is the source file, or part of it; choose another target")
     on_stage("reading")
-    checkpoint = read_checkpoint(source, query)
+    needs_network = to_dialect is not None or preprocessing is not None or transform is not None or verify is not None
+    checkpoint, format, entries = read_plainly(source, query, format, needs_network)
     if transform is not None:
         checkpoint = _transformed(checkpoint, transform)
     if preprocessing is not None:
@@ -144,8 +152,10 @@ def convert(
         checkpoint = cast_state(checkpoint, format)
     on_stage("writing")
     native = format.layout.to_native(checkpoint.network.graph, checkpoint.state)
-    with staging(target) as draft:
-        write(format, draft, native, metadata(checkpoint.network, format.dialect), shard_bytes)
+    if entries is None:
+        entries = metadata(checkpoint.network, format.dialect)
+    with staging(target, dry_run) as draft:
+        write(format, draft, native, entries, shard_bytes)
         on_stage("comparing")
         notes = compare(checkpoint, native, format, draft)
         if verify is not None:
@@ -192,10 +202,10 @@ def write(
 
 
 @contextmanager
-def staging(target: Path) -> Iterator[Path]:
+def staging(target: Path, dry_run: bool = False) -> Iterator[Path]:
     """Yield a path in a temporary directory next to `target`.
 
-    On success, move everything written there into place.
+    On success, move everything written there into place, or remove it if this is a dry run.
     """
     try:
         folder = Path(tempfile.mkdtemp(prefix=".acon-", dir=target.parent))
@@ -207,7 +217,10 @@ def staging(target: Path) -> Iterator[Path]:
         draft = folder / target.name
         yield draft
         # The target last, so that an index never names shards that are not in place yet.
-        for part in sorted(folder.iterdir(), key=lambda each: each == draft):
+        parts = sorted(folder.iterdir(), key=lambda each: each == draft)
+        for part in parts:
+            check_target(target.parent / part.name)
+        for part in parts if not dry_run else ():
             try:
                 part.replace(target.parent / part.name)
             except OSError as error:

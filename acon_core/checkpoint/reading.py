@@ -18,7 +18,7 @@ from acon_core.checkpoint.formats import Format, sniff
 from acon_core.checkpoint.metadata import apply_metadata_input, complete
 from acon_core.checkpoint.query import NetworkQuery
 from acon_core.checkpoint.recognise import recognise
-from acon_core.errors import AconError, CheckpointError
+from acon_core.errors import AconError, UnknownNetworkError
 from acon_core.networks import Network
 from acon_core.random import Stream
 from acon_core.spec import named_params
@@ -127,13 +127,19 @@ def read_file(path: str | os.PathLike[str]) -> tuple[Format, CheckpointFile]:
     CheckpointError
         If the file is unsafe, corrupt, or of no known format.
     """
+    format, file = read_as_named(path)
+    return format, strip_prefix(file)
+
+
+def read_as_named(path: str | os.PathLike[str]) -> tuple[Format, CheckpointFile]:
+    """Read a file as `read_file` does, with the prefixes of wrapper modules."""
     path = Path(path)
     try:
         path.stat()
     except (OSError, ValueError) as error:  # a NUL in a path is a ValueError
         raise AconError(f"{printable(str(path))}: no such file, or it is not accessible: {error}") from error
     format = sniff(path)[0]
-    return format, strip_prefix(format.codec.read(path))
+    return format, format.codec.read(path)
 
 
 def strip_prefix(file: CheckpointFile) -> CheckpointFile:
@@ -254,8 +260,9 @@ def _identify(path: Path, format: Format, file: CheckpointFile, query: NetworkQu
         dtype = str(state.lazies[name].dtype)
         if dtype != "int64" if param.integer else dtype not in FLOATS:
             expected = "int64" if param.integer else "a float dtype"
-            raise CheckpointError("unsupported", f"{name}: expected {expected}, found {dtype}; convert the tensor first")
+            raise UnknownNetworkError("unsupported", f"{name}: expected {expected}, found {dtype}; convert the tensor first")
         if param.kind == "derived" and (state[name] != param.init.draw(param.shape, Stream(name)).astype(dtype)).any():
-            raise CheckpointError("unsupported", f"{name}: the network determines its values, but the file has other values")
+            message = f"{name}: the network determines its values, but the file has other values"
+            raise UnknownNetworkError("unsupported", message)
     network, input_warnings = apply_metadata_input(network, file.metadata)
     return Checkpoint(path, format, network, state, tuple(notes), tuple(regenerated), input_warnings)

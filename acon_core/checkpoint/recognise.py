@@ -9,9 +9,9 @@ from functools import cache, cached_property
 import numpy as np
 
 from acon_core.checkpoint.dialects import DIALECTS, dialect_hint, dialect_named, format_choices
-from acon_core.checkpoint.formats import Format
+from acon_core.checkpoint.formats import Format, format_named
 from acon_core.checkpoint.query import NetworkQuery
-from acon_core.errors import AconError, CheckpointError, SpecError
+from acon_core.errors import AconError, CheckpointError, SpecError, UnknownNetworkError
 from acon_core.networks import NETWORKS, Network, create, keeps_activations
 from acon_core.spec.activation_base import bind
 from acon_core.spec.activations import ACTIVATIONS, activation, activation_name
@@ -33,6 +33,11 @@ CANDIDATES = (
     "fused_repact(shift=true)",
 )
 
+OWN_NETWORK = (
+    "for a network of your own, write its spec and pass --network package.module:function "
+    "(docs/usage.md, A network of your own)"
+)
+
 # A width at which two candidates have equal tensors only if they have them at every width.
 WIDTH = 96
 
@@ -50,8 +55,8 @@ def recognise(format: Format, shapes: Shapes, query: NetworkQuery) -> tuple[Form
     The number of classes follows from the head. Options without a network apply to the network that
     is recognised without them. If no network matches without a dialect, each dialect is tried.
 
-    Raises CheckpointError if no network matches, with the nearest one and how it differs, or if
-    several dialects match; AconError if several networks match, with what to pass; SpecError if an
+    Raises UnknownNetworkError if no network matches, with the nearest one and how it differs if most
+    names agree; CheckpointError if several dialects match; AconError if several networks match, with what to pass; SpecError if an
     option does not exist.
     """
     for name, advice in RESERVED.items():
@@ -117,6 +122,8 @@ class _Search:
         Networks with their publisher's activations are tried with others only where nothing else
         fits: some have the names and shapes of a network that is published with these others.
         """
+        if not self.likely:
+            return []
         groups: list[list[str | None]] = [[self.query.act]] if self.query.act else self._activation_groups()
         kept = [name for name in self.likely if ":" in name or keeps_activations(name)]
         chosen = [name for name in self.likely if name not in kept]
@@ -136,17 +143,26 @@ class _Search:
         """Return the error for no match: what to pass, or how the nearest network differs."""
         hint = dialect_hint(self.shapes) if self.format.dialect is None else None
         if hint:
-            return CheckpointError("unsupported", hint)
-        name = self.likely[0] if self.likely else min(self.names, key=lambda name: len(self._differences(self._skeleton(name))))
+            return UnknownNetworkError("unsupported", hint)
+        unknown = f"no network has exactly these {len(self.shapes)} tensors"
+        name = self.likely[0] if self.likely else max(self.names, key=self._agreement)
+        if self.query.network is None and self._agreement(name) <= 0.5:
+            return UnknownNetworkError("unsupported", f"{unknown}, or most of their names; {OWN_NETWORK}")
         acts = [self.query.act] if self.query.act or ":" in name else [None, *CANDIDATES]
         networks = self._networks(name, acts) or [self._skeleton(name)]
         candidates = [(network, self._differences(network)) for network in networks]
         nearest, differences = min(candidates, key=lambda candidate: len(candidate[1]))
-        return CheckpointError(
+        own = f"; {OWN_NETWORK}" if self.query.network is None else ""
+        return UnknownNetworkError(
             "unsupported",
-            f"no network has exactly these {len(self.shapes)} tensors; the nearest is {describe(nearest)}: "
-            f"{differences[0]} ({len(differences)} differences); pass another --network or --act",
+            f"{unknown}; the nearest is {describe(nearest)}: "
+            f"{differences[0]} ({len(differences)} differences); pass another --network or --act{own}",
         )
+
+    def _agreement(self, name: str) -> float:
+        """Return which part of the names in the file, and in the network's skeleton, are in both."""
+        names = _skeleton_names(self.format.name, self.format.dialect and self.format.dialect.name, name)
+        return len(names & self.shapes.keys()) / max(len(names), len(self.shapes))
 
     def _activation_groups(self) -> list[list[str | None]]:
         """Return the candidates whose tensor names are in the file, grouped by equal tensors."""
@@ -187,6 +203,9 @@ class _Search:
     def _has_skeleton(self, name: str) -> bool:
         """Return whether the file has the tensors of the skeleton, for any number of classes."""
         skeleton = self._skeleton(name)
+        shapes = self.format.layout.each_shape(skeleton.graph)
+        if next(shapes)[0] not in self.shapes:
+            return False
         head = f"{self._head(skeleton)[0]}."
         return all(
             native in self.shapes and (native.startswith(head) or self.shapes[native] == shape)
@@ -222,6 +241,14 @@ class _Search:
         return max(int(slot.to_canonical(np.broadcast_to(np.int8(0), native)).shape[0]), 1)
 
 
+@cache
+def _skeleton_names(format: str, dialect: str | None, network: str) -> frozenset[str]:
+    """Return the names of a registered network's tensors, outside its activations."""
+    layout = replace(format_named(format), dialect=dialect_named(dialect)).layout
+    skeleton = create(network, "identity")
+    return frozenset(native for _, _, native, _ in layout.table(skeleton.graph) if native is not None)
+
+
 def _choices(networks: Sequence[Network]) -> str:
     """Return the networks, their activations, and what to pass, as the end of an error."""
     acts: dict[str, list[str]] = {}
@@ -248,6 +275,8 @@ def difference(found: Shapes, expected: Shapes) -> list[str]:
 
 def describe(network: Network) -> str:
     """Return the name, activation, classes and options of a network in one phrase."""
+    if not network.name:
+        return "a network that is not known here"
     act = f" with {activation_name(network.activation)}" if network.activation else ""
     classes = f", {network.num_classes} classes" if network.num_classes else ""
     options = "".join(f", {name}={value}" for name, value in network.options.items())

@@ -183,6 +183,9 @@ def conversion_command(transform: Transform | None) -> Callable[..., None]:
         verify: Annotated[
             bool, typer.Option("--verify", help="Run the network of TARGET in every available framework and compare.")
         ] = False,
+        dry_run: Annotated[
+            bool, typer.Option("--dry-run", help="Do all of it but keep nothing: says what would be written, or the error.")
+        ] = False,
     ) -> None:
         with progress() as bar:
             task = bar.add_task(f"{source.name} -> {target.name}", total=None)
@@ -194,13 +197,15 @@ def conversion_command(transform: Transform | None) -> Callable[..., None]:
                 cast=cast,
                 transform=transform,
                 verify=verify_conversion if verify else None,
+                dry_run=dry_run,
                 on_stage=lambda stage: bar.update(task, description=stage),
             )  # fmt: skip
         out.print(f"{source} ({conversion.source.format.name})", markup=False)
         for note in conversion.notes:
             out.print(f"note: {note}", markup=False)
         result = f"{describe(conversion.source.network)}, {conversion.tensors} tensors, read back and identical bit for bit"
-        out.print(f"{target} ({conversion.target.name}): {result}", markup=False)
+        written = f"dry run, nothing was kept: {target}" if dry_run else f"{target}"
+        out.print(f"{written} ({conversion.target.name}): {result}", markup=False)
 
     return command
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -109,9 +110,9 @@ class Graph(Node):
                 raise SpecError(f"Graph: `{step}` uses {missing[0]!r}, which no earlier line makes; known: {known}")
             known.extend(step.outputs)
         for what, names in (("value", known), ("child", [step.child for step in self.steps])):
-            twice = {name for name in names if names.count(name) > 1}
+            twice = sorted(name for name, times in Counter(names).items() if times > 1)
             if twice:
-                raise SpecError(f"Graph: {what} {sorted(twice)[0]!r} occurs twice; each is made or called once")
+                raise SpecError(f"Graph: {what} {twice[0]!r} occurs twice; each is made or called once")
         unknown = {step.child for step in self.steps} ^ set(self.members)
         if unknown:
             raise SpecError(f"Graph: {sorted(unknown)[0]!r} is called but not defined, or defined but never called")

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from acon_core import backends
 from acon_core.backends import Model
 from acon_core.checkpoint import Checkpoint, NetworkQuery
-from acon_core.checkpoint.codecs.atomic_write import atomic_write
+from acon_core.checkpoint.codecs.atomic_write import atomic_write, check_target
 from acon_core.checkpoint.reading import read_checkpoint
 from acon_core.errors import AconError
 from acon_core.networks import Preprocessing
@@ -89,6 +89,7 @@ def run_checkpoint(
     from numpy, else float32) and warnings about the images. Raises AconError for images outside the
     range that the network expects.
     """
+    check_target(output)
     for source in (file, input):
         if output.exists() and source.exists() and output.samefile(source):
             raise AconError(f"{output}: is an input file; choose another output")

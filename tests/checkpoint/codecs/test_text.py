@@ -61,7 +61,7 @@ def test_names_and_metadata(acon: Callable[..., str], tmp_path: Path, text: str)
     assert "not recognised" in seen
     assert "metadata: num_classes = " in seen
     assert "1 differ" in acon("diff", first, second, status=1)
-    assert "no network has exactly these" in acon("convert", first, tmp_path / "c.npz", status=2)
+    assert "no network has exactly these" in acon("convert", first, tmp_path / "c.msgpack", status=2)
     if text in (":smile:", "[red]"):
         assert f"  {text} weight  float32  (2,)  8 bytes" in seen
 
