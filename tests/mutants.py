@@ -47,6 +47,7 @@ POINTWISE = "acon_core/reference/pointwise.py"
 CONVERT = "acon_core/checkpoint/convert.py"
 READING = "acon_core/checkpoint/reading.py"
 UNPICKLER = "acon_core/checkpoint/codecs/unpickler.py"
+PLAIN = "tests/checkpoint/test_plain.py"
 RUNNER = "acon_core/conformance/runner.py"
 TORCH = "backends/acon_torch/functional.py"
 TORCH_KERNELS_FILE = "backends/acon_torch/kernels.py"
@@ -185,6 +186,10 @@ MUTANTS = [
     Mutant("verify: layers not compared", "acon_core/verification/worker.py", "        elif named_params(child):", "        elif False:", "torch", "tests/backends/test_verify.py"),
     # The networks and dialects of the RepAct code.
     Mutant("repact shufflenet: interleaved instead of contiguous split", "acon_core/networks/shufflenet_v2.py", "interleaved=False", "interleaved=True", "core", REPACT_VALUES),
+    Mutant("target: a device is replaced", "acon_core/checkpoint/codecs/atomic_write.py", "if not stat.S_ISREG(mode) or streams:", "if streams:", "core", PLAIN),
+    Mutant("convert: a dry run writes the target", CONVERT, "for part in parts if not dry_run else ():", "for part in parts:", "core", PLAIN),
+    Mutant("convert: an unknown network goes to any layout", "acon_core/checkpoint/plain.py", "if _layout_of(format) != _layout_of(target):", "if False:", "core", PLAIN),
+    Mutant("convert: prefixes of an unknown network are stripped", "acon_core/checkpoint/plain.py", "_bag(path, replace(format, backend=None), file, note)", "_bag(path, replace(format, backend=None), strip_prefix(file), note)", "core", PLAIN),
     Mutant("mobilenet: no 10% rule in channel rounding", "acon_core/networks/mobilenet_v3.py", "nearest + 8 if nearest < 0.9 * channels else nearest", "nearest", "core", REPACT),
     Mutant("mobilenet: decay 0.9", "acon_core/networks/mobilenet_v3.py", "decay=0.99", "decay=0.9", "core", REPACT),
     Mutant("swin: windows not shifted", "acon_core/networks/swin.py", "shift * (i % 2)", "0 * (i % 2)", "core", REPACT_VALUES),

@@ -21,8 +21,8 @@ from acon_core.checkpoint.codecs.atomic_write import check_target
 from acon_core.checkpoint.dialects import dialect_named
 from acon_core.checkpoint.formats import Format, format_for, format_named
 from acon_core.checkpoint.metadata import check_size, metadata
-from acon_core.checkpoint.query import NetworkQuery
 from acon_core.checkpoint.plain import read_plainly
+from acon_core.checkpoint.query import NetworkQuery
 from acon_core.checkpoint.reading import Checkpoint
 from acon_core.errors import AconError, SpecError, StateError
 from acon_core.networks import Preprocessing

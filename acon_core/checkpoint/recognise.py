@@ -55,9 +55,9 @@ def recognise(format: Format, shapes: Shapes, query: NetworkQuery) -> tuple[Form
     The number of classes follows from the head. Options without a network apply to the network that
     is recognised without them. If no network matches without a dialect, each dialect is tried.
 
-    Raises UnknownNetworkError if no network matches, with the nearest one and how it differs if most
-    names agree; CheckpointError if several dialects match; AconError if several networks match, with what to pass; SpecError if an
-    option does not exist.
+    Raises UnknownNetworkError if no network matches, with the nearest one and how it differs if
+    most names agree; CheckpointError if several dialects match; AconError if several networks
+    match, with what to pass; SpecError if an option does not exist.
     """
     for name, advice in RESERVED.items():
         if name in query.options:
@@ -160,7 +160,7 @@ class _Search:
         )
 
     def _agreement(self, name: str) -> float:
-        """Return which part of the names in the file, and in the network's skeleton, are in both."""
+        """Return the part of the names in the file, and in the skeleton, that are in both."""
         names = _skeleton_names(self.format.name, self.format.dialect and self.format.dialect.name, name)
         return len(names & self.shapes.keys()) / max(len(names), len(self.shapes))
 

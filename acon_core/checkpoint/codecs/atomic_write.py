@@ -44,7 +44,7 @@ def atomic_write(path: Path) -> Iterator[BinaryIO]:
 
     The bytes go to a temporary file in the same directory, are flushed to disk, and the file is
     then renamed. On any error the old file stays and the temporary file is removed. A symbolic link
-    at `path` is replaced, never followed. Raises AconError naming `path` if it cannot be written, or
+    at `path` is replaced, never followed. Raises AconError naming `path` if it cannot be written or
     is no regular file.
     """
     path = Path(path)
