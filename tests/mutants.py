@@ -239,6 +239,8 @@ MUTANTS = [
     Mutant("paddle: the kernel reads another device", PADDLE_KERNELS, "value.is_dense() and value.place.is_cpu_place()", "value.is_dense()", "paddle", "tests/backends/test_paddle_kernels.py -k elsewhere"),
     Mutant("paddle: the kernel reads gates of any dtype", PADDLE_KERNELS, "any(given != needed and not", "any(False and not", "paddle", "tests/backends/test_paddle_kernels.py -k not_serve"),
     Mutant("paddle: arguments that paddle.grad takes or leaves together", "backends/acon_paddle/gradient.py", "(tensors, value, gradients, needed), list(compress(tensors, needed)))", "(tensors, value, gradients, needed), *compress(tensors, needed))", "paddle", PADDLE_GRADIENTS),
+    Mutant("megengine: fake quantisation of no weight", "backends/acon_megengine/quantization.py", "y = convolved(self, inp, weight)", "y = convolved(self, inp, self.weight)", "megengine", "tests/backends/test_megengine_quantization.py"),
+    Mutant("megengine: layers that quantize_qat does not know", "backends/acon_megengine/build.py", "quantization.register()", "", "megengine", "tests/backends/test_megengine_quantization.py"),
     Mutant("paddle: a group without parameters", "backends/acon_paddle/backend.py", 'if group["params"]]', "]", "paddle", PADDLE_GRADIENTS),
     Mutant("paddle: second derivatives of the kernel", "backends/acon_paddle/gradient.py", "if not paddle.is_grad_enabled():", "if True:", "paddle", "tests/backends/test_paddle_kernels.py -k second"),
     Mutant("megengine: wrong hardswish gradient at -3", "backends/acon_megengine/pointwise.py", "low * (high * inside + (1.0 - high))", "high * inside + (1.0 - high)", "megengine", f"{EAGER} and hardswish"),

@@ -6,8 +6,9 @@ import megengine.module as M
 
 from acon_core import spec
 from acon_core.building import BuildContext, register_common
-from acon_megengine import functional, modules, pointwise, tokens
+from acon_megengine import functional, modules, pointwise, quantization, tokens
 
+quantization.register()
 build: spec.Rules[M.Module] = spec.Rules("acon_megengine.build")
 
 

@@ -54,29 +54,39 @@ def _normalise(
     return Rule(value, pullback)(x, mean, variance, weight, bias)
 
 
+def convolved(layer: M.Conv2d, x: Tensor, weight: Tensor) -> Tensor:
+    """Return the convolution of a layer without its bias."""
+    convolve = partial(layer.calc_conv, bias=None)
+    if x._tuple_shape[0]:
+        return convolve(x, weight)
+    # MegEngine's own gradient of an empty batch ends the process.
+    return Rule(convolve, lambda g, *arguments: [F.zeros_like(each) for each in arguments])(x, weight)
+
+
 class Conv2d(M.Conv2d):
     """MegEngine's convolution, with correct gradients for bias (`sum_to`) and empty batches."""
 
     def forward(self, x: Tensor) -> Tensor:
-        convolve = partial(self.calc_conv, bias=None)
-        if x._tuple_shape[0]:
-            y = convolve(x, self.weight)
-        else:  # MegEngine's own gradient of an empty batch ends the process
-            y = Rule(convolve, lambda g, *arguments: [F.zeros_like(each) for each in arguments])(x, self.weight)
+        y = convolved(self, x, self.weight)
         return y if self.bias is None else add_bias(y, self.bias)
+
+
+def over_channels(function: Callable[[Tensor], Tensor], x: Tensor, in_features: int, out_features: int) -> Tensor:
+    """Apply a function of rows (N, C) over axis 1 of (N, C, ...)."""
+    if x.ndim == 2:
+        return function(x)
+    # One matrix product over all positions: one a sample would sum the weight's gradient over the
+    # batch.
+    _, _, *space = spec.Linear(in_features, out_features).out_shapes(x._tuple_shape)[0]
+    rows = F.reshape(move_axis(x, 1, -1), (-1, in_features))
+    return move_axis(F.reshape(function(rows), (-1, *space, out_features)), -1, 1)
 
 
 class Linear(M.Linear):
     """MegEngine's linear layer over axis 1 of (N, C, ...), with a correct gradient for the bias."""
 
     def forward(self, x: Tensor) -> Tensor:
-        if x.ndim == 2:
-            return self._rows(x)
-        # One matrix product over all positions: one a sample would sum the weight's gradient over
-        # the batch.
-        _, _, *space = spec.Linear(self.in_features, self.out_features).out_shapes(x._tuple_shape)[0]
-        rows = F.reshape(move_axis(x, 1, -1), (-1, self.in_features))
-        return move_axis(F.reshape(self._rows(rows), (-1, *space, self.out_features)), -1, 1)
+        return over_channels(self._rows, x, self.in_features, self.out_features)
 
     def _rows(self, x: Tensor) -> Tensor:
         y = F.linear(x, self.weight)
