@@ -63,7 +63,8 @@ class Framework:
     declaration, in stubs, of the method that runs a module. `added` are the constructor parameters
     of the activations beside those of the spec. `groups` is the type of what `param_groups`
     returns. `texts` are the values of `$name` in shared docstrings. `notes` are added to the Notes
-    section of classes, by class name.
+    section of classes, by class name. `own` are the public names that this package alone has, with
+    the submodule that defines each.
     """
 
     package: str
@@ -78,18 +79,24 @@ class Framework:
     groups: str = "list[dict[str, Any]]"
     texts: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
     notes: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+    own: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+
+    @property
+    def defining_modules(self) -> dict[str, str]:
+        """The submodule that defines each public name, except for `FUNCTIONS`."""
+        return {**DEFINING_MODULES, **self.own}
 
 
 def attach(framework: Framework) -> tuple[Callable[[str], Any], Callable[[], list[str]], list[str]]:
     """Return `__getattr__`, `__dir__` and `__all__` for a package that imports its names lazily."""
     package = framework.package
-    names = sorted([*DEFINING_MODULES, *FUNCTIONS])
+    names = sorted([*framework.defining_modules, *FUNCTIONS])
 
     def load_name(name: str) -> Any:
         if name not in names:
             raise AttributeError(f"module {package!r} has no attribute {name!r}; it has {', '.join(names)}")
-        if name in DEFINING_MODULES:
-            return getattr(import_module(f"{package}.{DEFINING_MODULES[name]}"), name)
+        if name in framework.defining_modules:
+            return getattr(import_module(f"{package}.{framework.defining_modules[name]}"), name)
         return import_module(f"{package}.backend").frontend.functions[name]
 
     return load_name, lambda: names, names

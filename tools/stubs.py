@@ -13,7 +13,7 @@ from importlib import import_module
 from pathlib import Path
 
 from acon_core import backends
-from acon_core.framework import ACTIVATION_TYPES, DEFINING_MODULES, FUNCTIONS, Framework
+from acon_core.framework import ACTIVATION_TYPES, FUNCTIONS, Framework
 from acon_core.frontend.docstrings import used_imports
 from acon_core.frontend.from_spec import class_signature
 from acon_core.frontend.functions import function_signature
@@ -78,11 +78,11 @@ def stub(framework: Framework) -> str:
         body += [*declared(f"def {name}", signature, str(signature.return_annotation))]
     native = used_imports(framework.imports, "\n".join(body))
     reexported = [
-        f"from {package}.{DEFINING_MODULES[name]} import {name} as {name}"
-        for name in DEFINING_MODULES
+        f"from {package}.{module} import {name} as {name}"
+        for name, module in framework.defining_modules.items()
         if name not in ACTIVATION_TYPES
     ]
-    public = ["__all__ = [", *(f'    "{name}",' for name in sorted([*DEFINING_MODULES, *FUNCTIONS])), "]"]
+    public = ["__all__ = [", *(f'    "{name}",' for name in sorted([*framework.defining_modules, *FUNCTIONS])), "]"]
     lines = [HEADER, "", *STANDARD, "", *native, "", *CORE, *reexported, "", *public, *body]
     return "\n".join(lines) + "\n"
 

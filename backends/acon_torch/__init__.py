@@ -39,5 +39,6 @@ FRAMEWORK = Framework(
         "DyReLU": "`lambdas` and `init_v` are buffers. For the backward pass, nothing of the size of the input is saved "
         "beside it.",
     },
+    own={"lazy": "lazy_modules"},
 )
 __getattr__, __dir__, __all__ = attach(FRAMEWORK)

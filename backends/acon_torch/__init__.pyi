@@ -11,6 +11,7 @@ from acon_core.spec import Node
 from acon_core.surgery import Diagnosis, GradientBounds, Replacements
 from acon_torch.functional import acon as acon
 from acon_torch.functional import smooth_maximum as smooth_maximum
+from acon_torch.lazy_modules import lazy as lazy
 
 __all__ = [
     "AReLU",
@@ -32,6 +33,7 @@ __all__ = [
     "fold",
     "fuse",
     "gradient_bounds",
+    "lazy",
     "load",
     "param_groups",
     "replace_activations",
