@@ -149,7 +149,7 @@ MUTANTS = [
     Mutant("megengine: one-dimensional bias", MGE_LAYOUT, "bias.reshape(1, -1, 1, 1)", "bias", "core", LAYOUT),
     Mutant("convert: written bits not verified", CONVERT, "        if path not in regenerated:\n            _check_same_bits", "        if False:\n            _check_same_bits", "core", LAYOUT),
     Mutant("convert: source overwritten", CONVERT, "source.samefile(target)", "False", "core", LAYOUT),
-    Mutant("unpickler: unknown globals accepted", UNPICKLER, "if not (self.allow_instances and _is_foreign(module, name)):", "if False:", "core", "tests/checkpoint tests/cli/test_cli.py"),
+    Mutant("unpickler: unknown globals accepted", UNPICKLER, "if not (self.allow_foreign and _is_foreign(module, name)):", "if False:", "core", "tests/checkpoint tests/cli/test_cli.py"),
     Mutant("runner: every error passes", RUNNER, "return self.error <= self.bound", "return True", "core", "tests/conformance/test_runner.py"),
     Mutant("names: unexpected tensors accepted", "acon_core/tensors.py", "if missing or unexpected:", "if missing:", "core", "tests/test_tensors.py"),
     Mutant("errors: NaN not equal to NaN", "acon_core/numerics.py", " & ~(np.isnan(found) & np.isnan(expected))", "", "core", "tests/conformance/test_runner.py"),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Protocol
 
@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from acon_core.checkpoint.codecs.strict_json import is_encodable
-from acon_core.checkpoint.codecs.text import printable
+from acon_core.checkpoint.codecs.text import format_names, printable
 from acon_core.errors import CheckpointError
 from acon_core.tensors import LazyTensors, lazy_items
 
@@ -32,7 +32,10 @@ class CheckpointFile:
         Dotted names of the globals in a pickle. None of them was imported or called.
     foreign_globals : tuple of str
         Those of `globals_seen` outside the table of globals that the reader knows. They occur where
-        a whole module was pickled; a loader that unpickles the file would import them.
+        a whole module was pickled, or objects of other classes beside the weights; a loader that
+        unpickles the file would import them.
+    place : str
+        The keys of the file, joined with dots, under which the tensors are; empty at the top.
     """
 
     tensors: LazyTensors
@@ -40,6 +43,20 @@ class CheckpointFile:
     notes: list[str] = field(default_factory=list)
     globals_seen: tuple[str, ...] = ()
     foreign_globals: tuple[str, ...] = ()
+    place: str = ""
+
+    def under(self, key: str, path: Path) -> CheckpointFile:
+        """Return the tensors whose names begin with `key` and a dot, without that; all for ""."""
+        if not key:
+            return self
+        start = f"{key}."
+        lazies = {name.removeprefix(start): each for name, each in self.tensors.lazies.items() if name.startswith(start)}
+        if not lazies:
+            found = format_names(dict.fromkeys(name.partition(".")[0] for name in self.tensors))
+            message = f"no tensor name begins with {printable(start)}; they begin with {found}"
+            raise CheckpointError("unsupported", f"{path}: --key {printable(key)}: {message}")
+        note = f"read the tensors under {key!r}"
+        return replace(self, tensors=LazyTensors(lazies), notes=[*self.notes, note], place=key)
 
 
 class Codec(Protocol):
@@ -86,7 +103,7 @@ class Codec(Protocol):
             If the file cannot be opened.
         """
 
-    def read(self, path: Path) -> CheckpointFile:
+    def read(self, path: Path, key: str = "") -> CheckpointFile:
         """Read the tensors of a file under the names that the file gives them.
 
         Shapes, dtypes and sizes are checked here, against `limits.LIMITS`. The
@@ -96,6 +113,9 @@ class Codec(Protocol):
         ----------
         path : Path
             A file of any content; it is not trusted.
+        key : str
+            Where the tensors are, as keys joined with dots; by default, where the only state dict
+            of the file is.
 
         Returns
         -------

@@ -72,7 +72,7 @@ def sniff(path: Path) -> bool:
     return name.endswith(_SUFFIX.encode()) or name == METADATA.encode()
 
 
-def read(path: Path) -> CheckpointFile:
+def read(path: Path, key: str = "") -> CheckpointFile:
     """Read the arrays of an archive. Their names are the member names without `.npy`.
 
     Members are decompressed and checksums verified when an array is loaded. An object array is a
@@ -91,10 +91,10 @@ def read(path: Path) -> CheckpointFile:
     tensors = {}
     for name, member in archive.members.items():
         if name.endswith(_SUFFIX):
-            key = name.removesuffix(_SUFFIX)
-            with ErrorPrefix(path, key):
+            stem = name.removesuffix(_SUFFIX)
+            with ErrorPrefix(path, stem):
                 budget.spend(member.size)
-            tensors[key] = _lazy_tensor(archive, key, member)
+            tensors[stem] = _lazy_tensor(archive, stem, member)
         elif name == METADATA:
             if member.size > limits.LIMITS.header_bytes:
                 raise CheckpointError(
@@ -104,7 +104,7 @@ def read(path: Path) -> CheckpointFile:
         else:
             others.append(name)
     notes = [f"ignored what is not an array: {format_names(others)}"] if others else []
-    return CheckpointFile(LazyTensors(tensors), metadata, notes)
+    return CheckpointFile(LazyTensors(tensors), metadata, notes).under(key, path)
 
 
 def write(path: Path, tensors: Mapping[str, np.ndarray], metadata: Mapping[str, str] | None = None) -> None:

@@ -15,7 +15,7 @@ from acon_core.checkpoint.codecs.arrays import lazy_view, little_endian_bytes, v
 from acon_core.checkpoint.codecs.limits import Budget
 from acon_core.checkpoint.codecs.strict_json import decode_metadata, encode_metadata
 from acon_core.checkpoint.codecs.text import ErrorPrefix
-from acon_core.checkpoint.codecs.unpickler import NAME_ONLY, Constructor, GlobalName, GlobalTable, set_item
+from acon_core.checkpoint.codecs.unpickler import NAME_ONLY, PLACEHOLDER, Constructor, GlobalName, GlobalTable, set_item
 from acon_core.errors import CheckpointError
 from acon_core.tensors import LazyTensor
 
@@ -26,6 +26,7 @@ class PickledDType:
 
     code: str
     order: str = "<"
+    unsupported: str = ""  # why arrays of it cannot be read
 
     def to_numpy(self) -> np.dtype:
         """Return the dtype in the file's byte order."""
@@ -40,9 +41,12 @@ class PickledArray:
     dtype: PickledDType | None = None
     fortran_order: bool = False
     data: memoryview | str | None = None  # Python 2 and protocols 0 to 2 store bytes as latin-1 text
+    unsupported: str = ""  # why it cannot be read, if it is needed
 
     def to_lazy(self) -> LazyTensor:
         """Check the array against its bytes. Raises CheckpointError without file and key."""
+        if self.unsupported:
+            raise CheckpointError("unsupported", self.unsupported)
         if self.dtype is None or self.data is None:
             raise CheckpointError("corrupt", "an array without values")
         data = _latin1(self.data) if isinstance(self.data, str) else self.data
@@ -80,15 +84,15 @@ def _dtype(args: tuple[Any, ...]) -> PickledDType:
     if not 1 <= len(args) <= 3:
         raise _reject("numpy.dtype", args)
     code = args[0] if type(args[0]) is str else type(args[0]).__name__
-    if not re.fullmatch(r"b1|[iu][1248]|f[248]|c(8|16)", code):
-        raise CheckpointError("unsupported", f"dtype {code!r:.40} is not supported")
-    return PickledDType(code)
+    supported = re.fullmatch(r"b1|[iu][1248]|f[248]|c(8|16)", code)
+    return PickledDType(code, unsupported="" if supported else f"dtype {code!r:.40} is not supported")
 
 
 def _dtype_state(dtype: PickledDType, state: object) -> None:
     if type(state) is not tuple or len(state) < 5 or state[1] not in ("<", ">", "|") or state[2:5] != (None, None, None):
-        raise CheckpointError("unsupported", "a structured dtype; save plain arrays of numbers")
-    dtype.order = state[1]
+        dtype.unsupported = dtype.unsupported or "a structured dtype; save plain arrays of numbers"
+    else:
+        dtype.order = state[1]
 
 
 def _reconstruct(args: tuple[Any, ...]) -> PickledArray:
@@ -108,9 +112,10 @@ def _array_state(array: PickledArray, state: object) -> None:
 
 def _fill(array: PickledArray, shape: object, dtype: object, fortran_order: object, data: object) -> None:
     if not isinstance(data, memoryview | str):
-        raise CheckpointError("unsupported", f"an array of Python objects (a {type(data).__name__}); save arrays of numbers")
+        array.unsupported, data = f"an array of Python objects (a {type(data).__name__}); save arrays of numbers", None
     if type(shape) is not tuple or type(dtype) is not PickledDType or type(fortran_order) not in (bool, int):
         raise _reject("an array", shape)
+    array.unsupported = dtype.unsupported or array.unsupported
     array.shape, array.dtype, array.fortran_order, array.data = shape, dtype, bool(fortran_order), data
 
 
@@ -163,7 +168,34 @@ def _ordered_dict_state(target: object, state: object) -> None:
         raise _reject("an OrderedDict's state", state)
 
 
+def _items(args: tuple[Any, ...]) -> object:
+    """Return the list or tuple that a set is made of."""
+    if len(args) > 1 or (args and type(args[0]) not in (list, tuple)):
+        raise CheckpointError("corrupt", "a set that is not made of a list")
+    return args[0] if args else []
+
+
+# What training scripts save beside the weights: objects that are only data.
+_DATA = {
+    "argparse": ("Namespace",),
+    "collections": ("Counter", "defaultdict", "deque"),
+    "datetime": ("date", "datetime", "time", "timedelta", "timezone"),
+    "decimal": ("Decimal",),
+    "fractions": ("Fraction",),
+    "types": ("SimpleNamespace",),
+    "uuid": ("UUID",),
+    **dict.fromkeys(("builtins", "__builtin__"), ("bytearray", "complex", "frozenset", "range", "slice")),
+    **dict.fromkeys(
+        ("pathlib", "pathlib._local"),
+        ("Path", "PosixPath", "PurePath", "PurePosixPath", "PureWindowsPath", "WindowsPath"),
+    ),
+}
+_TYPES = ("bool", "dict", "float", "int", "list", "str")  # of the values of a defaultdict
+
 NUMPY_GLOBALS: GlobalTable = {
+    **{(module, name): PLACEHOLDER for module, names in _DATA.items() for name in names},
+    **{(module, name): NAME_ONLY for module in ("builtins", "__builtin__") for name in _TYPES},
+    **{(module, "set"): Constructor(_items) for module in ("builtins", "__builtin__")},
     ("collections", "OrderedDict"): Constructor(_ordered_dict, _ordered_dict_state),
     ("numpy", "ndarray"): NAME_ONLY,
     ("numpy", "dtype"): Constructor(_dtype, _dtype_state),

@@ -7,12 +7,14 @@ collected from the attributes. The class names are only text here.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
 from typing import NamedTuple
 
 from acon_core.checkpoint.codecs import limits
-from acon_core.checkpoint.codecs.state_dict import STATE_KEYS
-from acon_core.checkpoint.codecs.text import ErrorPrefix
-from acon_core.checkpoint.codecs.unpickler import Instance, Unpickled
+from acon_core.checkpoint.codecs.state_dict import FoundState, StateKinds, find_state, no_state_error
+from acon_core.checkpoint.codecs.text import ErrorPrefix, format_names
+from acon_core.checkpoint.codecs.unpickler import Instance, OtherKey, Unpickled
 from acon_core.errors import CheckpointError
 
 
@@ -44,44 +46,94 @@ class ModuleMembers(NamedTuple):
 ReadMembers = Callable[[Instance, NameBudget], ModuleMembers | None]
 
 
-def load_state(load: Callable[..., Unpickled], read_members: ReadMembers, where: object) -> tuple[Unpickled, list[str]]:
-    """Load a pickle and replace whole modules in it by their state dicts.
+@dataclass(frozen=True)
+class LoadedState:
+    """The state dict in a pickle.
 
-    Returns the pickle and notes for the user; a note names the modules that were replaced.
-
-    `load` is `unpickler.load` with all arguments but `allow_instances`, which is False at first. If
-    that raises an error of kind `unsafe`, `load` is called again with True. Modules are then looked
-    for at the top level and under `STATE_KEYS`. If there are none, the first error is raised.
-    Raises CheckpointError, naming `where`, for a malformed module.
+    `place` is the path of its keys, empty at the top. `notes` are for the user.
     """
+
+    tensors: dict[str, object]
+    place: str
+    notes: list[str]
+    unpickled: Unpickled
+
+
+def load_state(
+    load: Callable[..., Unpickled],
+    path: Path,
+    key: str,
+    is_tensor: Callable[[object], bool],
+    is_module: Callable[[Instance], bool] = lambda instance: False,
+    read_members: ReadMembers = lambda instance, budget: None,
+    explain: Callable[[Unpickled], CheckpointError | None] = lambda unpickled: None,
+) -> LoadedState:
+    """Load a pickle and find the state dict in it; a whole module is read as its state dict.
+
+    `load` is `unpickler.load` with all arguments but `allow_foreign`, which is False at first. If
+    that raises an error, `load` is called again with True: what stands beside a state dict may be
+    of any class, because nobody looks at it. If there is no state dict, the first error is raised;
+    for a module with attributes that are not plain, that of `explain`, if it returns one. Raises
+    CheckpointError, naming `path`, for a malformed module.
+    """
+    strict_error = None
     try:
-        return load(allow_instances=False), []
+        unpickled = load(allow_foreign=False)
     except CheckpointError as error:
-        if error.kind != "unsafe":
-            raise
         strict_error = error
-    try:
-        unpickled = load(allow_instances=True)
-    except CheckpointError:
-        raise strict_error from None
-    is_dict = type(unpickled.value) is dict
-    top = unpickled.value if is_dict else {"": unpickled.value}
-    assert isinstance(top, dict)
-    instances = {key: top[key] for key in (STATE_KEYS if is_dict else top) if type(top.get(key)) is Instance}
+        try:
+            unpickled = load(allow_foreign=True)
+        except CheckpointError:
+            raise error from None
     budget = NameBudget()
-    with ErrorPrefix(f"{where}: a whole module"):
-        found = {key: _state_dict(instance, read_members, budget) for key, instance in instances.items()}
-    states = {key: state for key, state in found.items() if state is not None}
-    if not states:
-        raise strict_error
-    value = {**top, **states} if is_dict else states[""]
-    names = ", ".join(str(instances[key].name) for key in states)
-    note = f"a whole module ({names[:200]}) was read as its state dict; none of its classes was imported or called"
-    return unpickled._replace(value=value), [note]
+
+    def expand(module: Instance) -> dict[str, object]:
+        if strict_error is not None and not _is_plain(module):
+            raise explain(unpickled) or strict_error
+        with ErrorPrefix(f"{path}: a whole module"):
+            return _state_dict(module, read_members, budget)
+
+    kinds = StateKinds(is_tensor, is_module, expand)
+    found = find_state(unpickled.value, kinds, path, key)
+    if found is None:
+        raise strict_error or no_state_error(unpickled.value, path)
+    tensors, notes = found.tensors(kinds, path)
+    if unpickled.foreign_globals:
+        notes.insert(0, _note(found, unpickled))
+    return LoadedState(tensors, found.place, notes, unpickled)
 
 
-def _state_dict(module: Instance, read_members: ReadMembers, budget: NameBudget) -> dict[str, object] | None:
-    """Return the state dict of a module, or None if the instance is not a module."""
+def _note(found: FoundState, unpickled: Unpickled) -> str:
+    if type(found.value) is Instance:
+        name = str(found.value.name)
+        return f"a whole module ({name[:200]}) was read as its state dict; none of its classes was imported or called"
+    return f"objects of other classes ({format_names(unpickled.foreign_globals)}) were ignored; none was imported or called"
+
+
+def _is_plain(module: Instance) -> bool:
+    """Whether all objects in a module are attributes and nothing else: no calls, no items."""
+    pending: list[object] = [module]
+    seen = set()
+    while pending:
+        value = pending.pop()
+        if id(value) in seen:
+            continue
+        seen.add(id(value))
+        if isinstance(value, Instance):
+            if not value.plain:
+                return False
+            pending.append(value.state)
+        elif isinstance(value, dict):
+            if any(type(key) is OtherKey and key.is_object for key in value):
+                return False
+            pending += value.values()
+        elif isinstance(value, list | tuple):
+            pending += value
+    return True
+
+
+def _state_dict(module: Instance, read_members: ReadMembers, budget: NameBudget) -> dict[str, object]:
+    """Return the state dict of a module."""
     state: dict[str, object] = {}
 
     def walk(members: ModuleMembers, prefix: str, depth: int) -> None:
@@ -101,7 +153,6 @@ def _state_dict(module: Instance, read_members: ReadMembers, budget: NameBudget)
             walk(child_members, f"{prefix}{name}.", depth + 1)
 
     members = read_members(module, budget)
-    if members is None:
-        return None
+    assert members is not None
     walk(members, "", 0)
     return state

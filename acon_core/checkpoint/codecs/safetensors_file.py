@@ -59,7 +59,7 @@ def sniff(path: Path) -> bool:
     return len(data) > 8 and struct.unpack("<Q", data[:8])[0] <= len(data) - 8 and bytes(data[8:16]).lstrip()[:1] == b"{"
 
 
-def read(path: Path) -> CheckpointFile:
+def read(path: Path, key: str = "") -> CheckpointFile:
     """Read a safetensors file; names come in the header's order, which may differ from the bytes'.
 
     The tensors must cover the data without gaps or overlaps. Raises CheckpointError.
@@ -73,16 +73,16 @@ def read(path: Path) -> CheckpointFile:
     if type(metadata) is not dict or not all(type(v) is str and is_encodable(v) for v in metadata.values()):
         _corrupt(path, "__metadata__ must map names to text")
     body = data[8 + length :]
-    offsets = {key: _data_offsets(path, key, entry) for key, entry in header.items()}
+    offsets = {name: _data_offsets(path, name, entry) for name, entry in header.items()}
     end = 0
-    for key, (begin, stop) in sorted(offsets.items(), key=lambda item: item[1]):
+    for name, (begin, stop) in sorted(offsets.items(), key=lambda item: item[1]):
         if begin != end:
-            _corrupt(path, f"{printable(key)}: begins at byte {begin}, expected {end}, where the tensor before it ends")
+            _corrupt(path, f"{printable(name)}: begins at byte {begin}, expected {end}, where the tensor before it ends")
         end = stop
     if end != len(body):
         _corrupt(path, f"the tensors take {end} bytes, the file holds {len(body)}")
-    tensors = {key: _tensor(path, key, header[key], body[begin:stop]) for key, (begin, stop) in offsets.items()}
-    return CheckpointFile(LazyTensors(tensors), metadata)
+    tensors = {name: _tensor(path, name, header[name], body[begin:stop]) for name, (begin, stop) in offsets.items()}
+    return CheckpointFile(LazyTensors(tensors), metadata).under(key, path)
 
 
 def write(path: Path, tensors: Mapping[str, np.ndarray], metadata: Mapping[str, str] | None = None) -> None:

@@ -40,7 +40,7 @@ def sniff(path: Path) -> bool:
     return bytes(data[:64]).lstrip()[:1] == b"{" and ends_contain(data, b'"weight_map"')
 
 
-def read(path: Path) -> CheckpointFile:
+def read(path: Path, key: str = "") -> CheckpointFile:
     """Read an index and its shards; names come in the index's order.
 
     A shard is a file in the index's directory. It is not a link, unless index and shards all link
@@ -50,8 +50,8 @@ def read(path: Path) -> CheckpointFile:
     path = Path(path)
     weight_map, stored = _read_index(path)
     expected: dict[str, list[str]] = {}
-    for key, name in weight_map.items():
-        expected.setdefault(_shard_name(path, key, name), []).append(key)
+    for tensor, name in weight_map.items():
+        expected.setdefault(_shard_name(path, tensor, name), []).append(tensor)
     all_tensors: dict[str, LazyTensor] = {}
     for name, keys in expected.items():
         shard = _read_shard(path, name)
@@ -63,12 +63,12 @@ def read(path: Path) -> CheckpointFile:
                 f"{path}: {printable(differing[0])}: only {where} says that it is in {name}; download all files again",
             )
         all_tensors |= shard
-    tensors = {key: all_tensors[key] for key in weight_map}
-    metadata = {key: value for key, value in stored.items() if type(value) is str and is_encodable(value)}
+    tensors = {name: all_tensors[name] for name in weight_map}
+    metadata = {name: value for name, value in stored.items() if type(value) is str and is_encodable(value)}
     total, stated = sum(tensor.nbytes for tensor in tensors.values()), stored.get(_TOTAL_SIZE)
     differs = type(stated) is int and stated != total
     notes = [f"the index states {stated} bytes in all, the tensors take {total}"] if differs else []
-    return CheckpointFile(LazyTensors(tensors), metadata, notes)
+    return CheckpointFile(LazyTensors(tensors), metadata, notes).under(key, path)
 
 
 def shard_paths(path: Path) -> set[Path]:

@@ -34,10 +34,30 @@ class Placeholder:
 
 @dataclass(eq=False, repr=False)
 class Instance:
-    """An object of a class that is not in the table, in a pickled module: class name and state."""
+    """An object of a class that is not in the table: the name of the class, and its state.
+
+    A `plain` object was made without arguments, and has a dict as its state and no items. Of any
+    other only the name is kept.
+    """
 
     name: GlobalName
     state: dict[Any, Any] | None = None
+    plain: bool = True
+
+
+@dataclass(frozen=True)
+class OtherKey:
+    """A dict key that no state dict has, such as a tuple, as text: Python hashes text at random.
+
+    Otherwise a file could contain keys of equal hashes, and inserting n of those takes time of
+    order n**2.
+    """
+
+    text: str
+    is_object: bool = False
+
+    def __repr__(self) -> str:
+        return self.text
 
 
 @dataclass(frozen=True)
@@ -77,7 +97,7 @@ def load(
     where: str,
     persistent_load: PersistentLoad | None = None,
     *,
-    allow_instances: bool = False,
+    allow_foreign: bool = False,
     allow_more: bool = False,
 ) -> Unpickled:
     """Read a pickle of protocol 0 to 5. With `allow_more`, other bytes may follow it in `data`.
@@ -87,11 +107,11 @@ def load(
     or small integers, without duplicates. Raises CheckpointError naming `where`, the byte and the
     opcode.
 
-    With `allow_instances`, classes outside the table and the standard library may be instantiated
-    without arguments, which gives an `Instance`; calling one is refused all the same. The result
+    With `allow_foreign`, names outside the table and the standard library may occur and be called,
+    which gives an `Instance`, and dict keys may be of any kind that Python can hash. The result
     must not leave the reader, because it contains whatever a hostile file asked for.
     """
-    machine = _Machine(data, table, persistent_load, allow_instances)
+    machine = _Machine(data, table, persistent_load, allow_foreign)
     try:
         value = machine.run()
     except CheckpointError as error:
@@ -116,14 +136,15 @@ def _unsafe(message: str) -> NoReturn:
 
 class _Machine(PickleReader):
     def __init__(
-        self, data: memoryview, table: GlobalTable, persistent_load: PersistentLoad | None, allow_instances: bool
+        self, data: memoryview, table: GlobalTable, persistent_load: PersistentLoad | None, allow_foreign: bool
     ) -> None:
         super().__init__(data)
-        self.table, self.persistent_load, self.allow_instances = table, persistent_load, allow_instances
+        self.table, self.persistent_load, self.allow_foreign = table, persistent_load, allow_foreign
         self.opcode_at = 0
         self.stack: list[Any] = []
         self.outer_stacks: list[list[Any]] = []  # one for each open mark
         self.memo: dict[int, Any] = {}
+        self.key_budget = [limits.LIMITS.module_names]  # characters of the keys that are kept as text
         self.globals_seen: dict[str, None] = {}
         self.foreign_globals: dict[str, None] = {}
         # By id. The value itself is kept too, so that no other value can get the same id.
@@ -224,14 +245,30 @@ class _Machine(PickleReader):
             raise CheckpointError("unsupported", f"expected pickle protocol 0 to 5, found {version}; save with protocol 4")
 
     def append(self, values: list[Any]) -> None:
-        self.top(list).extend(values)
+        if not self.takes_items():
+            self.top(list).extend(values)
 
     def set_items(self, values: list[Any]) -> None:
+        if self.takes_items():
+            return
         target = self.top(dict)
         if len(values) % 2:
             corrupt("a key without a value")
         for key, value in zip(values[::2], values[1::2], strict=True):
-            set_item(target, key, value)
+            set_item(target, self.any_key(key) if self.allow_foreign else key, value)
+
+    def any_key(self, key: object) -> object:
+        """Return text and small integers as they are, and any other key as an `OtherKey`."""
+        if type(key) is str or (type(key) is int and 0 <= key < 1 << 31):
+            return key
+        return OtherKey(_key_text(key, self.key_budget), is_object=type(key) is Instance)
+
+    def takes_items(self) -> bool:
+        """Whether the value at the top is an object, such as of a subclass of dict, not a dict."""
+        value = self.stack[-1] if self.stack else None
+        if type(value) is Instance:
+            value.plain = False
+        return type(value) in (Instance, Placeholder)
 
     def make_dict(self, values: list[Any]) -> None:
         self.push({})
@@ -244,7 +281,7 @@ class _Machine(PickleReader):
             _unsafe("a global whose name is not text")
         pushed = GlobalName(module, name)
         if (module, name) not in self.table:
-            if not (self.allow_instances and _is_foreign(module, name)):
+            if not (self.allow_foreign and _is_foreign(module, name)):
                 _unsafe(f"global {str(pushed)!r} is not allowed in this format")
             self.foreign_globals[str(pushed)] = None
         self.globals_seen[str(pushed)] = None
@@ -254,7 +291,10 @@ class _Machine(PickleReader):
         callee, args = self.last(2)
         if type(callee) is not GlobalName or type(args) is not tuple:
             _unsafe(f"a call of a {type(callee).__name__} with a {type(args).__name__}")
-        constructor = self.table.get((callee.module, callee.name), NAME_ONLY)
+        if (callee.module, callee.name) not in self.table:
+            self.push_made(Instance(callee, plain=False), _INSTANCE)
+            return
+        constructor = self.table[callee.module, callee.name]
         if constructor.reduce is None:
             _unsafe(f"a call of {callee}, which checkpoints never call")
         self.push_made(constructor.reduce(args), constructor)
@@ -290,7 +330,7 @@ class _Machine(PickleReader):
 def set_item(target: dict[Any, Any], key: object, value: object) -> None:
     """Add an item to a dict, whose key must be new, and text or an integer from 0 to 2**31 - 1."""
     # Hashing any other key may recurse into a deeply nested tuple.
-    if type(key) is not str and type(key) is not int:
+    if type(key) not in (str, int, OtherKey):
         corrupt(f"expected text or an integer as a dict key, found a {type(key).__name__}")
     # Large integers can have equal hashes, and inserting n of those takes time of order n**2.
     if type(key) is int and not 0 <= key < 1 << 31:
@@ -307,15 +347,29 @@ def _is_foreign(module: str, name: str) -> bool:
     return identifiers and module.partition(".")[0] not in _STANDARD_LIBRARY
 
 
+def _key_text(key: object, budget: list[int], depth: int = 0) -> str:
+    """Return a dict key as text, which is equal for equal keys. Raises CheckpointError."""
+    budget[0] -= 1 + (len(key) if isinstance(key, str | memoryview) else 0)
+    if budget[0] < 0 or depth > limits.LIMITS.depth:
+        corrupt("its dict keys are too long, too many, or nested too deep")
+    if type(key) is tuple:
+        return f"({', '.join(_key_text(each, budget, depth + 1) for each in key)})"
+    if type(key) is memoryview:
+        return repr(bytes(key))
+    if type(key) is int and abs(key) >= 1 << 60:
+        corrupt(f"expected text or a small integer as a dict key, found the number {key:.6g}")
+    if type(key) in (list, dict):
+        corrupt(f"expected a value that can be a dict key, found a {type(key).__name__}")
+    return repr(key) if type(key) in (str, int, float, bool, type(None)) else f"<{type(key).__name__} {budget[0]}>"
+
+
 def _instance_state(instance: Instance, state: object) -> None:
     if type(state) is tuple and len(state) == 2 and state[1] is None:
         state = {} if state[0] is None else state[0]  # second are the values of `__slots__`
-    if type(state) is not dict:
-        _unsafe(f"expected a dict as state of a {instance.name}, found a {type(state).__name__}")
-    if any(type(key) is str and key[:2] == key[-2:] == "__" for key in state):
-        _unsafe(f"the state of a {instance.name} would replace special methods")
-    if instance.state is not None:
-        corrupt(f"the state of a {instance.name} is set twice")
+    special = type(state) is dict and any(type(key) is str and key[:2] == key[-2:] == "__" for key in state)
+    if type(state) is not dict or special or instance.state is not None:
+        instance.plain = False
+        return
     instance.state = state
 
 

@@ -29,13 +29,13 @@ def sniff(path: Path) -> bool:
     return is_map(map_file(path))
 
 
-def read(path: Path) -> CheckpointFile:
+def read(path: Path, key: str = "") -> CheckpointFile:
     """Read a tree that `flax.serialization` wrote; see `flatten_tree`. Raises CheckpointError."""
     path = Path(path)
     tree = decode(map_file(path), str(path))
     if type(tree) is not dict:
         raise CheckpointError("unsupported", f"{path}: expected a tree of arrays, found a {type(tree).__name__}")
-    return flatten_tree(tree, path)
+    return flatten_tree(tree, path, key)
 
 
 def write(path: Path, tensors: Mapping[str, np.ndarray], metadata: Mapping[str, str] | None = None) -> None:

@@ -37,7 +37,7 @@ def sniff(path: Path) -> bool:
     return bool(_find_checkpoints(path))
 
 
-def read(path: Path) -> CheckpointFile:
+def read(path: Path, key: str = "") -> CheckpointFile:
     """Read the arrays of a checkpoint, named by `flatten_tree`; numbers and strings are left out.
 
     Nothing outside of the folder is read, and a link in it is an error. An array is read when it is
@@ -48,6 +48,8 @@ def read(path: Path) -> CheckpointFile:
     path
         The checkpoint, or a folder that holds one checkpoint and no other, such as that of a
         CheckpointManager with a single step.
+    key
+        The place of the network in the tree, as keys joined with dots.
 
     Raises
     ------
@@ -71,7 +73,7 @@ def read(path: Path) -> CheckpointFile:
     tree: dict[Any, Any] = {}
     for steps, kind in _leaves(metadata, root):
         _insert(tree, steps, kind if kind in _NOT_ARRAYS else store.array(".".join(steps)), root)
-    file = flatten_tree(tree, root)
+    file = flatten_tree(tree, root, key)
     if checkpoints[0] != Path():
         file.notes.insert(0, f"read the checkpoint in {checkpoints[0]}")
     return file

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +13,19 @@ from acon_core.checkpoint.codecs.codec import CheckpointFile, check_writable
 from acon_core.checkpoint.codecs.mapped_file import ends_contain, map_file
 from acon_core.checkpoint.codecs.numpy_pickle import NUMPY_GLOBALS, PickledArray, read_metadata, to_lazy_tensors, write_pickle
 from acon_core.checkpoint.codecs.pickled_module import load_state
-from acon_core.checkpoint.codecs.state_dict import find_state_dict
 from acon_core.checkpoint.codecs.text import format_names
-from acon_core.checkpoint.codecs.unpickler import NAME_ONLY, PLACEHOLDER, Constructor, GlobalTable, load, looks_like_pickle
+from acon_core.checkpoint.codecs.unpickler import (
+    NAME_ONLY,
+    PLACEHOLDER,
+    Constructor,
+    GlobalTable,
+    Unpickled,
+    load,
+    looks_like_pickle,
+)
 from acon_core.errors import CheckpointError
 from acon_core.tensors import LazyTensor, LazyTensors, lazy_items
-from acon_megengine.checkpoint.pickled_module import PickledTensor, flatten, module_members
+from acon_megengine.checkpoint.pickled_module import PickledTensor, flatten, is_module, module_members
 
 FRAMEWORK = "megengine"
 SUFFIXES = (".pkl",)
@@ -48,7 +54,7 @@ def sniff(path: Path) -> bool:
     return looks_like_pickle(data) and not any(ends_contain(data, marker) for marker in _FOREIGN_MARKERS)
 
 
-def read(path: Path) -> CheckpointFile:
+def read(path: Path, key: str = "") -> CheckpointFile:
     """Read a state dict, bare or under a key such as `state_dict`, or a whole module.
 
     Values are arrays, Tensors or Parameters. The tensors of norms get one axis, as in MegEngine's
@@ -58,24 +64,30 @@ def read(path: Path) -> CheckpointFile:
     """
     path = Path(path)
     data = map_file(path)
-    unpickled, notes = load_state(partial(load, data, _GLOBALS, str(path)), module_members, path)
-    if type(unpickled.value) is dict and set(unpickled.value) == {"param_groups", "state"}:
-        raise CheckpointError(
-            "unsupported", f"{path}: the state of an optimizer, not of a network; save module.state_dict() itself"
-        )
-    values, more_notes = find_state_dict(unpickled.value, lambda value: type(value) in (PickledArray, PickledTensor), path)
+
+    def unpickle(allow_foreign: bool) -> Unpickled:
+        unpickled = load(data, _GLOBALS, str(path), allow_foreign=allow_foreign)
+        if type(unpickled.value) is dict and set(unpickled.value) == {"param_groups", "state"}:
+            raise CheckpointError(
+                "unsupported", f"{path}: the state of an optimizer, not of a network; save module.state_dict() itself"
+            )
+        return unpickled
+
+    found = load_state(unpickle, path, key, _is_tensor, is_module, module_members)
+    values, notes = found.tensors, found.notes
     arrays = {key: value.array if isinstance(value, PickledTensor) else value for key, value in values.items()}
     tensors = to_lazy_tensors(arrays, path, len(data))
     tensors |= {key: value.to_lazy(tensors[key]) for key, value in values.items() if isinstance(value, PickledTensor)}
     flattened = _flattened_norms(tensors)
     if flattened:
-        more_notes.append(f"reshaped {len(flattened)} tensors of BatchNorms to one axis: {format_names(flattened)}")
+        notes.append(f"reshaped {len(flattened)} tensors of BatchNorms to one axis: {format_names(flattened)}")
     return CheckpointFile(
         LazyTensors(tensors | flattened),
         read_metadata(data, str(path)),
-        [*notes, *more_notes],
-        unpickled.globals_seen,
-        unpickled.foreign_globals,
+        notes,
+        found.unpickled.globals_seen,
+        found.unpickled.foreign_globals,
+        found.place,
     )
 
 
@@ -88,6 +100,10 @@ def write(path: Path, tensors: Mapping[str, np.ndarray], metadata: Mapping[str, 
     check_writable(tensors, path, DTYPES, "MegEngine")
     with atomic_write(path) as file:
         write_pickle(file, lazy_items(tensors), metadata or {}, ordered=True)
+
+
+def _is_tensor(value: object) -> bool:
+    return type(value) in (PickledArray, PickledTensor)
 
 
 def _flattened_norms(tensors: Mapping[str, LazyTensor]) -> dict[str, LazyTensor]:

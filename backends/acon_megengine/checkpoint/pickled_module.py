@@ -45,7 +45,7 @@ def module_members(module: Instance, budget: NameBudget) -> ModuleMembers | None
     under the first. Returns None for an instance of another class. Raises CheckpointError for a
     broken module.
     """
-    if not _is_module(module):
+    if not is_module(module):
         return None
     state = module.state or {}
     tensors: dict[str, object] = {}
@@ -65,7 +65,7 @@ def module_members(module: Instance, budget: NameBudget) -> ModuleMembers | None
         if isinstance(value, PickledTensor):
             tensors[name] = replace(value, flat=is_norm)
         elif isinstance(value, Instance):
-            if _is_module(value):
+            if is_module(value):
                 modules[name] = value
         else:
             items = sorted(value.items(), key=_key_text) if isinstance(value, dict) else enumerate(value)
@@ -77,7 +77,8 @@ def module_members(module: Instance, budget: NameBudget) -> ModuleMembers | None
     return ModuleMembers(tensors, modules)
 
 
-def _is_module(instance: Instance) -> bool:
+def is_module(instance: Instance) -> bool:
+    """Whether an object is a `Module`, by its attributes."""
     state = instance.state or {}
     return type(state.get("_forward_hooks")) is dict and type(state.get("_forward_pre_hooks")) is dict
 

@@ -16,9 +16,9 @@ from acon_core.checkpoint.codecs.atomic_write import atomic_write
 from acon_core.checkpoint.codecs.codec import CheckpointFile, check_writable
 from acon_core.checkpoint.codecs.mapped_file import ends_contain, map_file
 from acon_core.checkpoint.codecs.numpy_pickle import NUMPY_GLOBALS, PickledArray, read_metadata, to_lazy_tensors, write_pickle
-from acon_core.checkpoint.codecs.state_dict import find_state_dict
+from acon_core.checkpoint.codecs.pickled_module import load_state
 from acon_core.checkpoint.codecs.text import ErrorPrefix, printable
-from acon_core.checkpoint.codecs.unpickler import Constructor, GlobalTable, load, looks_like_pickle
+from acon_core.checkpoint.codecs.unpickler import Constructor, GlobalTable, Unpickled, load, looks_like_pickle
 from acon_core.errors import CheckpointError
 from acon_core.tensors import LazyTensor, LazyTensors, lazy_items
 
@@ -50,7 +50,7 @@ def sniff(path: Path) -> bool:
     return _is_binary_tensor(data) or (looks_like_pickle(data) and any(ends_contain(data, marker) for marker in _MARKERS))
 
 
-def read(path: Path) -> CheckpointFile:
+def read(path: Path, key: str = "") -> CheckpointFile:
     """Read a state dict, bare or one level below the top.
 
     Nothing in the pickle is executed: the calls of `eval` and `tuple` that Paddle writes for a
@@ -65,23 +65,37 @@ def read(path: Path) -> CheckpointFile:
             "unsupported",
             f"{path}: Paddle's binary tensors (.pdiparams, use_binary_format), which have no names; {_SAVE_AGAIN}",
         )
-    unpickled = load(data, _GLOBALS, str(path))
-    top = unpickled.value
-    slices = top.pop(_SLICE_TABLE, {}) if type(top) is dict else {}
-    if type(top) is dict:
-        top.pop(_NAME_TABLE, None)
-        if _is_optimizer_state(top):
-            raise CheckpointError(
-                "unsupported", f"{path}: the state of an optimizer (.pdopt), not of a network; give the .pdparams beside it"
-            )
-    values, notes = find_state_dict(top, lambda value: type(value) is PickledArray, path)
-    tensors = _join_slices(to_lazy_tensors(values, path, len(data)), slices, path)
+    slices: object = {}
+
+    def unpickle(allow_foreign: bool) -> Unpickled:
+        nonlocal slices
+        unpickled = load(data, _GLOBALS, str(path), allow_foreign=allow_foreign)
+        top = unpickled.value
+        if type(top) is dict:
+            slices = top.pop(_SLICE_TABLE, {})
+            top.pop(_NAME_TABLE, None)
+            if _is_optimizer_state(top):
+                raise CheckpointError(
+                    "unsupported", f"{path}: the state of an optimizer (.pdopt), not of a network; give the .pdparams beside it"
+                )
+        return unpickled
+
+    found = load_state(unpickle, path, key, lambda value: type(value) is PickledArray)
+    notes = found.notes
+    tensors = _join_slices(to_lazy_tensors(found.tensors, path, len(data)), slices, path)
     bfloat16 = [key for key, tensor in tensors.items() if tensor.dtype == np.uint16]
     for key in bfloat16:
         tensors[key] = _bitcast(tensors[key], _BFLOAT16)
     if bfloat16:
         notes.append(f"read {len(bfloat16)} arrays of uint16 as bfloat16, as Paddle stores it")
-    return CheckpointFile(LazyTensors(tensors), read_metadata(data, str(path)), notes, unpickled.globals_seen)
+    return CheckpointFile(
+        LazyTensors(tensors),
+        read_metadata(data, str(path)),
+        notes,
+        found.unpickled.globals_seen,
+        found.unpickled.foreign_globals,
+        found.place,
+    )
 
 
 def write(path: Path, tensors: Mapping[str, np.ndarray], metadata: Mapping[str, str] | None = None) -> None:

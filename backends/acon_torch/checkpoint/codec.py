@@ -48,7 +48,7 @@ def sniff(path: Path) -> bool:
     return bytes(data[257:262]) == b"ustar"
 
 
-def read(path: Path) -> CheckpointFile:
+def read(path: Path, key: str = "") -> CheckpointFile:
     """Read a file of `torch.save`: a state dict, a training checkpoint, or a whole module.
 
     Nothing in the pickle is executed. The zip's checksums are verified, which PyTorch does not do,
@@ -71,7 +71,8 @@ def read(path: Path) -> CheckpointFile:
         archive.corrupt(f"expected byteorder little or big, found {order[:20]!r}")
     where = f"{path}: {archive.root}/data.pkl"
     unpickle = partial(load, archive.read("data.pkl"), TORCH_GLOBALS, where, persistent_load)
-    file = read_state_dict(unpickle, lambda key: archive.read(f"data/{key}"), path, len(data), big_endian=order == b"big")
+    big_endian = order == b"big"
+    file = read_state_dict(unpickle, lambda name: archive.read(f"data/{name}"), path, key, len(data), big_endian=big_endian)
     if _METADATA in archive:
         file.metadata = decode_metadata(archive.read(_METADATA), f"{path}: {_METADATA}")
     return file

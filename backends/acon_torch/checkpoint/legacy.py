@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import NoReturn
 
@@ -43,7 +44,7 @@ def sniff(path: Path) -> bool:
     return (head[:1] == b"\x80" and _NUMBER in head) or head.startswith(b"L%dL\n" % _MAGIC)
 
 
-def read(path: Path) -> CheckpointFile:
+def read(path: Path, key: str = "") -> CheckpointFile:
     """Read a file of PyTorch before 1.6: a state dict, a training checkpoint, or a whole module.
 
     Nothing in the pickles is executed; source code in them is ignored. Storages are always
@@ -58,20 +59,23 @@ def read(path: Path) -> CheckpointFile:
     if (magic, version) != (_MAGIC, _VERSION) or type(system) is not dict:
         raise CheckpointError("corrupt", f"{path}: expected version {_VERSION} and a description of the system in the header")
     begin = stream.position
-    storage_bytes: dict[str, memoryview] = {}
+    storages: dict[str, Storage] = {}
+    keys: list[str] = []
 
-    def unpickle(allow_instances: bool) -> Unpickled:
+    def unpickle(allow_foreign: bool) -> Unpickled:
         stream.position = begin
-        storages: dict[str, Storage] = {}
-
-        def load_storage(value: object) -> object:
-            return _register(persistent_load(value), storages)
-
-        unpickled = stream.pickle("state", TORCH_GLOBALS, load_storage, allow_instances)
-        storage_bytes.update(stream.storages(storages))
+        storages.clear()
+        unpickled = stream.pickle(
+            "state", TORCH_GLOBALS, lambda value: _register(persistent_load(value), storages), allow_foreign
+        )
+        keys[:] = stream.storage_keys(storages)
         return unpickled
 
-    return read_state_dict(unpickle, storage_bytes.__getitem__, path, len(data), big_endian=False)
+    @cache  # the sizes are wrong where a tensor is of an unsupported dtype, and that error comes first
+    def contents() -> dict[str, memoryview]:
+        return stream.storages(keys, storages)
+
+    return read_state_dict(unpickle, lambda name: contents()[name], path, key, len(data), big_endian=False)
 
 
 def write(path: Path, tensors: Mapping[str, np.ndarray], metadata: Mapping[str, str] | None = None) -> None:
@@ -111,21 +115,25 @@ class _Stream:
         what: str,
         table: GlobalTable,
         persistent_load: PersistentLoad | None = None,
-        allow_instances: bool = False,
+        allow_foreign: bool = False,
     ) -> Unpickled:
         """Read the next pickle."""
         where = f"{self.path}: pickle of the {what}, from byte {self.position}"
         unpickled = load(
-            self.data[self.position :], table, where, persistent_load, allow_instances=allow_instances, allow_more=True
+            self.data[self.position :], table, where, persistent_load, allow_foreign=allow_foreign, allow_more=True
         )
         self.position += unpickled.end
         return unpickled
 
-    def storages(self, storages: Mapping[str, Storage]) -> dict[str, memoryview]:
-        """Read the bytes of all storages that the state refers to, up to the end of the file."""
+    def storage_keys(self, storages: Mapping[str, Storage]) -> list[str]:
+        """Read the keys of all storages that the state refers to, in the order of the file."""
         keys = self.pickle("storages", {}).value
         if type(keys) is not list or not all(type(key) is str for key in keys) or sorted(keys) != sorted(storages):
             self.corrupt("the file's storages are not those that the state refers to")
+        return keys
+
+    def storages(self, keys: Sequence[str], storages: Mapping[str, Storage]) -> dict[str, memoryview]:
+        """Read the bytes of all storages, up to the end of the file."""
         contents = {}
         for key in keys:
             length, size = storages[key].length, storages[key].length * storages[key].itemsize

@@ -13,7 +13,15 @@ from acon_core.checkpoint.codecs.arrays import as_native_contiguous, lazy_view, 
 from acon_core.checkpoint.codecs.limits import Budget
 from acon_core.checkpoint.codecs.numpy_pickle import NUMPY_GLOBALS, int_opcode, text_opcode, tuple_opcodes
 from acon_core.checkpoint.codecs.text import printable
-from acon_core.checkpoint.codecs.unpickler import NAME_ONLY, PLACEHOLDER, Constructor, GlobalName, GlobalTable
+from acon_core.checkpoint.codecs.unpickler import (
+    NAME_ONLY,
+    PLACEHOLDER,
+    Constructor,
+    GlobalName,
+    GlobalTable,
+    Instance,
+    Placeholder,
+)
 from acon_core.errors import CheckpointError
 from acon_core.tensors import LazyTensor
 
@@ -51,8 +59,20 @@ _UNTYPED: dict[str, np.dtype] = {
 }
 TYPED_DTYPES = {dtype.name: storage for storage, dtype in TYPED_STORAGES.items()}
 DTYPES = {dtype.name: dtype for dtype in (*TYPED_STORAGES.values(), *_UNTYPED.values())}
-_QUANTIZED_STORAGES = ("QInt8Storage", "QUInt8Storage", "QInt32Storage", "QUInt4x2Storage", "QUInt2x4Storage")
+_QUANTIZED_STORAGES: dict[str, np.dtype] = {
+    **{name: np.dtype(np.uint8) for name in ("QUInt8Storage", "QUInt4x2Storage", "QUInt2x4Storage")},
+    **{"QInt8Storage": np.dtype(np.int8), "QInt32Storage": np.dtype(np.int32)},
+}
+_STORAGES = TYPED_STORAGES | _QUANTIZED_STORAGES
+_OTHER_DTYPES = ("bool", "complex32", "qint8", "quint8", "qint32", "quint4x2", "quint2x4")
 _DEQUANTIZE = "a quantized tensor; in PyTorch: save state[name].dequantize() in its place"
+
+
+@dataclass(frozen=True)
+class UnsupportedTensor:
+    """A tensor that cannot be read, and what to do if it is needed."""
+
+    message: str
 
 
 @dataclass(frozen=True)
@@ -68,6 +88,7 @@ class Storage:
     length: int
     start: int = 0
     stop: int | None = None
+    quantized: str = ""  # the type of a storage of packed integers
 
     @property
     def itemsize(self) -> int:
@@ -132,7 +153,7 @@ def persistent_load(value: object) -> object:
     _, kind, key, _, length = value[:5]
     if type(kind) is not GlobalName or type(key) is not str or not _is_count(length):
         raise CheckpointError("corrupt", "a storage with a type, key or length of the wrong type")
-    storage = Storage(key, _storage_dtype(kind), length)
+    storage = Storage(key, _storage_dtype(kind), length, quantized=str(kind) if kind.name in _QUANTIZED_STORAGES else "")
     part = value[5] if len(value) == 6 else None  # in PyTorch before 0.4
     if part is None:
         return storage
@@ -150,59 +171,59 @@ def _is_count(value: object) -> bool:
 def _storage_dtype(kind: GlobalName) -> np.dtype | None:
     if kind == GlobalName("torch.storage", "UntypedStorage"):
         return None
-    if kind.module == "torch" and kind.name in _QUANTIZED_STORAGES:
-        raise CheckpointError("unsupported", f"storage of type {kind}: {_DEQUANTIZE}")
-    if kind.module != "torch" or kind.name not in TYPED_STORAGES:
+    if kind.module != "torch" or kind.name not in _STORAGES:
         raise CheckpointError("unsupported", f"storage of type {kind}; save it as one of {', '.join(DTYPES)}")
-    return TYPED_STORAGES[kind.name]
+    return _STORAGES[kind.name]
 
 
-def _tensor(args: tuple[Any, ...], dtype: GlobalName | None = None, metadata: tuple[Any, ...] = ()) -> PickledTensor:
+def _tensor(
+    args: tuple[Any, ...], dtype: GlobalName | None = None, metadata: tuple[Any, ...] = ()
+) -> PickledTensor | UnsupportedTensor:
     storage, offset, shape, strides = args
     if (type(storage), type(offset), type(shape), type(strides)) != (Storage, int, tuple, tuple):
         raise CheckpointError("corrupt", "a tensor with a storage, offset, size or stride of the wrong type")
+    if storage.quantized:
+        return UnsupportedTensor(f"storage of type {storage.quantized}: {_DEQUANTIZE}")
     if dtype is None and storage.dtype is not None:
         return _with_bits(PickledTensor(storage, storage.dtype, offset, shape, strides), *metadata)
     if dtype is None or dtype.module != "torch" or dtype.name not in DTYPES:
-        raise CheckpointError("unsupported", f"a tensor of dtype {dtype}; save it as one of {', '.join(DTYPES)}")
+        return UnsupportedTensor(f"a tensor of dtype {dtype}; save it as one of {', '.join(DTYPES)}")
     return _with_bits(PickledTensor(storage, DTYPES[dtype.name], offset, shape, strides), *metadata)
 
 
-def _with_bits(tensor: PickledTensor, bits: object = None) -> PickledTensor:
+def _with_bits(tensor: PickledTensor, bits: object = None) -> PickledTensor | UnsupportedTensor:
     """Set the conjugate and negative bits; without them, signs would be wrong."""
     if bits is None or bits == {}:
         return tensor
     if type(bits) is not dict or not set(bits) <= {"conj", "neg"} or not all(type(bit) is bool for bit in bits.values()):
-        raise CheckpointError("unsupported", "a tensor with metadata other than its conjugate and negative bits; clone() it")
+        return UnsupportedTensor("a tensor with metadata other than its conjugate and negative bits; clone() it")
     tensor = replace(tensor, **bits)
     signed = tensor.dtype.kind in "fc" or tensor.dtype.name == "bfloat16"
     if (tensor.conj and tensor.dtype.kind != "c") or (tensor.neg and not signed):
-        raise CheckpointError(
-            "unsupported", f"a conjugate or negative bit on {tensor.dtype}; save resolve_conj().resolve_neg()"
-        )
+        return UnsupportedTensor(f"a conjugate or negative bit on {tensor.dtype}; save resolve_conj().resolve_neg()")
     return tensor
 
 
-def _rebuild_v1(args: tuple[Any, ...]) -> PickledTensor:
+def _rebuild_v1(args: tuple[Any, ...]) -> PickledTensor | UnsupportedTensor:
     if len(args) != 4:
         raise CheckpointError("corrupt", f"_rebuild_tensor with {len(args)} arguments")
     return _tensor(args)
 
 
-def _rebuild_v2(args: tuple[Any, ...]) -> PickledTensor:
+def _rebuild_v2(args: tuple[Any, ...]) -> PickledTensor | UnsupportedTensor:
     if not 6 <= len(args) <= 7:
         raise CheckpointError("corrupt", f"_rebuild_tensor_v2 with {len(args)} arguments")
     return _tensor(args[:4], None, args[6:])
 
 
-def _rebuild_v3(args: tuple[Any, ...]) -> PickledTensor:
+def _rebuild_v3(args: tuple[Any, ...]) -> PickledTensor | UnsupportedTensor:
     if not 7 <= len(args) <= 8 or type(args[6]) is not GlobalName:
         raise CheckpointError("corrupt", f"_rebuild_tensor_v3 with {len(args)} arguments")
     return _tensor(args[:4], args[6], args[7:])
 
 
-def _rebuild_parameter(args: tuple[Any, ...]) -> PickledTensor:
-    if not 3 <= len(args) <= 4 or type(args[0]) is not PickledTensor:
+def _rebuild_parameter(args: tuple[Any, ...]) -> PickledTensor | UnsupportedTensor:
+    if not 3 <= len(args) <= 4 or not isinstance(args[0], PickledTensor | UnsupportedTensor):
         raise CheckpointError("corrupt", "_rebuild_parameter without its tensor")
     return args[0]
 
@@ -215,29 +236,50 @@ _TENSOR_CLASSES = (
 )
 
 
-def _rebuild_typed(args: tuple[Any, ...]) -> PickledTensor:
+def _rebuild_typed(args: tuple[Any, ...]) -> PickledTensor | UnsupportedTensor:
     """Make a tensor without the attributes that it was given, such as those of an `nn.Buffer`."""
     if len(args) != 4 or type(args[0]) is not GlobalName or type(args[1]) is not GlobalName or type(args[2]) is not tuple:
         raise CheckpointError("corrupt", "_rebuild_from_type_v2 without a function, a type and arguments")
     if args[1] not in _TENSOR_CLASSES or args[0].module != "torch._utils" or args[0].name not in _REBUILD:
-        raise CheckpointError(
-            "unsupported", f"a tensor of the class {args[1]}; in PyTorch: save state[name].as_subclass(Tensor)"
-        )
+        return UnsupportedTensor(f"a tensor of the class {args[1]}; in PyTorch: save state[name].as_subclass(Tensor)")
     return _REBUILD[args[0].name](args[2])
 
 
-def _items(args: tuple[Any, ...]) -> object:
-    """Return the list or tuple that a set or a torch.Size is made of."""
+def _size(args: tuple[Any, ...]) -> object:
+    """Return the list or tuple that a torch.Size is made of."""
     if len(args) > 1 or (args and type(args[0]) not in (list, tuple)):
-        raise CheckpointError("corrupt", "a set or a torch.Size that is not made of a list")
+        raise CheckpointError("corrupt", "a torch.Size that is not made of a list")
     return args[0] if args else []
 
 
-def _refused(message: str) -> Constructor:
-    def refuse(args: tuple[Any, ...]) -> None:
-        raise CheckpointError("unsupported", message)
+def _rebuild_quantized(args: tuple[Any, ...]) -> UnsupportedTensor:
+    kind = args[0].quantized if args and type(args[0]) is Storage else ""
+    return UnsupportedTensor(f"storage of type {kind}: {_DEQUANTIZE}" if kind else _DEQUANTIZE)
 
-    return Constructor(refuse)
+
+def _refused(message: str) -> Constructor:
+    return Constructor(lambda args: UnsupportedTensor(message), lambda tensor, state: None)
+
+
+def _compiled_module(args: tuple[Any, ...]) -> Instance:
+    """Make the module of torch.compile: a wrapper with one child, without its compiler."""
+    module = Instance(GlobalName("torch._dynamo.eval_frame", "OptimizedModule"))
+    if args and type(args[0]) is Instance:
+        module.state = {"_parameters": {}, "_buffers": {}, "_modules": {"_orig_mod": args[0]}}
+    return module
+
+
+def _compiled_module_state(module: Instance, state: object) -> None:
+    names = ("_parameters", "_buffers", "_modules", "_non_persistent_buffers_set")
+    if type(state) is dict:
+        module.state = {name: state[name] for name in names if name in state}
+
+
+def _compiler_option(args: tuple[Any, ...]) -> Placeholder:
+    """Accept the bound method that torch.compile keeps; nothing is looked up."""
+    if len(args) != 2 or type(args[0]) is not Instance or args[1] != "get_compiler_config":
+        raise CheckpointError("unsafe", "a call of getattr that PyTorch does not write; nothing was run")
+    return Placeholder()
 
 
 _TO_DENSE = "a sparse tensor; in PyTorch: save state[name].to_dense() in its place"
@@ -250,9 +292,9 @@ TORCH_GLOBALS: GlobalTable = {
     ("torch._tensor", "_rebuild_from_type_v2"): Constructor(_rebuild_typed),
     **{(name.module, name.name): NAME_ONLY for name in _TENSOR_CLASSES},
     ("torch.storage", "UntypedStorage"): NAME_ONLY,
-    **{("torch", name): NAME_ONLY for name in (*TYPED_STORAGES, *_QUANTIZED_STORAGES, *DTYPES, "bool", "complex32")},
+    **{("torch", name): NAME_ONLY for name in (*TYPED_STORAGES, *_QUANTIZED_STORAGES, *DTYPES, *_OTHER_DTYPES)},
     **{("torch._utils", f"_rebuild_sparse{kind}_tensor"): _refused(_TO_DENSE) for kind in ("", "_csr")},
-    ("torch._utils", "_rebuild_qtensor"): _refused(_DEQUANTIZE),
+    ("torch._utils", "_rebuild_qtensor"): Constructor(_rebuild_quantized),
     ("torch._utils", "_rebuild_nested_tensor"): _refused(
         "a nested tensor; in PyTorch: save state[name].to_padded_tensor(0) in its place"
     ),
@@ -266,12 +308,12 @@ TORCH_GLOBALS: GlobalTable = {
     ("torch.serialization", "_get_layout"): PLACEHOLDER,
     **{("torch", f"per_{what}_affine"): NAME_ONLY for what in ("tensor", "channel")},
     # What training scripts save beside the weights.
-    ("torch", "Size"): Constructor(_items),
-    **{(module, "set"): Constructor(_items) for module in ("builtins", "__builtin__")},
-    **{(module, name): PLACEHOLDER for module in ("builtins", "__builtin__") for name in ("complex", "bytearray")},
+    ("torch", "Size"): Constructor(_size),
     ("torch", "device"): PLACEHOLDER,
-    ("collections", "Counter"): PLACEHOLDER,
-    ("argparse", "Namespace"): PLACEHOLDER,
+    # torch.compile; torch.save writes protocol 2, whose name for builtins is __builtin__.
+    ("torch._dynamo.eval_frame", "OptimizedModule"): Constructor(_compiled_module, _compiled_module_state),
+    ("__builtin__", "getattr"): Constructor(_compiler_option),
+    ("contextlib", "nullcontext"): PLACEHOLDER,
 }
 
 

@@ -63,7 +63,6 @@ def test_other_values_are_noted(tmp_path: Path) -> None:
         ([W], "found an object of type list"),
         (W, "found an object of type PickledArray"),
         ({"model": {0: W}}, "found 0"),
-        ({"a": {"b": {"w": W}}}, "no dict of tensors"),
     ],
 )
 def test_no_single_state_dict(tmp_path: Path, value: object, words: str) -> None:
