@@ -6,11 +6,8 @@ project or by any other. Its module ``backend`` has an object ``backend`` that i
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cache
-from importlib.metadata import entry_points
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Protocol
@@ -18,14 +15,13 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from acon_core.errors import BackendError, StateError
+from acon_core.discovery import Registration, refused, usable
+from acon_core.errors import BackendError, StateError, choices
 from acon_core.spec.node import Node, named_params
 from acon_core.tensors import check_names, lazy_items
 from acon_core.training import Batch, Recipe
 
 __all__ = ["Backend", "Model", "Outputs", "Vjp", "Waiver", "check_state", "get", "import_module", "packages"]
-
-ENTRY_POINT_GROUP = "acon.backends"
 
 
 @dataclass(frozen=True)
@@ -256,21 +252,64 @@ class Backend(Protocol):
 
         Raises
         ------
-        SpecError
-            If the backend has no rule for the type of a node.
+        SpecError, NotImplementedError
+            If the backend does not compute this type of node, in this dtype or compiled. The
+            conformance suite counts the case as unsupported.
         """
 
 
-@cache
 def packages() -> dict[str, str]:
     """Return the packages of the registered backends by name, with or without their frameworks.
 
     Returns
     -------
     dict from str to str
-        Packages by name of the backend.
+        Packages by name of the backend: this project's first, then those of others. An entry point
+        that is refused, such as a second one of the same name, is not among them.
     """
-    return {point.name: point.value for point in sorted(entry_points(group=ENTRY_POINT_GROUP), key=lambda point: point.name)}
+    return {name: each.package for name, each in usable().items()}
+
+
+def registered(name: str) -> Registration:
+    """Return the registration of a backend.
+
+    Parameters
+    ----------
+    name : str
+        The name of the backend.
+
+    Returns
+    -------
+    Registration
+        Where the backend comes from.
+
+    Raises
+    ------
+    BackendError
+        If there is no such backend, or its entry point is refused.
+    """
+    known = usable()
+    if name in known:
+        return known[name]
+    if (other := refused(name)) is not None:
+        raise BackendError(f"backend {name!r} is refused: {other.problem}")
+    raise BackendError(f"backend {name!r} is not known; {choices(name, known)}")
+
+
+def is_own(name: str | None) -> bool:
+    """Say whether this project registers a backend.
+
+    Parameters
+    ----------
+    name : str, optional
+        The name of a backend; None stands for the core.
+
+    Returns
+    -------
+    bool
+        False for a backend of another distribution.
+    """
+    return name is None or registered(name).own
 
 
 def import_module(name: str, module: str) -> ModuleType:
@@ -292,17 +331,9 @@ def import_module(name: str, module: str) -> ModuleType:
     Raises
     ------
     BackendError
-        If there is no such backend, or its framework cannot be imported in this environment.
+        If there is no such backend, or it cannot be imported in this environment.
     """
-    known = packages()
-    if name not in known:
-        raise BackendError(f"backend {name!r} is not known; known: {', '.join(known)}")
-    try:
-        return importlib.import_module(f"{known[name]}.{module}")
-    except ImportError as error:
-        raise BackendError(
-            f"backend {name!r} cannot be used here: {error}; install it with: pip install 'acon-ports[{name}]'"
-        ) from error
+    return registered(name).import_module(module)
 
 
 def get(name: str) -> Backend:
@@ -321,7 +352,8 @@ def get(name: str) -> Backend:
     Raises
     ------
     BackendError
-        If there is no such backend, or its framework cannot be imported in this environment.
+        If there is no such backend, its framework cannot be imported in this environment, or its
+        object lacks something.
 
     Examples
     --------
@@ -329,7 +361,14 @@ def get(name: str) -> Backend:
     >>> backends.get("numpy").dtypes
     ('float32', 'float64')
     """
-    backend: Backend = import_module(name, "backend").backend
+    module = import_module(name, "backend")
+    backend: Backend | None = getattr(module, "backend", None)
+    missing = [each for each in ("name", "dtypes", "waivers", "build") if not hasattr(backend, each)]
+    if backend is None or missing:
+        lacks = f"its object `backend` lacks {', '.join(missing)}" if backend is not None else "it has no object `backend`"
+        raise BackendError(
+            f"backend {name!r}: {module.__name__} is not complete: {lacks}; `Backend` in acon_core.backends says what"
+        )
     return backend
 
 

@@ -6,7 +6,8 @@ to do next.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from difflib import SequenceMatcher
 from typing import Literal
 
 __all__ = [
@@ -79,3 +80,36 @@ class CheckpointError(AconError):
 
 class UnknownNetworkError(CheckpointError):
     """A checkpoint that can be read, but whose tensors are those of no network that is known."""
+
+
+def nearest(given: object, known: Iterable[str]) -> list[str]:
+    """Return the known names that a misspelt one may mean: the best, and those as good; at most 4.
+
+    Case, underscores and hyphens do not count. The part after the last slash may stand alone.
+    """
+
+    def plain(name: str) -> str:
+        return "".join(each for each in name.lower() if each not in "_- ")
+
+    wanted = plain(str(given))
+
+    def likeness(name: str) -> float:
+        parts = {plain(name), plain(name.rpartition("/")[2])}
+        ratios = [SequenceMatcher(None, wanted, part, autojunk=False).ratio() for part in parts]
+        begins = len(wanted) > 2 and any(part.startswith(wanted) for part in parts)
+        return max([*ratios, 0.9 * begins])
+
+    scores = {name: likeness(name) for name in known}
+    best = max(scores.values(), default=0.0)
+    return [name for name, score in scores.items() if score >= max(0.6, best - 1e-9)][:4]
+
+
+def choices(given: object, known: Iterable[str], listed_by: str = "") -> str:
+    """Return the end of the error for an unknown name: the nearest names, and where all are.
+
+    `listed_by` is the command that prints the known names; without it, they are listed here.
+    """
+    known = list(known)
+    near = nearest(given, known)
+    meant = f"did you mean {' or '.join(near)}? " if near else ""
+    return meant + (f"`{listed_by}` prints all" if listed_by else f"expected one of {', '.join(known) or 'none'}")

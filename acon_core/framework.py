@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import platform
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from importlib import import_module
@@ -9,6 +11,7 @@ from inspect import Parameter
 from types import MappingProxyType
 from typing import Any
 
+from acon_core.errors import BackendError, nearest
 from acon_core.spec.activation_base import Activation
 from acon_core.spec.activations import ACTIVATIONS
 
@@ -62,9 +65,10 @@ class Framework:
     `zeros` is a format string: its field ``{}`` is the shape of a tensor of zeros. `call` is the
     declaration, in stubs, of the method that runs a module. `added` are the constructor parameters
     of the activations beside those of the spec. `groups` is the type of what `param_groups`
-    returns. `texts` are the values of `$name` in shared docstrings. `notes` are added to the Notes
-    section of classes, by class name. `own` are the public names that this package alone has, with
-    the submodule that defines each.
+    returns. `python` is the first and the last Python that the framework runs on. `texts` are the
+    values of `$name` in shared docstrings. `notes` are added to the Notes section of classes, by
+    class name. `own` are the public names that this package alone has, with the submodule that
+    defines each.
     """
 
     package: str
@@ -77,6 +81,7 @@ class Framework:
     call: str
     added: tuple[AddedParameter, ...] = (PATH,)
     groups: str = "list[dict[str, Any]]"
+    python: tuple[tuple[int, int], tuple[int, int] | None] = ((3, 10), None)
     texts: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
     notes: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
     own: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
@@ -86,6 +91,13 @@ class Framework:
         """The submodule that defines each public name, except for `FUNCTIONS`."""
         return {**DEFINING_MODULES, **self.own}
 
+    def python_needed(self) -> str:
+        """Return the Pythons that the framework runs on, as text; empty if this is one of them."""
+        (first, last), running = self.python, sys.version_info[:2]
+        if running < first:
+            return "{}.{} or later".format(*first)
+        return "{}.{}".format(*last) if last is not None and running > last else ""
+
 
 def attach(framework: Framework) -> tuple[Callable[[str], Any], Callable[[], list[str]], list[str]]:
     """Return `__getattr__`, `__dir__` and `__all__` for a package that imports its names lazily."""
@@ -94,9 +106,16 @@ def attach(framework: Framework) -> tuple[Callable[[str], Any], Callable[[], lis
 
     def load_name(name: str) -> Any:
         if name not in names:
-            raise AttributeError(f"module {package!r} has no attribute {name!r}; it has {', '.join(names)}")
-        if name in framework.defining_modules:
-            return getattr(import_module(f"{package}.{framework.defining_modules[name]}"), name)
-        return import_module(f"{package}.backend").frontend.functions[name]
+            meant = f"did you mean {' or '.join(near)}?" if (near := nearest(name, names)) else f"it has {', '.join(names)}"
+            raise AttributeError(f"module {package!r} has no attribute {name!r}; {meant}")
+        try:
+            if name in framework.defining_modules:
+                return getattr(import_module(f"{package}.{framework.defining_modules[name]}"), name)
+            return import_module(f"{package}.backend").frontend.functions[name]
+        except ModuleNotFoundError as error:
+            needed = framework.python_needed()
+            if not needed:
+                raise
+            raise BackendError(f"{package}: {error}; it needs Python {needed}, this is {platform.python_version()}") from error
 
     return load_name, lambda: names, names

@@ -173,7 +173,7 @@ MUTANTS = [
     Mutant("verify: user folder first in sys.path", "acon_core/verification/run.py", "sys.path.append(str(folder))", "sys.path.insert(0, str(folder))", "torch", "tests/backends/test_verify.py"),
     Mutant("cli: current folder always in sys.path", "acon_core/cli/app.py", 'if network is not None and ":" in network:', "if True:", "core", "tests/verification/test_run.py"),
     Mutant("cli: traceback without --debug", "acon_core/cli/__init__.py", "if settings.debug:", "if True:", "core", "tests/cli/test_cli.py -k usage"),
-    Mutant("cli: options of conformance ignored before golden", "acon_core/cli/conformance.py", "if backend or report or case or compiled:", "if False:", "core", "tests/cli/test_cli.py -k golden"),
+    Mutant("cli: options of conformance ignored before golden", "acon_core/cli/conformance.py", "if backend or report or case or compiled or as_json:", "if False:", "core", "tests/cli/test_cli.py -k golden"),
     Mutant("metadata: block counts not limited", "acon_core/checkpoint/metadata.py", "MAX_OPTION = 64", "MAX_OPTION = 5000", "core", "tests/checkpoint/test_metadata.py"),
     Mutant("jax: inputs not converted to the layer's dtype", JAX, "if all(array is None or array.dtype == (layer.dtype or x.dtype) for array in arrays):", "if True:", "jax", "tests/backends/test_jax_models.py"),
     Mutant("zip: checksums not verified", "acon_core/checkpoint/codecs/zip_archive.py", "if crc32(content) != member.crc:", "if False:", "core", "tests/checkpoint/codecs/test_zip_archive.py"),

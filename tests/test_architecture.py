@@ -26,6 +26,7 @@ FLOORS: tuple[dict[str, str], ...] = (
         "building": "what all backends share to build modules and to observe them",
         "numerics": "test states and the measure of an error",
         "kernels": "plans of calls of the kernel library",
+        "discovery": "which packages are registered as backends",
     },
     {
         "backends": "the interface of a backend, and its discovery",
@@ -36,6 +37,7 @@ FLOORS: tuple[dict[str, str], ...] = (
     {"frontend": "the public functions and classes of every backend"},
     {"conformance": "cases, golden numbers, runner", "verification": "running a checkpoint before and after conversion"},
     {"cli": "the command `acon`"},
+    {"__main__": "the same, as `python -m acon_core`"},
 )
 FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
 # What a backend builds on: it knows neither the reference nor what runs backends.

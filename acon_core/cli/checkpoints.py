@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from rich.table import Table
+from rich.text import Text
 
 from acon_core import spec
 from acon_core.checkpoint import NetworkQuery, read_file
 from acon_core.checkpoint import convert as convert_checkpoint
-from acon_core.checkpoint.codecs.text import printable
+from acon_core.checkpoint.codecs.text import escaped, printable
 from acon_core.checkpoint.convert import Transform
 from acon_core.checkpoint.diff import diff as diff_checkpoints
 from acon_core.checkpoint.metadata import parse_input
 from acon_core.checkpoint.reading import identify
 from acon_core.checkpoint.recognise import describe
 from acon_core.cli.app import (
+    COMPLETE_FORMAT,
     ActOption,
     DialectOption,
     FileArgument,
@@ -27,10 +29,10 @@ from acon_core.cli.app import (
     NetworkOption,
     OptionOption,
     app,
-    out,
-    progress,
+    network_fields,
     query_of,
 )
+from acon_core.cli.output import answer, lines, progress, size, table
 from acon_core.errors import AconError, CheckpointError
 from acon_core.verification.verify import verify as verify_conversion
 
@@ -42,60 +44,88 @@ def inspect(
     act: ActOption = None,
     dialect: DialectOption = None,
     option: OptionOption = None,
+    tensors: Annotated[bool, typer.Option("--tensors", help="Print one row per tensor first.")] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Show what a checkpoint contains: the network, its input, metadata, and every tensor."""
+    """Show what a checkpoint contains.
+
+    The network, its input, the metadata and notes; with --tensors, every tensor first.
+    """
     query = query_of(network, act, dialect, option)
     with progress() as bar:
         bar.add_task(f"reading {file.name}", total=None)
         format, content = read_file(file)
     lazies = content.tensors.lazies
-    facts: dict[str, Any] = {"file": str(file), "format": format.name, "tensors": len(lazies)}
-    facts["bytes"] = sum(tensor.nbytes for tensor in lazies.values())
-    notes = list(content.notes)
+    known, why, notes = None, None, list(content.notes)
     try:
-        checkpoint = identify(file, format, content, query)
+        known = identify(file, format, content, query)
     except AconError as error:
         if query != NetworkQuery():
             raise
-        facts["network"] = f"not recognised: {error}"
+        why = str(error)
     else:
-        facts["network"] = describe(checkpoint.network)
-        facts["dialect"] = checkpoint.format.dialect.name if checkpoint.format.dialect else "none"
-        facts["input"] = str(checkpoint.network.input or "unknown")
-        notes = [*checkpoint.notes, *checkpoint.warnings]
-    facts |= {"metadata": content.metadata, "notes": notes, "globals": list(content.globals_seen)}
-    if as_json:
-        tensors = {name: {"shape": t.shape, "dtype": t.dtype.name, "bytes": t.nbytes} for name, t in lazies.items()}
-        out.print_json(json.dumps(facts | {"tensors": tensors}), ensure_ascii=True)
-        return
-    facts["globals"] = [*map(printable, content.globals_seen)]
-    for name, value in facts.items():
-        lines = [f"{printable(key)} = {printable(text)}" for key, text in value.items()] if isinstance(value, dict) else value
-        for line in lines if isinstance(lines, list) else [lines]:
-            out.print(f"{name}: {line}", markup=False)
-    for name, tensor in lazies.items():
-        out.print(f"  {printable(name)}  {tensor.dtype.name}  {tensor.shape}  {tensor.nbytes} bytes", markup=False)
+        notes = [*known.notes, *known.warnings]
+    dialect_found = known.format.dialect if known else None
+    fields: dict[str, Any] = {
+        "file": file,
+        "format": format.name,
+        **network_fields(known.network if known else None),
+        "not_recognised": why,
+        "dialect": dialect_found.name if dialect_found else None,
+        "count": len(lazies),
+        "bytes": sum(tensor.nbytes for tensor in lazies.values()),
+        "metadata": content.metadata,
+        "notes": notes,
+        "globals": content.globals_seen,
+        "tensors": {name: {"shape": t.shape, "dtype": t.dtype.name, "bytes": t.nbytes} for name, t in lazies.items()},
+    }
+    title = describe(known.network) if known else f"not recognised: {why}"
+    preprocessing = str(known.network.input or "unknown") if known else None
+    answer("inspect", as_json, fields, lambda: _print_content(fields, title, preprocessing, tensors))
+
+
+def _print_content(fields: dict[str, Any], title: str, preprocessing: str | None, tensors: bool) -> None:
+    """Write the tensors if they are wanted, and last what the file is."""
+    if tensors:
+        shown = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))
+        for justify in ("left", "left", "left", "right"):
+            shown.add_column(overflow="fold", justify=justify)
+        for name, tensor in fields["tensors"].items():
+            shown.add_row(Text(escaped(name)), tensor["dtype"], str(tensor["shape"]), size(tensor["bytes"]))
+        table(shown)
+    rows = {"file": fields["file"], "format": fields["format"], "network": title}
+    if preprocessing:
+        rows |= {"dialect": fields["dialect"] or "none", "input": preprocessing}
+    rows |= {"tensors": f"{fields['count']:,}", "size": size(fields["bytes"])}
+    lists = {
+        "metadata": [f"{printable(key)} = {printable(text)}" for key, text in fields["metadata"].items()],
+        "notes": fields["notes"],
+        "globals": [*map(printable, fields["globals"])],
+    }
+    lines(
+        *(f"{name}: {text}" for name, text in rows.items()),
+        *(f"{name}: {text}" for name, texts in lists.items() for text in texts),
+    )
 
 
 @app.command()
 def check(files: Annotated[list[Path], typer.Argument(help="Checkpoints of any format.")], as_json: JsonOption = False) -> None:
-    """Check whether files are safe to load. Exits with 1 if any file is unsafe or unreadable.
+    """Check whether files are safe to load.
 
-    Decodes every tensor and executes nothing. A pickled module counts as unsafe: it can be read
-    here, but its own framework would import the classes that it names.
+    Exits with 1 if any file is unsafe or unreadable. Decodes every tensor and executes nothing. A
+    pickled module counts as unsafe: it can be read here, but its own framework would import the
+    classes that it names.
     """
     verdicts = [_verdict(file) for file in files]
-    if as_json:
-        out.print_json(json.dumps(verdicts), ensure_ascii=True)
-    for verdict in verdicts if not as_json else ():
-        if verdict["verdict"] == "safe":
-            names = f"; its pickle names {', '.join(verdict['globals'])}" if verdict["globals"] else ""
-            out.print(f"{verdict['file']}: safe, {verdict['format']}, {verdict['tensors']} tensors{names}", markup=False)
-        else:
-            out.print(f"{verdict['verdict']}: {verdict['why']}", markup=False)
-    if any(verdict["verdict"] != "safe" for verdict in verdicts):
-        raise typer.Exit(1)
+    failed = any(verdict["verdict"] != "safe" for verdict in verdicts)
+    answer("check", as_json, {"files": verdicts}, lambda: lines(*map(_verdict_line, verdicts)), failed=failed)
+
+
+def _verdict_line(verdict: dict[str, Any]) -> str:
+    if verdict["verdict"] != "safe":
+        return f"{verdict['verdict']}: {verdict['why']}"
+    names = f"; its pickle names {', '.join(verdict['globals'])}" if verdict["globals"] else ""
+    return f"{verdict['file']}: safe, {verdict['format']}, {verdict['tensors']} tensors{names}"
 
 
 def _verdict(file: Path) -> dict[str, Any]:
@@ -125,22 +155,22 @@ def diff(
     option: OptionOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Show which tensors of two checkpoints differ and by how much. Exits with 1 if any differ.
+    """Show which tensors of two checkpoints differ.
 
-    The files can have different formats.
+    And by how much. Exits with 1 if any differ. The files can have different formats.
     """
     with progress() as bar:
         bar.add_task(f"{a.name} and {b.name}", total=None)
         comparison = diff_checkpoints(a, b, query_of(network, act, dialect, option), to_dialect)
-    if as_json:
-        out.print_json(json.dumps(asdict(comparison)), ensure_ascii=True)
-    else:
-        for line in (*comparison.differences, *(f"note: {note}" for note in comparison.notes)):
-            out.print(str(line), markup=False)
-        counts = f"{comparison.tensors} tensors in both files, {len(comparison.differences)} differ"
-        out.print(f"{counts}; compared as {comparison.compared_as}", markup=False)
-    if comparison.differences:
-        raise typer.Exit(1)
+    counts = f"{comparison.tensors} tensors in both files, {len(comparison.differences)} differ"
+    notes = (f"note: {note}" for note in comparison.notes)
+    answer(
+        "diff",
+        as_json,
+        {"a": a, "b": b, **asdict(comparison)},
+        lambda: lines(*comparison.differences, *notes, f"{counts}; compared as {comparison.compared_as}"),
+        failed=bool(comparison.differences),
+    )
 
 
 def size_of(text: str | None) -> int | None:
@@ -155,7 +185,7 @@ def size_of(text: str | None) -> int | None:
     return int(digits) * units[unit]
 
 
-def conversion_command(transform: Transform | None) -> Callable[..., None]:
+def conversion_command(name: str, transform: Transform | None) -> Callable[..., None]:
     """Return the command that converts a checkpoint, with an optional transform of its network."""
 
     def command(
@@ -163,7 +193,10 @@ def conversion_command(transform: Transform | None) -> Callable[..., None]:
         target: Annotated[Path, typer.Argument(help="File to write.")],
         to: Annotated[
             str | None,
-            typer.Option(help="Format of TARGET, such as torch or safetensors; by default, its suffix decides."),
+            typer.Option(
+                help="Format of TARGET, such as torch or safetensors; by default, its suffix decides.",
+                autocompletion=COMPLETE_FORMAT,
+            ),
         ] = None,
         network: NetworkOption = None,
         act: ActOption = None,
@@ -186,6 +219,7 @@ def conversion_command(transform: Transform | None) -> Callable[..., None]:
         dry_run: Annotated[
             bool, typer.Option("--dry-run", help="Do all of it but keep nothing: says what would be written, or the error.")
         ] = False,
+        as_json: JsonOption = False,
     ) -> None:
         with progress() as bar:
             task = bar.add_task(f"{source.name} -> {target.name}", total=None)
@@ -200,20 +234,34 @@ def conversion_command(transform: Transform | None) -> Callable[..., None]:
                 dry_run=dry_run,
                 on_stage=lambda stage: bar.update(task, description=stage),
             )  # fmt: skip
-        out.print(f"{source} ({conversion.source.format.name})", markup=False)
-        for note in conversion.notes:
-            out.print(f"note: {note}", markup=False)
+        fields = {
+            "source": {"file": source, "format": conversion.source.format.name},
+            "target": {"file": target, "format": conversion.target.name},
+            **network_fields(conversion.source.network),
+            "count": conversion.tensors,
+            "notes": conversion.notes,
+            "dry_run": dry_run,
+        }
         result = f"{describe(conversion.source.network)}, {conversion.tensors} tensors, read back and identical bit for bit"
         written = f"dry run, nothing was kept: {target}" if dry_run else f"{target}"
-        out.print(f"{written} ({conversion.target.name}): {result}", markup=False)
+        answer(
+            name,
+            as_json,
+            fields,
+            lambda: lines(
+                f"{source} ({conversion.source.format.name})",
+                *(f"note: {note}" for note in conversion.notes),
+                f"{written} ({conversion.target.name}): {result}",
+            ),
+        )
 
     return command
 
 
 COMMANDS: dict[str, tuple[Transform | None, str]] = {
-    "convert": (None, "Convert a checkpoint to another format, read it back, and compare it bit for bit."),
-    "fuse": (spec.fuse, "Convert a checkpoint with every RepAct in its closed form, for inference."),
-    "fold": (spec.fold, "Convert a checkpoint with Meta-ACON's norms folded into its convolutions, for inference."),
+    "convert": (None, "Convert a checkpoint to another format. Read the file back and compare it bit for bit."),
+    "fuse": (spec.fuse, "Write a checkpoint with every RepAct in closed form. For inference."),
+    "fold": (spec.fold, "Write a checkpoint with Meta-ACON's norms folded. For inference."),
 }
 for name, (transform, about) in COMMANDS.items():
-    app.command(name, help=about)(conversion_command(transform))
+    app.command(name, help=about)(conversion_command(name, transform))

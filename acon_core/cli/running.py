@@ -8,30 +8,34 @@ from typing import Annotated
 import typer
 
 from acon_core.cli.app import (
+    COMPLETE_BACKEND,
     ActOption,
     DialectOption,
     FileArgument,
+    JsonOption,
     NetworkOption,
     OptionOption,
     app,
-    err,
-    out,
-    progress,
     query_of,
 )
+from acon_core.cli.output import answer, lines, progress, warn
 from acon_core.verification.run import run_checkpoint
 
 
 @app.command()
 def run(
     file: FileArgument,
-    input: Annotated[Path, typer.Option(help=".npz file with one NCHW array, uint8 or float.")],
+    input: Annotated[Path, typer.Option(help=".npz or .npy file with one array of images (N, C, H, W), uint8 or float.")],
     output: Annotated[Path, typer.Option(help=".npz file to write, with the array `logits`.")],
-    backend: Annotated[str, typer.Option(help="numpy, torch, megengine, paddle or jax.")] = "numpy",
+    backend: Annotated[
+        str, typer.Option(help="numpy, torch, megengine, paddle or jax.", autocompletion=COMPLETE_BACKEND)
+    ] = "numpy",
     network: NetworkOption = None,
     act: ActOption = None,
     dialect: DialectOption = None,
     option: OptionOption = None,
+    force: Annotated[bool, typer.Option("--force", help="Run on values outside the range that the network expects.")] = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Run a checkpoint's network in evaluation mode.
 
@@ -42,7 +46,9 @@ def run(
         logits, warnings = run_checkpoint(
             file, input, output, backend, query_of(network, act, dialect, option),
             lambda done, total: bar.update(task, completed=done, total=total),
+            force=force,
         )  # fmt: skip
-    for text in warnings:
-        err.print(f"warning: {text}", markup=False)
-    out.print(f"{output}: logits {logits.shape} {logits.dtype}", markup=False)
+    fields = {"file": file, "output": output, "backend": backend, "shape": logits.shape, "dtype": str(logits.dtype)}
+    if not as_json:
+        warn(warnings)
+    answer("run", as_json, {**fields, "warnings": warnings}, lambda: lines(f"{output}: logits {logits.shape} {logits.dtype}"))

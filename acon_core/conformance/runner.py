@@ -21,7 +21,7 @@ from acon_core.checkpoint.formats import formats
 from acon_core.conformance.cases import Case, load_cases
 from acon_core.conformance.golden import Golden, of_cases, sampled
 from acon_core.conformance.tolerances import TOLERANCES, Quantity
-from acon_core.errors import AconError, BackendError
+from acon_core.errors import AconError, BackendError, SpecError
 from acon_core.numerics import scaled_error
 from acon_core.spec import Node
 from acon_core.tensors import check_names
@@ -63,7 +63,7 @@ class CaseResult:
     case, dtype : str
         The case and the dtype it ran in.
     status : {"pass", "fail", "waived", "unsupported"}
-        ``unsupported``: the backend does not compute in this dtype.
+        ``unsupported``: the backend does not compute this type of node, in this dtype or compiled.
     worst : dict of str to float
         The largest error of each quantity, as a fraction of its scale.
     message : str
@@ -168,7 +168,11 @@ def run_case(backend: Backend, case: Case, golden: Golden, dtype: str, compiled:
 
 def _check_case(backend: Backend, case: Case, golden: Golden, dtype: str, compiled: bool) -> CaseResult:
     node = case.build()
-    model = backend.build(node, dtype=dtype, seed=None, compiled=compiled)
+    try:
+        model = backend.build(node, dtype=dtype, seed=None, compiled=compiled)
+    except (SpecError, NotImplementedError) as error:
+        text = " ".join(str(error).split()) or f"{type(node).__name__} in {dtype}"
+        return CaseResult(case.name, dtype, "unsupported", message=f"{backend.name} does not build it: {text[:300]}")
     state = {path: array if array.dtype == np.int64 else array.astype(dtype) for path, array in case.state(node).items()}
     model.load(state)
     if case.raises:

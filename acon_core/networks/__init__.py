@@ -14,7 +14,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
-from acon_core.errors import SpecError
+from acon_core.errors import SpecError, choices
 from acon_core.networks.dcn import dcn
 from acon_core.networks.mobilenet_v3 import mobilenet_v3
 from acon_core.networks.network import Network, as_tuples
@@ -138,12 +138,15 @@ def _create(name: str, act: Node | str | None, num_classes: int | None, options:
             raise SpecError(f"network {name!r}: takes no {given[0]}; set it inside the function, which takes no arguments")
         return _import_network(name)
     if name not in NETWORKS:
-        raise SpecError(f"network {name!r} is not known; known: {', '.join(NETWORKS)}, or package.module:function")
+        raise SpecError(
+            f"network {name!r} is not known; {choices(name, NETWORKS, 'acon list networks')}; "
+            "a function of your own is package.module:function"
+        )
     make = NETWORKS[name]
     known = inspect.signature(make).parameters
     unknown = [option for option in options if option not in known]
     if unknown:
-        raise SpecError(f"network {name!r}: {unknown[0]!r} is not an option; options: {', '.join(known)}")
+        raise SpecError(f"network {name!r}: {unknown[0]!r} is not an option; {choices(unknown[0], known)}")
     published = {"act": act, "num_classes": num_classes}
     try:
         made = make(**{option: value for option, value in published.items() if value is not None}, **options)

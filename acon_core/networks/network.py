@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
-from acon_core.errors import SpecError
+from acon_core.errors import SpecError, choices
 from acon_core.networks.preprocessing import Preprocessing
 from acon_core.spec.activations import activation, parse_name
 from acon_core.spec.graph import Graph
@@ -134,12 +134,11 @@ class Network:
         SpecError
             If a name is not a stage, or `names` is empty.
         """
-        known = f"stages: {', '.join(self.stages) or 'none'}"
         unknown = [name for name in names if name not in self.stages]
         if unknown:
-            raise SpecError(f"network {self.name!r}: no stage {unknown[0]!r}; {known}")
+            raise SpecError(f"network {self.name!r}: no stage {unknown[0]!r}; {choices(unknown[0], self.stages)}")
         if not names:
-            raise SpecError(f"network {self.name!r}: expected at least one stage, found none; {known}")
+            raise SpecError(f"network {self.name!r}: expected at least one stage, found none; stages: {', '.join(self.stages)}")
         stages = {name: self.stages[name] for name in names}
         graph = replace(select(self.graph, [self.stages[name] for name in names]), single_output=False)
         return replace(self, graph=graph, num_classes=None, head=None, stages=stages)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import Field, fields
 from typing import Any
 
-from acon_core.errors import SpecError
+from acon_core.errors import SpecError, choices
 from acon_core.spec import pointwise as f
 from acon_core.spec.acon import AconA, AconB, AconC, AconFReLU, FReLU, MetaAconC
 from acon_core.spec.activation_base import ChannelwiseActivation, bind
@@ -108,7 +108,7 @@ def activation(name: str, channels: int | None = None, **options: Any) -> Node:
     table = _options(kind)
     for option, value in options.items():
         if option not in table:
-            raise SpecError(f"activation {name!r}: {option!r} is not an option; options: {', '.join(table) or 'none'}")
+            raise SpecError(f"activation {name!r}: {option!r} is not an option; {choices(option, table)}")
         values[option] = _value(name, table[option], str(value).lower() if isinstance(value, bool) else str(value))
     if issubclass(kind, ChannelwiseActivation):
         values |= {"channels": channels, "channel_axis": axis}
@@ -184,7 +184,8 @@ def parse_name(text: str) -> tuple[type[Node], dict[str, Any]]:
     """
     match = _CALL.fullmatch(text.replace(" ", ""))
     if match is None or _plain(match[1]) not in _BY_NAME:
-        raise SpecError(f"activation {text!r} is not known; known: {', '.join((*ACTIVATIONS, *ALIASES))}")
+        name = text.partition("(")[0]
+        raise SpecError(f"activation {text!r} is not known; {choices(name, (*ACTIVATIONS, *ALIASES), 'acon list activations')}")
     # The options of an alias come first, so that those in the text override them.
     name, _, preset = _BY_NAME[_plain(match[1])].partition("(")
     kind, values = ACTIVATIONS[name], {}
@@ -192,7 +193,7 @@ def parse_name(text: str) -> tuple[type[Node], dict[str, Any]]:
     for part in filter(None, (*preset.rstrip(")").split(","), *(match[2] or "").split(","))):
         option, _, value = part.partition("=")
         if option not in table or not value:
-            raise SpecError(f"activation {text!r}: {part!r} is not an option; options: {', '.join(table) or 'none'}")
+            raise SpecError(f"activation {text!r}: {part!r} is not an option; {choices(option, table)}")
         values[option] = _value(text, table[option], value)
     return kind, values
 

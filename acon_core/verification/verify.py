@@ -53,6 +53,13 @@ def input_shape(network: Network) -> Shape:
     return SIZE
 
 
+def has_framework(backend: str) -> bool:
+    """Return whether this Python has the framework of a backend. It is not imported."""
+    known = formats()
+    framework = known[backend].codec.FRAMEWORK if backend in known else ""
+    return not framework or find_spec(framework.partition(".")[0]) is not None
+
+
 def interpreter(backend: str) -> str | None:
     """Return a Python that has the framework, or None.
 
@@ -62,7 +69,7 @@ def interpreter(backend: str) -> str | None:
     if configured:
         # Not resolved: the path of the link determines the environment.
         return str(Path(shutil.which(configured) or configured).absolute())
-    if find_spec(formats()[backend].codec.FRAMEWORK):
+    if has_framework(backend):
         return sys.executable
     python = ENVIRONMENTS / f"run-{backend}" / "bin" / "python"
     return str(python) if python.exists() else None
@@ -100,9 +107,17 @@ def verify(checkpoint: Checkpoint, written: Path, format: Format) -> list[str]:
         for backend in (name for name in backends.packages() if name in known):
             python = interpreter(backend)
             if python is None:
-                missing.append(backend)
-            else:
+                needed = backends.registered(backend).python_needed()
+                hint = f" (needs Python {needed}: name one with ACON_PYTHON_{backend.upper()})" if needed else ""
+                missing.append(f"{backend}{hint}")
+                continue
+            try:
                 notes.append(_compare(written, backend, _run(python, backend, written, folder, network), expected))
+            except AconError as error:
+                # A stranger's backend has no say about files that are not its own.
+                if backends.is_own(backend) or format.backend == backend:
+                    raise
+                notes.append(f"not verified by the backend {backend}: {error}")
     return [*notes, f"not available, so not run: {', '.join(missing)}"] if missing else notes
 
 

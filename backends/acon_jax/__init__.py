@@ -18,6 +18,7 @@ FRAMEWORK = Framework(
     weight="nnx.Param",
     channel_axis=-1,
     zeros="jnp.zeros(({}))",
+    python=((3, 11), None),
     call="def __call__(self, x: jax.Array, *, rngs: nnx.Rngs | None = ..., taps: dict[str, jax.Array] | None = ...)"
     " -> jax.Array: ...",
     added=(

@@ -13,6 +13,7 @@ FRAMEWORK = Framework(
     weight="megengine.Parameter",
     channel_axis=1,
     zeros="F.zeros(({}))",
+    python=((3, 10), (3, 10)),
     call="def forward(self, x: megengine.Tensor) -> megengine.Tensor: ...",
     texts={
         "array": "megengine.Tensor",

@@ -26,6 +26,7 @@ def check_case(backend: Backend, case: Case, goldens: Callable[[Case], Golden], 
     golden = goldens(case) if dtype in backend.dtypes else {}  # the golden numbers of a network take seconds
     result = run_case(backend, case, golden, dtype, compiled)
     if result.status == "unsupported":
+        assert dtype not in backend.dtypes, result.message
         pytest.skip(f"unsupported: {result.message}")
     if result.status == "waived":
         pytest.xfail(f"waived: {result.message}")

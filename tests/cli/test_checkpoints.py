@@ -34,7 +34,7 @@ def test_check(tmp_path: Path) -> None:
     assert "numpy.core.multiarray._reconstruct" in good.stdout
     bad = run_acon("check", *(tmp_path / name for name in ("a.pkl", "cut.pkl", "page.pth")), "--json")
     assert bad.returncode == 1
-    assert [each["verdict"] for each in json.loads(bad.stdout)] == ["safe", "corrupt", "unsupported"]
+    assert [each["verdict"] for each in json.loads(bad.stdout)["files"]] == ["safe", "corrupt", "unsupported"]
     evil = run_acon("check", tmp_path / "evil.pkl")
     assert evil.returncode == 1
     assert "evil.pkl" in evil.stdout

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import importlib.metadata
 import json
-import os
 import pickle
 import resource
 import shutil
@@ -64,7 +63,13 @@ def test_inspect() -> None:
     assert done.returncode == 0, done.stderr
     assert "network: acon/shufflenet_v2_x0_5 with acon_c, 1000 classes" in done.stdout
     assert "input: BGR, 0 to 255, not normalised, resize shorter side to 256, center-crop 224" in done.stdout
-    assert "first_conv.2.p1  float32  (1, 24, 1, 1)" in done.stdout
+    assert "size: 5.6 MB" in done.stdout
+    assert "first_conv" not in done.stdout
+    listed = acon("inspect", CHECKPOINT, "--tensors").stdout
+    assert listed.endswith(done.stdout)
+    rows = [line.split() for line in listed.removesuffix(done.stdout).splitlines()]
+    assert len(rows) == 505
+    assert ["first_conv.2.p1", "float32", "(1,", "24,", "1,", "1)", "96", "bytes"] in rows
     facts = json.loads(acon("inspect", CHECKPOINT, "--json").stdout)
     assert len(facts["tensors"]) == 505
     assert facts["tensors"]["classifier.0.weight"] == {"shape": [1000, 1024], "dtype": "float32", "bytes": 4_096_000}
@@ -73,12 +78,18 @@ def test_inspect() -> None:
 def test_summary_has_published_counts() -> None:
     done = acon("summary", "acon/shufflenet_v2_x0_5", "--act", "meta_acon")
     assert done.returncode == 0, done.stderr
-    for text in ("parameters: 1,686,620", "MACs (conv and linear): 40,776,224", "state keys: 986", "1,657,616"):
-        assert text in done.stdout
-    assert "parameters: 158,913\nconv and linear weights only: 158,624\n" in acon("summary", "acon/dcn", "--act", "relu").stdout
+    numbers = [line.split(":") for line in done.stdout.splitlines()[1:-1]]
+    assert len({len(line) for line in done.stdout.splitlines()[1:-1]}) == 1, "the numbers are right-aligned"
+    counts = {label: number.strip() for label, number in numbers}
+    assert counts["parameters"] == "1,686,620"
+    assert counts["conv and linear weights only"] == "1,657,616"
+    assert counts["MACs (conv and linear)"] == "40,776,224"
+    assert counts["state keys"] == "986"
+    assert counts["bytes in float32"] == "6,805,456"
     assert "acon/tfnet_0_5 with acon_frelu(stride=1), 1000 classes" in acon("summary", "acon/tfnet_0_5").stdout
-    wide = acon("summary", "acon/shufflenet_v2_x0_5", "--layers", env={**os.environ, "COLUMNS": "150"}).stdout
-    assert "features.3.branch_main.0" in wide
+    rows = acon("summary", "acon/shufflenet_v2_x0_5", "--layers").stdout
+    assert "│ features.3.branch_main.0 " in rows
+    assert "│        600 │   451,584 │" in rows
 
 
 @pytest.mark.slow
@@ -214,7 +225,10 @@ def test_unwritable_target(tmp_path: Path) -> None:
 def test_invalid_images(tmp_path: Path) -> None:
     for name, arrays, part in (
         ("two", {"a": np.ones((1, 3, 8, 8)), "b": np.ones(2)}, "expected one array, found 2"),
-        ("flat", {"a": np.ones((3, 8, 8))}, "expected uint8 or float (N, C, H, W)"),
+        ("flat", {"a": np.ones((3, 8, 9))}, "one image without a batch; add the axis: images[None]"),
+        ("image", {"a": np.ones((8, 9, 3))}, "add the axis: images.transpose(2, 0, 1)[None]"),
+        ("last", {"a": np.ones((2, 8, 9, 3))}, "the channels are last; move them: images.transpose(0, 3, 1, 2)"),
+        ("objects", {"a": np.array([{}, 1])}, "objects.npz: damaged, or not of numbers: ValueError; expected an .npz"),
         ("ints", {"a": np.ones((1, 3, 8, 8), np.int32)}, "found int32"),
         ("grey", {"a": np.ones((1, 1, 64, 64))}, "expected (N, 3, H, W)"),
     ):
@@ -242,7 +256,6 @@ def test_debug_shows_the_traceback(tmp_path: Path, position: int) -> None:
     done = acon(*arguments)
     assert done.returncode != 0
     assert "Traceback" in done.stderr
-    assert "--debug" in acon("--help").stdout
 
 
 def test_version() -> None:
@@ -254,7 +267,14 @@ def test_help_without_a_command() -> None:
     for command in ([], ["conformance", "golden"]):
         done = acon(*command)
         assert (done.returncode, done.stderr) == (2, "")
-        assert "Usage: acon" in done.stdout
+        assert done.stdout.startswith("Usage: acon")
+        assert not [line for line in done.stdout.splitlines()[1:] if "..." in line]
+    short = acon("-h").stdout
+    assert short == acon("--help").stdout == acon().stdout
+    assert "--debug" in short
+    assert "--install-completion" in short
+    done = subprocess.run([sys.executable, "-m", "acon_core", "-V"], capture_output=True, text=True, check=True)
+    assert done.stdout == f"acon-ports {acon_core.__version__}\n"
 
 
 def test_golden_of_named_cases(tmp_path: Path) -> None:
@@ -267,4 +287,4 @@ def test_golden_of_named_cases(tmp_path: Path) -> None:
         np.testing.assert_allclose(array, stored[key], rtol=1e-11, atol=1e-11)
     assert acon("conformance", "golden", "check").stdout == f"check: {len(load_cases())} cases, nothing wrong\n"
     assert_refused(acon("conformance", "golden", "make", tmp_path / "none.safetensors", "no such case"), "no such case")
-    assert_refused(acon("conformance", "--case", "acon_c", "golden", "check"), "omit them")
+    assert_refused(acon("conformance", "--case", "acon_c", "golden", "check"), "omit it")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -83,5 +84,5 @@ def test_own_function_in_the_current_folder(tmp_path: Path) -> None:
         [ACON, "summary", "mine:net", "--size", "9"], cwd=tmp_path, capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
-    assert "parameters: 9" in done.stdout
+    assert re.search(r"^parameters: +9$", done.stdout, re.MULTILINE)
     assert not mark.exists()

@@ -13,6 +13,11 @@ def printable(key: object) -> str:
     return key[:200] if isinstance(key, str) and key.isprintable() else f"{key!r:.200}"
 
 
+def escaped(text: object) -> str:
+    """Return the whole text as one line: what cannot be printed, as escape sequences."""
+    return "".join(each if each.isprintable() else ascii(each)[1:-1] for each in str(text))
+
+
 def format_names(keys: Iterable[object]) -> str:
     """Format names as a list, shortened to the first eight."""
     names = [f"{key!r:.60}" for key in islice(keys, 9)]

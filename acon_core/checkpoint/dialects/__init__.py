@@ -9,7 +9,7 @@ from acon_core.checkpoint.dialects.dialect import Dialect, Names
 from acon_core.checkpoint.dialects.paddleclas import paddleclas
 from acon_core.checkpoint.dialects.repact import repact, repact_reconstruct
 from acon_core.checkpoint.dialects.timm import timm
-from acon_core.errors import AconError
+from acon_core.errors import AconError, choices
 
 DIALECTS = {dialect.name: dialect for dialect in (repact, repact_reconstruct, timm, paddleclas)}
 
@@ -20,8 +20,7 @@ PREFIXES = {"module.": "DataParallel", "_orig_mod.": "torch.compile"}
 def dialect_named(name: str | None) -> Dialect | None:
     """Return the dialect of that name, and None for None. Raises AconError for an unknown name."""
     if name is not None and name not in DIALECTS:
-        known = "; ".join(f"{each.name} ({each.description})" for each in DIALECTS.values())
-        raise AconError(f"--dialect {printable(name)}: no such dialect; expected one of {known}")
+        raise AconError(f"--dialect {printable(name)}: no such dialect; {choices(name, DIALECTS)}")
     return DIALECTS[name] if name else None
 
 
