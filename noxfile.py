@@ -274,6 +274,14 @@ def curves(session: nox.Session) -> None:
 
 
 @nox.session(python="3.11")
+def transformations(session: nox.Session) -> None:
+    """Run every cell of docs/transformations.md, and write its tables."""
+    for backend in session.posargs or PYTHON:
+        command = ["tools/transformations.py", backend, "docs/transformations.md"]
+        session.run(environment(session, backend), *command, external=True, env=THREADS)
+
+
+@nox.session(python="3.11")
 def networks(session: nox.Session) -> None:
     """Print the table of exact counts of docs/networks.md."""
     install(session, "core")

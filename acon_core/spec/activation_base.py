@@ -11,6 +11,7 @@ from acon_core.errors import SpecError
 from acon_core.spec.graph import Graph, Layer, Step
 from acon_core.spec.node import Node
 from acon_core.spec.rearrange import MoveAxis
+from acon_core.spec.sizes import OPEN
 
 __all__ = ["Activation", "ChannelwiseActivation", "bind", "check_input"]
 
@@ -97,7 +98,7 @@ def check_input(activation: Node, shape: Sequence[int]) -> None:
         return
     rank, axis, channels = len(shape), activation.channel_axis, activation.channels
     fits = rank == (activation.rank or max(rank, 2)) and -rank < axis < rank
-    if not fits or shape[axis] not in (channels, -1):
+    if not fits or shape[axis] not in (channels, OPEN):
         of_rank = f" of rank {activation.rank}" if activation.rank else ""
         raise SpecError(
             f"{type(activation).__name__}: expected an input{of_rank} with {channels} channels at axis {axis}, found shape "

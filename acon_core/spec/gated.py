@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from acon_core.errors import SpecError
 from acon_core.spec.param import Shape
 from acon_core.spec.primitives import Primitive, check
+from acon_core.spec.sizes import extent_fits, fits, volume
 
 __all__ = [
     "AReLUFunction", "Acon", "DynamicMaximum", "Maximum", "PReLUFunction", "RepActCoefficients", "RepActFunction",
@@ -19,10 +20,11 @@ __all__ = [
 
 def _broadcasts(gate: Shape, batch: int, channels: int, rank: int) -> bool:
     """Return whether the gate is per tensor, per channel, or per sample and channel."""
-    if gate in ((1,), (channels,)):
-        return True
-    ranked = len(gate) in (4, rank) and len(gate) > 1
-    return ranked and gate[0] in (1, batch) and gate[1] in (1, channels) and all(extent == 1 for extent in gate[2:])
+    if len(gate) == 1:
+        return extent_fits(gate[0], 1, channels)
+    ranked = len(gate) in (4, rank)
+    ones = all(extent_fits(extent, 1) for extent in gate[2:])
+    return ranked and ones and extent_fits(gate[0], 1, batch) and extent_fits(gate[1], 1, channels)
 
 
 def check_gate(gate: Shape, x: Shape, channel_axis: int) -> None:
@@ -42,12 +44,12 @@ def check_gate(gate: Shape, x: Shape, channel_axis: int) -> None:
     SpecError
         If the gate has none of the shapes (1,), (C,), (1 or N, 1 or C, 1, 1) and x's.
     """
-    if gate in ((), (1,)):
+    if len(gate) == 0 or fits(gate, (1,)):
         return
     if not 0 < (channel_axis if channel_axis >= 0 else len(x) + channel_axis) < len(x):
         raise SpecError(f"channel_axis {channel_axis}: expected an axis of x {x} other than the batch")
     batch, channels = x[0], x[channel_axis]
-    if -1 not in (*gate, *x) and gate != x and not _broadcasts(gate, batch, channels, len(x)):
+    if not fits(gate, x) and not _broadcasts(gate, batch, channels, len(x)):
         raise SpecError(
             f"expected a gate of shape (1,), ({channels},), (1 or {batch}, 1 or {channels}, 1, 1) or that of x, found {gate} "
             f"beside x {x} with its channels at axis {channel_axis}; pass channel_axis=1 for (N, C, ...)"
@@ -63,7 +65,7 @@ class Gated(Primitive):
         check(len(x) >= 2, self, "(N, C, ...)", x)
         for name, gate in zip(names, gates, strict=True):
             expected = f"{name} of shape (1,), ({x[1]},), (1 or {x[0]}, 1 or {x[1]}, 1, 1) or that of x beside x {x}"
-            check(gate == x or _broadcasts(gate, x[0], x[1], len(x)), self, expected, gate)
+            check(fits(gate, x) or _broadcasts(gate, x[0], x[1], len(x)), self, expected, gate)
         return (x,)
 
 
@@ -128,7 +130,8 @@ class SmoothMaximum(Primitive):
     beta: float = 1.0
 
     def out_shapes(self, *shapes: Shape) -> tuple[Shape, ...]:
-        check(len(shapes) >= 2 and all(shape == shapes[0] for shape in shapes), self, "two values or more of one shape", shapes)
+        alike = len(shapes) >= 2 and all(fits(shape, shapes[0]) for shape in shapes)
+        check(alike, self, "two values or more of one shape", shapes)
         return (shapes[0],)
 
 
@@ -137,7 +140,7 @@ class Maximum(Primitive):
     """The elementwise maximum of two values of one shape. Gradient of ties: half to each."""
 
     def out_shapes(self, *shapes: Shape) -> tuple[Shape, ...]:
-        check(len(shapes) == 2 and shapes[0] == shapes[1], self, "two values of one shape", shapes)
+        check(len(shapes) == 2 and fits(*shapes), self, "two values of one shape", shapes)
         return (shapes[0],)
 
 
@@ -183,7 +186,7 @@ class RepActCoefficients(Primitive):
     softmax: bool = False
 
     def out_shapes(self, *shapes: Shape) -> tuple[Shape, ...]:
-        check(shapes == ((4,), (1,)), self, "weights (4,) and alpha (1,)", shapes)
+        check(len(shapes) == 2 and fits(shapes[0], (4,)) and fits(shapes[1], (1,)), self, "weights (4,) and alpha (1,)", shapes)
         return ((1,), (1,), (1,))
 
 
@@ -222,6 +225,8 @@ class DynamicMaximum(Primitive):
     def out_shapes(self, *shapes: Shape) -> tuple[Shape, ...]:
         check(len(shapes) == 4 and len(shapes[0]) >= 2, self, "x, theta, lambdas, init_v", shapes)
         x, theta, *constants = shapes
-        check(theta in ((x[0], 4), (x[0], 4 * x[1])), self, f"theta ({x[0]}, 4) or ({x[0]}, {4 * x[1]})", theta)
-        check(constants == [(4,), (4,)], self, "lambdas and init_v of shape (4,)", tuple(constants))
+        wide = volume((4, x[1]))
+        expected = f"theta ({x[0]}, 4) or ({x[0]}, {wide})"
+        check(fits(theta, (x[0], 4)) or fits(theta, (x[0], wide)), self, expected, theta)
+        check(all(fits(each, (4,)) for each in constants), self, "lambdas and init_v of shape (4,)", tuple(constants))
         return (x,)

@@ -15,6 +15,7 @@ from typing import Any
 from acon_core.errors import SpecError
 from acon_core.spec.node import Node
 from acon_core.spec.param import Constant, Param, Shape, UniformPerFan
+from acon_core.spec.sizes import OPEN, extent_fits
 
 __all__ = ["BatchNorm", "Conv2d", "DropPath", "Dropout", "GlobalAvgPool", "LayerNorm", "Linear", "MaxPool2d", "Primitive"]
 
@@ -98,7 +99,7 @@ class Conv2d(Primitive):
 
     def out_shapes(self, *shapes: Shape) -> tuple[Shape, ...]:
         (x,) = shapes
-        check(len(x) == 4 and x[1] == self.in_channels, self, f"(N, {self.in_channels}, H, W)", x)
+        check(len(x) == 4 and extent_fits(x[1], self.in_channels), self, f"(N, {self.in_channels}, H, W)", x)
         size = window(self, x, self.kernel, self.stride, self.padding, self.dilation)
         return ((x[0], self.out_channels, *size),)
 
@@ -110,8 +111,10 @@ class Conv2d(Primitive):
 
 def window(node: Node, x: Shape, kernel: Pair, stride: Pair, padding: Pair, dilation: Pair = (1, 1)) -> Shape:
     """Return the output's (height, width) of a sliding window, rounded down."""
-    size = tuple((x[2 + i] + 2 * padding[i] - dilation[i] * (kernel[i] - 1) - 1) // stride[i] + 1 for i in (0, 1))
-    check(min(size) > 0, node, f"an input no smaller than its {kernel[0]}x{kernel[1]} window", x)
+    reach = [dilation[i] * (kernel[i] - 1) + 1 - 2 * padding[i] for i in (0, 1)]
+    size = tuple(OPEN if x[2 + i] == OPEN else (x[2 + i] - reach[i]) // stride[i] + 1 for i in (0, 1))
+    inside = all(extent == OPEN or extent > 0 for extent in size)
+    check(inside, node, f"an input no smaller than its {kernel[0]}x{kernel[1]} window", x)
     return size
 
 
@@ -165,7 +168,7 @@ class BatchNorm(Primitive):
 
     def out_shapes(self, *shapes: Shape) -> tuple[Shape, ...]:
         (x,) = shapes
-        check(len(x) >= 2 and x[1] == self.channels, self, f"(N, {self.channels}, ...)", x)
+        check(len(x) >= 2 and extent_fits(x[1], self.channels), self, f"(N, {self.channels}, ...)", x)
         return (x,)
 
 
@@ -199,7 +202,7 @@ class LayerNorm(Primitive):
 
     def out_shapes(self, *shapes: Shape) -> tuple[Shape, ...]:
         (x,) = shapes
-        check(len(x) >= 2 and x[1] == self.channels, self, f"(N, {self.channels}, ...)", x)
+        check(len(x) >= 2 and extent_fits(x[1], self.channels), self, f"(N, {self.channels}, ...)", x)
         return (x,)
 
 
@@ -233,7 +236,7 @@ class Linear(Primitive):
 
     def out_shapes(self, *shapes: Shape) -> tuple[Shape, ...]:
         (x,) = shapes
-        check(len(x) >= 2 and x[1] == self.in_features, self, f"(N, {self.in_features}, ...)", x)
+        check(len(x) >= 2 and extent_fits(x[1], self.in_features), self, f"(N, {self.in_features}, ...)", x)
         return ((x[0], self.out_features, *x[2:]),)
 
     def macs(self, *shapes: Shape) -> int:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Literal
 
 from acon_core.errors import SpecError
 from acon_core.spec.param import Shape
 from acon_core.spec.primitives import Primitive, check
+from acon_core.spec.sizes import divides, extent_fits, fits, quotient, total, volume
 
 __all__ = [
     "Add", "ChannelScale", "ChannelShuffle", "Concat", "Flatten", "FlattenToOneChannel", "MoveAxis", "ReduceSample",
@@ -21,7 +21,7 @@ class Add(Primitive):
     """The sum of two values of one shape."""
 
     def out_shapes(self, *shapes: Shape) -> tuple[Shape, ...]:
-        check(len(shapes) == 2 and shapes[0] == shapes[1], self, "two values of one shape", shapes)
+        check(len(shapes) == 2 and fits(*shapes), self, "two values of one shape", shapes)
         return shapes[:1]
 
 
@@ -30,8 +30,8 @@ class ChannelScale(Primitive):
     """x times one factor per sample and channel. (N, C, ...), (N, C, 1, 1) -> (N, C, ...)."""
 
     def out_shapes(self, *shapes: Shape) -> tuple[Shape, ...]:
-        fits = len(shapes) == 2 and len(shapes[0]) >= 2 and shapes[1] == (*shapes[0][:2], 1, 1)
-        check(fits, self, "(N, C, ...) and (N, C, 1, 1)", shapes)
+        scales = len(shapes) == 2 and len(shapes[0]) >= 2 and fits(shapes[1], (*shapes[0][:2], 1, 1))
+        check(scales, self, "(N, C, ...) and (N, C, 1, 1)", shapes)
         return shapes[:1]
 
 
@@ -41,9 +41,9 @@ class Concat(Primitive):
 
     def out_shapes(self, *shapes: Shape) -> tuple[Shape, ...]:
         first = shapes[0]
-        alike = all(s[:1] + s[2:] == first[:1] + first[2:] for s in shapes)
+        alike = all(fits(s[:1] + s[2:], first[:1] + first[2:]) for s in shapes)
         check(len(first) >= 2 and alike, self, "values that differ in channels alone", shapes)
-        return ((first[0], sum(s[1] for s in shapes), *first[2:]),)
+        return ((first[0], total(s[1] for s in shapes), *first[2:]),)
 
 
 @dataclass(frozen=True)
@@ -63,8 +63,8 @@ class Split(Primitive):
 
     def out_shapes(self, *shapes: Shape) -> tuple[Shape, ...]:
         (x,) = shapes
-        check(len(x) >= 2 and x[1] % self.parts == 0, self, f"channels divisible by {self.parts}", x)
-        return ((x[0], x[1] // self.parts, *x[2:]),) * self.parts
+        check(len(x) >= 2 and divides(self.parts, x[1]), self, f"channels divisible by {self.parts}", x)
+        return ((x[0], quotient(x[1], self.parts), *x[2:]),) * self.parts
 
 
 @dataclass(frozen=True)
@@ -85,7 +85,7 @@ class ChannelShuffle(Primitive):
 
     def out_shapes(self, *shapes: Shape) -> tuple[Shape, ...]:
         (x,) = shapes
-        check(len(x) >= 2 and x[1] % self.groups == 0, self, f"channels divisible by {self.groups}", x)
+        check(len(x) >= 2 and divides(self.groups, x[1]), self, f"channels divisible by {self.groups}", x)
         return (x,)
 
 
@@ -118,7 +118,7 @@ class Flatten(Primitive):
     def out_shapes(self, *shapes: Shape) -> tuple[Shape, ...]:
         (x,) = shapes
         check(len(x) == 4, self, "(N, C, H, W)", x)
-        return ((x[0], x[1] * x[2] * x[3]),)
+        return ((x[0], volume(x[1:])),)
 
 
 @dataclass(frozen=True)
@@ -153,7 +153,7 @@ class FlattenToOneChannel(Primitive):
     def out_shapes(self, *shapes: Shape) -> tuple[Shape, ...]:
         (x,) = shapes
         check(len(x) >= 2, self, "(N, C, ...)", x)
-        return ((x[0], 1, math.prod(x[1:])),)
+        return ((x[0], 1, volume(x[1:])),)
 
 
 @dataclass(frozen=True)
@@ -161,5 +161,6 @@ class ReshapeLike(Primitive):
     """The first value, made by `FlattenToOneChannel`, in the shape of the second."""
 
     def out_shapes(self, *shapes: Shape) -> tuple[Shape, ...]:
-        check(len(shapes) == 2 and math.prod(shapes[0]) == math.prod(shapes[1]), self, "two values of one size", shapes)
+        alike = len(shapes) == 2 and extent_fits(volume(shapes[0]), volume(shapes[1]))
+        check(alike, self, "two values of one size", shapes)
         return (shapes[1],)

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from acon_core.errors import SpecError
 from acon_core.spec.param import Shape
 from acon_core.spec.primitives import Pair, Primitive, check
+from acon_core.spec.sizes import OPEN, divides, fits, quotient, total, volume
 
 __all__ = [
     "AddPosition", "Attention", "FlattenSpace", "ImageSize", "PadToMultiple", "PrependToken", "SelectToken",
@@ -38,7 +39,7 @@ class ImageSize(Primitive):
     def out_shapes(self, *shapes: Shape) -> tuple[Shape, ...]:
         (x,) = shapes
         expected = f"(N, C, {self.height}, {self.width}), the one size that this network is made for"
-        check(len(x) == 4 and x[2:] == (self.height, self.width), self, expected, x)
+        check(len(x) == 4 and fits(x[2:], (self.height, self.width)), self, expected, x)
         return shapes
 
 
@@ -57,7 +58,7 @@ class PadToMultiple(Primitive):
     def out_shapes(self, *shapes: Shape) -> tuple[Shape, ...]:
         (x,) = shapes
         check(len(x) == 4, self, "(N, C, H, W)", x)
-        return ((*x[:2], *(extent + -extent % self.size for extent in x[2:])),)
+        return ((*x[:2], *(self.size * quotient(extent, self.size) for extent in x[2:])),)
 
 
 @dataclass(frozen=True)
@@ -67,7 +68,7 @@ class FlattenSpace(Primitive):
     def out_shapes(self, *shapes: Shape) -> tuple[Shape, ...]:
         (x,) = shapes
         check(len(x) == 4, self, "(N, C, H, W)", x)
-        return ((*x[:2], x[2] * x[3]),)
+        return ((*x[:2], volume(x[2:])),)
 
 
 @dataclass(frozen=True)
@@ -80,9 +81,9 @@ class PrependToken(Primitive):
     """
 
     def out_shapes(self, *shapes: Shape) -> tuple[Shape, ...]:
-        fits = len(shapes) == 2 and len(shapes[0]) == 3 and shapes[1] == (1, 1, shapes[0][1])
-        check(fits, self, "(N, C, L) and (1, 1, C)", shapes)
-        return ((*shapes[0][:2], shapes[0][2] + 1),)
+        alike = len(shapes) == 2 and len(shapes[0]) == 3 and fits(shapes[1], (1, 1, shapes[0][1]))
+        check(alike, self, "(N, C, L) and (1, 1, C)", shapes)
+        return ((*shapes[0][:2], total((shapes[0][2], 1))),)
 
 
 @dataclass(frozen=True)
@@ -95,8 +96,8 @@ class AddPosition(Primitive):
     """
 
     def out_shapes(self, *shapes: Shape) -> tuple[Shape, ...]:
-        fits = len(shapes) == 2 and len(shapes[0]) == 3 and shapes[1] == (1, shapes[0][2], shapes[0][1])
-        check(fits, self, "(N, C, L) and (1, L, C): as many tokens as there are positions", shapes)
+        alike = len(shapes) == 2 and len(shapes[0]) == 3 and fits(shapes[1], (1, shapes[0][2], shapes[0][1]))
+        check(alike, self, "(N, C, L) and (1, L, C): as many tokens as there are positions", shapes)
         return shapes[:1]
 
 
@@ -114,7 +115,7 @@ class SelectToken(Primitive):
 
     def out_shapes(self, *shapes: Shape) -> tuple[Shape, ...]:
         (x,) = shapes
-        check(len(x) == 3 and 0 <= self.index < x[2], self, f"(N, C, L) with a token {self.index}", x)
+        check(len(x) == 3 and (x[2] == OPEN or 0 <= self.index < x[2]), self, f"(N, C, L) with a token {self.index}", x)
         return (x[:2],)
 
 
@@ -135,7 +136,7 @@ class SpaceToDepth(Primitive):
     def out_shapes(self, *shapes: Shape) -> tuple[Shape, ...]:
         (x,) = shapes
         check(len(x) == 4, self, "(N, C, H, W)", x)
-        return ((x[0], 4 * x[1], (x[2] + 1) // 2, (x[3] + 1) // 2),)
+        return ((x[0], volume((4, x[1])), quotient(x[2], 2), quotient(x[3], 2)),)
 
 
 def check_heads(node: Primitive, heads: int) -> None:
@@ -174,8 +175,8 @@ class Attention(Primitive):
 
     def out_shapes(self, *shapes: Shape) -> tuple[Shape, ...]:
         (x,) = shapes
-        check(len(x) == 3 and x[1] % (3 * self.heads) == 0, self, f"(N, 3 C, L), C divisible by {self.heads} heads", x)
-        return ((x[0], x[1] // 3, x[2]),)
+        check(len(x) == 3 and divides(3 * self.heads, x[1]), self, f"(N, 3 C, L), C divisible by {self.heads} heads", x)
+        return ((x[0], quotient(x[1], 3), x[2]),)
 
     def macs(self, *shapes: Shape) -> int:
         """Two products of all tokens with all tokens."""
@@ -211,7 +212,9 @@ class Windowed(Primitive):
 
     def windows(self, x: Shape, channels: int) -> Shape:
         """Return the shape of all windows of an image with this number of channels."""
-        return (x[0] * math.prod(self.grid(x)), channels, self.window**2)
+        tiles = (quotient(extent, self.window) for extent in x[2:])
+        check(len(x) == 4, self, "an image (N, C, H, W)", x)
+        return (volume((x[0], *tiles)), channels, self.window**2)
 
 
 @dataclass(frozen=True)
@@ -258,7 +261,7 @@ class WindowReverse(Windowed):
 
     def out_shapes(self, *shapes: Shape) -> tuple[Shape, ...]:
         windows, image = shapes
-        check(windows == self.windows(image, windows[1]), self, f"the windows of an image {image}", windows)
+        check(fits(windows, self.windows(image, windows[1])), self, f"the windows of an image {image}", windows)
         return ((image[0], windows[1], *image[2:]),)
 
 
@@ -293,10 +296,10 @@ class WindowAttention(Windowed):
 
     def out_shapes(self, *shapes: Shape) -> tuple[Shape, ...]:
         windows, table, image = shapes
-        check(windows[1] % (3 * self.heads) == 0, self, f"3 C channels, C divisible by {self.heads} heads", windows)
-        check(windows == self.windows(image, windows[1]), self, f"the windows of an image {image}", windows)
-        check(table == ((2 * self.window - 1) ** 2, self.heads), self, "a table ((2 window - 1)^2, heads)", table)
-        return ((windows[0], windows[1] // 3, windows[2]),)
+        check(divides(3 * self.heads, windows[1]), self, f"3 C channels, C divisible by {self.heads} heads", windows)
+        check(fits(windows, self.windows(image, windows[1])), self, f"the windows of an image {image}", windows)
+        check(fits(table, ((2 * self.window - 1) ** 2, self.heads)), self, "a table ((2 window - 1)^2, heads)", table)
+        return ((windows[0], quotient(windows[1], 3), windows[2]),)
 
     def macs(self, *shapes: Shape) -> int:
         """Two products of all tokens of a window with all tokens of that window."""

@@ -11,6 +11,7 @@ from acon_torch import FRAMEWORK
 from acon_torch.build import BuildContext, build, make
 from acon_torch.gradient import upcast_half
 from acon_torch.modules import Graph
+from acon_torch.tracing import has_proxies, is_root, record, sizes
 
 
 class Activation(FromSpec, Graph):
@@ -27,20 +28,18 @@ class Activation(FromSpec, Graph):
         self.has_steps = node.has_steps  # torch.compile cannot trace the first use of a cached property
 
     def _draw(self, dtype: torch.dtype | None, device: torch.device | str | None, path: str) -> None:
-        seed = int(torch.randint(2**62, (), device="cpu"))
-        with torch.no_grad():
-            for path, array in spec.initial_state(self.spec, seed, "float64").items():
-                module, _, name = path.rpartition(".")
-                getattr(self.get_submodule(module), name).copy_(torch.from_numpy(array))
+        self.reset_parameters()
         if device is not None:
             self.to(device)
 
     def forward(self, x: Tensor) -> Tensor:
-        spec.check_input(self.spec, x.shape)
+        if has_proxies(x):
+            return self.run(x) if is_root(self, x) else record(self, x)
+        spec.check_input(self.spec, sizes(x))
         # Between several functions, 16-bit values would be rounded, and could overflow.
         if not self.has_steps:
-            return super().forward(x)
-        return super().forward(upcast_half(x)[0]).to(x.dtype)
+            return self.run(x)
+        return self.run(upcast_half(x)[0]).to(x.dtype)
 
 
 CLASSES = define_classes(Activation, build)

@@ -14,7 +14,8 @@ build: spec.Rules[nn.Module] = spec.Rules("acon_torch.build")
 def make(node: spec.Node, context: BuildContext) -> nn.Module:
     """Build the module of a node by its rule, else as a graph. Leave parameters uninitialised."""
     if isinstance(node, spec.Graph | spec.Layer) and type(node) not in build:
-        return modules.Graph(node, make, context)
+        several = len(spec.graph_of(node).inputs) > 1
+        return (modules.GraphOfSeveral if several else modules.Graph)(node, make, context)
     return build(node, context)
 
 

@@ -16,9 +16,11 @@ from torch.nn import functional as F
 
 from acon_core.errors import SpecError
 from acon_core.frontend.gated import document
+from acon_core.spec.sizes import fits
 from acon_torch import FRAMEWORK
-from acon_torch.gradient import BOUND, Gate, Terms, inplace_if_safe, upcast_half
+from acon_torch.gradient import BOUND, Gate, Terms, inplace, inplace_if_safe, upcast_half
 from acon_torch.kernels import KernelRule
+from acon_torch.tracing import sizes
 
 
 def _fixed_at(value: Gate, number: float) -> bool:
@@ -27,12 +29,12 @@ def _fixed_at(value: Gate, number: float) -> bool:
 
 def _acon(x: Tensor, p1: Gate, p2: Gate, beta: Tensor) -> Tensor:
     slope = p1 - p2
-    y = ((beta * slope) * x).sigmoid_()
+    y = inplace((beta * slope) * x, "sigmoid")
     if not _fixed_at(slope, 1.0):
-        y = y.mul_(slope)
+        y = inplace(y, "mul", slope)
     if not _fixed_at(p2, 0.0):
-        y = y.add_(p2)
-    return y.mul_(x)
+        y = inplace(y, "add", p2)
+    return inplace(y, "mul", x)
 
 
 def _acon_pullback(needed: Sequence[bool], g: Tensor, x: Tensor, p1: Gate, p2: Gate, beta: Tensor) -> Terms:
@@ -69,9 +71,10 @@ def acon(x: Tensor, p1: Gate, p2: Gate, beta: Tensor, channel_axis: int = 1) -> 
 
 def smooth_maximum(*values: Tensor, beta: float | Tensor = 1.0) -> Tensor:
     """Compute the smooth maximum of two or more values, element by element."""
-    if len(values) < 2 or any(value.shape != values[0].shape for value in values):
-        shapes = ", ".join(str(tuple(value.shape)) for value in values)
-        raise SpecError(f"smooth_maximum: expected two values or more of one shape, found {shapes or 'none'}")
+    shapes = [sizes(value) for value in values]
+    if len(values) < 2 or not all(fits(shape, shapes[0]) for shape in shapes):
+        found = ", ".join(str(tuple(shape)) for shape in shapes)
+        raise SpecError(f"smooth_maximum: expected two values or more of one shape, found {found or 'none'}")
     dtype = values[0].dtype
     wide = upcast_half(*values)
     double = 2.0 * upcast_half(beta)[0]
@@ -106,7 +109,7 @@ _MAXIMUM = KernelRule(torch.maximum, _maximum_pullback, "maximum", native=True)
 
 def maximum(a: Tensor, b: Tensor) -> Tensor:
     """Compute the maximum of two values, element by element."""
-    return _MAXIMUM(a, b) if a.shape == b.shape else torch.maximum(a, b)
+    return _MAXIMUM(a, b) if sizes(a) == sizes(b) else torch.maximum(a, b)
 
 
 def _positive_part(g: Tensor, x: Tensor) -> Tensor:
@@ -116,7 +119,7 @@ def _positive_part(g: Tensor, x: Tensor) -> Tensor:
 
 
 def _prelu(x: Tensor, positive: Gate, negative: Tensor) -> Tensor:
-    above = x.clamp(min=0)
+    above = torch.relu(x)  # not clamp, whose gradient at 0 is 1
     if isinstance(positive, Tensor):
         above = above * positive
     return torch.addcmul(above, x.clamp(max=0), negative)
@@ -178,8 +181,8 @@ def repact_coefficients(weights: Tensor, alpha: Tensor, softmax: bool = False) -
 
 def _repact(x: Tensor, identity: Tensor, relu: Tensor, hardswish: Tensor, *shift: Tensor) -> Tensor:
     # Not F.hardswish: it is infinite for x above a sixth of the largest float.
-    y = torch.addcmul(x * identity, F.hardsigmoid(x).mul_(x), hardswish)
-    y = torch.addcmul(y, x.clamp(min=0), relu)
+    y = torch.addcmul(x * identity, inplace(F.hardsigmoid(x), "mul", x), hardswish)
+    y = torch.addcmul(y, torch.relu(x), relu)
     return y + shift[0] if shift else y
 
 

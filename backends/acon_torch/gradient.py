@@ -11,6 +11,8 @@ from torch import Tensor
 from torch.autograd import forward_ad
 
 from acon_core.spec import check_gate
+from acon_core.spec.sizes import volume
+from acon_torch.tracing import is_traced, sizes
 
 Gate = Tensor | float
 Terms = Sequence[Tensor | None]
@@ -34,17 +36,28 @@ def to_rank(gate: Gate, x: Tensor, channel_axis: int) -> Gate:
     """
     if not isinstance(gate, Tensor):
         return gate
-    if channel_axis == 1 and x.ndim == 4 and gate.shape == (1, x.shape[1], 1, 1):
+    own, given = sizes(gate), sizes(x)
+    if channel_axis == 1 and len(given) == 4 and own == (1, given[1], 1, 1):
         return gate
-    if gate.numel() != 1:
-        check_gate(tuple(gate.shape), tuple(x.shape), channel_axis)
-    if gate.shape == x.shape:
+    if volume(own) == 1:
+        return gate.reshape([1] * len(given))
+    check_gate(own, given, channel_axis)
+    if own == given or any(size != 1 for size in own[2:]):
         return gate
-    shape = [1] * x.ndim
-    if gate.numel() != 1:
-        shape[channel_axis] = gate.shape[1] if gate.ndim > 1 else gate.shape[0]
-        shape[0] = gate.shape[0] if gate.ndim > 1 else 1
+    # The sizes themselves, not those of `sizes`: a trace serves other batches.
+    shape = [1] * len(given)
+    shape[channel_axis] = gate.shape[1] if len(own) > 1 else gate.shape[0]
+    shape[0] = gate.shape[0] if len(own) > 1 else 1
     return gate.reshape(shape)
+
+
+def inplace(tensor: Tensor, operation: str, *others: Gate) -> Tensor:
+    """Compute `tensor.operation(*others)` in place, or in new memory in a trace.
+
+    A trace is differentiated by PyTorch, which keeps what the operations made.
+    """
+    result: Tensor = getattr(tensor, operation if is_traced() else operation + "_")(*others)
+    return result
 
 
 def inplace_if_safe(tensor: Tensor, operation: str, *others: Gate) -> Tensor:
@@ -64,6 +77,7 @@ class Rule:
     argument, g times the derivative, in any shape that sums to the argument's; None where `needed`
     is False. Both get 16-bit values in float32. `pullback` is itself differentiable. Both change a
     tensor in place only by what was computed from it, so that vmap over any argument works.
+    PyTorch's own gradient of `value` is the same, kinks included: it is that of a traced module.
     """
 
     value: Callable[..., Tensor]
@@ -73,7 +87,9 @@ class Rule:
         compiling = torch.compiler.is_compiling()
         if not (compiling or torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0):
             # Neither vmap nor forward mode is at work: a small tensor in a fourth of the time.
-            return _EagerFunction.apply(self, x, *gates) if is_differentiated(x, *gates) else self.evaluate(x, *gates)
+            if is_traced() or not is_differentiated(x, *gates):
+                return self.evaluate(x, *gates)  # a trace can only be saved without a Function
+            return _EagerFunction.apply(self, x, *gates)
         function = _Function if compiling else _FunctionWithForwardMode
         y: Tensor = function.apply(self, x, *gates, *(None for _ in range(_MAX_GATES - len(gates))))
         return y

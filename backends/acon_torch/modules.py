@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch._subclasses import FakeTensor
 
 from acon_core import spec
 from acon_core.building import BuildContext
 from acon_core.errors import OneValuePerChannelError
+from acon_core.spec.sizes import OPEN
 from acon_torch.functional import acon
 from acon_torch.gradient import upcast_half
+from acon_torch.tokens import WindowAttention
+from acon_torch.tracing import call_as_leaf, has_proxies, record_function, sizes
 
 
 class Conv2d(nn.Conv2d):
@@ -56,7 +60,7 @@ class BatchNorm(nn.BatchNorm2d):
         return y
 
     def _check_input_dim(self, input: Tensor) -> None:
-        if self.training and input.numel() == input.shape[1]:
+        if self.training and OPEN not in sizes(input) and input.numel() == input.shape[1]:
             raise OneValuePerChannelError.at(self.path, tuple(input.shape))
 
 
@@ -96,7 +100,9 @@ class Function(nn.Module):
         self.spec, self.function, self.options = node, function, options
 
     def forward(self, *values: Tensor) -> Any:
-        self.spec.out_shapes(*(value.shape for value in values))
+        if has_proxies(*values):
+            return record_function(self, self.function, values, self.options)
+        self.spec.out_shapes(*map(sizes, values))
         return self.function(*values, **self.options)
 
     def extra_repr(self) -> str:
@@ -167,6 +173,13 @@ def reshape_like(x: Tensor, like: Tensor) -> Tensor:
     return x.reshape_as(like)
 
 
+def _call_traced(module: Any, values: Sequence[Any], step: spec.Step) -> Any:
+    """Call a child in a trace of `torch.fx`: our layers are leaves of it, as PyTorch's are."""
+    is_leaf = type(module).__module__.split(".")[0] == __package__ and type(module) not in (Graph, GraphOfSeveral)
+    result = call_as_leaf(module, *values) if is_leaf else module(*values)
+    return result if len(step.outputs) == 1 else [result[index] for index in range(len(step.outputs))]
+
+
 class Graph(nn.Module):
     """Run a spec graph line by line; children have their published names.
 
@@ -186,13 +199,19 @@ class Graph(nn.Module):
         for name, child in self.graph.children.items():
             self.add_module(name, make(child, context.child(name)))
 
-    def forward(self, x: Tensor, *more: Tensor) -> Tensor | tuple[Tensor, ...]:
+    def forward(self, x: Tensor) -> Tensor | tuple[Tensor, ...]:
+        return self.run(x)
+
+    def run(self, *inputs: Tensor) -> Tensor | tuple[Tensor, ...]:
+        """Run the program."""
         graph, modules = self.graph, self._modules
-        values: dict[str, Tensor] = dict(zip(graph.inputs, (x, *more), strict=True))
+        values: dict[str, Tensor] = dict(zip(graph.inputs, inputs, strict=True))
         for name in graph.params:
             values[name] = getattr(self, name)
+        traced = has_proxies(*inputs)
         for step in graph.steps:
-            results = modules[step.child](*[values[name] for name in step.inputs])  # type: ignore[misc]
+            child, arguments = modules[step.child], [values[name] for name in step.inputs]
+            results = _call_traced(child, arguments, step) if traced else child(*arguments)  # type: ignore[misc]
             if len(step.outputs) == 1:
                 values[step.outputs[0]] = results
             else:
@@ -203,3 +222,26 @@ class Graph(nn.Module):
 
     def __getitem__(self, index: int) -> nn.Module:
         return list(self.children())[index]
+
+    def reset_parameters(self) -> None:
+        """Draw initial values again, from a seed that PyTorch's generator gives.
+
+        All values are set, those of buffers included, so that a module of `to_empty` is filled.
+        """
+        drawn = torch.randint(2**62, (), device="cpu")
+        if isinstance(drawn, FakeTensor):
+            return  # there are no values
+        with torch.no_grad():
+            for path, array in spec.initial_state(self.spec, int(drawn), "float64").items():
+                module, _, name = path.rpartition(".")
+                getattr(self.get_submodule(module), name).copy_(torch.from_numpy(array))
+        for module in self.modules():
+            if isinstance(module, WindowAttention):
+                module.reset_parameters()
+
+
+class GraphOfSeveral(Graph):
+    """A graph with several inputs. `torch.fx` cannot trace a variable number of them."""
+
+    def forward(self, *inputs: Tensor) -> Tensor | tuple[Tensor, ...]:  # type: ignore[override]
+        return self.run(*inputs)

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from acon_core import spec
-from acon_torch.gradient import Rule, upcast_half
+from acon_torch.gradient import Rule, inplace, upcast_half
 
 # From here on, log(1 + exp(z)) rounds to z in float64 too. PyTorch's threshold is off by 2e-9.
 _SOFTPLUS_THRESHOLD = 40.0
@@ -38,7 +38,8 @@ def leaky_relu(x: Tensor, slope: float = 0.01) -> Tensor:
 
 def _gelu(x: Tensor) -> Tensor:
     # Not F.gelu: it is inf for half the largest float, and NaN for inf.
-    return (x * math.sqrt(0.5)).erf_().add_(1.0).mul_(0.5).mul_(x)
+    twice = inplace(inplace(x * math.sqrt(0.5), "erf"), "add", 1.0)
+    return inplace(inplace(twice, "mul", 0.5), "mul", x)
 
 
 def _gelu_pullback(needed: Sequence[bool], g: Tensor, x: Tensor) -> tuple[Tensor]:

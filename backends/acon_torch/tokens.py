@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from acon_core import spec
+from acon_torch.tracing import sizes
 
 
 def image_size(x: Tensor, height: int, width: int) -> Tensor:
@@ -111,14 +112,26 @@ class WindowAttention(nn.Module):
     def __init__(self, node: spec.WindowAttention) -> None:
         super().__init__()
         self.spec = node
-        self.register_buffer("index", torch.from_numpy(spec.relative_position_index(node.window)), persistent=False)
+        index, mask = self._constants()
+        self.register_buffer("index", index, persistent=False)
+        self.register_buffer("mask", mask, persistent=False)
+
+    def _constants(self) -> tuple[Tensor, Tensor | None]:
+        node = self.spec
+        index = torch.from_numpy(spec.relative_position_index(node.window))
         # Of a 2x2 image: in any image, all windows of a row but the last are like the first.
         mask = spec.shifted_window_mask(node, (1, 1, 2 * node.window, 2 * node.window))
-        kinds = None if mask is None else torch.from_numpy(mask).unflatten(0, (2, 2))
-        self.register_buffer("mask", kinds, persistent=False)
+        return index, None if mask is None else torch.from_numpy(mask).unflatten(0, (2, 2))
+
+    def reset_parameters(self) -> None:
+        """Set the buffers again, which `to_empty` has emptied."""
+        index, mask = self._constants()
+        self.index.copy_(index)
+        if mask is not None:
+            self.mask.copy_(mask)
 
     def forward(self, windows: Tensor, table: Tensor, image: Tensor) -> Tensor:
-        self.spec.out_shapes(windows.shape, table.shape, image.shape)
+        self.spec.out_shapes(sizes(windows), sizes(table), sizes(image))
         bias = table[self.index].permute(2, 0, 1)[None]
         if self.spec.shift:
             grid = self.spec.grid(image.shape)
