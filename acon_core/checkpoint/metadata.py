@@ -15,32 +15,44 @@ from acon_core.networks import NETWORKS, Network, Preprocessing, as_tuples, crea
 from acon_core.spec import activation_name
 
 # Upper bounds for options read from file metadata, so that an untrusted file cannot make us build
-# a huge network: for `image_size` in pixels, and for every other option, such as blocks per stage.
-MAX_IMAGE_SIZE = 4096
+# a huge network: for these options, and for every other, such as blocks per stage.
+MAX_OPTIONS = {
+    "image_size": 4096,
+    "embed_dim": 2048,
+    "width_per_group": 512,
+    "channels": 4096,
+    "in_channels": 1024,
+    "window_size": 24,
+}
 MAX_OPTION = 64
 
 
 def parse_options(text: str) -> dict[str, Any]:
     """Return the network options in metadata. Raises CheckpointError if they are invalid."""
 
-    def small(name: str, value: object) -> bool:
-        return isinstance(value, int) and abs(value) <= (MAX_IMAGE_SIZE if name == "image_size" else MAX_OPTION)
-
     try:
         options = json.loads(text)
     except (ValueError, RecursionError):
         options = None
-    valid = isinstance(options, dict) and all(
-        small(name, value) or (isinstance(value, list) and len(value) <= 8 and all(small(name, each) for each in value))
-        for name, value in options.items()
-    )
-    if not valid:
+    if not isinstance(options, dict) or not are_small(options):
         raise CheckpointError(
             "corrupt",
             f"invalid metadata: options are {printable(text[:80])}, expected an object of integers or lists of them, "
-            f"none above {MAX_OPTION}",
+            f"none above {MAX_OPTION}, or {MAX_OPTIONS}",
         )
     return as_tuples(options)
+
+
+def are_small(options: Mapping[str, Any]) -> bool:
+    """Return whether options are small numbers, truth values or short sequences of them."""
+
+    def small(name: str, value: object) -> bool:
+        return isinstance(value, int) and abs(value) <= MAX_OPTIONS.get(name, MAX_OPTION)
+
+    return all(
+        small(name, value) or (isinstance(value, list | tuple) and len(value) <= 8 and all(small(name, each) for each in value))
+        for name, value in options.items()
+    )
 
 
 def metadata(network: Network, dialect: Dialect | None = None) -> dict[str, str]:
@@ -130,6 +142,6 @@ def check_size(network: Network, preprocessing: Preprocessing) -> None:
     """Raise CheckpointError if the network does not accept images of this size."""
     size = preprocessing.size
     try:
-        network.graph.out_shapes((1, 3, size, size))
+        network.graph.out_shapes((1, network.in_channels, size, size))
     except SpecError as error:
         raise CheckpointError("corrupt", f"invalid input: the network does not accept {size}x{size} images: {error}") from None

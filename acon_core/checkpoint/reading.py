@@ -20,6 +20,7 @@ from acon_core.checkpoint.query import NetworkQuery
 from acon_core.checkpoint.recognise import recognise
 from acon_core.errors import AconError, UnknownNetworkError
 from acon_core.networks import Network
+from acon_core.networks.sizes import unseen
 from acon_core.random import Stream
 from acon_core.spec import named_params
 from acon_core.tensors import LazyTensors, lazy_items
@@ -264,5 +265,6 @@ def _identify(path: Path, format: Format, file: CheckpointFile, query: NetworkQu
         if param.kind == "derived" and (state[name] != param.init.draw(param.shape, Stream(name)).astype(dtype)).any():
             message = f"{name}: the network determines its values, but the file has other values"
             raise UnknownNetworkError("unsupported", message)
+    notes += unseen(network)
     network, input_warnings = apply_metadata_input(network, file.metadata)
     return Checkpoint(path, format, network, state, tuple(notes), tuple(regenerated), input_warnings)

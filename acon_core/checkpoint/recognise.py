@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, cached_property
+from typing import Any
 
 import numpy as np
 
 from acon_core.checkpoint.dialects import DIALECTS, dialect_hint, dialect_named, format_choices
 from acon_core.checkpoint.formats import Format, format_named
+from acon_core.checkpoint.metadata import are_small
 from acon_core.checkpoint.query import NetworkQuery
 from acon_core.errors import AconError, CheckpointError, SpecError, UnknownNetworkError
+from acon_core.layout import Layout, Slot
 from acon_core.networks import NETWORKS, Network, create, keeps_activations
+from acon_core.networks.sizes import sizes_of
 from acon_core.spec.activation_base import bind
 from acon_core.spec.activations import ACTIVATIONS, activation, activation_name
 from acon_core.spec.node import Node
@@ -64,16 +69,21 @@ def recognise(format: Format, shapes: Shapes, query: NetworkQuery) -> tuple[Form
             raise SpecError(f"{name} is not an option of a network in a file; {advice}")
     if query.options and query.network is None:
         _, network = recognise(format, shapes, replace(query, options={}))
-        query = replace(query, network=network.name)
+        query = replace(query, network=network.name, options={**network.options, **query.options})
     _check(query)
     search = _Search(replace(format, dialect=dialect_named(query.dialect)), shapes, query)
-    if not search.matches and query.dialect is None:
-        in_dialect = (replace(search, format=replace(format, dialect=dialect)) for dialect in DIALECTS.values())
-        successful = [each for each in in_dialect if each.matches]
-        if len(successful) > 1:
-            dialects = [each.format.dialect for each in successful if each.format.dialect]
-            raise CheckpointError("unsupported", dialect_hint(shapes) or format_choices(dialects))
-        search = successful[0] if successful else search
+    # First the published sizes, then those that the shapes show.
+    for attempt in (search, replace(search, sized=True)):
+        search = attempt
+        if not search.matches and query.dialect is None:
+            in_dialect = (replace(search, format=replace(format, dialect=dialect)) for dialect in DIALECTS.values())
+            successful = [each for each in in_dialect if each.matches]
+            if len(successful) > 1:
+                dialects = [each.format.dialect for each in successful if each.format.dialect]
+                raise CheckpointError("unsupported", dialect_hint(shapes) or format_choices(dialects))
+            search = successful[0] if successful else search
+        if search.matches:
+            break
     if not search.matches:
         raise search.mismatch()
     if len(search.matches) > 1:
@@ -94,11 +104,15 @@ def _check(query: NetworkQuery) -> None:
 
 @dataclass(frozen=True)
 class _Search:
-    """The tensors of a file against the networks that a query allows, in one format and dialect."""
+    """The tensors of a file against the networks that a query allows, in one format and dialect.
+
+    `sized`: whether options that the query leaves out are taken from the shapes.
+    """
 
     format: Format
     shapes: Shapes
     query: NetworkQuery
+    sized: bool = False
 
     @cached_property
     def names(self) -> list[str]:
@@ -176,7 +190,7 @@ class _Search:
 
     def _published(self, name: str, act: str | None) -> Network | None:
         """Return the network with the published classes, or None if it refuses the activation."""
-        options = self.query.options
+        options = self._options(name)
         try:
             # A user's own function may change between calls.
             return create(name, act, **options) if options or ":" in name else _create_cached(name, act)
@@ -191,8 +205,28 @@ class _Search:
             if published is not None:
                 classes = None if ":" in name else self._num_classes(published)
                 same = classes in (None, published.num_classes)
-                networks.append(published if same else create(name, act, classes, **self.query.options))
+                networks.append(published if same else create(name, act, classes, **self._options(name)))
         return networks
+
+    def _options(self, name: str) -> Mapping[str, Any]:
+        """Return the options of a network: those of the query, and those that the shapes show."""
+        if not self.sized or ":" in name:
+            return self.query.options
+        if name not in self._found:
+            skeleton = _create_cached(name, "identity")
+            file = _FileShapes(self.format.layout, self.shapes, skeleton)
+            sizes = sizes_of(file, skeleton) if file.begins_alike else {}
+            try:
+                create(name, "identity", **sizes if are_small(sizes) else {})
+            except SpecError:
+                sizes = {}
+            self._found[name] = sizes if are_small(sizes) else {}
+        return {**self._found[name], **self.query.options}
+
+    @cached_property
+    def _found(self) -> dict[str, dict[str, Any]]:
+        """The options that the shapes show, by network."""
+        return {}
 
     def _skeleton(self, name: str) -> Network:
         """Return the network without its activations."""
@@ -239,6 +273,42 @@ class _Search:
         if slot is None or len(native) != len(head.params["weight"].shape):
             return None
         return max(int(slot.to_canonical(np.broadcast_to(np.int8(0), native)).shape[0]), 1)
+
+
+class _FileShapes:
+    """`acon_core.networks.sizes.Tensors`: the shapes of a file, by the paths of a network."""
+
+    def __init__(self, layout: Layout, shapes: Shapes, network: Network) -> None:
+        self.layout, self.shapes, self.network = layout, shapes, network
+
+    @property
+    def begins_alike(self) -> bool:
+        """Whether the file has the name of the network's first tensor."""
+        return next(self.layout.each_shape(self.network.graph))[0] in self.shapes
+
+    @cached_property
+    def table(self) -> dict[str, tuple[str, Slot]]:
+        """Native name and slot by path."""
+        table = self.layout.table(self.network.graph)
+        return {path: (native, slot) for path, _, native, slot in table if native is not None and slot is not None}
+
+    def shape(self, path: str) -> Shape:
+        native, slot = self.table.get(path, ("", Slot("")))
+        shape = self.shapes.get(native, ())
+        try:
+            return slot.to_canonical(np.broadcast_to(np.int8(0), shape)).shape
+        except (ValueError, IndexError):  # of another rank than in the network
+            return ()
+
+    def elements(self, path: str) -> int:
+        native = self.table.get(path, ("",))[0]
+        return int(np.prod(self.shapes[native], dtype=np.int64)) if native in self.shapes else 0
+
+    def count(self, path: str, child: str) -> int:
+        native, first = self.table.get(f"{path}.0.{child}", ("",))[0], f"{path}.0."
+        if first not in native:
+            return 0
+        return next(index for index in itertools.count() if native.replace(first, f"{path}.{index}.") not in self.shapes)
 
 
 @cache

@@ -113,7 +113,7 @@ def summary(
 ) -> None:
     """Count parameters, MACs, state keys and bytes of a network."""
     made = networks.create(network, act, classes, **options_of(option))
-    shape = (1, 3, image_size, image_size) if image_size else made.input_shape
+    shape = (1, made.in_channels, image_size, image_size) if image_size else made.input_shape
     counts = count(made.graph, shape)
     rows = summarise(made.graph, shape) if layers else []
     weights = sum(4 * int(np.prod(param.shape)) for param in named_params(made.graph).values() if not param.integer)

@@ -70,6 +70,10 @@ NETWORKS: dict[str, Callable[..., Network]] = {
 """The function that makes each network, by publisher and name."""
 
 
+IN_CHANNELS = "in_channels"
+"""The option that every network has: the channels of the image."""
+
+
 def keeps_activations(name: str) -> bool:
     """Return whether a network has its publisher's activations unless `act` is given.
 
@@ -106,7 +110,8 @@ def create(
     features : sequence of str
         Stages whose values become the outputs, in this order, in place of the class scores.
     **options
-        Options of the network's function, such as `repeats` or `image_size`.
+        Options of the network's function, such as `repeats` or `image_size`, and `in_channels`, the
+        channels of the image, 3 by default.
 
     Returns
     -------
@@ -144,12 +149,16 @@ def _create(name: str, act: Node | str | None, num_classes: int | None, options:
         )
     make = NETWORKS[name]
     known = inspect.signature(make).parameters
-    unknown = [option for option in options if option not in known]
+    unknown = [option for option in options if option not in known and option != IN_CHANNELS]
     if unknown:
-        raise SpecError(f"network {name!r}: {unknown[0]!r} is not an option; {choices(unknown[0], known)}")
+        raise SpecError(
+            f"network {name!r}: {unknown[0]!r} is not an option; {choices(unknown[0], [*known, IN_CHANNELS])}"
+        )
     published = {"act": act, "num_classes": num_classes}
     try:
-        made = make(**{option: value for option, value in published.items() if value is not None}, **options)
+        own = {option: value for option, value in {**published, **options}.items() if value is not None}
+        in_channels = own.pop(IN_CHANNELS, None)
+        made = make(**own).resized(in_channels=in_channels)
     except (TypeError, ValueError) as error:
         if not options or isinstance(error, SpecError):
             raise

@@ -62,7 +62,9 @@ INIT_RULES = (
 )
 
 
-def mobilenet_v3(size: str = "small", act: Node | str = RepAct(), num_classes: int = 1000) -> Network:
+def mobilenet_v3(
+    size: str = "small", act: Node | str = RepAct(), num_classes: int = 1000, reduced_tail: bool = False
+) -> Network:
     """Return a MobileNetV3 with dropout of 0.2 before its last layer.
 
     Parameters
@@ -74,6 +76,8 @@ def mobilenet_v3(size: str = "small", act: Node | str = RepAct(), num_classes: i
         convolution: 23 places in small, 31 in large. Squeeze-and-excitation keeps ReLU and the hard
         sigmoid, the classifier HardSwish.
     num_classes : int
+    reduced_tail : bool
+        Whether the last three blocks and the layers after them have half of their channels.
 
     Notes
     -----
@@ -88,22 +92,27 @@ def mobilenet_v3(size: str = "small", act: Node | str = RepAct(), num_classes: i
     if size not in BLOCKS:
         raise SpecError(f"mobilenet_v3: expected a size in {', '.join(BLOCKS)}, found {size!r}")
     act = resolve_activation("mobilenet_v3", act, num_classes)
-    network = mobilenet(
-        "repact", size, [act] * (len(BLOCKS[size]) + 2), num_classes, f"Howard et al. 2019 (MobileNetV3), {REPACT_SOURCE}"
-    )
+    source = f"Howard et al. 2019 (MobileNetV3), {REPACT_SOURCE}"
+    network = mobilenet("repact", size, [act] * (len(BLOCKS[size]) + 2), num_classes, reduced_tail, source)
     return replace(network, activation=act)
 
 
-def mobilenet(publisher: str, size: str, acts: Sequence[Node], num_classes: int, source: str) -> Network:
+def mobilenet(publisher: str, size: str, acts: Sequence[Node], num_classes: int, reduced_tail: bool, source: str) -> Network:
     """Return the network. `acts`: one each for the stem, every block and the last convolution."""
+    divider = 2 if reduced_tail else 1
+    *blocks, first, second, third = BLOCKS[size]
+    kernel, expanded, outputs, squeezed, stride = first  # its expansion is that of the block before
+    tail = [(kernel, expanded, outputs // divider, squeezed, stride)]
+    for kernel, expanded, outputs, squeezed, stride in (second, third):
+        tail.append((kernel, expanded // divider, outputs // divider, squeezed, stride))
     layers: list[Node] = [convolution(3, STEM, 3, acts[0], stride=2)]
     ends, channels = [0], STEM
-    for act, (kernel, expanded, outputs, squeezed, stride) in zip(acts[1:-1], BLOCKS[size], strict=True):
+    for act, (kernel, expanded, outputs, squeezed, stride) in zip(acts[1:-1], [*blocks, *tail], strict=True):
         # A stage ends before the next block that halves the image.
         ends[-1:] = [ends[-1], len(layers)] if stride == 2 else [len(layers)]
         layers.append(block(channels, expanded, outputs, kernel, stride, squeezed, act))
         channels = outputs
-    last, hidden = 6 * channels, HIDDEN[size]
+    last, hidden = 6 * channels, HIDDEN[size] // divider
     network = sequential(
         features=sequential(*layers, convolution(channels, last, 1, acts[-1])),
         avgpool=GlobalAvgPool(),

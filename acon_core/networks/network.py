@@ -10,9 +10,10 @@ from acon_core.errors import SpecError, choices
 from acon_core.networks.preprocessing import Preprocessing
 from acon_core.spec.activations import activation, parse_name
 from acon_core.spec.graph import Graph
-from acon_core.spec.node import Node
+from acon_core.spec.node import Node, walk
 from acon_core.spec.param import Shape
-from acon_core.spec.transforms import select
+from acon_core.spec.primitives import Conv2d, Linear
+from acon_core.spec.transforms import rewrite, select
 
 ACON_SOURCE = "Ma et al. 2021 (ACON); nmaac/acon at 99fd679"
 REPACT_SOURCE = "Wu et al. 2024 (RepAct); 2771096196/RepAct at c0e7194"
@@ -48,6 +49,13 @@ def check_stage_depths(network: str, option: str, blocks: Sequence[int], stages:
     """Raise SpecError unless `blocks`, the value of `option`, has one positive number per stage."""
     if len(blocks) != stages or min(blocks) < 1:
         raise SpecError(f"{network}: expected {stages} {option}, each at least 1, found {tuple(blocks)}")
+
+
+def check_sizes(network: str, **sizes: int) -> None:
+    """Raise SpecError unless each size, by option, is at least 1."""
+    for option, size in sizes.items():
+        if size < 1:
+            raise SpecError(f"{network}: expected {option} of at least 1, found {size}")
 
 
 def as_tuples(values: Mapping[str, Any]) -> dict[str, Any]:
@@ -108,12 +116,60 @@ class Network:
     options: Mapping[str, Any] = field(default_factory=dict)
 
     @property
+    def stem(self) -> tuple[str, Conv2d] | None:
+        """The path and the node of the first convolution, which takes the image; None without."""
+        return next(((path, node) for path, node in walk(self.graph) if isinstance(node, Conv2d)), None)
+
+    @property
+    def in_channels(self) -> int:
+        """Number of channels of the image: those of the first convolution, 3 without one."""
+        return self.stem[1].in_channels if self.stem else 3
+
+    def resized(self, num_classes: int | None = None, in_channels: int | None = None) -> Network:
+        """Return the network with another number of classes, of channels of the image, or both.
+
+        Parameters
+        ----------
+        num_classes : int, optional
+            Outputs of `head`.
+        in_channels : int, optional
+            Inputs of the first convolution. With another number, the preprocessing is unknown.
+
+        Returns
+        -------
+        Network
+            The network itself where both are as they were.
+
+        Raises
+        ------
+        SpecError
+            If a number is less than 1, or if the network has no head or no convolution.
+        """
+        changes: dict[str, Node] = {}
+        made = self
+        if num_classes not in (None, self.num_classes):
+            check_num_classes(self.name, num_classes)
+            head = next((node for path, node in walk(self.graph) if path == self.head), None)
+            if not isinstance(head, Linear):
+                raise SpecError(f"network {self.name!r}: no head to give {num_classes} classes; set Network.head to its path")
+            changes[str(self.head)] = replace(head, out_features=num_classes)
+            made = replace(made, num_classes=num_classes)
+        if in_channels not in (None, self.in_channels):
+            if self.stem is None or in_channels < 1:
+                raise SpecError(f"network {self.name!r}: expected a first convolution and at least one channel for it")
+            path, stem = self.stem
+            changes[path] = replace(stem, in_channels=in_channels)
+            made = replace(made, input=None, size=self.input.size if self.input else self.size)
+        graph = rewrite(self.graph, lambda path, _: changes.get(path)) if changes else self.graph
+        return replace(made, graph=graph) if isinstance(graph, Graph) and changes else self
+
+    @property
     def input_shape(self) -> Shape:
-        """Shape (1, 3, H, W) of one image. Raises SpecError if `input` and `size` are both None."""
+        """Shape (1, C, H, W) of one image. Raises SpecError if `input` and `size` are both None."""
         size = self.input.size if self.input else self.size
         if size is None:
             raise SpecError(f"network {self.name!r}: the input size is not known; set Network.input or Network.size")
-        return (1, 3, size, size)
+        return (1, self.in_channels, size, size)
 
     def features(self, names: Sequence[str]) -> Network:
         """Return the network as a backbone whose outputs are the named stages.

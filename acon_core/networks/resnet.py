@@ -6,14 +6,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from acon_core.errors import SpecError
-from acon_core.networks.network import ACON_SOURCE, Network, resolve_activation
+from acon_core.networks.network import ACON_SOURCE, Network, check_stage_depths, resolve_activation
 from acon_core.networks.preprocessing import ACON_INPUT
 from acon_core.spec.acon import AconC
 from acon_core.spec.activation_base import bind
 from acon_core.spec.graph import Graph, InitRule, graph, sequential
 from acon_core.spec.node import Node
 from acon_core.spec.param import KaimingNormal
-from acon_core.spec.pointwise import ReLU
+from acon_core.spec.pointwise import Identity, ReLU
 from acon_core.spec.primitives import BatchNorm, Conv2d, GlobalAvgPool, Linear, MaxPool2d
 from acon_core.spec.rearrange import Add, Flatten
 
@@ -34,6 +34,10 @@ def resnet(
     bias: bool = True,
     stride_on: int = 1,
     project_first: bool = False,
+    groups: int = 1,
+    width_per_group: int = 64,
+    repeats: Sequence[int] | None = None,
+    cifar_stem: bool = False,
 ) -> Network:
     """Return a ResNet with `act` after its 3x3 convolutions.
 
@@ -60,6 +64,13 @@ def resnet(
     project_first : bool
         Whether the first block of stage 1 has a projection shortcut (1x1 convolution and batch
         norm) even if its input and output have the same shape, as at depths 18 and 34.
+    groups, width_per_group : int
+        Groups of the 3x3 convolution of a bottleneck, and the channels of each in stage 1: 32 and 4
+        in ResNeXt-50 32x4d, 1 and 128 in Wide ResNet-50-2.
+    repeats : sequence of 4 int, optional
+        Blocks per stage. The default is that of `depth`.
+    cifar_stem : bool
+        Whether the stem is a 3x3 convolution with stride 1 and no pooling, for images of 32x32.
 
     Notes
     -----
@@ -84,14 +95,21 @@ def resnet(
         raise SpecError(f"resnet: expected stride_on 1 or 3, the size of the convolution that has it, found {stride_on}")
     if depth in BASIC and any(replace_stride_with_dilation):
         raise SpecError(f"resnet: depth {depth} has only basic blocks, which cannot be dilated; use depth 50, 101 or 152")
+    if depth in BASIC and (groups, width_per_group) != (1, 64):
+        raise SpecError(f"resnet: depth {depth} has basic blocks, which have one group of width 64; use depth 50, 101 or 152")
+    if min(groups, width_per_group) < 1:
+        raise SpecError(f"resnet: expected positive groups and width_per_group, found {groups} and {width_per_group}")
+    repeats = REPEATS[depth] if repeats is None else repeats
+    check_stage_depths("resnet", "repeats", repeats, len(WIDTHS))
     act = resolve_activation("resnet", act, num_classes)
     stages: dict[str, Node] = {}
     channels, dilation = STEM, 1
-    for index, (count, width) in enumerate(zip(REPEATS[depth], WIDTHS, strict=True)):
+    for index, (count, width) in enumerate(zip(repeats, WIDTHS, strict=True)):
         previous_dilation, stride = dilation, 1 if index == 0 else 2
         if index > 0 and replace_stride_with_dilation[index - 1]:
             dilation, stride = dilation * stride, 1
         outputs = width if depth in BASIC else width * EXPANSION
+        inner = width * width_per_group // STEM * groups
         blocks = []
         for block in range(count):
             first = block == 0
@@ -101,15 +119,15 @@ def resnet(
             blocks.append(
                 basic_block(inputs, width, block_stride, act, shortcut, bias)
                 if depth in BASIC
-                else bottleneck(inputs, width, block_stride, block_dilation, act, shortcut, bias, stride_on)
+                else bottleneck(inputs, outputs, inner, groups, block_stride, block_dilation, act, shortcut, bias, stride_on)
             )
         stages[f"layer{index + 1}"] = sequential(*blocks)
         channels = outputs
     network = sequential(
-        conv1=Conv2d(3, STEM, 7, 2, 3, bias=bias),
+        conv1=Conv2d(3, STEM, 3, 1, 1, bias=bias) if cifar_stem else Conv2d(3, STEM, 7, 2, 3, bias=bias),
         bn1=BatchNorm(STEM),
         relu=ReLU(),
-        maxpool=MaxPool2d(3, 2, 1),
+        maxpool=Identity() if cifar_stem else MaxPool2d(3, 2, 1),
         **stages,
         avgpool=GlobalAvgPool(),
         flatten=Flatten(),
@@ -129,7 +147,9 @@ def resnet(
 
 def bottleneck(
     inputs: int,
+    outputs: int,
     width: int,
+    groups: int,
     stride: int,
     dilation: int,
     act: Node,
@@ -137,16 +157,15 @@ def bottleneck(
     bias: bool,
     stride_on: int,
 ) -> Graph:
-    """Add a branch of 1x1, 3x3 (dilated, with `act`) and 1x1 convolutions to the shortcut.
+    """Add a branch of 1x1, 3x3 (grouped, dilated, with `act`) and 1x1 convolutions to the shortcut.
 
-    (N, inputs, H, W) -> (N, 4 width, H', W').
+    (N, inputs, H, W) -> (N, outputs, H', W'); `width` is that of the 3x3 convolution.
     """
-    outputs = width * EXPANSION
     first, second = (stride, 1) if stride_on == 1 else (1, stride)
     children: dict[str, Node] = {
         "conv1": Conv2d(inputs, width, 1, first, bias=bias),
         "bn1": BatchNorm(width),
-        "conv2": Conv2d(width, width, 3, second, dilation, dilation, bias=bias),
+        "conv2": Conv2d(width, width, 3, second, dilation, dilation, groups, bias),
         "bn2": BatchNorm(width),
         "acon": bind(act, width),
         "conv3": Conv2d(width, outputs, 1, bias=bias),

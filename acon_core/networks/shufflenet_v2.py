@@ -185,7 +185,11 @@ def downsampling_block(inputs: int, outputs: int, act: Node) -> Graph:
 
 
 def repact_shufflenet_v2(
-    width: float = 0.5, act: Node | str = RepAct(), num_classes: int = 1000, repeats: Sequence[int] = REPEATS
+    width: float = 0.5,
+    act: Node | str = RepAct(),
+    num_classes: int = 1000,
+    repeats: Sequence[int] = REPEATS,
+    channels: Sequence[int] | None = None,
 ) -> Network:
     """Return the ShuffleNetV2 of the RepAct code, which has torchvision's graph and names.
 
@@ -198,6 +202,9 @@ def repact_shufflenet_v2(
     num_classes : int
     repeats : sequence of 3 int
         Blocks per stage.
+    channels : sequence of 5 int, optional
+        Channels of the stem, the three stages and the last convolution; those of stages are even.
+        The default is that of `width`.
 
     Notes
     -----
@@ -210,17 +217,26 @@ def repact_shufflenet_v2(
     if width not in REPACT_WIDTHS:
         raise SpecError(f"repact_shufflenet_v2: expected a width in {list(REPACT_WIDTHS)}, found {width}")
     act = resolve_activation("repact_shufflenet_v2", act, num_classes)
-    return torchvision_layout("repact", width, act, num_classes, repeats, f"Ma et al. 2018 (ShuffleNetV2), {REPACT_SOURCE}")
+    source = f"Ma et al. 2018 (ShuffleNetV2), {REPACT_SOURCE}"
+    return torchvision_layout("repact", width, act, num_classes, repeats, channels, source)
 
 
 def torchvision_layout(
-    publisher: str, width: float, act: Node, num_classes: int, repeats: Sequence[int], source: str
+    publisher: str,
+    width: float,
+    act: Node,
+    num_classes: int,
+    repeats: Sequence[int],
+    all_channels: Sequence[int] | None,
+    source: str,
 ) -> Network:
     """Return torchvision's graph with any activation. `publisher`: first part of the name."""
-    *widths, last = CHANNELS[width]
+    stem, *widths, last = (STEM, *CHANNELS[width]) if all_channels is None else all_channels
+    if len(widths) != len(REPEATS) or min(stem, last, *widths) < 1 or any(each % 2 for each in widths):
+        raise SpecError(f"{publisher}/shufflenet_v2: expected 5 channels, those of stages even, found {all_channels}")
     check_stage_depths(f"{publisher}/shufflenet_v2", "repeats", repeats, len(widths))
     stages: dict[str, Node] = {}
-    channels = STEM
+    channels = stem
     for index, (count, outputs) in enumerate(zip(repeats, widths, strict=True)):
         first = shuffled_downsampling_block(channels, outputs, act)
         stages[f"stage{index + 2}"] = sequential(first, *(shuffled_block(outputs, act) for _ in range(count - 1)))
@@ -230,7 +246,7 @@ def torchvision_layout(
         activation=act,
         num_classes=num_classes,
         graph=sequential(
-            conv1=sequential(Conv2d(3, STEM, 3, 2, 1, bias=False), BatchNorm(STEM), bind(act, STEM)),
+            conv1=sequential(Conv2d(3, stem, 3, 2, 1, bias=False), BatchNorm(stem), bind(act, stem)),
             maxpool=MaxPool2d(3, 2, 1),
             **stages,
             conv5=sequential(Conv2d(channels, last, 1, bias=False), BatchNorm(last), bind(act, last)),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from acon_core.errors import SpecError
-from acon_core.networks.network import REPACT_SOURCE, Network, resolve_activation
+from acon_core.networks.network import REPACT_SOURCE, Network, check_sizes, resolve_activation
 from acon_core.networks.preprocessing import IMAGENET_INPUT
 from acon_core.spec.activation_base import ChannelwiseActivation, bind
 from acon_core.spec.activations import activation_name
@@ -17,10 +17,8 @@ from acon_core.spec.rearrange import Add
 from acon_core.spec.repact import RepAct
 from acon_core.spec.tokens import AddPosition, Attention, FlattenSpace, ImageSize, PrependToken, SelectToken
 
-PATCH = 16
-WIDTH = 768
 DEPTH = 12
-HEADS = 12
+HEADS = {192: 3, 384: 6, 768: 12, 1024: 16, 1280: 16}  # of the published widths
 EPS = 1e-6
 
 # The released code uses truncated normal distributions with bounds of -2 and 2. The bounds are at
@@ -33,8 +31,19 @@ INIT_RULES = (
 )
 
 
-def vit_base(act: Node | str = RepAct(), num_classes: int = 1000, image_size: int = 224, depth: int = DEPTH) -> Network:
+def vit_base(
+    act: Node | str = RepAct(),
+    num_classes: int = 1000,
+    image_size: int = 224,
+    depth: int = DEPTH,
+    patch_size: int = 16,
+    embed_dim: int = 768,
+    num_heads: int | None = None,
+) -> Network:
     """Return ViT-B/16: 16x16 patches, a class token, learned position embeddings, no dropout.
+
+    Its options make the other sizes. ViT-B/32: ``patch_size=32``; ViT-L/16: ``depth=24,
+    embed_dim=1024``.
 
     Parameters
     ----------
@@ -43,10 +52,18 @@ def vit_base(act: Node | str = RepAct(), num_classes: int = 1000, image_size: in
         ACON-FReLU need images and raise SpecError.
     num_classes : int
     image_size : int
-        Height and width in pixels, a multiple of 16. It determines the number of position
+        Height and width in pixels, a multiple of `patch_size`. It determines the number of position
         embeddings.
     depth : int
         Number of blocks.
+    patch_size : int
+        Side of a patch in pixels.
+    embed_dim : int
+        Number of channels.
+    num_heads : int, optional
+        Number of attention heads, which divides `embed_dim`. The tensors do not depend on it. The
+        default is that of the published network of this width (12 for 768, 16 for 1024 and 1280),
+        else one for each 64 channels.
 
     Notes
     -----
@@ -60,8 +77,12 @@ def vit_base(act: Node | str = RepAct(), num_classes: int = 1000, image_size: in
     ----------
     Dosovitskiy et al. 2021, "An Image is Worth 16x16 Words"; 2771096196/RepAct, vitModel.py.
     """
-    if image_size < PATCH or image_size % PATCH:
-        raise SpecError(f"vit_base: expected an image_size that is a multiple of {PATCH}, found {image_size}")
+    check_sizes("vit_base", patch_size=patch_size, embed_dim=embed_dim)
+    if image_size < patch_size or image_size % patch_size:
+        raise SpecError(f"vit_base: expected an image_size that is a multiple of {patch_size}, found {image_size}")
+    heads = HEADS.get(embed_dim, max(embed_dim // 64, 1)) if num_heads is None else num_heads
+    if heads < 1 or embed_dim % heads:
+        raise SpecError(f"vit_base: {heads} heads do not divide embed_dim {embed_dim}; pass num_heads")
     if depth < 1:
         raise SpecError(f"vit_base: expected at least one block, found depth {depth}")
     act = resolve_activation("vit_base", act, num_classes)
@@ -73,14 +94,14 @@ def vit_base(act: Node | str = RepAct(), num_classes: int = 1000, image_size: in
     embedding_init = Normal(0.02)
     num_stages = min(4, depth)
     params = {
-        "cls_token": Param((1, 1, WIDTH), embedding_init),
-        "pos_embed": Param((1, 1 + (image_size // PATCH) ** 2, WIDTH), embedding_init),
+        "cls_token": Param((1, 1, embed_dim), embedding_init),
+        "pos_embed": Param((1, 1 + (image_size // patch_size) ** 2, embed_dim), embedding_init),
     }
     children: dict[str, Node] = {
-        "patch_embed": sequential(proj=Conv2d(3, WIDTH, PATCH, PATCH)),
-        "blocks": sequential(*(block(act) for _ in range(depth))),
-        "norm": LayerNorm(WIDTH, EPS),
-        "head": Linear(WIDTH, num_classes),
+        "patch_embed": sequential(proj=Conv2d(3, embed_dim, patch_size, patch_size)),
+        "blocks": sequential(*(block(embed_dim, heads, act) for _ in range(depth))),
+        "norm": LayerNorm(embed_dim, EPS),
+        "head": Linear(embed_dim, num_classes),
         "image_size": ImageSize(image_size, image_size),
         "flatten": FlattenSpace(),
         "prepend": PrependToken(),
@@ -104,14 +125,14 @@ def vit_base(act: Node | str = RepAct(), num_classes: int = 1000, image_size: in
     )
 
 
-def block(act: Node) -> Graph:
+def block(width: int, heads: int, act: Node) -> Graph:
     """Return a pre-norm block: x + attention(norm(x)), then x + MLP(norm(x)). Keeps (N, C, L)."""
     children: dict[str, Node] = {
-        "norm1": LayerNorm(WIDTH, EPS),
-        "attn": sequential(qkv=Linear(WIDTH, 3 * WIDTH), attend=Attention(HEADS), proj=Linear(WIDTH, WIDTH)),
+        "norm1": LayerNorm(width, EPS),
+        "attn": sequential(qkv=Linear(width, 3 * width), attend=Attention(heads), proj=Linear(width, width)),
         "add1": Add(),
-        "norm2": LayerNorm(WIDTH, EPS),
-        "mlp": sequential(fc1=Linear(WIDTH, 4 * WIDTH), act=bind(act, 4 * WIDTH), fc2=Linear(4 * WIDTH, WIDTH)),
+        "norm2": LayerNorm(width, EPS),
+        "mlp": sequential(fc1=Linear(width, 4 * width), act=bind(act, 4 * width), fc2=Linear(4 * width, width)),
         "add2": Add(),
     }
     program = [
