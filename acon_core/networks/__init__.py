@@ -151,9 +151,7 @@ def _create(name: str, act: Node | str | None, num_classes: int | None, options:
     known = inspect.signature(make).parameters
     unknown = [option for option in options if option not in known and option != IN_CHANNELS]
     if unknown:
-        raise SpecError(
-            f"network {name!r}: {unknown[0]!r} is not an option; {choices(unknown[0], [*known, IN_CHANNELS])}"
-        )
+        raise SpecError(f"network {name!r}: {unknown[0]!r} is not an option; {choices(unknown[0], [*known, IN_CHANNELS])}")
     published = {"act": act, "num_classes": num_classes}
     try:
         own = {option: value for option, value in {**published, **options}.items() if value is not None}
