@@ -110,6 +110,11 @@ def choices(given: object, known: Iterable[str], listed_by: str = "") -> str:
     `listed_by` is the command that prints the known names; without it, they are listed here.
     """
     known = list(known)
+    everything = f"`{listed_by}` prints all" if listed_by else f"expected one of {', '.join(known) or 'none'}"
+    return " ".join(filter(None, (meant(given, known), everything)))
+
+
+def meant(given: object, known: Iterable[str]) -> str:
+    """Return the question for the nearest known names; empty if none is near."""
     near = nearest(given, known)
-    meant = f"did you mean {' or '.join(near)}? " if near else ""
-    return meant + (f"`{listed_by}` prints all" if listed_by else f"expected one of {', '.join(known) or 'none'}")
+    return f"did you mean {' or '.join(near)}?" if near else ""

@@ -11,7 +11,7 @@ from inspect import Parameter
 from types import MappingProxyType
 from typing import Any
 
-from acon_core.errors import BackendError, nearest
+from acon_core.errors import BackendError, meant
 from acon_core.spec.activation_base import Activation
 from acon_core.spec.activations import ACTIVATIONS
 
@@ -106,8 +106,8 @@ def attach(framework: Framework) -> tuple[Callable[[str], Any], Callable[[], lis
 
     def load_name(name: str) -> Any:
         if name not in names:
-            meant = f"did you mean {' or '.join(near)}?" if (near := nearest(name, names)) else f"it has {', '.join(names)}"
-            raise AttributeError(f"module {package!r} has no attribute {name!r}; {meant}")
+            hint = meant(name, names) or f"it has {', '.join(names)}"
+            raise AttributeError(f"module {package!r} has no attribute {name!r}; {hint}")
         try:
             if name in framework.defining_modules:
                 return getattr(import_module(f"{package}.{framework.defining_modules[name]}"), name)

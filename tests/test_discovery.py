@@ -98,7 +98,7 @@ def site(tmp_path: Path) -> Site:
 
 
 def install_broken(site: Site) -> dict[str, str]:
-    """Install backends that are broken, each in its own way; return a part of what is said of it."""
+    """Install backends, each broken in its own way; return a part of what is said of it."""
     site.install("acon-gone", "gone = acon_gone")
     site.install("acon-half", "half = acon_half", acon_half____init__="def unfinished(:\n")
     site.install("acon-quits", "quits = acon_quits", acon_quits____init__="print('hello')\nraise SystemExit(3)\n")
@@ -182,7 +182,11 @@ def test_a_name_that_is_taken_stays_ours(site: Site, tmp_path: Path) -> None:
 def test_a_format_that_is_taken_or_broken(site: Site, tmp_path: Path) -> None:
     extra = f"{CODEC}\nimport sys\nEXTRA_CODECS = {{'torch_legacy': sys.modules[__name__], 'less': object()}}\n"
     site.install(
-        "acon-aaa", "aaa = acon_aaa", acon_aaa____init__="", acon_aaa__checkpoint____init__="", acon_aaa__checkpoint__codec=extra
+        "acon-aaa",
+        "aaa = acon_aaa",
+        acon_aaa____init__="",
+        acon_aaa__checkpoint____init__="",
+        acon_aaa__checkpoint__codec=extra,
     )
     write_smallest(tmp_path / "a.pth", "torch")
     done = site.run("inspect", "a.pth", cwd=tmp_path)

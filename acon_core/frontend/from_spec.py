@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Mapping
+from dataclasses import fields
 from functools import lru_cache
 from types import new_class
 from typing import Any, ClassVar
 
+from acon_core.errors import choices
 from acon_core.framework import ACTIVATION_TYPES, AddedParameter, Framework
 from acon_core.frontend.docstrings import class_docstring
 from acon_core.spec import ChannelwiseActivation
@@ -62,7 +65,7 @@ class FromSpec:
             self._assemble(*values, **options)
             return
         if self._required - options.keys() - ({"channels"} if values else set()):
-            self._signature.bind(*values, **options)  # raises TypeError
+            self._bind(values, options)
         own = {each.name: options.pop(each.name, each.default) for each in self.framework.added}
         self._assemble(self._node(values, options), self._context(**own))
         self._draw(**own)
@@ -74,7 +77,33 @@ class FromSpec:
         try:
             return _shared_node(self.kind, *values, **options)  # type: ignore[arg-type]
         except TypeError:  # an argument that cannot be hashed, or one that the spec does not have
+            self._bind(values, options)
             return self.kind(*values, **options)
+
+    def _bind(self, values: tuple[Any, ...], options: dict[str, Any]) -> None:
+        """Raise a TypeError that names the class, unless the constructor takes these arguments."""
+        name, known = type(self).__name__, self._signature.parameters
+        for option in options:
+            if option not in known:
+                raise TypeError(f"{name}: {option!r} is not an option; {choices(option, known)}")
+        required = dict.fromkeys(self._required - {"channels"})  # what `__init__` has taken out
+        try:
+            self._signature.bind(*values, **{**required, **options})
+        except TypeError as error:
+            raise TypeError(f"{name}: {error}; it takes {', '.join(known)}") from None
+
+    def _shown(self, node: Activation, shapes: Mapping[str, tuple[int, ...]], **changed: Any) -> dict[str, Any]:
+        """Return what a printed module shows by name: channels, options, and parameters' shapes."""
+        options = {each.name: getattr(node, each.name) for each in fields(node)} | changed
+        if options.get("channels", 0) is None:
+            del options["channels"]
+        return options | {name: shapes[name] for name in node.graph.params if name in shapes}
+
+    @staticmethod
+    def _one_line(shown: Mapping[str, Any]) -> str:
+        """Format what a module shows as the frameworks' own layers do."""
+        texts = [f"{value!r}" if name == "channels" else f"{name}={value!r}" for name, value in shown.items()]
+        return ", ".join(texts)
 
     @staticmethod
     def _context(**own: Any) -> Any:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal, get_args
 
-from acon_core.errors import SpecError
+from acon_core.errors import SpecError, meant
 from acon_core.spec.activation_base import ChannelwiseActivation
 from acon_core.spec.gated import Acon, Maximum, SmoothMaximum
 from acon_core.spec.graph import Graph, graph
@@ -27,11 +28,17 @@ def _per_channel(channels: int, init: Init) -> Param:
     return Param((1, channels, 1, 1), init)
 
 
-def _slope(channels: int, init: str, paper: float) -> Param:
+def _check_word(owner: str, option: str, value: object, known: Sequence[str]) -> None:
+    """Raise SpecError unless the value of an option is one of its words."""
+    if value not in known:
+        hint = meant(value, known)
+        raise SpecError(f"{owner}: expected {option} in {', '.join(known)}, found {value!r}{hint and f'; {hint}'}")
+
+
+def _slope(owner: str, channels: int, init: str, paper: float) -> Param:
     """Return p1 or p2: standard normal in the published code, a constant in the paper."""
     rules: dict[str, Init] = {"published": Normal(1.0), "paper": Constant(paper)}
-    if init not in rules:
-        raise SpecError(f"init: expected one of {sorted(rules)}, found {init!r}")
+    _check_word(owner, "init", init, tuple(rules))
     return _per_channel(channels, rules[init])
 
 
@@ -144,8 +151,8 @@ class AconC(ChannelwiseActivation):
     def make_graph(self) -> Graph:
         size = 1 if self.shared else self.width
         params = {
-            "p1": _slope(size, self.init, 1.0),
-            "p2": _slope(size, self.init, 0.0),
+            "p1": _slope("AconC", size, self.init, 1.0),
+            "p2": _slope("AconC", size, self.init, 0.0),
             "beta": _per_channel(size, Constant(1.0)),
         }
         return graph("x", ["y = acon(x, p1, p2, beta)"], "y", {"acon": Acon()}, params)
@@ -226,8 +233,7 @@ class MetaAconC(ChannelwiseActivation):
             "generator": get_args(Generator),
         }
         for name, known in words.items():
-            if getattr(self, name) not in known:
-                raise SpecError(f"MetaAconC: expected {name} in {', '.join(known)}, found {getattr(self, name)!r}")
+            _check_word("MetaAconC", name, getattr(self, name), known)
         if not isinstance(self.reduction, int) or self.reduction < 1:
             raise SpecError(f"MetaAconC: expected a reduction of 1 or more, found {self.reduction!r}")
         if self.generator == "first" and self.norm != "none":
@@ -246,7 +252,7 @@ class MetaAconC(ChannelwiseActivation):
             made = "beta" if name == "sigmoid" else f"after_{name}"
             program.append(f"{made} = {name}({value})")
             value = made
-        params = {"p1": _slope(self.width, self.init, 1.0), "p2": _slope(self.width, self.init, 0.0)}
+        params = {"p1": _slope("MetaAconC", self.width, self.init, 1.0), "p2": _slope("MetaAconC", self.width, self.init, 0.0)}
         return graph("x", [*program, "y = acon(x, p1, p2, beta)"], "y", {**generator, "acon": Acon()}, params)
 
     def _convolutions(self) -> dict[str, Node]:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from flax.nnx import reprlib
 from flax.traverse_util import unflatten_dict
 from jax import Array
 from jax.typing import DTypeLike
@@ -66,6 +68,13 @@ class Activation(FromSpec, Graph):
         (x,), outputs = node.graph.inputs, node.graph.outputs
         self._wide = [step.outputs for step in node.graph.steps if x in step.inputs] != [outputs]
         Graph.__init__(self, node, make, context)
+
+    def __nnx_repr__(self) -> Iterator[reprlib.Object | reprlib.Attr]:
+        """Show the options after the parameters, as `nnx.Linear` does."""
+        yield from super().__nnx_repr__()
+        axis = {"channel_axis": self._channel_axis} if isinstance(self._spec, spec.ChannelwiseActivation) else {}
+        for name, value in self._shown(self._spec, {}, **axis).items():
+            yield reprlib.Attr(name, value)
 
     def _draw(self, dtype: DTypeLike | None, rngs: nnx.Rngs | None, path: str) -> None:
         if rngs is None:

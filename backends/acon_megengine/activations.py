@@ -31,6 +31,15 @@ class Activation(FromSpec, Graph):
         seed = int(random.uniform(0, 2**24, (1,)).item())
         set_state(self, layout.to_native(self.spec, spec.initial_state(self.spec, seed)))
 
+    def _module_info_string(self) -> str:
+        shapes = {name: each._tuple_shape for name, each in self.named_parameters(recursive=False)}
+        return self._one_line(self._shown(self.spec, shapes))
+
+    def __repr__(self) -> str:
+        # On one line, as MegEngine's own activations are, unless a layer inside has parameters.
+        layers = any(True for child in self.children() for _ in child.parameters())
+        return super().__repr__() if layers else f"{type(self).__name__}({self._module_info_string()})"
+
     def forward(self, x: Tensor) -> Any:
         spec.check_input(self.spec, x._tuple_shape)
         return super().forward(x)

@@ -180,6 +180,9 @@ class Acon(Function):
         super().__init__(node, acon)
         self.fixed = [value for value in (node.p1, node.p2) if value is not None]
 
+    def _module_info_string(self) -> str:
+        return ", ".join(f"{name}={value}" for name, value in (("p1", self.spec.p1), ("p2", self.spec.p2)) if value is not None)
+
     def forward(self, x: Tensor, *gates: Tensor) -> Tensor:
         self.spec.out_shapes(*(value._tuple_shape for value in (x, *gates)))
         return acon(x, *self.fixed, *gates)

@@ -29,6 +29,15 @@ class Activation(FromSpec, Graph):
         initial = spec.initial_state(self.spec, seed, self._context(dtype).dtype)
         self.set_state_dict(dict(layout.to_native(self.spec, initial)))
 
+    def extra_repr(self) -> str:
+        shapes = {name: tuple(each.shape) for name, each in self._parameters.items()}
+        return self._one_line(self._shown(self.spec, shapes))
+
+    def __repr__(self) -> str:
+        # On one line, as Paddle's own activations are, unless a layer inside has parameters.
+        layers = any(child.parameters() for child in self.children())
+        return super().__repr__() if layers else f"{type(self).__name__}({self.extra_repr()})"
+
 
 CLASSES = define_classes(Activation, build)
 globals().update({kind.__name__: made for kind, made in CLASSES.items()})

@@ -164,6 +164,9 @@ class Acon(Function):
         super().__init__(node, F.acon)
         self.fixed = [value for value in (node.p1, node.p2) if value is not None]
 
+    def extra_repr(self) -> str:
+        return ", ".join(f"{name}={value}" for name, value in (("p1", self.spec.p1), ("p2", self.spec.p2)) if value is not None)
+
     def forward(self, x: Tensor, *gates: Tensor) -> Tensor:
         return F.acon(x, *self.fixed, *gates)
 

@@ -32,6 +32,15 @@ class Activation(FromSpec, Graph):
         if device is not None:
             self.to(device)
 
+    def extra_repr(self) -> str:
+        shapes = {name: tuple(each.shape) for name, each in self._parameters.items() if each is not None}
+        return self._one_line(self._shown(self.spec, shapes))
+
+    def __repr__(self) -> str:
+        # On one line, as PyTorch's own activations are, unless a layer inside has parameters.
+        layers = any(True for child in self.children() for _ in child.parameters())
+        return super().__repr__() if layers else f"{self._get_name()}({self.extra_repr()})"
+
     def forward(self, x: Tensor) -> Tensor:
         if has_proxies(x):
             return self.run(x) if is_root(self, x) else record(self, x)

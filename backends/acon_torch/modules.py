@@ -121,7 +121,7 @@ class Acon(nn.Module):
         return acon(x, *self.fixed, *gates)
 
     def extra_repr(self) -> str:
-        return str(self.spec)
+        return ", ".join(f"{name}={value}" for name, value in (("p1", self.spec.p1), ("p2", self.spec.p2)) if value is not None)
 
 
 def global_avg_pool(x: Tensor) -> Tensor:
