@@ -55,10 +55,11 @@ def _weigh(values: Array, beta: Array) -> tuple[Array, Array, Array]:
     m is the value of largest weight, h half of each distance from it, w the softmax. Halves,
     because the distance of two finite values may overflow. No exponent is above 0.
     """
-    m = jax.lax.stop_gradient(jnp.where(beta >= 0, values.max(0), values.min(0)))  # y does not depend on it
+    ends = values.max(0, keepdims=True), values.min(0, keepdims=True)
+    m = jax.lax.stop_gradient(jnp.where(beta >= 0, *ends))  # y does not depend on it
     h = values / 2 - m / 2
     powers = jnp.exp(2 * beta * h)
-    return m, h, powers / powers.sum(0)
+    return m[0], h, powers / powers.sum(0, keepdims=True)
 
 
 @jax.jit
@@ -76,8 +77,8 @@ def _smooth_backward(saved: tuple[Array, ...], g: Array) -> Terms:
     beta, *values = saved
     g, stacked, wide = upcast_half(g, jnp.stack(values), beta)
     _, h, w = _weigh(stacked, wide)
-    away = h - (w * h).sum(0)  # half of x - y
-    to_values = g * (w + w * jnp.clip(2 * wide * away, -BOUND, BOUND))
+    away = h - (w * h).sum(0, keepdims=True)  # half of x - y
+    to_values = g[None] * (w + w * jnp.clip(2 * wide * away, -BOUND, BOUND))
     to_beta = (g * ((w * away) * away).sum(0)).sum() * 4
     return to_beta.astype(beta.dtype), *(term.astype(value.dtype) for term, value in zip(to_values, values, strict=True))
 
@@ -172,7 +173,7 @@ def _lines(theta: Array, lambdas: Array, init_v: Array) -> Array:
     """Return a1, a2, b1, b2, each (N, 1 or C). 2 sigmoid(z) - 1 = tanh(z / 2)."""
     theta, lambdas, init_v = upcast_half(theta, lambdas, init_v)
     spread = jnp.tanh(theta.reshape(theta.shape[0], theta.shape[1] // 4, 4) / 2)
-    return jnp.moveaxis(lambdas * spread + init_v, -1, 0)
+    return jnp.moveaxis(lambdas.reshape(1, 1, 4) * spread + init_v.reshape(1, 1, 4), -1, 0)
 
 
 def dynamic_maximum(x: Array, theta: Array, lambdas: Array, init_v: Array, channel_axis: int = -1) -> Array:

@@ -45,6 +45,11 @@ def _zeros(key: None, shape: spec.Shape, dtype: DTypeLike) -> Array:
 ZEROS: dict[str, Any] = {"kernel_init": _zeros, "bias_init": _zeros, "rngs": _NoKeys()}
 
 
+def beside(vector: Array, x: Array) -> Array:
+    """Reshape (C,) to the rank of (N, ..., C), which `jax_numpy_rank_promotion` may require."""
+    return vector.reshape((1,) * (x.ndim - 1) + vector.shape)
+
+
 @partial(jax.jit, static_argnums=3)
 def _convolved(x: Array, kernel: Array, bias: Array | None, options: tuple[Any, ...]) -> Array:
     strides, padding, dilation, groups = options
@@ -52,7 +57,7 @@ def _convolved(x: Array, kernel: Array, bias: Array | None, options: tuple[Any, 
         x, kernel, strides, padding, rhs_dilation=dilation, dimension_numbers=("NHWC", "HWIO", "NHWC"),
         feature_group_count=groups,
     )  # fmt: skip
-    return y if bias is None else y + bias
+    return y if bias is None else y + beside(bias, y)
 
 
 class Conv2d(nnx.Conv):
@@ -65,7 +70,8 @@ class Conv2d(nnx.Conv):
 
 @jax.jit
 def _transformed(x: Array, kernel: Array, bias: Array | None) -> Array:
-    return x @ kernel if bias is None else x @ kernel + bias
+    y = x @ kernel
+    return y if bias is None else y + beside(bias, y)
 
 
 class Linear(nnx.Linear):
@@ -88,6 +94,7 @@ def _promoted(layer: nnx.Conv | nnx.Linear, x: Array) -> tuple[Array, Array, Arr
 
 @partial(jax.jit, static_argnames="eps")
 def _normalised(x: Array, mean: Array, var: Array, scale: Array, bias: Array, *, eps: float) -> Array:
+    mean, var, scale, bias = (beside(each, x) for each in (mean, var, scale, bias))
     return (x - mean) / jnp.sqrt(var + eps) * scale + bias
 
 
@@ -97,16 +104,17 @@ def _batch_normalised(
 ) -> tuple[Array, tuple[Array, Array]]:
     """Return y, and the running mean and (unbiased) variance after an update."""
     count, axes = x.size // x.shape[-1], tuple(range(x.ndim - 1))
-    mean = x.mean(axes)
+    mean = x.mean(axes, keepdims=True)
     # In two passes: the mean of squares minus the squared mean loses all digits where the mean is
     # large. The second pass corrects the rounding of the first.
     centred = x - mean
-    rounding = centred.mean(axes)
-    mean, var = mean + rounding, jnp.square(centred).mean(axes) - jnp.square(rounding)
+    rounding = centred.mean(axes, keepdims=True)
+    mean, var = mean + rounding, jnp.square(centred).mean(axes, keepdims=True) - jnp.square(rounding)
     batch = jax.lax.stop_gradient((mean, var * (count / max(count - 1, 1))))
-    moved = [decay * old + (1 - decay) * new for old, new in zip(running, batch, strict=True)]
+    moved = [decay * old + (1 - decay) * new.reshape(old.shape) for old, new in zip(running, batch, strict=True)]
     # Not x minus the corrected mean, which is rounded where it is far from zero.
-    return (centred - rounding) / jnp.sqrt(var + eps) * scale + bias, (moved[0], moved[1])
+    y = (centred - rounding) / jnp.sqrt(var + eps) * beside(scale, x) + beside(bias, x)
+    return y, (moved[0], moved[1])
 
 
 class BatchNorm(nnx.Module):
@@ -145,7 +153,8 @@ class BatchNorm(nnx.Module):
 def _layer_normalised(x: Array, scale: Array, bias: Array, *, eps: float) -> Array:
     centred = x - x.mean(-1, keepdims=True)
     centred = centred - centred.mean(-1, keepdims=True)  # the rounding of the mean
-    return centred / jnp.sqrt(jnp.square(centred).mean(-1, keepdims=True) + eps) * scale + bias
+    deviation = jnp.sqrt(jnp.square(centred).mean(-1, keepdims=True) + eps)
+    return centred / deviation * beside(scale, x) + beside(bias, x)
 
 
 class LayerNorm(nnx.Module):
@@ -182,6 +191,16 @@ class Function(nnx.Module):
     def __init__(self, node: spec.Node, function: Callable[..., Any], **options: Any) -> None:
         # nnx.jit compares modules by their attributes: these compare by value.
         self.spec, self._function, self._options = node, function, tuple(options.items())
+
+    def __getstate__(self) -> dict[str, Any]:
+        # A compiled function cannot be pickled; it follows from the node.
+        return super().__getstate__() | {"_function": None}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        from acon_jax.build import build  # which imports this module
+
+        made = build(state["spec"], BuildContext(jnp.float32))
+        super().__setstate__(state | {"_function": made._function})
 
     def __call__(self, *values: Array) -> Any:
         return _call(self._function, self._options, *values)

@@ -76,7 +76,7 @@ def attention(qkv: Array, heads: int, bias: Array | None = None) -> Array:
     wide = jnp.promote_types(qkv.dtype, jnp.float32)
     logits = jnp.einsum("nihd,njhd->nhij", q, k, preferred_element_type=wide) / size**0.5
     if bias is not None:
-        logits = (logits.reshape(n // len(bias), *bias.shape) + bias).reshape(n, *bias.shape[1:])
+        logits = (logits.reshape(n // len(bias), *bias.shape) + bias[None]).reshape(n, *bias.shape[1:])
     weights = jax.nn.softmax(logits)
     return jnp.einsum("nhij,njhd->nihd", weights.astype(v.dtype), v).reshape(n, length, channels // 3)
 
