@@ -80,9 +80,9 @@ def diff(a: Path, b: Path, query: NetworkQuery = NetworkQuery(), b_dialect: str 
     try:
         first, second = read_checkpoint(a, query), read_checkpoint(b, query_b)
     except AconError:
-        if query_b != NetworkQuery():
+        if query_b.is_about_network:
             raise
-        return _compare("names in the files", read_file(a)[1].tensors, read_file(b)[1].tensors, [])
+        return _compare("names in the files", read_file(a, query)[1].tensors, read_file(b, query)[1].tensors, [])
     skipped = {*first.regenerated, *second.regenerated}
     states = [
         LazyTensors({path: tensor for path, tensor in lazy_items(each.state).items() if path not in skipped})

@@ -125,13 +125,13 @@ def _lacks(codec: Codec) -> str:
     return ", ".join(wrong)
 
 
-def format_named(name: str) -> Format:
+def format_named(name: str, option: str = "--to") -> Format:
     """Return the format of that name. Raises AconError for an unknown name."""
     known = formats()
     if name not in known:
         if name in problems():
-            raise AconError(f"--to {name}: {problems()[name]}")
-        raise AconError(f"--to {name}: no such format; {choices(name, sorted(known))}")
+            raise AconError(f"{option} {name}: {problems()[name]}")
+        raise AconError(f"{option} {name}: no such format; {choices(name, sorted(known))}")
     return known[name]
 
 

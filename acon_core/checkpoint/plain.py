@@ -8,8 +8,9 @@ from pathlib import Path
 
 from acon_core.checkpoint.codecs.codec import CheckpointFile
 from acon_core.checkpoint.formats import Format
+from acon_core.checkpoint.names import strip_wrappers
 from acon_core.checkpoint.query import NetworkQuery
-from acon_core.checkpoint.reading import Checkpoint, identify, read_as_named, strip_prefix
+from acon_core.checkpoint.reading import Checkpoint, identify, read_as_named
 from acon_core.checkpoint.recognise import OWN_NETWORK
 from acon_core.errors import UnknownNetworkError
 from acon_core.networks import Network
@@ -27,11 +28,11 @@ def read_plainly(
     Raises UnknownNetworkError if it must be known and is not: also because the formats have
     different layouts, or because the query or the file names a network.
     """
-    format, file = read_as_named(path)
+    format, file = read_as_named(path, query)
     try:
-        return identify(path, format, strip_prefix(file), query), target, None
+        return identify(path, format, strip_wrappers(file), query), target, None
     except UnknownNetworkError as error:
-        if needs_network or query != NetworkQuery() or "network" in file.metadata:
+        if needs_network or query.is_about_network or "network" in file.metadata:
             raise
         if _layout_of(format) != _layout_of(target):
             layouts = f"{format.name} and {target.name} lay out some layers differently, so the layers must be known"

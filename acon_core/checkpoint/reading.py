@@ -2,29 +2,35 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 
 from acon_core.checkpoint.codecs.codec import CheckpointFile
 from acon_core.checkpoint.codecs.text import printable
-from acon_core.checkpoint.dialects import PREFIXES
-from acon_core.checkpoint.formats import Format, sniff
+from acon_core.checkpoint.formats import Format, format_named, sniff
 from acon_core.checkpoint.metadata import apply_metadata_input, complete
+from acon_core.checkpoint.names import groups, select, strip_wrappers, usual_prefix, without_bookkeeping
 from acon_core.checkpoint.query import NetworkQuery
-from acon_core.checkpoint.recognise import recognise
-from acon_core.errors import AconError, UnknownNetworkError
+from acon_core.checkpoint.recognise import OWN_NETWORK, fits, recognise
+from acon_core.errors import AconError, CheckpointError, UnknownNetworkError
 from acon_core.networks import Network
 from acon_core.networks.sizes import unseen
 from acon_core.random import Stream
-from acon_core.spec import named_params
-from acon_core.tensors import LazyTensors, lazy_items
+from acon_core.spec import BatchNorm, named_params
+from acon_core.tensors import LazyTensors, eager, lazy_items
 
+# Modules whose names the loaders of all frameworks accept.
+_ROOTS = {"__builtin__", "_codecs", "builtins", "collections", "megengine", "numpy", "paddle", "torch"}
+_PARTS = 4  # more in a file are not tried for a hint
 FLOATS = ("float8_e5m2", "float8_e4m3fn", "float16", "bfloat16", "float32", "float64")
 
 
@@ -48,6 +54,9 @@ class Checkpoint:
         Paths that the format does not store. Their values follow from the spec.
     warnings : tuple of str
         Metadata of the file that differ from the published network.
+    as_stored : bool
+        Whether the file holds this state and nothing else, so that the framework's own loader can
+        read it.
     """
 
     path: Path
@@ -57,6 +66,7 @@ class Checkpoint:
     notes: tuple[str, ...] = ()
     regenerated: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
+    as_stored: bool = True
 
     def features(self, names: Sequence[str]) -> Checkpoint:
         """Return the backbone whose outputs are these stages; the checkpoint itself for no names.
@@ -106,52 +116,82 @@ class Checkpoint:
         return {path: array if table[path].integer else array.astype(dtype) for path, array in self.state.items()}
 
 
-def read_file(path: str | os.PathLike[str]) -> tuple[Format, CheckpointFile]:
+def read_file(path: str | os.PathLike[str], query: NetworkQuery = NetworkQuery()) -> tuple[Format, CheckpointFile]:
     """Read a file by its content, whatever its name. No code in the file is executed.
 
     Parameters
     ----------
     path : path-like
         A checkpoint of any format in `formats`.
+    query : NetworkQuery
+        Which tensors of the file: its `key`, `strip_prefix`, `ignore` and `format`.
 
     Returns
     -------
     format : Format
-        The format, without a dialect. If several formats share the encoding, the first of them.
+        The format, without a dialect. If several formats share the encoding, that whose names the
+        tensors have, or the first of them.
     file : CheckpointFile
-        The tensors under the names in the file, without the prefixes of wrapper modules.
+        The tensors under the names in the file, without those of wrapper modules.
 
     Raises
     ------
     AconError
-        If there is no such file.
+        If there is no such file, or no tensor that the query asks for.
     CheckpointError
-        If the file is unsafe, corrupt, or of no known format.
+        If the file is unsafe, corrupt, of no known format, or holds several state dicts.
     """
-    format, file = read_as_named(path)
-    return format, strip_prefix(file)
+    format, file = read_as_named(path, query)
+    return format, strip_wrappers(file)
 
 
-def read_as_named(path: str | os.PathLike[str]) -> tuple[Format, CheckpointFile]:
-    """Read a file as `read_file` does, with the prefixes of wrapper modules."""
+def read_as_named(path: str | os.PathLike[str], query: NetworkQuery = NetworkQuery()) -> tuple[Format, CheckpointFile]:
+    """Read a file as `read_file` does, with the names of wrapper modules."""
     path = Path(path)
     try:
         path.stat()
     except (OSError, ValueError) as error:  # a NUL in a path is a ValueError
         raise AconError(f"{printable(str(path))}: no such file, or it is not accessible: {error}") from error
-    format = sniff(path)[0]
-    return format, format.codec.read(path)
+    first, *others = _formats_of(path, query)
+    format, file = first, _read(first, path, query.key)
+    for other in others:
+        if not _has_statistics(first, file.tensors) and _has_statistics(other, file.tensors):
+            format, file = other, _read(other, path, query.key)
+            break
+    return format, _selected(path, file, query)
 
 
-def strip_prefix(file: CheckpointFile) -> CheckpointFile:
-    """Remove the prefixes of wrapper modules, nested in any order, from all tensor names."""
-    for _ in PREFIXES:
-        for prefix, wrapper in PREFIXES.items():
-            if file.tensors and all(name.startswith(prefix) for name in file.tensors):
-                tensors = {name.removeprefix(prefix): tensor for name, tensor in file.tensors.lazies.items()}
-                note = f"removed the prefix {prefix!r} ({wrapper}) from all tensor names"
-                file = replace(file, tensors=LazyTensors(tensors), notes=[*file.notes, note])
-    return file
+def _read(format: Format, path: Path, key: str) -> CheckpointFile:
+    """Read with the format's codec; one without dicts in its files need not take a key."""
+    if not key or "key" in inspect.signature(format.codec.read).parameters:
+        return format.codec.read(path, key) if key else format.codec.read(path)
+    return format.codec.read(path).under(key, path)
+
+
+def _selected(path: Path, file: CheckpointFile, query: NetworkQuery) -> CheckpointFile:
+    try:
+        return select(file, query.strip_prefix, query.ignore)
+    except AconError as error:
+        raise error.with_message(f"{path}: {error}") from None
+
+
+def _formats_of(path: Path, query: NetworkQuery) -> list[Format]:
+    """Return the formats that a file's content matches, or that of them which the query names."""
+    matches = sniff(path)
+    if query.format is None:
+        return matches
+    format_named(query.format, "--format")
+    chosen = [each for each in matches if each.name == query.format]
+    if not chosen:
+        names = " or ".join(each.name for each in matches)
+        raise CheckpointError("unsupported", f"{path}: --format {query.format}: it is not; its content is of format {names}")
+    return chosen
+
+
+def _has_statistics(format: Format, names: Iterable[str]) -> bool:
+    """Whether some tensors have the format's name for the running mean of a BatchNorm."""
+    slot = format.layout.slots(BatchNorm(1))["running_mean"]
+    return slot is not None and any(f".{name}".endswith(f".{slot.name}") for name in names)
 
 
 def read_network(
@@ -159,6 +199,11 @@ def read_network(
     network: str | None = None,
     act: str | None = None,
     dialect: str | None = None,
+    *,
+    key: str = "",
+    strip_prefix: str | Sequence[str] = (),
+    ignore: str | Sequence[str] = (),
+    format: str | None = None,
     **options: Any,
 ) -> Checkpoint:
     """Read a checkpoint of any format as a network and its canonical state.
@@ -172,6 +217,8 @@ def read_network(
     network, act, dialect : str, optional
         What is known about the network, as in `NetworkQuery`. They take precedence over the file's
         metadata. Everything left out is read from the metadata or recognised from the tensors.
+    key, strip_prefix, ignore, format
+        Which tensors of the file are the network's, and its format, as in `NetworkQuery`.
     **options
         Options of the network, likewise.
 
@@ -202,12 +249,12 @@ def read_network(
     >>> read_network("dcn.npz").network.name
     'acon/dcn'
     """
-    return read_checkpoint(path, NetworkQuery(network, act, dialect, options))
+    return read_checkpoint(path, NetworkQuery(network, act, dialect, options, key, strip_prefix, ignore, format))
 
 
 def read_checkpoint(path: str | os.PathLike[str], query: NetworkQuery) -> Checkpoint:
     """Read a checkpoint of any format as `read_network` does."""
-    return identify(Path(path), *read_file(path), query)
+    return identify(Path(path), *read_file(path, query), query)
 
 
 def load_network(path: str | os.PathLike[str], query: NetworkQuery, features: Sequence[str]) -> Checkpoint:
@@ -239,24 +286,62 @@ def load_network(path: str | os.PathLike[str], query: NetworkQuery, features: Se
 
 
 def identify(path: Path, format: Format, file: CheckpointFile, query: NetworkQuery) -> Checkpoint:
-    """Return the network and canonical state of a file that was read. Errors name the path."""
+    """Return the network and canonical state of a file that was read. Errors name the path.
+
+    If other formats share the encoding of the file, they are tried too. Raises AconError if the
+    weights of one network would be others in another format.
+    """
+    rivals = [] if format.codec.IS_DIRECTORY else [each for each in _formats_of(path, query) if each.name != format.name]
     try:
-        return _identify(path, format, file, query)
+        try:
+            found = _identify(path, format, file, query)
+        except UnknownNetworkError as error:
+            for rival, again in _read_as(rivals, path, query):
+                with suppress(UnknownNetworkError):
+                    return _identify(path, rival, again, query)
+            raise error from None
+        for rival, again in _read_as(rivals, path, query):
+            _check_same_weights(found, rival, again)
+        return found
     except AconError as error:
-        raise error.with_message(f"{path}: {error}") from None
+        raise error.with_message(f"{path}: {str(error).removeprefix(f'{path}: ')}") from None
+
+
+def _read_as(formats: Iterable[Format], path: Path, query: NetworkQuery) -> Iterator[tuple[Format, CheckpointFile]]:
+    """Read a file in each of the formats that can."""
+    for format in formats:
+        with suppress(CheckpointError):
+            yield format, strip_wrappers(_selected(path, _read(format, path, query.key), query))
+
+
+def _check_same_weights(found: Checkpoint, rival: Format, file: CheckpointFile) -> None:
+    """Raise AconError if the tensors fit the network in another format too, with other weights."""
+    shapes = {name: tensor.shape for name, tensor in file.tensors.lazies.items()}
+    graph = found.network.graph
+    if found.format.dialect is not None or shapes != rival.layout.native_shapes(graph):
+        return
+    state, _ = rival.layout.to_canonical(graph, file.tensors)
+    other = next((path for path in state if not np.array_equal(state[path], found.state[path], equal_nan=True)), None)
+    if other is not None:
+        names = f"{found.format.name} and {rival.name}"
+        choice = f"--format {found.format.name} or --format {rival.name}"
+        raise AconError(f"the tensors fit formats {names}, which lay out {other} differently; pass {choice}")
 
 
 def _identify(path: Path, format: Format, file: CheckpointFile, query: NetworkQuery) -> Checkpoint:
+    chosen = query.key or query.strip_prefix or query.ignore or query.format or _is_adapted(file)
     query = complete(query, file.metadata)
-    shapes = {name: tensor.shape for name, tensor in file.tensors.lazies.items()}
-    format, network = recognise(format, shapes, query)
-    state, regenerated = format.layout.to_canonical(network.graph, file.tensors)
-    notes, table = list(file.notes), named_params(network.graph)
+    format, network, network_file, created = _recognised(format, without_bookkeeping(file), query)
+    state, regenerated = format.layout.to_canonical(network.graph, network_file.tensors)
+    notes, table = list(network_file.notes), named_params(network.graph)
     if query.dialect is None and format.dialect is not None:
         notes.append(f"recognised the tensor names of {format.dialect.description} (dialect {format.dialect.name})")
     counters = [name for name in regenerated if table[name].kind == "counter"]
     if counters:
         notes.append(f"set {len(counters)} counters to 0 that {format.name} does not store (first: {counters[0]})")
+    if created:
+        regenerated += [path for path, _, native, _ in format.layout.table(network.graph) if native in created]
+        notes.append(f"set {len(created)} counters to 0 that the file does not have (first: {created[0]})")
     for name, param in table.items():
         dtype = str(state.lazies[name].dtype)
         if dtype != "int64" if param.integer else dtype not in FLOATS:
@@ -267,4 +352,61 @@ def _identify(path: Path, format: Format, file: CheckpointFile, query: NetworkQu
             raise UnknownNetworkError("unsupported", message)
     notes += unseen(network)
     network, input_warnings = apply_metadata_input(network, file.metadata)
-    return Checkpoint(path, format, network, state, tuple(notes), tuple(regenerated), input_warnings)
+    adapted = chosen or created or network_file is not file
+    return Checkpoint(path, format, network, state, tuple(notes), tuple(regenerated), input_warnings, not adapted)
+
+
+def _is_adapted(file: CheckpointFile) -> bool:
+    """Whether the file holds more than a state dict that a framework's own loader can read."""
+    roots = {name.partition(".")[0] for name in file.globals_seen}
+    return file.place not in ("", "state_dict") or bool(file.foreign_globals) or not roots <= _ROOTS
+
+
+def _recognised(format: Format, file: CheckpointFile, query: NetworkQuery) -> tuple[Format, Network, CheckpointFile, list[str]]:
+    """Return format and network, the tensors under the network's names, and the counters added.
+
+    The usual name of a network, such as Lightning's `model.`, is removed where all names begin with
+    it and the network is known without it.
+    """
+    file, created = _with_counters(format, file)
+    prefix = usual_prefix(file.tensors)
+    if prefix and not (query.network and ":" in query.network):
+        stripped = select(file, [prefix], [])
+        try:
+            return *recognise(format, _shapes(stripped), query), stripped, [name.removeprefix(prefix) for name in created]
+        except UnknownNetworkError as error:
+            raise _with_hint(error, format, stripped, query) from None
+    try:
+        return *recognise(format, _shapes(file), query), file, created
+    except UnknownNetworkError as error:
+        raise _with_hint(error, format, file, query) from None
+
+
+def _with_hint(error: UnknownNetworkError, format: Format, file: CheckpointFile, query: NetworkQuery) -> AconError:
+    """Return the error with the part of the file that is a network, if a part is."""
+    parts = groups(file.tensors.lazies)
+    whole = len(parts) == 1 and len(next(iter(parts.values()))) == len(file.tensors)
+    shapes = {step: {name: tensor.shape for name, tensor in part.items()} for step, part in parts.items()}
+    known = [step for step, part in shapes.items() if fits(format, part, query)] if len(parts) <= _PARTS else []
+    if not known:
+        return error
+    choices = " or ".join(f"--strip-prefix {step}." if whole else f"--key {step}" for step in map(printable, known))
+    return error.with_message(f"{str(error).removesuffix(f'; {OWN_NETWORK}')}; a network is below {known[0]!r}: pass {choices}")
+
+
+def _with_counters(format: Format, file: CheckpointFile) -> tuple[CheckpointFile, list[str]]:
+    """Add the counters of BatchNorms, as 0, that PyTorch before 0.4.1 did not store."""
+    slots = format.layout.slots(BatchNorm(1))
+    mean, counter = slots["running_mean"], slots["num_batches_tracked"]
+    if mean is None or counter is None:
+        return file, []
+    paths = [name.removesuffix(mean.name) for name in file.tensors if f".{name}".endswith(f".{mean.name}")]
+    created = [f"{path}{counter.name}" for path in paths if f"{path}{counter.name}" not in file.tensors]
+    if not created:
+        return file, []
+    tensors = file.tensors.lazies | {name: eager(np.zeros((), np.int64)) for name in created}
+    return replace(file, tensors=LazyTensors(tensors)), created
+
+
+def _shapes(file: CheckpointFile) -> dict[str, tuple[int, ...]]:
+    return {name: tensor.shape for name, tensor in file.tensors.lazies.items()}

@@ -92,6 +92,17 @@ def recognise(format: Format, shapes: Shapes, query: NetworkQuery) -> tuple[Form
     return search.format, search.matches[0]
 
 
+def fits(format: Format, shapes: Shapes, query: NetworkQuery) -> bool:
+    """Return whether these are exactly the tensors of a network, in any dialect."""
+    try:
+        recognise(format, shapes, query)
+    except UnknownNetworkError:
+        return False
+    except AconError:  # several networks or dialects
+        return True
+    return True
+
+
 def _check(query: NetworkQuery) -> None:
     """Raise AconError if the query's network, activation or option does not exist or apply."""
     if query.network is not None:

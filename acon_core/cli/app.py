@@ -82,9 +82,17 @@ DialectOption = Annotated[
 OptionOption = Annotated[
     list[str] | None, typer.Option(help="Network option as NAME=JSON, such as depths=[1,1,2,1]; repeatable.")
 ]
+KeyOption = Annotated[str, typer.Option(help="Where the tensors are in the file, such as student.model or ema.")]
+StripPrefixOption = Annotated[
+    list[str] | None, typer.Option(help="Prefix to remove from tensor names, such as backbone. with the dot; repeatable.")
+]
+IgnoreOption = Annotated[list[str] | None, typer.Option(help="Pattern of tensors to leave out, such as 'total_*'; repeatable.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON, errors too: docs/cli.md.")]
 COMPLETE_BACKEND = completing(backends.packages)
 COMPLETE_FORMAT = completing(formats)
+FormatOption = Annotated[
+    str | None, typer.Option(help="Format of the file, where its content fits several.", autocompletion=COMPLETE_FORMAT)
+]
 
 
 def options_of(given: list[str] | None) -> dict[str, Any]:
@@ -99,9 +107,18 @@ def options_of(given: list[str] | None) -> dict[str, Any]:
     return as_tuples(options)
 
 
-def query_of(network: str | None, act: str | None, dialect: str | None, option: list[str] | None) -> NetworkQuery:
+def query_of(
+    network: str | None,
+    act: str | None,
+    dialect: str | None,
+    option: list[str] | None,
+    key: str = "",
+    strip_prefix: list[str] | None = None,
+    ignore: list[str] | None = None,
+    format: str | None = None,
+) -> NetworkQuery:
     """Return what the options of a command say about the network in a file."""
-    return NetworkQuery(network, act, dialect, options_of(option))
+    return NetworkQuery(network, act, dialect, options_of(option), key, strip_prefix or (), ignore or (), format)
 
 
 def network_fields(network: Network | None) -> dict[str, Any]:

@@ -25,9 +25,13 @@ from acon_core.cli.app import (
     ActOption,
     DialectOption,
     FileArgument,
+    FormatOption,
+    IgnoreOption,
     JsonOption,
+    KeyOption,
     NetworkOption,
     OptionOption,
+    StripPrefixOption,
     app,
     network_fields,
     query_of,
@@ -44,6 +48,10 @@ def inspect(
     act: ActOption = None,
     dialect: DialectOption = None,
     option: OptionOption = None,
+    key: KeyOption = "",
+    strip_prefix: StripPrefixOption = None,
+    ignore: IgnoreOption = None,
+    format: FormatOption = None,
     tensors: Annotated[bool, typer.Option("--tensors", help="Print one row per tensor first.")] = False,
     as_json: JsonOption = False,
 ) -> None:
@@ -51,16 +59,16 @@ def inspect(
 
     The network, its input, the metadata and notes; with --tensors, every tensor first.
     """
-    query = query_of(network, act, dialect, option)
+    query = query_of(network, act, dialect, option, key, strip_prefix, ignore, format)
     with progress() as bar:
         bar.add_task(f"reading {file.name}", total=None)
-        format, content = read_file(file)
+        found, content = read_file(file, query)
     lazies = content.tensors.lazies
     known, why, notes = None, None, list(content.notes)
     try:
-        known = identify(file, format, content, query)
+        known = identify(file, found, content, query)
     except AconError as error:
-        if query != NetworkQuery():
+        if query.is_about_network:
             raise
         why = str(error)
     else:
@@ -68,7 +76,7 @@ def inspect(
     dialect_found = known.format.dialect if known else None
     fields: dict[str, Any] = {
         "file": file,
-        "format": format.name,
+        "format": known.format.name if known else found.name,
         **network_fields(known.network if known else None),
         "not_recognised": why,
         "dialect": dialect_found.name if dialect_found else None,
@@ -109,14 +117,18 @@ def _print_content(fields: dict[str, Any], title: str, preprocessing: str | None
 
 
 @app.command()
-def check(files: Annotated[list[Path], typer.Argument(help="Checkpoints of any format.")], as_json: JsonOption = False) -> None:
+def check(
+    files: Annotated[list[Path], typer.Argument(help="Checkpoints of any format.")],
+    key: KeyOption = "",
+    as_json: JsonOption = False,
+) -> None:
     """Check whether files are safe to load.
 
     Exits with 1 if any file is unsafe or unreadable. Decodes every tensor and executes nothing. A
-    pickled module counts as unsafe: it can be read here, but its own framework would import the
-    classes that it names.
+    pickled module counts as unsafe, and so do objects of other classes beside the weights: they can
+    be read here, but other loaders would import the classes.
     """
-    verdicts = [_verdict(file) for file in files]
+    verdicts = [_verdict(file, key) for file in files]
     failed = any(verdict["verdict"] != "safe" for verdict in verdicts)
     answer("check", as_json, {"files": verdicts}, lambda: lines(*map(_verdict_line, verdicts)), failed=failed)
 
@@ -128,10 +140,10 @@ def _verdict_line(verdict: dict[str, Any]) -> str:
     return f"{verdict['file']}: safe, {verdict['format']}, {verdict['tensors']} tensors{names}"
 
 
-def _verdict(file: Path) -> dict[str, Any]:
+def _verdict(file: Path, key: str) -> dict[str, Any]:
     """Return whether a file is safe, unsafe, corrupt, unsupported or unreadable, and why."""
     try:
-        format, content = read_file(file)
+        format, content = read_file(file, NetworkQuery(key=key))
         for name in content.tensors:
             content.tensors[name]  # some defects show only when a tensor is decoded
     except AconError as error:
@@ -139,7 +151,7 @@ def _verdict(file: Path) -> dict[str, Any]:
         return {"file": str(file), "verdict": kind, "why": str(error)}
     facts = {"format": format.name, "tensors": len(content.tensors), "globals": list(content.globals_seen)}
     if content.foreign_globals:
-        why = f"{file}: a pickled module; other loaders would import {printable(', '.join(content.foreign_globals))}"
+        why = f"{file}: a pickled module, or other objects; other loaders would import {printable(', '.join(content.foreign_globals))}"
         return {"file": str(file), "verdict": "unsafe", **facts, "why": why}
     return {"file": str(file), "verdict": "safe", **facts}
 
@@ -153,6 +165,10 @@ def diff(
     dialect: DialectOption = None,
     to_dialect: Annotated[str | None, typer.Option(help="Naming scheme of B, if it is not that of A.")] = None,
     option: OptionOption = None,
+    key: KeyOption = "",
+    strip_prefix: StripPrefixOption = None,
+    ignore: IgnoreOption = None,
+    format: FormatOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Show which tensors of two checkpoints differ.
@@ -161,7 +177,8 @@ def diff(
     """
     with progress() as bar:
         bar.add_task(f"{a.name} and {b.name}", total=None)
-        comparison = diff_checkpoints(a, b, query_of(network, act, dialect, option), to_dialect)
+        query = query_of(network, act, dialect, option, key, strip_prefix, ignore, format)
+        comparison = diff_checkpoints(a, b, query, to_dialect)
     counts = f"{comparison.tensors} tensors in both files, {len(comparison.differences)} differ"
     notes = (f"note: {note}" for note in comparison.notes)
     answer(
@@ -203,6 +220,10 @@ def conversion_command(name: str, transform: Transform | None) -> Callable[..., 
         dialect: DialectOption = None,
         to_dialect: Annotated[str | None, typer.Option(help="Naming scheme of the tensors in TARGET.")] = None,
         option: OptionOption = None,
+        key: KeyOption = "",
+        strip_prefix: StripPrefixOption = None,
+        ignore: IgnoreOption = None,
+        format: FormatOption = None,
         input: Annotated[
             str | None,
             typer.Option(help="Preprocessing of the input as JSON with order, range, mean, std, size and resize."),
@@ -224,7 +245,7 @@ def conversion_command(name: str, transform: Transform | None) -> Callable[..., 
         with progress() as bar:
             task = bar.add_task(f"{source.name} -> {target.name}", total=None)
             conversion = convert_checkpoint(
-                source, target, to, query_of(network, act, dialect, option),
+                source, target, to, query_of(network, act, dialect, option, key, strip_prefix, ignore, format),
                 to_dialect=to_dialect,
                 preprocessing=parse_input(input) if input else None,
                 shard_bytes=size_of(shard_size),

@@ -12,9 +12,13 @@ from acon_core.cli.app import (
     ActOption,
     DialectOption,
     FileArgument,
+    FormatOption,
+    IgnoreOption,
     JsonOption,
+    KeyOption,
     NetworkOption,
     OptionOption,
+    StripPrefixOption,
     app,
     query_of,
 )
@@ -34,6 +38,10 @@ def run(
     act: ActOption = None,
     dialect: DialectOption = None,
     option: OptionOption = None,
+    key: KeyOption = "",
+    strip_prefix: StripPrefixOption = None,
+    ignore: IgnoreOption = None,
+    format: FormatOption = None,
     force: Annotated[bool, typer.Option("--force", help="Run on values outside the range that the network expects.")] = False,
     as_json: JsonOption = False,
 ) -> None:
@@ -44,7 +52,7 @@ def run(
     with progress() as bar:
         task = bar.add_task(f"{file.name} on {backend}", total=None)
         logits, warnings = run_checkpoint(
-            file, input, output, backend, query_of(network, act, dialect, option),
+            file, input, output, backend, query_of(network, act, dialect, option, key, strip_prefix, ignore, format),
             lambda done, total: bar.update(task, completed=done, total=total),
             force=force,
         )  # fmt: skip

@@ -115,11 +115,13 @@ def build_model(checkpoint: Checkpoint, backend: str) -> tuple[Model, str]:
     """Return the network on a backend with the checkpoint's weights, and the dtype that it runs in.
 
     The framework's own loader reads a file of the backend's own format, so that the run shows what
-    the framework makes of the file. Other files, and dialects, go through the canonical state.
+    the framework makes of the file. Other files, dialects, and files of which only some tensors are
+    the network's, go through the canonical state.
     """
     dtype = "float64" if backend == "numpy" else "float32"
     model = backends.get(backend).build(checkpoint.network.graph, dtype=dtype, seed=None)
-    if checkpoint.format.name == backend and checkpoint.format.dialect is None and checkpoint.dtype == dtype:
+    own = checkpoint.format.name == backend and checkpoint.format.dialect is None and checkpoint.as_stored
+    if own and checkpoint.dtype == dtype:
         model.load_file(checkpoint.path)
     else:
         model.load(checkpoint.cast(dtype))

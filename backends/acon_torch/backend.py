@@ -26,7 +26,7 @@ from acon_torch.surgery import TorchModules
 DTYPES = {"float32": torch.float32, "float64": torch.float64, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 # The prefixes that DataParallel and torch.compile put before every name.
-WRAPPED = re.compile(r"^(module\.|_orig_mod\.)+")
+WRAPPED = re.compile(r"(?:(?<=\.)|^)(module|_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\.")
 
 
 class TorchModel:

@@ -228,7 +228,7 @@ def write_pickle(
     writer = _Writer(file)
     writer.write(_PROTOCOL)
     if metadata:
-        entry = _METADATA_TAG + encode_metadata(metadata)
+        entry = METADATA_TAG + encode_metadata(metadata)
         writer.write(_BINUNICODE + struct.pack("<I", len(entry)) + entry + _POP)
     writer.write(b"ccollections\nOrderedDict\n)R" if ordered else b"}")
     writer.write(b"(")
@@ -247,8 +247,8 @@ def read_metadata(data: memoryview, where: str) -> dict[str, str]:
     Raises CheckpointError for malformed metadata.
     """
     begin = len(_PROTOCOL) + len(_BINUNICODE) + 4
-    tag_end = begin + len(_METADATA_TAG)
-    if bytes(data[: begin - 4]) != _PROTOCOL + _BINUNICODE or bytes(data[begin:tag_end]) != _METADATA_TAG:
+    tag_end = begin + len(METADATA_TAG)
+    if bytes(data[: begin - 4]) != _PROTOCOL + _BINUNICODE or bytes(data[begin:tag_end]) != METADATA_TAG:
         return {}
     (length,) = struct.unpack("<I", data[begin - 4 : begin])
     if bytes(data[begin + length : begin + length + 1]) != _POP:
@@ -278,7 +278,7 @@ def tuple_opcodes(values: tuple[int, ...]) -> bytes:
 
 
 _PROTOCOL, _BINUNICODE, _POP = b"\x80\x04", b"X", b"0"
-_METADATA_TAG = b"acon-ports"
+METADATA_TAG = b"acon-ports"
 
 
 class _Writer:

@@ -13,8 +13,13 @@ from acon_core.errors import AconError, choices
 
 DIALECTS = {dialect.name: dialect for dialect in (repact, repact_reconstruct, timm, paddleclas)}
 
-# Prefixes that wrapper modules add to every tensor name, and the wrapper.
-PREFIXES = {"module.": "DataParallel", "_orig_mod.": "torch.compile"}
+# Names of the child of a wrapper module, and the wrapper.
+WRAPPERS = {
+    "module": "DataParallel",
+    "_orig_mod": "torch.compile",
+    "_fsdp_wrapped_module": "FSDP",
+    "_checkpoint_wrapped_module": "activation checkpointing",
+}
 
 
 def dialect_named(name: str | None) -> Dialect | None:
@@ -39,4 +44,4 @@ def format_choices(dialects: Iterable[Dialect]) -> str:
     return f"the tensor names are ambiguous; pass {choices}"
 
 
-__all__ = ["DIALECTS", "PREFIXES", "Dialect", "Names", "dialect_hint", "dialect_named", "format_choices"]
+__all__ = ["DIALECTS", "WRAPPERS", "Dialect", "Names", "dialect_hint", "dialect_named", "format_choices"]

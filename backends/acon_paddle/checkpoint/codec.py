@@ -15,7 +15,14 @@ from acon_core.checkpoint.codecs.arrays import concatenated
 from acon_core.checkpoint.codecs.atomic_write import atomic_write
 from acon_core.checkpoint.codecs.codec import CheckpointFile, check_writable
 from acon_core.checkpoint.codecs.mapped_file import ends_contain, map_file
-from acon_core.checkpoint.codecs.numpy_pickle import NUMPY_GLOBALS, PickledArray, read_metadata, to_lazy_tensors, write_pickle
+from acon_core.checkpoint.codecs.numpy_pickle import (
+    METADATA_TAG,
+    NUMPY_GLOBALS,
+    PickledArray,
+    read_metadata,
+    to_lazy_tensors,
+    write_pickle,
+)
 from acon_core.checkpoint.codecs.pickled_module import load_state
 from acon_core.checkpoint.codecs.text import ErrorPrefix, printable
 from acon_core.checkpoint.codecs.unpickler import Constructor, GlobalTable, Unpickled, load, looks_like_pickle
@@ -36,6 +43,8 @@ _ACCUMULATOR = re.compile(
 )
 _SAVE_AGAIN = "save the layer's state again with paddle.save(layer.state_dict(), 'x.pdparams')"
 _MARKERS = (_NAME_TABLE.encode(), _SLICE_TABLE.encode(), *_TENSOR_CALLS)
+# What pickles of MegEngine and PyTorch contain, and ours, which have Paddle's markers too.
+_FOREIGN_MARKERS = (b"megengine", b"l\xfc\x9cF\xf9 j\xa8P\x19", METADATA_TAG)
 _BFLOAT16 = np.dtype(ml_dtypes.bfloat16)
 
 # Without uint16, which Paddle reads as bfloat16, and float8, which it reads as int8.
@@ -45,9 +54,16 @@ DTYPES = dict.fromkeys(
 
 
 def sniff(path: Path) -> bool:
-    """Whether the file is a pickle with one of Paddle's markers, or a binary tensor."""
+    """Whether the file is a pickle with one of Paddle's markers, or a binary tensor.
+
+    Also for a pickle of nothing but NumPy arrays, as scripts that convert weights save it. It may
+    be MegEngine's: names and shapes decide.
+    """
     data = map_file(path)
-    return _is_binary_tensor(data) or (looks_like_pickle(data) and any(ends_contain(data, marker) for marker in _MARKERS))
+    if not looks_like_pickle(data):
+        return _is_binary_tensor(data)
+    arrays = ends_contain(data, b"ndarray") and not any(ends_contain(data, marker) for marker in _FOREIGN_MARKERS)
+    return arrays or any(ends_contain(data, marker) for marker in _MARKERS)
 
 
 def read(path: Path, key: str = "") -> CheckpointFile:
