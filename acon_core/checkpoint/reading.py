@@ -302,9 +302,9 @@ def identify(path: Path, format: Format, file: CheckpointFile, query: NetworkQue
             raise error from None
         for rival, again in _read_as(rivals, path, query):
             _check_same_weights(found, rival, again)
-        return found
     except AconError as error:
         raise error.with_message(f"{path}: {str(error).removeprefix(f'{path}: ')}") from None
+    return found
 
 
 def _read_as(formats: Iterable[Format], path: Path, query: NetworkQuery) -> Iterator[tuple[Format, CheckpointFile]]:

@@ -151,7 +151,8 @@ def _verdict(file: Path, key: str) -> dict[str, Any]:
         return {"file": str(file), "verdict": kind, "why": str(error)}
     facts = {"format": format.name, "tensors": len(content.tensors), "globals": list(content.globals_seen)}
     if content.foreign_globals:
-        why = f"{file}: a pickled module, or other objects; other loaders would import {printable(', '.join(content.foreign_globals))}"
+        names = printable(", ".join(content.foreign_globals))
+        why = f"{file}: a pickled module, or other objects; other loaders would import {names}"
         return {"file": str(file), "verdict": "unsafe", **facts, "why": why}
     return {"file": str(file), "verdict": "safe", **facts}
 
