@@ -160,8 +160,9 @@ def environment(session: nox.Session, backend: str) -> str:
     folder = ROOT / ".nox" / f"run-{backend}"
     python = folder / "bin" / "python"
     if not python.exists():
-        version = RUNNING if backend == "torch" else PYTHON[backend]
-        session.run(f"python{version}", "-m", "venv", str(folder), external=True)
+        # This Python by its path: its environment need not have a `python3.x` that can be found.
+        running = backend == "torch" or PYTHON[backend] == RUNNING
+        session.run(sys.executable if running else f"python{PYTHON[backend]}", "-m", "venv", str(folder), external=True)
         pip = [str(python), "-m", "pip", "install", "-q"]
         session.run(*pip, "-c", "constraints.txt", "-e", f".[{backend}]", external=True)
         for built in kernel_wheels(session):

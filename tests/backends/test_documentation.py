@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 import pytest
+from agreement import HOW, rows
 
 from acon_core import spec
 from acon_core.backends import Backend
@@ -53,3 +54,13 @@ def test_activations_page_is_complete() -> None:
     for name in ("ACONC", "DYReLU", "LReLU", "RepAct_Origin", "RepAct_Softmax", "RepAct_BN"):
         assert f"`{name}`" in text
         spec.activation(name, 8)
+
+
+def test_the_table_of_agreement_has_the_dtypes_and_waivers(backend: Backend) -> None:
+    waived = len({waiver.case for waiver in backend.waivers if "act/" in waiver.case})
+    found = [row for row in rows() if row.backend == backend.name]
+    assert len(found) == 4
+    for row in found:
+        supported = row.dtype in backend.dtypes
+        assert (row.unsupported == 0) == supported, HOW
+        assert row.waived == (waived if supported else 0), HOW
