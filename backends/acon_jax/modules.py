@@ -275,12 +275,13 @@ def move_axis(x: Array, source: int, destination: int) -> Array:
 
 def flatten_to_one_channel(x: Array) -> Array:
     """Reshape (N, ..., C) -> (N, ... C, 1)."""
-    return x.reshape(x.shape[0], math.prod(x.shape[1:]), 1)
+    # In two steps, as below: in one, JAX does not see where the axes of a sharded array go.
+    return x.reshape(x.shape[0], math.prod(x.shape[1:]))[..., None]
 
 
 def reshape_like(x: Array, like: Array) -> Array:
     """Reshape x to the shape of `like`."""
-    return x.reshape(like.shape)
+    return x.reshape(x.shape[0], math.prod(x.shape[1:])).reshape(like.shape)
 
 
 class Derived(nnx.Variable):
