@@ -21,7 +21,7 @@ from jax import Array
 from acon_core.errors import SpecError
 from acon_core.frontend.gated import document
 from acon_jax import FRAMEWORK, pointwise
-from acon_jax.gradient import BOUND, Gate, Rule, Terms, among_ones, check_axis, to_rank, upcast_half
+from acon_jax.gradient import BOUND, Gate, Rule, Terms, among_ones, check_axis, to_rank, upcast_half, varying_alike
 
 
 def _acon(x: Array, p1: Gate, p2: Gate, beta: Gate) -> Array:
@@ -90,7 +90,8 @@ def smooth_maximum(*values: Array, beta: Gate = 1.0) -> Array:
     """Compute the smooth maximum of two or more values, element by element."""
     if len(values) < 2 or len({value.shape for value in values}) > 1:
         raise SpecError(f"smooth_maximum: expected two values or more of one shape, found {[v.shape for v in values]}")
-    y: Array = _smooth(jnp.asarray(beta, jnp.promote_types(values[0].dtype, jnp.float32)).reshape(()), *values)
+    scalar = jnp.asarray(beta, jnp.promote_types(values[0].dtype, jnp.float32)).reshape(())
+    y: Array = _smooth(*varying_alike(scalar, *values))
     return y
 
 

@@ -88,7 +88,7 @@ class Rule:
 
     def __call__(self, x: Array, *gates: Gate) -> Array:
         fixed = tuple(gate if isinstance(gate, float) else None for gate in gates)
-        y: Array = _gated(self, fixed, *_varying_alike(x, *(gate for gate in gates if not isinstance(gate, float))))
+        y: Array = _gated(self, fixed, *varying_alike(x, *(gate for gate in gates if not isinstance(gate, float))))
         return y
 
 
@@ -98,7 +98,7 @@ def _mesh_axes(array: Array) -> Any:
     return kind.vma if hasattr(kind, "vma") else kind.manual_axis_type  # up to JAX 0.9, and since
 
 
-def _varying_alike(*arrays: Array) -> tuple[Array, ...]:
+def varying_alike(*arrays: Array) -> tuple[Array, ...]:
     """Let all arrays vary along the same mesh axes, as custom_vjp requires of gradients.
 
     The gradient of what was equal on all devices is then summed over them, as JAX's own are.

@@ -144,6 +144,7 @@ def _maximum_pullback(needed: Sequence[bool], g: Tensor, a: Tensor, b: Tensor) -
 _MAXIMUM = Rule(paddle.maximum, _maximum_pullback, "maximum")
 
 
+@not_to_static
 def maximum(a: Tensor, b: Tensor) -> Tensor:
     """Compute the maximum of two values, element by element."""
     alike = a.shape == b.shape and a.dtype == b.dtype

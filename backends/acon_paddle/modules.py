@@ -18,13 +18,21 @@ from acon_paddle.arrays import constant
 from acon_paddle.gradient import ensure, keep_trace
 
 
+@not_to_static
+def _merged(x: Tensor, first: int) -> Tensor:
+    """Merge the axes from `first` on. `flatten` does the same, without a second derivative."""
+    sizes = x.shape[first:]
+    # -1 is a size that to_static leaves open; beside an empty batch, Paddle refuses it.
+    return x.reshape([0] * first + [-1 if -1 in sizes else math.prod(sizes)])
+
+
 def _mean_over_space(x: Tensor) -> Tensor:
     """Average (N, C, ...) -> (N, C).
 
     In float64: in float32, Paddle's sum rounds so much that means that differ by little, which the
     generator of Meta-ACON normalises, lose two digits.
     """
-    return x.reshape([0, 0, -1]).astype("float64").mean(2).astype(x.dtype) if x.ndim > 2 else x
+    return _merged(x, 2).astype("float64").mean(2).astype(x.dtype) if x.ndim > 2 else x
 
 
 def _mean_over_channels(x: Tensor) -> Tensor:
@@ -180,7 +188,7 @@ def global_avg_pool(x: Tensor) -> Tensor:
 @not_to_static
 def reduce_sample(x: Tensor, how: str) -> Tensor:
     """Sum or average over each sample: (N, C, ...) -> (N, 1, 1, 1)."""
-    flat = x.flatten(1).astype("float64")
+    flat = _merged(x, 1).astype("float64")
     return (flat.sum(1) if how == "sum" else flat.mean(1)).astype(x.dtype).unsqueeze([1, 2, 3])
 
 
@@ -192,7 +200,7 @@ def add(x: Tensor, other: Tensor) -> Tensor:
 @not_to_static
 def channel_scale(x: Tensor, factor: Tensor) -> Tensor:
     """Multiply (N, C, ...) by (N, C, 1, 1)."""
-    return x * factor.flatten(2).reshape([*factor.shape[:2], *[1] * (x.ndim - 2)])
+    return x * factor.reshape([*factor.shape[:2], *[1] * (x.ndim - 2)])
 
 
 def concat(*values: Tensor) -> Tensor:
@@ -219,7 +227,7 @@ def move_axis(x: Tensor, source: int, destination: int) -> Tensor:
 
 def flatten_to_one_channel(x: Tensor) -> Tensor:
     """Reshape (N, C, ...) -> (N, 1, C ...)."""
-    return x.flatten(1).unsqueeze(1)
+    return _merged(x, 1).unsqueeze(1)
 
 
 @not_to_static
