@@ -255,6 +255,7 @@ MUTANTS = [
     Mutant("jax: a bias of another rank", JAX, "y = x @ kernel\n    return y if bias is None else y + beside(bias, y)", "y = x @ kernel\n    return y if bias is None else y + bias", "jax", "tests/backends/test_jax_transformations.py -k ranks"),
     Mutant("jax: compiled functions in pickles", JAX, '| {"_function": None}', "", "jax", "tests/backends/test_jax_transformations.py -k pickle"),
     Mutant("jax: the smooth maximum of what varies over a mesh", "backends/acon_jax/functional.py", "_smooth(*varying_alike(scalar, *values))", "_smooth(scalar, *values)", "jax", "tests/backends/test_transformations.py -k shard_map"),
+    Mutant("jax: two merges of a sharded array at once", "backends/acon_jax/tokens.py", "tiles.reshape(n, down * window, across, window, c).reshape(n,", "tiles.reshape(n,", "jax", "tests/backends/test_jax_transformations.py -k meshes"),
     Mutant("paddle: a group without parameters", "backends/acon_paddle/backend.py", 'if group["params"]]', "]", "paddle", PADDLE_GRADIENTS),
     Mutant("paddle: second derivatives of the kernel", "backends/acon_paddle/gradient.py", "if not paddle.is_grad_enabled():", "if True:", "paddle", "tests/backends/test_paddle_kernels.py -k second"),
     Mutant("megengine: wrong hardswish gradient at -3", "backends/acon_megengine/pointwise.py", "low * (high * inside + (1.0 - high))", "high * inside + (1.0 - high)", "megengine", f"{EAGER} and hardswish"),

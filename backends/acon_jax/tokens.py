@@ -1,4 +1,7 @@
-"""The primitives of the vision transformers: tokens (N, L, C), images (N, H, W, C)."""
+"""The primitives of the vision transformers: tokens (N, L, C), images (N, H, W, C).
+
+A reshape splits or merges once: of more, JAX does not see how a sharded array is divided.
+"""
 
 from __future__ import annotations
 
@@ -36,7 +39,8 @@ def flatten_space(x: Array) -> Array:
 def prepend_token(x: Array, token: Array) -> Array:
     """Prepend a token (1, 1, C) to tokens (N, L, C): (N, 1 + L, C)."""
     spec.PrependToken().out_shapes(canonical_shape(x.shape), token.shape)
-    return jnp.concatenate([jnp.broadcast_to(token.astype(x.dtype), (x.shape[0], 1, x.shape[2])), x], 1)
+    # Added to zeros, the token is divided among devices as x is; broadcast, it would not be.
+    return jnp.concatenate([token.astype(x.dtype) + jnp.zeros_like(x[:, :1]), x], 1)
 
 
 def add_position(x: Array, position: Array) -> Array:
@@ -59,7 +63,8 @@ def space_to_depth(x: Array) -> Array:
     spec.SpaceToDepth().out_shapes(canonical_shape(x.shape))
     even = _pad(x, 2)
     n, height, width, c = even.shape
-    squares = even.reshape(n, height // 2, 2, width // 2, 2, c).transpose(0, 1, 3, 4, 2, 5)
+    rows = even.reshape(n, height // 2, 2, width, c)
+    squares = rows.reshape(n, height // 2, 2, width // 2, 2, c).transpose(0, 1, 3, 4, 2, 5)
     return squares.reshape(n, height // 2, width // 2, 4 * c)
 
 
@@ -97,8 +102,10 @@ def window_partition(x: Array, window: int, shift: int) -> Array:
     spec.WindowPartition(window, shift).out_shapes(canonical_shape(x.shape))
     rolled = jnp.roll(_pad(x, window), (-shift, -shift), (1, 2))
     n, height, width, c = rolled.shape
-    tiles = rolled.reshape(n, height // window, window, width // window, window, c).swapaxes(2, 3)
-    return tiles.reshape(-1, window * window, c)
+    down, across = height // window, width // window
+    rows = rolled.reshape(n, down, window, width, c)
+    tiles = rows.reshape(n, down, window, across, window, c).swapaxes(2, 3)
+    return tiles.reshape(n, down, across, window * window, c).reshape(n * down * across, window * window, c)
 
 
 def window_reverse(windows: Array, image: Array, window: int, shift: int) -> Array:
@@ -107,6 +114,8 @@ def window_reverse(windows: Array, image: Array, window: int, shift: int) -> Arr
     node.out_shapes(canonical_shape(windows.shape), canonical_shape(image.shape))
     down, across = node.grid(canonical_shape(image.shape))
     n, height, width, _ = image.shape
-    tiles = windows.reshape(n, down, across, window, window, -1).swapaxes(2, 3)
-    rolled = tiles.reshape(n, down * window, across * window, -1)
+    c = windows.shape[-1]
+    flat = windows.reshape(n, down, across, window * window, c)
+    tiles = flat.reshape(n, down, across, window, window, c).swapaxes(2, 3)
+    rolled = tiles.reshape(n, down * window, across, window, c).reshape(n, down * window, across * window, c)
     return jnp.roll(rolled, (shift, shift), (1, 2))[:, :height, :width]

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import transformations
 
 pytestmark = pytest.mark.backend("jax")
 
@@ -50,22 +51,37 @@ def test_activations_promote_no_ranks(name: str) -> None:
             jax.eval_shape(jax.grad(loss, argnums=(0, 1)), state, x)
 
 
-@pytest.mark.parametrize(
-    ("network", "options"),
-    [("acon/shufflenet_v2_x0_5", {"repeats": (1, 1, 1)}), ("repact/swin_tiny_patch4_window7_224", {"depths": (1, 1, 1, 1)})],
-)
-def test_networks_promote_no_ranks_and_can_be_pickled(network: str, options: dict[str, tuple[int, ...]]) -> None:
+@pytest.mark.parametrize("title", ["Swin", "ViT"])
+def test_networks_are_traced_on_meshes_and_without_promotion(title: str) -> None:
     import acon_jax
     import jax
     from flax import nnx
 
-    model = acon_jax.create(network, num_classes=3, **options)
-    x = np.random.default_rng(0).normal(size=(2, 64, 64, 3)).astype("float32")
-    again = pickle.loads(pickle.dumps(model))
+    (network,) = (each for each in transformations.NETWORKS if each.title == title)
+    model = acon_jax.create(network.name, network.act, 7, **network.options)
+    graphdef, state = nnx.split(pickle.loads(pickle.dumps(model)))
+    jax.tree.map(np.testing.assert_array_equal, state, nnx.state(model))
+    x = jax.ShapeDtypeStruct((4, *network.size, 3), "float32")
+
+    def loss(state, x):  # type: ignore[no-untyped-def]
+        y = nnx.merge(graphdef, state)(x, rngs=nnx.Rngs(0))
+        return (y**2).mean()
+
     with jax.numpy_rank_promotion("raise"):
-        y = jax.eval_shape(lambda state, x: nnx.merge(nnx.graphdef(again), state)(x, rngs=nnx.Rngs(0)), nnx.state(again), x)
-    assert y.shape == (2, 3)
-    jax.tree.map(np.testing.assert_array_equal, nnx.state(again), nnx.state(model))
+        jax.eval_shape(jax.grad(loss), state, x)
+    mesh = jax.make_mesh((1,), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
+    split, whole = jax.sharding.PartitionSpec("data"), jax.sharding.PartitionSpec()
+    divided = jax.shard_map(
+        lambda state, x: jax.lax.pmean(loss(state, x), "data"), mesh=mesh, in_specs=(whole, split), out_specs=whole
+    )
+    jax.eval_shape(jax.grad(divided), state, x)
+    explicit = jax.make_mesh((1,), ("data",), axis_types=(jax.sharding.AxisType.Explicit,))
+    with jax.set_mesh(explicit):
+        state = jax.device_put(state, jax.NamedSharding(explicit, whole))
+        gradient = jax.eval_shape(
+            jax.grad(loss), state, jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=jax.NamedSharding(explicit, split))
+        )
+    assert jax.tree.structure(gradient) == jax.tree.structure(state)
 
 
 def test_functions_promote_no_ranks() -> None:

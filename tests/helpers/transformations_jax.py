@@ -162,8 +162,10 @@ TRANSFORMATIONS = (
         shard_map,
         on=ACTIVATIONS,
     ),
-    Transformation("Explicit sharding", "the same with arrays on a mesh of explicit axes", explicit_sharding, on=ACTIVATIONS),
-    Transformation("`jax.vmap`", "values, image by image", vmap, on=ACTIVATIONS),
+    Transformation(
+        "Explicit sharding", "the same with arrays on a mesh of explicit axes", explicit_sharding, on=_ONE_OF_EACH_KIND
+    ),
+    Transformation("`jax.vmap`", "values, image by image", vmap, on=_ONE_OF_EACH_KIND),
     Transformation("`nnx.scan`", "values of two stacked layers", scan, on=_ONE_OF_EACH_KIND),
     Transformation(
         "`jax.grad` of `jax.grad`", "the second derivative, which is symmetric", second_derivative, on=_ONE_OF_EACH_KIND
