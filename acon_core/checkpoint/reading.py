@@ -21,11 +21,11 @@ from acon_core.checkpoint.metadata import apply_metadata_input, complete
 from acon_core.checkpoint.names import groups, select, strip_wrappers, usual_prefix, without_bookkeeping
 from acon_core.checkpoint.query import NetworkQuery
 from acon_core.checkpoint.recognise import OWN_NETWORK, fits, recognise
-from acon_core.errors import AconError, CheckpointError, UnknownNetworkError
+from acon_core.errors import AconError, CheckpointError, SpecError, UnknownNetworkError
 from acon_core.networks import Network
 from acon_core.networks.sizes import unseen
 from acon_core.random import Stream
-from acon_core.spec import BatchNorm, named_params
+from acon_core.spec import BatchNorm, initial_state, named_params, walk
 from acon_core.tensors import LazyTensors, eager, lazy_items
 
 # Modules whose names the loaders of all frameworks accept.
@@ -91,6 +91,38 @@ class Checkpoint:
         network = self.network.features(names)
         state = lazy_items(self.state)
         return replace(self, network=network, state=LazyTensors({path: state[path] for path in named_params(network.graph)}))
+
+    def resized(self, num_classes: int | None = None, in_channels: int | None = None, seed: int = 0) -> Checkpoint:
+        """Return the network with another head, another first convolution, or both.
+
+        Parameters
+        ----------
+        num_classes, in_channels : int, optional
+            As for `acon_core.networks.Network.resized`.
+        seed : int
+            Seed of the initial values of the layers that changed. Those of
+            `acon_core.spec.initial_state` with this seed are the same.
+
+        Returns
+        -------
+        Checkpoint
+            The other layers keep their values. The checkpoint itself if no number changes.
+
+        Raises
+        ------
+        SpecError
+            As for `acon_core.networks.Network.resized`.
+        """
+        network = self.network.resized(num_classes, in_channels)
+        if network is self.network:
+            return self
+        before = {path: node for path, node in walk(self.network.graph) if node.params}
+        changed = {path for path, node in walk(network.graph) if node.params and node != before[path] and not node.children}
+        state = dict(lazy_items(self.state))
+        for path, array in initial_state(network.graph, seed, self.dtype, only=changed).items():
+            state[path] = eager(array)
+        ordered = {path: state[path] for path in named_params(network.graph)}
+        return replace(self, network=network, state=LazyTensors(ordered))
 
     @property
     def dtype(self) -> str:
@@ -257,7 +289,14 @@ def read_checkpoint(path: str | os.PathLike[str], query: NetworkQuery) -> Checkp
     return identify(Path(path), *read_file(path, query), query)
 
 
-def load_network(path: str | os.PathLike[str], query: NetworkQuery, features: Sequence[str]) -> Checkpoint:
+def load_network(
+    path: str | os.PathLike[str],
+    query: NetworkQuery,
+    features: Sequence[str],
+    num_classes: int | None = None,
+    in_channels: int | None = None,
+    seed: int = 0,
+) -> Checkpoint:
     """Read a checkpoint for a backend's `load`.
 
     Parameters
@@ -268,11 +307,19 @@ def load_network(path: str | os.PathLike[str], query: NetworkQuery, features: Se
         What is known about the network.
     features : sequence of str
         Stages whose outputs the network returns; empty for the whole network.
+    num_classes, in_channels, seed : int, optional
+        As for `Checkpoint.resized`.
 
     Returns
     -------
     Checkpoint
         The network, or its backbone, and the state.
+
+    Raises
+    ------
+    SpecError
+        If `num_classes` is given with `features`, which have no classes, and as for
+        `Checkpoint.resized`.
 
     Warns
     -----
@@ -282,7 +329,9 @@ def load_network(path: str | os.PathLike[str], query: NetworkQuery, features: Se
     checkpoint = read_checkpoint(path, query)
     for text in checkpoint.warnings:
         warnings.warn(f"{path}: {text}", stacklevel=4)
-    return checkpoint.features(features)
+    if features and num_classes is not None:
+        raise SpecError(f"{path}: stages have no classes; omit num_classes={num_classes} or features")
+    return checkpoint.resized(num_classes, in_channels, seed).features(features)
 
 
 def identify(path: Path, format: Format, file: CheckpointFile, query: NetworkQuery) -> Checkpoint:

@@ -150,7 +150,8 @@ class Frontend(ModelFunctions[M]):
         seed : int, optional
             Seed of the initial values. The same seed gives the same values in every framework.
         **options
-            Options of the network, such as ``repeats=(1, 1, 1)``.
+            Options of the network, such as ``repeats=(1, 1, 1)``, and ``in_channels``, the number of
+            channels of the images, 3 by default.
 
         Returns
         -------
@@ -184,6 +185,10 @@ class Frontend(ModelFunctions[M]):
         act: str | None = None,
         dialect: str | None = None,
         features: Sequence[str] = (),
+        *,
+        num_classes: int | None = None,
+        in_channels: int | None = None,
+        seed: int = 0,
         **options: Any,
     ) -> M:
         """Load the network of a checkpoint, in evaluation mode.
@@ -203,6 +208,14 @@ class Frontend(ModelFunctions[M]):
             The published code whose names the tensors have, where several fit.
         features : sequence of str, optional
             Names of stages, as for `create`.
+        num_classes : int, optional
+            Number of classes, for fine-tuning. If the checkpoint has another, the layer that
+            computes the class scores gets initial values.
+        in_channels : int, optional
+            Number of channels of the images. If the checkpoint has another, the first convolution
+            gets initial values.
+        seed : int, optional
+            Seed of these initial values, which are those of `create` with this seed.
         **options
             Options of the network. Those that change no shape, such as
             ``replace_stride_with_dilation``, must be given, unless the file has metadata of this
@@ -220,7 +233,8 @@ class Frontend(ModelFunctions[M]):
         StateError
             If names or shapes of the tensors are not those of the network.
         SpecError
-            If the network, the activation or an option does not exist.
+            If the network, the activation or an option does not exist, or if the network has no
+            layer for `num_classes`.
 
         Examples
         --------
@@ -229,8 +243,12 @@ class Frontend(ModelFunctions[M]):
         >>> network = load("shufflenetv2_acon_0.5x.pth.tar")
         >>> tuple(network($image).shape)
         (2, 1000)
+        >>> ten = load("shufflenetv2_acon_0.5x.pth.tar", num_classes=10)  # a new classifier
+        >>> tuple(ten($image).shape)
+        (2, 10)
         """
-        checkpoint = load_network(path, NetworkQuery(network, act, dialect, options), features)
+        query = NetworkQuery(network, act, dialect, options)
+        checkpoint = load_network(path, query, features, num_classes, in_channels, seed)
         self.check_dtype(checkpoint.dtype)
         dtype = self.loaded_dtype(checkpoint.dtype)
         model = self.backend.build(checkpoint.network.graph, dtype=dtype, seed=None)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -25,7 +25,9 @@ def cast(array: NDArray[np.float64], integer: bool, dtype: str) -> NDArray:
     return array.astype(np.int64 if integer else dtype, copy=False)
 
 
-def initial_state(node: Node, seed: int | None = 0, dtype: str = "float32") -> dict[str, NDArray]:
+def initial_state(
+    node: Node, seed: int | None = 0, dtype: str = "float32", *, only: Collection[str] | None = None
+) -> dict[str, NDArray]:
     """Return the initial value of every parameter, the same bits for every framework.
 
     Parameters
@@ -38,6 +40,8 @@ def initial_state(node: Node, seed: int | None = 0, dtype: str = "float32") -> d
         computed.
     dtype : str, default "float32"
         Dtype of all arrays except counters and indices.
+    only : collection of str, optional
+        Paths of nodes. The parameters of other nodes are left out.
 
     Returns
     -------
@@ -57,6 +61,8 @@ def initial_state(node: Node, seed: int | None = 0, dtype: str = "float32") -> d
     state = {}
     # A layer, such as an activation that is made many times, keeps its table.
     for path, param, init in node.initial_values if isinstance(node, Layer) else initial_values(node):
+        if only is not None and path.rpartition(".")[0] not in only:
+            continue
         if seed is None and param.kind != "derived":
             state[path] = np.zeros(param.shape, np.int64 if param.integer else dtype)
         else:

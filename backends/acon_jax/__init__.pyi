@@ -218,6 +218,10 @@ def load(
     act: str | None = ...,
     dialect: str | None = ...,
     features: Sequence[str] = ...,
+    *,
+    num_classes: int | None = ...,
+    in_channels: int | None = ...,
+    seed: int = ...,
     **options: Any,
 ) -> nnx.Module: ...
 def param_groups(model: nnx.Module, weight_decay: float) -> optax.GradientTransformation: ...

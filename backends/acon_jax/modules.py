@@ -347,6 +347,9 @@ class Graph(nnx.Module):
     def __getitem__(self, index: int) -> nnx.Module:
         return getattr(self, tuple(self._spec.children)[index])
 
+    def __setitem__(self, index: int, module: nnx.Module) -> None:
+        setattr(self, tuple(self._spec.children)[index], module)
+
 
 def call(module: nnx.Module, *values: Array, rngs: nnx.Rngs | None, taps: dict[str, Array] | None) -> Any:
     """Run a module, with the random streams and the taps if it takes them."""

@@ -166,6 +166,10 @@ def load(
     act: str | None = ...,
     dialect: str | None = ...,
     features: Sequence[str] = ...,
+    *,
+    num_classes: int | None = ...,
+    in_channels: int | None = ...,
+    seed: int = ...,
     **options: Any,
 ) -> M.Module: ...
 def param_groups(model: M.Module, weight_decay: float) -> list[dict[str, Any]]: ...

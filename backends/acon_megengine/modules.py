@@ -290,3 +290,6 @@ class Graph(M.Module):
 
     def __getitem__(self, index: int) -> M.Module:
         return getattr(self, list(self.graph.children)[index])
+
+    def __setitem__(self, index: int, module: M.Module) -> None:
+        setattr(self, list(self.graph.children)[index], module)

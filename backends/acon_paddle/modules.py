@@ -279,4 +279,7 @@ class Graph(nn.Layer):
         return outputs[0] if graph.single_output and len(outputs) == 1 else outputs
 
     def __getitem__(self, index: int) -> nn.Layer:
-        return list(self.children())[index]
+        return getattr(self, list(self.graph.children)[index])
+
+    def __setitem__(self, index: int, module: nn.Layer) -> None:
+        setattr(self, list(self.graph.children)[index], module)

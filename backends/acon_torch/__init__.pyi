@@ -237,6 +237,10 @@ def load(
     act: str | None = ...,
     dialect: str | None = ...,
     features: Sequence[str] = ...,
+    *,
+    num_classes: int | None = ...,
+    in_channels: int | None = ...,
+    seed: int = ...,
     **options: Any,
 ) -> nn.Module: ...
 def param_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]: ...

@@ -221,7 +221,10 @@ class Graph(nn.Module):
         return tuple(values[name] for name in graph.outputs)
 
     def __getitem__(self, index: int) -> nn.Module:
-        return list(self.children())[index]
+        return getattr(self, list(self.graph.children)[index])
+
+    def __setitem__(self, index: int, module: nn.Module) -> None:
+        setattr(self, list(self.graph.children)[index], module)
 
     def reset_parameters(self) -> None:
         """Draw initial values again, from a seed that PyTorch's generator gives.
