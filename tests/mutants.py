@@ -47,6 +47,7 @@ POINTWISE = "acon_core/reference/pointwise.py"
 CONVERT = "acon_core/checkpoint/convert.py"
 READING = "acon_core/checkpoint/reading.py"
 UNPICKLER = "acon_core/checkpoint/codecs/unpickler.py"
+SIZES = "tests/checkpoint/test_sizes.py"
 PLAIN = "tests/checkpoint/test_plain.py"
 RUNNER = "acon_core/conformance/runner.py"
 TORCH = "backends/acon_torch/functional.py"
@@ -194,6 +195,9 @@ MUTANTS = [
     Mutant("verify: layers not compared", "acon_core/verification/worker.py", "        elif named_params(child):", "        elif False:", "torch", "tests/backends/test_verify.py"),
     # The networks and dialects of the RepAct code.
     Mutant("repact shufflenet: interleaved instead of contiguous split", "acon_core/networks/shufflenet_v2.py", "interleaved=False", "interleaved=True", "core", REPACT_VALUES),
+    Mutant("load: a new head keeps the old seed", READING, "initial_state(network.graph, seed, self.dtype, only=changed)", "initial_state(network.graph, 0, self.dtype, only=changed)", "torch", "tests/backends/test_finetuning.py -k new_layers"),
+    Mutant("resnet: the 3x3 convolution is not grouped", RESNET, "dilation, dilation, groups, bias),", "dilation, dilation, 1, bias),", "core", SIZES),
+    Mutant("sizes: groups from the wrong tensor", "acon_core/networks/sizes.py", 'file.elements("layer1.0.conv2.weight"), 1)', 'file.elements("layer1.0.conv1.weight"), 1)', "core", SIZES),
     Mutant("target: a device is replaced", "acon_core/checkpoint/codecs/atomic_write.py", "if not stat.S_ISREG(mode) or streams:", "if streams:", "core", PLAIN),
     Mutant("convert: a dry run writes the target", CONVERT, "for part in parts if not dry_run else ():", "for part in parts:", "core", PLAIN),
     Mutant("convert: an unknown network goes to any layout", "acon_core/checkpoint/plain.py", "if _layout_of(format) != _layout_of(target):", "if False:", "core", PLAIN),

@@ -228,10 +228,12 @@ class _Search:
             file = _FileShapes(self.format.layout, self.shapes, skeleton)
             sizes = sizes_of(file, skeleton) if file.begins_alike else {}
             try:
-                create(name, "identity", **sizes if are_small(sizes) else {})
+                if not are_small(sizes):
+                    raise SpecError("larger than any published network")
+                create(name, "identity", **sizes)
             except SpecError:
                 sizes = {}
-            self._found[name] = sizes if are_small(sizes) else {}
+            self._found[name] = sizes
         return {**self._found[name], **self.query.options}
 
     @cached_property

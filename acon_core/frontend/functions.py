@@ -150,8 +150,8 @@ class Frontend(ModelFunctions[M]):
         seed : int, optional
             Seed of the initial values. The same seed gives the same values in every framework.
         **options
-            Options of the network, such as ``repeats=(1, 1, 1)``, and ``in_channels``, the number of
-            channels of the images, 3 by default.
+            Options of the network, such as ``repeats=(1, 1, 1)``, and ``in_channels``, the channels
+            of the images, 3 by default.
 
         Returns
         -------

@@ -57,7 +57,7 @@ def save(backend: Backend, native: Any, path: Path) -> None:
 SUFFIX = {"torch": ".pth", "paddle": ".pdparams", "megengine": ".pkl", "jax": ".msgpack"}
 
 
-@pytest.mark.parametrize("changed", [{"num_classes": 7}, {"in_channels": 5}, {"num_classes": 7, "in_channels": 5}])
+@pytest.mark.parametrize("changed", [{"num_classes": 7}, {"num_classes": 7, "in_channels": 5}])
 def test_new_layers(backend: Backend, tmp_path: Path, changed: dict[str, int]) -> None:
     """New layers have the values of `create`, others those of the file; the file of it converts."""
     native = public(backend).load(CHECKPOINT, seed=4, **changed)
@@ -73,7 +73,7 @@ def test_new_layers(backend: Backend, tmp_path: Path, changed: dict[str, int]) -
     assert tuple(y.shape) == (2, changed.get("num_classes", 1000))
 
     save(backend, native, tmp_path / f"a{SUFFIX[backend.name]}")
-    for suffix in (".safetensors", *SUFFIX.values()):
+    for suffix in (".safetensors", ".pkl" if backend.name != "megengine" else ".pth"):
         convert(tmp_path / f"a{SUFFIX[backend.name]}", tmp_path / f"b{suffix}")
         again = read_network(tmp_path / f"b{suffix}")
         assert (again.network.num_classes, again.network.in_channels) == (y.shape[1], x.shape[1])
@@ -100,7 +100,7 @@ def test_what_cannot_change(backend: Backend) -> None:
 
 
 def test_items_can_be_assigned(backend: Backend) -> None:
-    """As in `nn.Sequential`: by index, from the front or the back; the program runs what is there."""
+    """As in `nn.Sequential`, by index from the front or the back; what is there runs."""
     package = public(backend)
     model = package.create("acon/shufflenet_v2_x0_5", "acon_c", 6, repeats=(1, 1, 1))
     new = package.create("acon/shufflenet_v2_x0_5", "acon_c", 4, repeats=(1, 1, 1)).classifier[0]
@@ -114,25 +114,15 @@ def test_items_can_be_assigned(backend: Backend) -> None:
 
 
 OTHER_SIZES: list[tuple[str, dict[str, Any], int]] = [
-    ("acon/resnet50", {"groups": 4, "width_per_group": 6, "repeats": (1, 1, 1, 1), "num_classes": 3}, 40),
-    ("acon/resnet18", {"cifar_stem": True, "repeats": (1, 1, 1, 1), "in_channels": 1, "num_classes": 3}, 24),
-    ("repact/mobilenet_v3_small", {"reduced_tail": True, "num_classes": 3}, 40),
-    ("repact/shufflenet_v2_x0_5", {"channels": (8, 12, 20, 36, 40), "repeats": (1, 2, 1), "num_classes": 3}, 40),
+    ("acon/resnet50", {"groups": 4, "width_per_group": 6, "repeats": (1, 1, 1, 1), "cifar_stem": True}, 24),
     (
         "repact/swin_tiny_patch4_window7_224",
-        {
-            "depths": (1, 2, 1, 1),
-            "embed_dim": 12,
-            "num_heads": (1, 2, 3, 4),
-            "window_size": 3,
-            "patch_size": 2,
-            "num_classes": 3,
-        },
-        56,
+        {"depths": (1, 2, 1, 1), "embed_dim": 12, "num_heads": (1, 2, 3, 4), "window_size": 3, "patch_size": 2},
+        28,
     ),
     (
         "repact/vit_base_patch16_224",
-        {"image_size": 40, "patch_size": 8, "embed_dim": 30, "num_heads": 5, "depth": 2, "num_classes": 3},
+        {"image_size": 40, "patch_size": 8, "embed_dim": 30, "num_heads": 5, "depth": 1, "in_channels": 1},
         40,
     ),
 ]
@@ -140,7 +130,7 @@ OTHER_SIZES: list[tuple[str, dict[str, Any], int]] = [
 
 @pytest.mark.parametrize(("name", "options", "size"), OTHER_SIZES)
 def test_other_sizes_match_the_reference(backend: Backend, name: str, options: dict[str, Any], size: int) -> None:
-    graph = spec.deterministic(create(name, **options).graph)
+    graph = spec.deterministic(create(name, num_classes=3, **options).graph)
     state = spec.initial_state(graph, 2)
     x = np.random.default_rng(1).normal(size=(2, options.get("in_channels", 3), size, size)).astype(np.float32)
     model = backend.build(graph, seed=None)
