@@ -228,16 +228,15 @@ class _Search:
             file = _FileShapes(self.format.layout, self.shapes, skeleton)
             sizes = sizes_of(file, skeleton) if file.begins_alike else {}
             try:
-                if not are_small(sizes):
+                if sizes and not are_small(sizes):
                     raise SpecError("larger than any published network")
-                create(name, "identity", **sizes)
+                self._found[name] = create(name, "identity", **sizes).options if sizes else {}
             except SpecError:
-                sizes = {}
-            self._found[name] = sizes
+                self._found[name] = {}
         return {**self._found[name], **self.query.options}
 
     @cached_property
-    def _found(self) -> dict[str, dict[str, Any]]:
+    def _found(self) -> dict[str, Mapping[str, Any]]:
         """The options that the shapes show, by network."""
         return {}
 
