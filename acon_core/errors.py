@@ -11,7 +11,8 @@ from difflib import SequenceMatcher
 from typing import Literal
 
 __all__ = [
-    "AconError", "BackendError", "CheckpointError", "OneValuePerChannelError", "SpecError", "StateError", "UnknownNetworkError",
+    "AconError", "BackendError", "CheckpointError", "DtypeError", "OneValuePerChannelError", "SpecError", "StateError",
+    "UnknownNetworkError",
 ]  # fmt: skip
 
 
@@ -28,6 +29,21 @@ class AconError(Exception):
 
 class SpecError(AconError, ValueError):
     """An invalid node, graph, name or shape, or a node type that an operation has no rule for."""
+
+
+class DtypeError(AconError, TypeError):
+    """An input of integers or booleans, where an activation or a network needs floating point.
+
+    Notes
+    -----
+    The four frameworks raise, convert to float32, or compute in the integers of the input. Every
+    backend here raises this error.
+    """
+
+    @classmethod
+    def at(cls, what: str, dtype: object) -> DtypeError:
+        """Make the error of ``what``, a layer or a function, whose input has ``dtype``."""
+        return cls(f"{what}: expected an input of floating point, found {dtype}; convert it first, for example to float32")
 
 
 class StateError(AconError, ValueError):

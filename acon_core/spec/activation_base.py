@@ -7,13 +7,13 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import ClassVar
 
-from acon_core.errors import SpecError
+from acon_core.errors import DtypeError, SpecError
 from acon_core.spec.graph import Graph, Layer, Step
 from acon_core.spec.node import Node
 from acon_core.spec.rearrange import MoveAxis
 from acon_core.spec.sizes import OPEN
 
-__all__ = ["Activation", "ChannelwiseActivation", "bind", "check_input"]
+__all__ = ["Activation", "ChannelwiseActivation", "bind", "check_input", "dtype_error"]
 
 
 @dataclass(frozen=True)
@@ -104,6 +104,24 @@ def check_input(activation: Node, shape: Sequence[int]) -> None:
             f"{type(activation).__name__}: expected an input{of_rank} with {channels} channels at axis {axis}, found shape "
             f"{tuple(shape)}; pass channel_axis for another axis"
         )
+
+
+def dtype_error(node: Node, dtype: object) -> DtypeError:
+    """Return the error of a module whose input is not of floating point.
+
+    Parameters
+    ----------
+    node : Node
+        The node of the module: an activation, or the graph of a network.
+    dtype : Any
+        The dtype of the input.
+
+    Returns
+    -------
+    DtypeError
+        The error to raise.
+    """
+    return DtypeError.at("network" if isinstance(node, Graph) else type(node).__name__, dtype)
 
 
 def _on_axis(graph: Graph, axis: int) -> Graph:

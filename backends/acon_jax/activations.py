@@ -20,7 +20,7 @@ from acon_jax import FRAMEWORK
 from acon_jax.arrays import canonical_shape
 from acon_jax.build import BuildContext, build, make
 from acon_jax.checkpoint.layout import layout
-from acon_jax.gradient import check_axis, upcast_half
+from acon_jax.gradient import check_axis, is_floating, upcast_half
 from acon_jax.modules import Graph
 
 
@@ -88,6 +88,8 @@ class Activation(FromSpec, Graph):
         nnx.update(self, unflatten_dict(initial, sep="."))
 
     def __call__(self, x: Array, *, rngs: nnx.Rngs | None = None, taps: dict[str, Array] | None = None) -> Any:
+        if not is_floating(x.dtype):
+            raise spec.dtype_error(self._spec, x.dtype)
         if self._native is not None:
             spec.check_input(self._native, x.shape)
         else:

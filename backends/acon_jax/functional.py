@@ -21,7 +21,18 @@ from jax import Array
 from acon_core.errors import SpecError
 from acon_core.frontend.gated import document
 from acon_jax import FRAMEWORK, pointwise
-from acon_jax.gradient import BOUND, Gate, Rule, Terms, among_ones, check_axis, to_rank, upcast_half, varying_alike
+from acon_jax.gradient import (
+    BOUND,
+    Gate,
+    Rule,
+    Terms,
+    among_ones,
+    check_axis,
+    check_floating,
+    to_rank,
+    upcast_half,
+    varying_alike,
+)
 
 
 def _acon(x: Array, p1: Gate, p2: Gate, beta: Gate) -> Array:
@@ -46,6 +57,7 @@ _ACON = Rule(_acon, _acon_pullback, "acon")
 
 def acon(x: Array, p1: Gate, p2: Gate, beta: Gate, channel_axis: int = -1) -> Array:
     """Compute ACON-C, the smooth maximum of p1 x and p2 x."""
+    check_floating("acon", x)
     return _ACON(x, *(to_rank(gate, x, channel_axis) for gate in (p1, p2, beta)))
 
 
@@ -90,6 +102,7 @@ def smooth_maximum(*values: Array, beta: Gate = 1.0) -> Array:
     """Compute the smooth maximum of two or more values, element by element."""
     if len(values) < 2 or len({value.shape for value in values}) > 1:
         raise SpecError(f"smooth_maximum: expected two values or more of one shape, found {[v.shape for v in values]}")
+    check_floating("smooth_maximum", values[0])
     scalar = jnp.asarray(beta, jnp.promote_types(values[0].dtype, jnp.float32)).reshape(())
     y: Array = _smooth(*varying_alike(scalar, *values))
     return y
@@ -97,6 +110,7 @@ def smooth_maximum(*values: Array, beta: Gate = 1.0) -> Array:
 
 def maximum(a: Array, b: Array) -> Array:
     """Compute the maximum of two values, element by element."""
+    check_floating("maximum", a)
     return jnp.maximum(a, b)
 
 
@@ -113,6 +127,7 @@ _PRELU = Rule(_prelu, _prelu_pullback, "slopes")
 
 def prelu(x: Array, negative: Gate, channel_axis: int = -1) -> Array:
     """Compute PReLU: x where x > 0, else `negative` times x."""
+    check_floating("prelu", x)
     return _PRELU(x, 1.0, to_rank(negative, x, channel_axis))
 
 
@@ -126,6 +141,7 @@ def _arelu_slopes(alpha: Array, beta: Array) -> tuple[Array, Array]:
 
 def arelu(x: Array, alpha: Array, beta: Array, channel_axis: int = -1) -> Array:
     """Compute AReLU: (1 + sigmoid(beta)) x where x > 0, else min(max(alpha, 0.01), 0.99) x."""
+    check_floating("arelu", x)
     return _PRELU(x, *(to_rank(slope, x, channel_axis) for slope in _arelu_slopes(alpha, beta)))
 
 
@@ -152,6 +168,7 @@ _REPACT = Rule(_repact, _repact_pullback, "branches")
 def repact(x: Array, identity: Gate, relu: Gate, hardswish: Gate, shift: Gate | None = None, channel_axis: int = -1) -> Array:
     """Compute identity x + relu max(x, 0) + hardswish x min(max(x + 3, 0), 6) / 6 + shift."""
     gates = (identity, relu, hardswish, 0.0 if shift is None else shift)
+    check_floating("repact", x)
     return _REPACT(x, *(to_rank(gate, x, channel_axis) for gate in gates))
 
 
@@ -179,6 +196,7 @@ def _lines(theta: Array, lambdas: Array, init_v: Array) -> Array:
 
 def dynamic_maximum(x: Array, theta: Array, lambdas: Array, init_v: Array, channel_axis: int = -1) -> Array:
     """Compute the maximum of two lines, max(a1 x + b1, a2 x + b2): the function of DyReLU."""
+    check_floating("dynamic_maximum", x)
     check_axis(x.shape, channel_axis)
     lines = _lines(theta, lambdas, init_v)
     shape = among_ones(x, channel_axis, *lines.shape[1:])

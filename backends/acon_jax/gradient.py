@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
+from functools import lru_cache, partial
 from itertools import product
 from math import prod
 from typing import Any
@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from acon_core.errors import SpecError
+from acon_core.errors import DtypeError, SpecError
 from acon_core.spec import Shape
 from acon_jax import kernels
 
@@ -24,6 +24,18 @@ Fixed = tuple[float | None, ...]
 # The largest |z| for which z * sigmoid(z) * sigmoid(-z) is formed. Beyond it the product is 0, but
 # infinity * 0 would be NaN.
 BOUND = 3e38
+
+
+@lru_cache
+def is_floating(dtype: Any) -> bool:
+    """Return whether a dtype is one of floating point."""
+    return bool(jnp.issubdtype(dtype, jnp.floating))
+
+
+def check_floating(function: str, x: Array) -> None:
+    """Raise DtypeError for integers and booleans."""
+    if not is_floating(x.dtype):
+        raise DtypeError.at(function, x.dtype)
 
 
 def upcast_half(*arrays: Array) -> list[Array]:

@@ -27,7 +27,7 @@ from acon_core.random import Stream
 from acon_jax.arrays import canonical_shape, filled, on_device
 from acon_jax.checkpoint.layout import layout
 from acon_jax.functional import acon
-from acon_jax.gradient import upcast_half
+from acon_jax.gradient import is_floating, upcast_half
 
 
 class _NoKeys:
@@ -122,7 +122,7 @@ class BatchNorm(nnx.Module):
 
     `scale`, `bias` (Param), `mean`, `var` (BatchStat): (C,). (N, ..., C) -> the same. `train()` and
     `eval()` set `use_running_average`. In training it raises OneValuePerChannelError, also when
-    traced.
+    traced, and an empty batch leaves the statistics as they are.
     """
 
     def __init__(self, channels: int, eps: float, decay: float, *, dtype: DTypeLike, path: str = "") -> None:
@@ -135,7 +135,7 @@ class BatchNorm(nnx.Module):
 
     def __call__(self, x: Array) -> Array:
         wide, mean, var, scale, bias = upcast_half(x, self.mean[...], self.var[...], self.scale[...], self.bias[...])
-        if self.use_running_average:
+        if self.use_running_average or x.size == 0:
             return _normalised(wide, mean, var, scale, bias, eps=self.eps).astype(x.dtype)
         if x.size == x.shape[-1]:
             raise OneValuePerChannelError.at(self.path, x.shape)
@@ -203,6 +203,8 @@ class Function(nnx.Module):
         super().__setstate__(state | {"_function": made._function})
 
     def __call__(self, *values: Array) -> Any:
+        if not is_floating(values[0].dtype):
+            raise spec.dtype_error(self.spec, values[0].dtype)
         return _call(self._function, self._options, *values)
 
 
@@ -327,6 +329,8 @@ class Graph(nnx.Module):
     def __call__(
         self, *inputs: Array, rngs: nnx.Rngs | None = None, taps: dict[str, Array] | None = None
     ) -> Array | tuple[Array, ...]:
+        if not is_floating(inputs[0].dtype):
+            raise spec.dtype_error(self._spec, inputs[0].dtype)
         names, own, steps, outputs = self._program
         values: dict[str, Array] = dict(zip(names, inputs, strict=True))
         values.update({name: getattr(self, name)[...] for name in own})

@@ -19,7 +19,7 @@ from acon_core import spec
 from acon_core.errors import SpecError
 from acon_core.frontend.gated import document
 from acon_megengine import FRAMEWORK
-from acon_megengine.gradient import Gate, Rule, Terms, above, bounded, upcast_half
+from acon_megengine.gradient import Gate, Rule, Terms, above, bounded, check_floating, upcast_half
 from acon_megengine.kernels import KernelRule
 from acon_megengine.pointwise import hardswish_slope, hardswish_value
 
@@ -47,6 +47,7 @@ _ACON = KernelRule(_acon, _acon_pullback, "acon")
 
 def acon(x: Tensor, p1: Gate, p2: Gate, beta: Gate, channel_axis: int = 1) -> Tensor:
     """Compute ACON-C, the smooth maximum of p1 x and p2 x."""
+    check_floating("acon", x)
     return _ACON(x, p1, p2, beta, channel_axis=channel_axis)
 
 
@@ -93,6 +94,7 @@ def smooth_maximum(*values: Tensor, beta: Gate = 1.0) -> Tensor:
     if isinstance(beta, Tensor) and prod(beta._tuple_shape) != 1:
         raise SpecError(f"smooth_maximum: expected beta of one element, found shape {beta._tuple_shape}")
     x, *others = values
+    check_floating("smooth_maximum", x)
     gate = F.reshape(beta, (1,) * x.ndim) if isinstance(beta, Tensor) else float(beta)
     return _SMOOTH_MAXIMUM(x, gate, *others)
 
@@ -113,6 +115,7 @@ _MAXIMUM = KernelRule(F.maximum, _maximum_pullback, "maximum")
 
 def maximum(a: Tensor, b: Tensor) -> Tensor:
     """Compute the maximum of two values, element by element."""
+    check_floating("maximum", a)
     alike = a.ndim > 1 and a._tuple_shape == b._tuple_shape
     return _MAXIMUM(a, b) if alike else Rule.__call__(_MAXIMUM, a, b)
 
@@ -131,6 +134,7 @@ _PRELU = KernelRule(_prelu, _prelu_pullback, "slopes")
 
 def prelu(x: Tensor, negative: Tensor, channel_axis: int = 1) -> Tensor:
     """Compute PReLU: x where x > 0, else `negative` times x."""
+    check_floating("prelu", x)
     return _PRELU(x, 1.0, negative, channel_axis=channel_axis)
 
 
@@ -156,6 +160,7 @@ _ARELU = KernelRule(_arelu, _arelu_pullback, "attention_slopes")
 
 def arelu(x: Tensor, alpha: Tensor, beta: Tensor, channel_axis: int = 1) -> Tensor:
     """Compute AReLU: (1 + sigmoid(beta)) x where x > 0, else min(max(alpha, 0.01), 0.99) x."""
+    check_floating("arelu", x)
     return _ARELU(x, alpha, beta, channel_axis=channel_axis)
 
 
@@ -194,6 +199,7 @@ def repact(
     x: Tensor, identity: Tensor, relu: Tensor, hardswish: Tensor, shift: Tensor | None = None, channel_axis: int = 1
 ) -> Tensor:
     """Compute identity x + relu max(x, 0) + hardswish x min(max(x + 3, 0), 6) / 6 + shift."""
+    check_floating("repact", x)
     return _REPACT(x, identity, relu, hardswish, 0.0 if shift is None else shift, channel_axis=channel_axis)
 
 
@@ -226,6 +232,7 @@ _TWO_LINES = KernelRule(_two_lines, _two_lines_pullback, "two_lines")
 
 def dynamic_maximum(x: Tensor, theta: Tensor, lambdas: Tensor, init_v: Tensor, channel_axis: int = 1) -> Tensor:
     """Compute the maximum of two lines, max(a1 x + b1, a2 x + b2): the function of DyReLU."""
+    check_floating("dynamic_maximum", x)
     lines = _LINES(*upcast_half(theta, lambdas, init_v))
     return _TWO_LINES(x, *(lines[..., i] for i in range(4)), channel_axis=channel_axis)
 

@@ -8,9 +8,12 @@ from operator import add
 from typing import Any
 
 import megengine.functional as F
+import numpy as np
 from megengine import Tensor
 from megengine.autodiff import Function
+from megengine.core.tensor.dtype import bfloat16
 
+from acon_core.errors import DtypeError
 from acon_core.spec import check_gate
 
 Gate = Tensor | float
@@ -19,6 +22,19 @@ Terms = Sequence[Tensor | None]
 # The largest |z| for which z * sigmoid(z) * sigmoid(-z) is formed. Beyond it the product is 0, but
 # infinity * 0 would be NaN.
 BOUND = 3e38
+
+_FLOATING = {np.dtype("float32"), np.dtype("float16"), np.dtype(bfloat16)}
+
+
+def is_floating(x: Tensor) -> bool:
+    """Return whether the dtype is one of floating point."""
+    return x.dtype in _FLOATING
+
+
+def check_floating(function: str, x: Tensor) -> None:
+    """Raise DtypeError for integers and booleans."""
+    if not is_floating(x):
+        raise DtypeError.at(function, x.dtype)
 
 
 def bounded(z: Tensor) -> Tensor:

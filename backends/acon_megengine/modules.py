@@ -17,7 +17,7 @@ from acon_core import spec
 from acon_core.building import BuildContext
 from acon_core.errors import OneValuePerChannelError, SpecError
 from acon_megengine.functional import acon
-from acon_megengine.gradient import Rule, Terms, add_bias, to_rank
+from acon_megengine.gradient import Rule, Terms, add_bias, is_floating, to_rank
 
 
 def _mean(x: Tensor, axes: Sequence[int]) -> Tensor:
@@ -166,6 +166,8 @@ class Function(M.Module):
         self.spec, self.function, self.options = node, function, options
 
     def forward(self, *values: Tensor) -> Any:
+        if not is_floating(values[0]):
+            raise spec.dtype_error(self.spec, values[0].dtype)
         self.spec.out_shapes(*(value._tuple_shape for value in values))
         return self.function(*values, **self.options)
 
@@ -279,6 +281,8 @@ class Graph(M.Module):
             setattr(self, name, make(child, context.child(name)))
 
     def forward(self, *inputs: Tensor) -> Tensor | tuple[Tensor, ...]:
+        if not is_floating(inputs[0]):
+            raise spec.dtype_error(self.spec, inputs[0].dtype)
         graph = self.graph
         values: dict[str, Tensor] = dict(zip(graph.inputs, inputs, strict=True))
         values.update({name: getattr(self, name) for name, param in graph.params.items() if not param.integer})

@@ -23,7 +23,9 @@ from acon_core.frontend.gated import document
 from acon_core.spec import SmoothMaximum
 from acon_paddle import FRAMEWORK, kernels
 from acon_paddle.arrays import constant
-from acon_paddle.gradient import BOUND, Gate, Rule, Terms, apply, by_kernel, ensure, gated, to_rank, upcast_half
+from acon_paddle.gradient import (
+    BOUND, Gate, Rule, Terms, apply, by_kernel, check_floating, ensure, gated, to_rank, upcast_half,
+)  # fmt: skip
 from acon_paddle.pointwise import exp, hardswish_slope, hardswish_value
 
 
@@ -52,6 +54,7 @@ _ACON = Rule(_acon, _acon_pullback, "acon")
 
 def acon(x: Tensor, p1: Gate, p2: Gate, beta: Gate, channel_axis: int = 1) -> Tensor:
     """Compute ACON-C, the smooth maximum of p1 x and p2 x."""
+    check_floating("acon", x)
     return gated(_ACON, x, p1, p2, beta, channel_axis=channel_axis)
 
 
@@ -127,6 +130,7 @@ def _of_two(values: Any, beta: Tensor) -> Tensor | None:
 def smooth_maximum(*values: Tensor, beta: Gate = 1.0) -> Tensor:
     """Compute the smooth maximum of two or more values, element by element."""
     scalar = _checked_beta(beta, values)
+    check_floating("smooth_maximum", values[0])
     y = _of_two(values, scalar)
     return apply(_SMOOTH_MAXIMUM, values[0], scalar, *values[1:]) if y is None else y
 
@@ -147,6 +151,7 @@ _MAXIMUM = Rule(paddle.maximum, _maximum_pullback, "maximum")
 @not_to_static
 def maximum(a: Tensor, b: Tensor) -> Tensor:
     """Compute the maximum of two values, element by element."""
+    check_floating("maximum", a)
     alike = a.shape == b.shape and a.dtype == b.dtype
     y = by_kernel(_MAXIMUM, a, (b,), 1) if alike else None
     return paddle.maximum(a, b) if y is None else y
@@ -168,6 +173,7 @@ _PRELU = Rule(_prelu, _prelu_pullback, "slopes")
 
 def prelu(x: Tensor, negative: Tensor, channel_axis: int = 1) -> Tensor:
     """Compute PReLU: x where x > 0, else `negative` times x."""
+    check_floating("prelu", x)
     return gated(_PRELU, x, 1.0, negative, channel_axis=channel_axis)
 
 
@@ -194,6 +200,7 @@ _ARELU = Rule(_arelu, _arelu_pullback, "attention_slopes")
 
 def arelu(x: Tensor, alpha: Tensor, beta: Tensor, channel_axis: int = 1) -> Tensor:
     """Compute AReLU: (1 + sigmoid(beta)) x where x > 0, else min(max(alpha, 0.01), 0.99) x."""
+    check_floating("arelu", x)
     return gated(_ARELU, x, alpha, beta, channel_axis=channel_axis)
 
 
@@ -224,6 +231,7 @@ def repact(
     x: Tensor, identity: Tensor, relu: Tensor, hardswish: Tensor, shift: Tensor | None = None, channel_axis: int = 1
 ) -> Tensor:
     """Compute identity x + relu max(x, 0) + hardswish x min(max(x + 3, 0), 6) / 6 + shift."""
+    check_floating("repact", x)
     return gated(_REPACT, x, identity, relu, hardswish, 0.0 if shift is None else shift, channel_axis=channel_axis)
 
 
@@ -256,6 +264,7 @@ def _lines(theta: Tensor, lambdas: Tensor, init_v: Tensor) -> list[Tensor]:
 
 def dynamic_maximum(x: Tensor, theta: Tensor, lambdas: Tensor, init_v: Tensor, channel_axis: int = 1) -> Tensor:
     """Compute the maximum of two lines, max(a1 x + b1, a2 x + b2): the function of DyReLU."""
+    check_floating("dynamic_maximum", x)
     a1, a2, b1, b2 = _lines(theta, lambdas, init_v)
     return gated(_LINE_MAXIMUM, x, a1, a2, b1, b2, channel_axis=channel_axis)
 

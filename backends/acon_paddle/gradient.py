@@ -14,7 +14,7 @@ from paddle.autograd import PyLayer
 from paddle.jit import not_to_static
 from paddle.utils import flatten
 
-from acon_core.errors import SpecError
+from acon_core.errors import AconError, DtypeError
 from acon_core.spec import check_gate
 from acon_paddle import kernels
 
@@ -40,12 +40,28 @@ def keep_trace() -> None:
 
 @not_to_static
 def ensure(check: Callable[..., Any], *arguments: Any) -> None:
-    """Run a check that raises SpecError. In a trace, sizes that are left open are -1."""
+    """Run a check that raises AconError. In a trace, sizes that are left open are -1."""
     try:
         check(*arguments)
-    except SpecError:
+    except AconError:
         keep_trace()
         raise
+
+
+_FLOATING = (paddle.float32, paddle.float16, paddle.bfloat16, paddle.float64)
+
+
+def is_floating(x: Tensor) -> bool:
+    """Return whether the dtype is one of floating point."""
+    return x.dtype in _FLOATING
+
+
+@not_to_static
+def check_floating(function: str, x: Tensor) -> None:
+    """Raise DtypeError for integers and booleans."""
+    if not is_floating(x):
+        keep_trace()
+        raise DtypeError.at(function, x.dtype)
 
 
 def _is_half(tensor: Tensor) -> bool:

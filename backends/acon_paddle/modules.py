@@ -15,7 +15,7 @@ from acon_core.building import BuildContext
 from acon_core.errors import OneValuePerChannelError
 from acon_paddle import functional as F
 from acon_paddle.arrays import constant
-from acon_paddle.gradient import ensure, keep_trace
+from acon_paddle.gradient import ensure, is_floating, keep_trace, upcast_half
 
 
 @not_to_static
@@ -71,9 +71,10 @@ class _Norm(nn.Layer):
 class BatchNorm(_Norm):
     """Batch norm for any rank; the running variance is unbiased, where Paddle's own is biased.
 
-    Buffers `_mean`, `_variance`: (C,). `path` is its place in a network, for errors. In training it
-    raises OneValuePerChannelError for one value per channel, where Paddle's own returns x; under
-    to_static with sizes left open, `_variance` becomes NaN instead.
+    Buffers `_mean`, `_variance`: (C,). `path` is its place in a network, for errors. 16-bit values
+    are computed in float32, and the statistics keep their own dtype. In training it raises
+    OneValuePerChannelError for one value per channel, where Paddle's own returns x; under to_static
+    with sizes left open, `_variance` becomes NaN instead. An empty batch leaves them as they are.
     """
 
     def __init__(
@@ -87,25 +88,31 @@ class BatchNorm(_Norm):
     @not_to_static
     def forward(self, x: Tensor) -> Tensor:
         shape = [-1] + [1] * (x.ndim - 2)
-        mean, variance = self._mean, self._variance
-        if self.training:
-            mean = _mean(x)
-        centred = x - mean.reshape(shape)
-        if self.training:
+        from_batch = self.training and 0 not in x.shape
+        wide, weight, bias, mean, variance = upcast_half(x, self.weight, self.bias, self._mean, self._variance)
+        running = mean, variance
+        if from_batch:
+            mean = _mean(wide)
+        centred = wide - mean.reshape(shape)
+        if from_batch:
             variance = _mean(centred * centred)
-            self._update(x, mean, variance)
-        scale = self.weight / paddle.sqrt(variance + constant(self.eps, x))
-        return centred * scale.reshape(shape) + self.bias.reshape(shape)
+            self._update(wide, running, mean, variance)
+        scale = weight / paddle.sqrt(variance + constant(self.eps, wide))
+        return (centred * scale.reshape(shape) + bias.reshape(shape)).astype(x.dtype)
 
-    def _update(self, x: Tensor, mean: Tensor, variance: Tensor) -> None:
+    def _update(self, x: Tensor, running: tuple[Tensor, Tensor], mean: Tensor, variance: Tensor) -> None:
         if min(x.shape) > 0 and math.prod(x.shape) == self.channels:  # -1 is a size that to_static leaves open
             keep_trace()
             raise OneValuePerChannelError.at(self.path, x.shape)
         # Not `detach`: to_static reuses the memory that it shares, and statistics are wrong.
         with paddle.no_grad():
             count = (paddle.numel(x) // self.channels).astype(x.dtype)
-            paddle.assign(paddle.lerp(self._mean, mean, 1 - self.decay), self._mean)
-            paddle.assign(paddle.lerp(self._variance, variance * (count / (count - 1)), 1 - self.decay), self._variance)
+            batch = mean, variance * (count / (count - 1))
+            for own, old, new in zip((self._mean, self._variance), running, batch, strict=True):
+                moved = paddle.lerp(old, new, 1 - self.decay)
+                if -1 in x.shape:
+                    moved = paddle.where(count > 0, moved, old)
+                paddle.assign(moved.astype(own.dtype), own)
 
     def extra_repr(self) -> str:
         return f"{self.channels}, eps={self.eps}, decay={self.decay}"
@@ -123,10 +130,11 @@ class LayerNorm(_Norm):
     @not_to_static
     def forward(self, x: Tensor) -> Tensor:
         shape = [-1] + [1] * (x.ndim - 2)
-        centred = x - _mean_over_channels(x)
+        wide, weight, bias = upcast_half(x, self.weight, self.bias)
+        centred = wide - _mean_over_channels(wide)
         centred = centred - _mean_over_channels(centred)  # what remains of a large mean after rounding
-        deviation = paddle.sqrt(_mean_over_channels(centred * centred) + constant(self.eps, x))
-        return centred / deviation * self.weight.reshape(shape) + self.bias.reshape(shape)
+        deviation = paddle.sqrt(_mean_over_channels(centred * centred) + constant(self.eps, wide))
+        return (centred / deviation * weight.reshape(shape) + bias.reshape(shape)).astype(x.dtype)
 
 
 class Dropout(nn.Dropout):
@@ -144,6 +152,9 @@ class Dropout(nn.Dropout):
 @not_to_static
 def _check_shapes(node: spec.Node, *values: Tensor) -> None:
     """Check shapes, unless a trace leaves sizes open (-1): those values have run before."""
+    if not is_floating(values[0]):
+        keep_trace()
+        raise spec.dtype_error(node, values[0].dtype)
     shapes = [tuple(value.shape) for value in values]
     if not any(-1 in shape for shape in shapes):
         ensure(node.out_shapes, *shapes)
@@ -245,6 +256,9 @@ def _named(names: tuple[str, ...], values: tuple[Tensor, ...]) -> dict[str, Tens
 @not_to_static
 def _check_input(node: spec.Node, x: Tensor) -> None:
     """Check the input outside of Graph.forward, where to_static makes a tensor of an open shape."""
+    if not is_floating(x):
+        keep_trace()
+        raise spec.dtype_error(node, x.dtype)
     ensure(spec.check_input, node, tuple(x.shape))
 
 

@@ -18,7 +18,7 @@ from acon_core.errors import SpecError
 from acon_core.frontend.gated import document
 from acon_core.spec.sizes import fits
 from acon_torch import FRAMEWORK
-from acon_torch.gradient import BOUND, Gate, Terms, inplace, inplace_if_safe, upcast_half
+from acon_torch.gradient import BOUND, Gate, Terms, check_floating, inplace, inplace_if_safe, upcast_half
 from acon_torch.kernels import KernelRule
 from acon_torch.tracing import sizes
 
@@ -66,6 +66,7 @@ _ACON = KernelRule(_acon, _acon_pullback, "acon")
 
 def acon(x: Tensor, p1: Gate, p2: Gate, beta: Tensor, channel_axis: int = 1) -> Tensor:
     """Compute ACON-C, the smooth maximum of p1 x and p2 x."""
+    check_floating("acon", x)
     return _ACON(x, p1, p2, beta, channel_axis=channel_axis)
 
 
@@ -75,6 +76,7 @@ def smooth_maximum(*values: Tensor, beta: float | Tensor = 1.0) -> Tensor:
     if len(values) < 2 or not all(fits(shape, shapes[0]) for shape in shapes):
         found = ", ".join(str(tuple(shape)) for shape in shapes)
         raise SpecError(f"smooth_maximum: expected two values or more of one shape, found {found or 'none'}")
+    check_floating("smooth_maximum", values[0])
     dtype = values[0].dtype
     wide = upcast_half(*values)
     double = 2.0 * upcast_half(beta)[0]
@@ -109,6 +111,7 @@ _MAXIMUM = KernelRule(torch.maximum, _maximum_pullback, "maximum", native=True)
 
 def maximum(a: Tensor, b: Tensor) -> Tensor:
     """Compute the maximum of two values, element by element."""
+    check_floating("maximum", a)
     return _MAXIMUM(a, b) if sizes(a) == sizes(b) else torch.maximum(a, b)
 
 
@@ -141,6 +144,9 @@ _PRELU = KernelRule(_prelu, _prelu_pullback, "slopes")
 
 def prelu(x: Tensor, negative: Tensor, channel_axis: int = 1) -> Tensor:
     """Compute PReLU: x where x > 0, else `negative` times x."""
+    check_floating("prelu", x)
+    if torch.is_autocast_enabled(x.device.type) and x.dtype is torch.float32:
+        x = x.to(torch.get_autocast_dtype(x.device.type))  # as PyTorch's own PReLU
     return _PRELU(x, 1.0, negative, channel_axis=channel_axis)
 
 
@@ -168,6 +174,7 @@ _ARELU = KernelRule(_arelu, _arelu_pullback, "attention_slopes")
 
 def arelu(x: Tensor, alpha: Tensor, beta: Tensor, channel_axis: int = 1) -> Tensor:
     """Compute AReLU: (1 + sigmoid(beta)) x where x > 0, else min(max(alpha, 0.01), 0.99) x."""
+    check_floating("arelu", x)
     return _ARELU(x, alpha, beta, channel_axis=channel_axis)
 
 
@@ -211,6 +218,7 @@ def repact(
 ) -> Tensor:
     """Compute identity x + relu max(x, 0) + hardswish x min(max(x + 3, 0), 6) / 6 + shift."""
     gates = (identity, relu, hardswish) if shift is None else (identity, relu, hardswish, shift)
+    check_floating("repact", x)
     return _REPACT(x, *gates, channel_axis=channel_axis)
 
 
@@ -239,6 +247,7 @@ _LINE_MAXIMUM = KernelRule(_line_maximum, _line_maximum_pullback, "two_lines")
 
 def dynamic_maximum(x: Tensor, theta: Tensor, lambdas: Tensor, init_v: Tensor, channel_axis: int = 1) -> Tensor:
     """Compute the maximum of two lines, max(a1 x + b1, a2 x + b2): the function of DyReLU."""
+    check_floating("dynamic_maximum", x)
     theta, lambdas, init_v = upcast_half(theta, lambdas, init_v)
     lines = lambdas * torch.tanh(0.5 * theta).unflatten(1, (-1, 1, 1, 4)) + init_v  # 2 sigmoid(z) - 1 = tanh(z / 2)
     return _LINE_MAXIMUM(x, *lines.unbind(-1), channel_axis=channel_axis)

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
+from acon_core.errors import DtypeError
 from acon_core.spec import check_gate
 from acon_core.spec.sizes import volume
 from acon_torch.tracing import is_traced, sizes
@@ -20,12 +21,18 @@ Terms = Sequence[Tensor | None]
 # The largest |z| for which z * sigmoid(z) * sigmoid(-z) is formed. Beyond it the product is 0, but
 # infinity * 0 would be NaN.
 BOUND = 3e38
-_HALF = (torch.float16, torch.bfloat16)
+HALF = (torch.float16, torch.bfloat16)
+
+
+def check_floating(function: str, x: Tensor) -> None:
+    """Raise DtypeError for integers and booleans."""
+    if not x.is_floating_point():
+        raise DtypeError.at(function, x.dtype)
 
 
 def upcast_half(*values: Gate) -> list[Any]:
     """Convert 16-bit tensors to float32: sums round too much, and float16 has no BOUND."""
-    return [value.float() if isinstance(value, Tensor) and value.dtype in _HALF else value for value in values]
+    return [value.float() if isinstance(value, Tensor) and value.dtype in HALF else value for value in values]
 
 
 def to_rank(gate: Gate, x: Tensor, channel_axis: int) -> Gate:

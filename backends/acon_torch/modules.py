@@ -14,7 +14,7 @@ from acon_core.building import BuildContext
 from acon_core.errors import OneValuePerChannelError
 from acon_core.spec.sizes import OPEN
 from acon_torch.functional import acon
-from acon_torch.gradient import upcast_half
+from acon_torch.gradient import HALF, upcast_half
 from acon_torch.tokens import WindowAttention
 from acon_torch.tracing import call_as_leaf, has_proxies, record_function, sizes
 
@@ -36,28 +36,49 @@ class Linear(nn.Linear):
 
 
 class BatchNorm(nn.BatchNorm2d):
-    """PyTorch's batch norm for any rank, in the dtype of its input.
+    """PyTorch's batch norm for any rank; its own tensors may have another dtype than the input.
 
-    In training it raises the error that all backends share for one value per channel.
+    It computes in the wider dtype; the result has that of the input, and statistics keep theirs. In
+    training it raises the error that all backends share for one value per channel, and an empty
+    batch leaves the statistics as they are.
     """
 
     path = ""
 
     def forward(self, input: Tensor) -> Tensor:
-        if input.dtype == self.weight.dtype:
+        if self.training and 0 in sizes(input):
+            return self._scale(input)
+        kept = next((each.dtype for each in (self.running_mean, self.weight) if each is not None), input.dtype)
+        # PyTorch takes 16-bit inputs beside float32, and no other mixture.
+        if kept == input.dtype or (kept == torch.float32 and input.dtype in HALF):
             return super().forward(input)
         self._check_input_dim(input)
-        running, affine = (
-            [each.to(input.dtype) for each in pair]
-            for pair in ((self.running_mean, self.running_var), (self.weight, self.bias))
+        dtype = torch.promote_types(kept, input.dtype)
+        moved = self.training and self.track_running_stats and self.running_mean is not None
+        used = moved or not self.training
+        mean, var, weight, bias = (
+            each if each is None else each.to(dtype)
+            for each in (self.running_mean if used else None, self.running_var if used else None, self.weight, self.bias)
         )
-        y = nn.functional.batch_norm(input, *running, *affine, self.training, self.momentum, self.eps)
-        if self.training:
+        step = self.momentum
+        if moved:
+            self.num_batches_tracked.add_(1)
+            step = 1.0 / float(self.num_batches_tracked) if step is None else step
+        y = nn.functional.batch_norm(
+            input.to(dtype), mean, var, weight, bias, self.training or mean is None, step or 0.0, self.eps
+        )
+        if moved:
             with torch.no_grad():
-                self.running_mean.copy_(running[0])
-                self.running_var.copy_(running[1])
-                self.num_batches_tracked.add_(1)
-        return y
+                self.running_mean.copy_(mean)
+                self.running_var.copy_(var)
+        return y.to(input.dtype)
+
+    def _scale(self, empty: Tensor) -> Tensor:
+        """Return an empty batch, with gradients of 0 for the parameters."""
+        if self.weight is None:
+            return empty.clone()
+        weight, bias = (each.reshape(-1, *(1,) * (empty.ndim - 2)) for each in (self.weight, self.bias))
+        return (empty * weight + bias).to(empty.dtype)
 
     def _check_input_dim(self, input: Tensor) -> None:
         if self.training and OPEN not in sizes(input) and input.numel() == input.shape[1]:
@@ -102,6 +123,8 @@ class Function(nn.Module):
     def forward(self, *values: Tensor) -> Any:
         if has_proxies(*values):
             return record_function(self, self.function, values, self.options)
+        if not values[0].is_floating_point():
+            raise spec.dtype_error(self.spec, values[0].dtype)
         self.spec.out_shapes(*map(sizes, values))
         return self.function(*values, **self.options)
 
@@ -209,6 +232,8 @@ class Graph(nn.Module):
         for name in graph.params:
             values[name] = getattr(self, name)
         traced = has_proxies(*inputs)
+        if not traced and not inputs[0].is_floating_point():
+            raise spec.dtype_error(self.spec, inputs[0].dtype)
         for step in graph.steps:
             child, arguments = modules[step.child], [values[name] for name in step.inputs]
             results = _call_traced(child, arguments, step) if traced else child(*arguments)  # type: ignore[misc]
