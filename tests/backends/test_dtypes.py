@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from native_modules import make, native
+from native_modules import cast, make, native
 
 from acon_core import backends, spec
 from acon_core.backends import Backend
@@ -84,3 +84,46 @@ def test_an_empty_batch_in_training_leaves_the_statistics(backend: Backend, name
     for path, array in model.state().items():
         np.testing.assert_array_equal(array, before[path], err_msg=path)
     assert np.isfinite(model(x, train=True).y).all()
+
+
+def _train(backend: Backend, model: Any, x: np.ndarray, dtype: str) -> Any:
+    model.native.train()
+    return model.native(cast(backend, native(backend, x), dtype))
+
+
+def test_statistics_keep_their_dtype_with_16_bit_inputs(backend: Backend) -> None:
+    """Variances above 65504, the largest float16; means that would stall in bfloat16."""
+    model, large = backend.build(spec.BatchNorm(2)), np.zeros(2)
+    for step in range(50):
+        x = (np.random.default_rng(step).normal(size=(16, 2, 5, 3)) * 300).astype(np.float16)
+        y = _train(backend, model, x, "float16")
+        large = 0.9 * large + 0.1 * x.astype(np.float64).var((0, 2, 3), ddof=1)
+    expected = large + 0.9**50  # the initial variance is 1
+    np.testing.assert_allclose(model.state()["running_var"], expected, rtol=1e-5)
+    assert expected.min() > 7e4
+    assert "float16" in str(y.dtype)
+    assert "bfloat16" not in str(y.dtype)
+    model = backend.build(spec.BatchNorm(3))
+    for step in range(200):
+        _train(backend, model, np.random.default_rng(step).normal(1.0, 0.01, (8, 3, 5, 2)).astype(np.float32), "bfloat16")
+    np.testing.assert_allclose(model.state()["running_mean"], 1.0, atol=1e-3)
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+@pytest.mark.parametrize("node", [spec.BatchNorm(3), spec.LayerNorm(3)], ids=["batch_norm", "layer_norm"])
+@pytest.mark.parametrize("train", [True, False])
+def test_norms_of_16_bit_inputs_round_the_result_alone(backend: Backend, node: Any, dtype: str, train: bool) -> None:
+    """Against the same module on the same values in float32; a large mean needs float32."""
+    x = np.random.default_rng(0).normal(200.0, 3.0, (4, 3, 5, 2)).astype(np.float16).astype(np.float32)
+    if dtype == "bfloat16":
+        x = np.round(x)
+    modes = []
+    for given in (dtype, "float32"):
+        model = backend.build(node)
+        if "running_mean" in model.state():
+            model.load({**model.state(), "running_mean": np.full(3, 199.0, np.float32)})
+        model.native.train() if train else model.native.eval()
+        y = model.native(cast(backend, native(backend, x), given))
+        assert str(y.dtype).endswith(given)
+        modes.append(np.asarray(cast(backend, y, "float32").detach().numpy() if backend.name != "jax" else y, np.float32))
+    np.testing.assert_allclose(*modes, rtol=2**-8 if dtype == "bfloat16" else 2**-11, atol=1e-6)

@@ -57,3 +57,16 @@ def make(backend: Backend, name: str, channels: int, **options: Any) -> Any:
 
         options["rngs"] = nnx.Rngs(0)
     return import_module(backends.packages()[backend.name]).activation(name, channels, **options)
+
+
+def cast(backend: Backend, tensor: Any, dtype: str) -> Any:
+    """Convert a tensor of the framework to a dtype by its name."""
+    if backend.name == "torch":
+        import torch
+
+        return tensor.to(getattr(torch, dtype))
+    if backend.name == "megengine" and dtype == "bfloat16":
+        from megengine.core.tensor.dtype import bfloat16
+
+        return tensor.astype(bfloat16)
+    return tensor.astype(dtype)
