@@ -51,6 +51,7 @@ SIZES = "tests/checkpoint/test_sizes.py"
 PLAIN = "tests/checkpoint/test_plain.py"
 RUNNER = "acon_core/conformance/runner.py"
 TORCH = "backends/acon_torch/functional.py"
+TORCH_MODULES = "backends/acon_torch/modules.py"
 TORCH_KERNELS_FILE = "backends/acon_torch/kernels.py"
 JAX = "backends/acon_jax/modules.py"
 PADDLE = "backends/acon_paddle/modules.py"
@@ -288,6 +289,11 @@ MUTANTS = [
     Mutant("torch: kernels in a double backward", TORCH_KERNELS_FILE, "torch.is_grad_enabled() or not usable(g, x)", "not usable(g, x)", "torch", f"{TORCH_KERNELS} double"),
     Mutant("torch: kernels round gates", TORCH_KERNELS_FILE, "(() if wide else {torch.float64})", "()", "torch", f"{TORCH_KERNELS} other_dtypes"),
     Mutant("torch: memory order ignored", TORCH_KERNELS_FILE, "value if value.stride() == call.strides else", "value if True else", "torch", f"{TORCH_KERNELS} right"),
+    Mutant("torch: statistics of another batch norm mixed up", TORCH_MODULES, "self.running_var.copy_(var)", "self.running_var.copy_(mean)", "torch", "tests/backends/test_torch_dtypes.py -k is_that_of_pytorch"),
+    Mutant("torch: update_bn counts one batch", TORCH_MODULES, "1.0 / float(self.num_batches_tracked)", "1.0", "torch", "tests/backends/test_torch_dtypes.py -k is_that_of_pytorch"),
+    Mutant("jax: an empty batch moves the statistics", JAX, " or x.size == 0", "", "jax", "tests/backends/test_dtypes.py -k empty"),
+    Mutant("jax: integers become floats", "backends/acon_jax/activations.py", "if not is_floating(x.dtype):", "if False:", "jax", "tests/backends/test_dtypes.py -k refuses"),
+    Mutant("paddle: statistics of 16 bits", PADDLE, "mean = _mean(wide)", "mean = _mean(x).astype(wide.dtype)", "paddle", "tests/backends/test_dtypes.py -k 16_bit"),
     Mutant("torch: x and g swapped in compiled code", TORCH_KERNELS_FILE, "x, gates, g, list(needed)", "g, gates, x, list(needed)", "torch", f"{TORCH_KERNELS} compiled_code"),
 ]  # fmt: skip
 
