@@ -24,8 +24,18 @@ from acon_core.spec import SmoothMaximum
 from acon_paddle import FRAMEWORK, kernels
 from acon_paddle.arrays import constant
 from acon_paddle.gradient import (
-    BOUND, Gate, Rule, Terms, apply, by_kernel, check_floating, ensure, gated, to_rank, upcast_half,
-)  # fmt: skip
+    BOUND,
+    Gate,
+    Rule,
+    Terms,
+    apply,
+    by_kernel,
+    check_floating,
+    ensure,
+    gated,
+    to_rank,
+    upcast_half,
+)
 from acon_paddle.pointwise import exp, hardswish_slope, hardswish_value
 
 

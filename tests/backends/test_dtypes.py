@@ -54,7 +54,7 @@ def test_every_function_refuses_integers(backend: Backend, name: str, dtype: Any
 @pytest.mark.parametrize("name", ["acon/shufflenet_v2_x0_5", "torchvision/mobilenet_v3_small"])
 def test_networks_refuse_images_of_bytes(backend: Backend, name: str) -> None:
     network = package(backend).create(name, num_classes=3)
-    with pytest.raises(DtypeError, match="^network: expected an input of floating point, found .*uint8; convert it first"):
+    with pytest.raises(DtypeError, match=r"^network: expected an input of floating point, found .*uint8; convert it first"):
         network(native(backend, np.zeros((2, 3, 32, 32), np.uint8)))
 
 

@@ -9,11 +9,11 @@ import pytest
 torch = pytest.importorskip("torch")
 pytestmark = pytest.mark.backend("torch")
 
+import acon_torch  # noqa: E402
+from acon_torch.modules import BatchNorm, Conv2d, LayerNorm, Linear  # noqa: E402
 from torch import Tensor, nn  # noqa: E402
 
-import acon_torch  # noqa: E402
 from acon_core.spec.activations import ACTIVATIONS  # noqa: E402
-from acon_torch.modules import BatchNorm, Conv2d, LayerNorm, Linear  # noqa: E402
 
 HALF = [torch.float16, torch.bfloat16]
 
