@@ -21,9 +21,9 @@ from acon_paddle.gradient import ensure, is_floating, keep_trace, upcast_half
 @not_to_static
 def _merged(x: Tensor, first: int) -> Tensor:
     """Merge the axes from `first` on. `flatten` does the same, without a second derivative."""
-    sizes = x.shape[first:]
-    # -1 is a size that to_static leaves open; beside an empty batch, Paddle refuses it.
-    return x.reshape([0] * first + [-1 if -1 in sizes else math.prod(sizes)])
+    kept, merged = x.shape[:first], x.shape[first:]
+    # -1 is a size that to_static leaves open, and 0 keeps it. Of an empty batch, Paddle knows neither.
+    return x.reshape([0 if size == -1 else size for size in kept] + [-1 if -1 in merged else math.prod(merged)])
 
 
 def _mean_over_space(x: Tensor) -> Tensor:
