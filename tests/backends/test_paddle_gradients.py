@@ -95,3 +95,18 @@ def test_a_group_without_parameters_is_left_out() -> None:
         optimizer.step()
         optimizer.clear_grad()
     assert (model[1].p1.numpy() != before).all()
+
+
+@pytest.mark.parametrize("mode", ["train", "eval"])
+@pytest.mark.parametrize("name", ["meta_acon", "meta_acon(level=layer)", "frelu", "acon_frelu", "dyrelu", "repact(variant=3)"])
+def test_empty_batches(name: str, mode: str) -> None:
+    import acon_paddle
+    import paddle
+
+    layer = acon_paddle.activation(name, 8)
+    getattr(layer, mode)()
+    x = paddle.zeros([0, 8, 5, 6])
+    x.stop_gradient = False
+    y = layer(x)
+    y.sum().backward()
+    assert (y.shape, x.grad.shape) == ([0, 8, 5, 6], [0, 8, 5, 6])
