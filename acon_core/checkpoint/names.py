@@ -54,7 +54,7 @@ def _wrapper_paths(names: Iterable[str]) -> set[str]:
                 wrapped[f"{path}{step}."] += 1
             path = f"{path}{step}."
         below[path] += 1
-    return {path for path, count in wrapped.items() if below[path[:-1].rpartition(".")[0] + "." * ("." in path[:-1])] == count}
+    return {path for path, count in wrapped.items() if below[path[: path[:-1].rfind(".") + 1]] == count}
 
 
 def _without_steps(name: str, paths: Collection[str], removed: Counter[str]) -> str:

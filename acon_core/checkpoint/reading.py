@@ -249,7 +249,7 @@ def read_network(
     network, act, dialect : str, optional
         What is known about the network, as in `NetworkQuery`. They take precedence over the file's
         metadata. Everything left out is read from the metadata or recognised from the tensors.
-    key, strip_prefix, ignore, format
+    key, strip_prefix, ignore, format : str or sequence of str, optional
         Which tensors of the file are the network's, and its format, as in `NetworkQuery`.
     **options
         Options of the network, likewise.

@@ -189,6 +189,10 @@ class Frontend(ModelFunctions[M]):
         num_classes: int | None = None,
         in_channels: int | None = None,
         seed: int = 0,
+        key: str = "",
+        strip_prefix: str | Sequence[str] = (),
+        ignore: str | Sequence[str] = (),
+        format: str | None = None,
         **options: Any,
     ) -> M:
         """Load the network of a checkpoint, in evaluation mode.
@@ -216,6 +220,14 @@ class Frontend(ModelFunctions[M]):
             gets initial values.
         seed : int, optional
             Seed of these initial values, which are those of `create` with this seed.
+        key : str, optional
+            Where the tensors are in the file, such as ``"student.model"`` or ``"ema"``.
+        strip_prefix : str or sequence of str, optional
+            Prefixes to remove from the tensor names that have them, such as ``"backbone."``.
+        ignore : str or sequence of str, optional
+            Patterns of tensors to leave out, such as ``"total_*"``.
+        format : str, optional
+            The format of the file, where its content fits several.
         **options
             Options of the network. Those that change no shape, such as
             ``replace_stride_with_dilation``, must be given, unless the file has metadata of this
@@ -247,7 +259,7 @@ class Frontend(ModelFunctions[M]):
         >>> tuple(ten($image).shape)
         (2, 10)
         """
-        query = NetworkQuery(network, act, dialect, options)
+        query = NetworkQuery(network, act, dialect, options, key, strip_prefix, ignore, format)
         checkpoint = load_network(path, query, features, num_classes, in_channels, seed)
         self.check_dtype(checkpoint.dtype)
         dtype = self.loaded_dtype(checkpoint.dtype)

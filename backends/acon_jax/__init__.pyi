@@ -222,6 +222,10 @@ def load(
     num_classes: int | None = ...,
     in_channels: int | None = ...,
     seed: int = ...,
+    key: str = ...,
+    strip_prefix: str | Sequence[str] = ...,
+    ignore: str | Sequence[str] = ...,
+    format: str | None = ...,
     **options: Any,
 ) -> nnx.Module: ...
 def param_groups(model: nnx.Module, weight_decay: float) -> optax.GradientTransformation: ...

@@ -170,6 +170,10 @@ def load(
     num_classes: int | None = ...,
     in_channels: int | None = ...,
     seed: int = ...,
+    key: str = ...,
+    strip_prefix: str | Sequence[str] = ...,
+    ignore: str | Sequence[str] = ...,
+    format: str | None = ...,
     **options: Any,
 ) -> M.Module: ...
 def param_groups(model: M.Module, weight_decay: float) -> list[dict[str, Any]]: ...

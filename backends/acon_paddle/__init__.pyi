@@ -183,6 +183,10 @@ def load(
     num_classes: int | None = ...,
     in_channels: int | None = ...,
     seed: int = ...,
+    key: str = ...,
+    strip_prefix: str | Sequence[str] = ...,
+    ignore: str | Sequence[str] = ...,
+    format: str | None = ...,
     **options: Any,
 ) -> nn.Layer: ...
 def param_groups(model: nn.Layer, weight_decay: float) -> list[dict[str, Any]]: ...

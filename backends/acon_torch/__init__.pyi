@@ -241,6 +241,10 @@ def load(
     num_classes: int | None = ...,
     in_channels: int | None = ...,
     seed: int = ...,
+    key: str = ...,
+    strip_prefix: str | Sequence[str] = ...,
+    ignore: str | Sequence[str] = ...,
+    format: str | None = ...,
     **options: Any,
 ) -> nn.Module: ...
 def param_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]: ...

@@ -144,7 +144,8 @@ def _at_key(value: object, kinds: StateKinds, path: Path, key: str) -> FoundStat
         if below is not None:
             return FoundState(f"{key}.{below.place}", below.value, ignored=below.ignored)
     states = _listed(dict(_search(value, kinds)))
-    found = f"found {states}" if states else f"found keys {format_names(value)}" if isinstance(value, Mapping) else "found none"
+    names = dict.fromkeys(str(name).partition(".")[0] for name in value) if isinstance(value, Mapping) else ()
+    found = f"found {states or format_names(names) or 'none'}"
     raise CheckpointError("unsupported", f"{path}: --key {printable(key)}: no dict of tensors there; {found}")
 
 
@@ -187,6 +188,9 @@ def no_state_error(value: object, path: Path) -> CheckpointError:
     """Return the error for an object in which there is no state dict."""
     if not isinstance(value, dict):
         message = f"expected a dict of tensors, found an object of type {type(value).__name__}"
+        message += "; pass --key with the index of one in it, such as 0" if isinstance(value, list | tuple) and value else ""
+    elif {"state", "param_groups"} <= value.keys():
+        message = "the state of an optimizer, not of a network; save the network's state_dict()"
     else:
         message = f"no dict of tensors in it; found keys {format_names(value)}"
     return CheckpointError("unsupported", f"{path}: {message}")

@@ -85,6 +85,25 @@ def test_linen_variables(tmp_path: Path) -> None:
     assert found.notes == ["merged params and batch_stats; ignored 'step'"]
 
 
+def test_network_beside_optimizer(tmp_path: Path) -> None:
+    from flax import serialization
+
+    net, other = {"a": {"w": np.ones(2, np.float32)}}, {"a": {"w": np.zeros(2, np.float32)}}
+    for tree, key, names in [
+        ({"model": net, "opt": {"0": other}, "step": 3}, "", ["a.w"]),
+        ({"model": {"params": net, "batch_stats": {"m": np.ones(1)}}}, "", ["a.w", "m"]),
+        ({"model": net, "critic": other}, "", ["model.a.w", "critic.a.w"]),
+        ({"student": net, "teacher": {"x": net}}, "teacher.x", ["a.w"]),
+        ({"model": {"model": net, "opt": other}, "opt": other}, "", ["a.w"]),
+    ]:
+        (tmp_path / "a.msgpack").write_bytes(serialization.msgpack_serialize(tree))
+        found = module("jax").read(tmp_path / "a.msgpack", key)
+        assert sorted(found.tensors) == sorted(names)
+        assert found.tensors[names[0]].all()
+    with pytest.raises(CheckpointError, match="--key y: no such part of the tree; found 'model', 'opt'"):
+        module("jax").read(tmp_path / "a.msgpack", "y")
+
+
 @pytest.mark.parametrize("wrapped", [True, False])
 def test_value_step(tmp_path: Path, wrapped: bool) -> None:
     from flax import serialization

@@ -277,6 +277,40 @@ def test_whole_module(tmp_path: Path, name: str, protocol: int, how: str) -> Non
     assert {f"{Net.__module__}.Net", "torch.nn.modules.conv.Conv2d", "torch.nn.functional.relu"} <= set(found.globals_seen)
 
 
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("name", KINDS)
+@pytest.mark.parametrize("how", ["compiled", "averaged", "ema", "optimizer", "sparse"])
+def test_modules_and_what_is_beside_them(tmp_path: Path, name: str, how: str) -> None:
+    import torch
+
+    made = Net()
+    values = {
+        "compiled": lambda: torch.compile(made, dynamic=True),
+        "averaged": lambda: torch.optim.swa_utils.AveragedModel(made),
+        "ema": lambda: {"model": None, "ema": made.half(), "date": argparse.Namespace(a=1)},
+        "optimizer": lambda: {"model": made.state_dict(), "optimizer": torch.optim.Adam(made.parameters())},
+        "sparse": lambda: {"model": made.state_dict(), "mask": torch.eye(3).to_sparse()},
+    }
+    save(values[how](), tmp_path / "a.pth", name)
+    found = module(name).read(tmp_path / "a.pth")
+    prefix = {"compiled": "_orig_mod.", "averaged": "module."}.get(how, "")
+    expected = {prefix + key: tensor.numpy() for key, tensor in made.state_dict().items()}
+    more = {"n_averaged": np.zeros((), np.int64)} if how == "averaged" else {}
+    assert_same(found.tensors, more | expected)
+    assert bool(found.foreign_globals) == (how != "sparse")
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("name", KINDS)
+@pytest.mark.parametrize("whole", [True, False])
+def test_dynamic_quantization(tmp_path: Path, name: str, whole: bool) -> None:
+    import torch
+
+    made = torch.ao.quantization.quantize_dynamic(torch.nn.Sequential(torch.nn.Linear(2, 3)), dtype=torch.qint8)
+    save(made if whole else made.state_dict(), tmp_path / "a.pth", name)
+    check_refused(name, tmp_path / "a.pth", r"a model after dynamic quantization \(quantize_dynamic\).*packed integers")
+
+
 def test_python_2_file(tmp_path: Path) -> None:
     import torch
 
