@@ -75,7 +75,8 @@ FUNCTIONS = {
     "smooth_maximum": "(*values, beta=1.0)",
     "activation": "(name, channels=None, *, channel_axis=None, **options)",
     "create": "(name, act=None, num_classes=None, *, features=(), **options)",
-    "load": "(path, network=None, act=None, dialect=None, features=(), *, num_classes=None, in_channels=None, **options)",
+    "load": "(path, network=None, act=None, dialect=None, features=(), *, num_classes=None, in_channels=None, "
+    "key='', strip_prefix=(), ignore=(), format=None, **options)",
     "replace_activations": "(model, replacements, example, *, channel_axis=None, beta=100.0)",
     "param_groups": "(model, weight_decay)",
     "fuse": "(model)",
