@@ -50,6 +50,8 @@ class Activation(FromSpec, Graph):
             return self.run(x)
         return self.run(upcast_half(x)[0]).to(x.dtype)
 
+    forward.__annotations__ = Graph.forward.__annotations__
+
 
 CLASSES = define_classes(Activation, build)
 globals().update({kind.__name__: made for kind, made in CLASSES.items()})

@@ -20,7 +20,7 @@ from acon_core.spec.sizes import fits
 from acon_torch import FRAMEWORK
 from acon_torch.gradient import BOUND, Gate, Terms, check_floating, inplace, inplace_if_safe, upcast_half
 from acon_torch.kernels import KernelRule
-from acon_torch.tracing import sizes
+from acon_torch.tracing import is_traced, sizes
 
 
 def _fixed_at(value: Gate, number: float) -> bool:
@@ -188,7 +188,9 @@ def repact_coefficients(weights: Tensor, alpha: Tensor, softmax: bool = False) -
 
 def _repact(x: Tensor, identity: Tensor, relu: Tensor, hardswish: Tensor, *shift: Tensor) -> Tensor:
     # Not F.hardswish: it is infinite for x above a sixth of the largest float.
-    y = torch.addcmul(x * identity, inplace(F.hardsigmoid(x), "mul", x), hardswish)
+    # In a trace, not F.hardsigmoid either: its own gradient is 1 / 6 rounded to float32.
+    gate = (F.hardtanh(x, -3.0, 3.0) + 3.0) / 6.0 if is_traced() else F.hardsigmoid(x)
+    y = torch.addcmul(x * identity, inplace(gate, "mul", x), hardswish)
     y = torch.addcmul(y, torch.relu(x), relu)
     return y + shift[0] if shift else y
 

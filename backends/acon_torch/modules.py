@@ -225,6 +225,8 @@ class Graph(nn.Module):
     def forward(self, x: Tensor) -> Tensor | tuple[Tensor, ...]:
         return self.run(x)
 
+    forward.__annotations__ = {"x": Tensor}  # torch.fx writes what stands here into code, and can pickle no string
+
     def run(self, *inputs: Tensor) -> Tensor | tuple[Tensor, ...]:
         """Run the program."""
         graph, modules = self.graph, self._modules

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from acon_core import spec
-from acon_torch.tracing import sizes
+from acon_torch.tracing import is_traced, sizes
 
 
 def image_size(x: Tensor, height: int, width: int) -> Tensor:
@@ -22,7 +22,7 @@ def image_size(x: Tensor, height: int, width: int) -> Tensor:
 def pad_to_multiple(x: Tensor, size: int) -> Tensor:
     """Pad (N, C, H, W) with zeros below and to the right, to the next multiple of `size` pixels."""
     below, right = -x.shape[2] % size, -x.shape[3] % size
-    return F.pad(x, (0, right, 0, below)) if below or right else x
+    return F.pad(x, (0, right, 0, below)) if is_traced() or below or right else x
 
 
 def flatten_space(x: Tensor) -> Tensor:
@@ -66,7 +66,7 @@ def attention(qkv: Tensor, heads: int, bias: Tensor | None = None) -> Tensor:
         y = F.scaled_dot_product_attention(q, k, v, scale=1.0).transpose(1, 2)
     else:
         # Merge B with the heads: the fused kernels take four axes and one bias for all samples.
-        q, k, v = (each.unflatten(0, (-1, len(bias))).flatten(1, 2) for each in (q, k, v))
+        q, k, v = (each.unflatten(0, (-1, bias.shape[0])).flatten(1, 2) for each in (q, k, v))
         y = F.scaled_dot_product_attention(q, k, v, bias.flatten(0, 1)[None], scale=1.0)
         y = y.unflatten(1, (-1, heads)).flatten(0, 1).transpose(1, 2)
         # With a trained bias, exporters assume the memory order of another kernel: copy to fix it.
