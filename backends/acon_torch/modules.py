@@ -225,7 +225,8 @@ class Graph(nn.Module):
     def forward(self, x: Tensor) -> Tensor | tuple[Tensor, ...]:
         return self.run(x)
 
-    forward.__annotations__ = {"x": Tensor}  # torch.fx writes what stands here into code, and can pickle no string
+    # torch.fx writes what stands here into code, and can pickle no string.
+    forward.__annotations__ = {"x": Tensor}  # noqa: RUF012
 
     def run(self, *inputs: Tensor) -> Tensor | tuple[Tensor, ...]:
         """Run the program."""

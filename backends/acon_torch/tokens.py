@@ -59,9 +59,10 @@ def attention(qkv: Tensor, heads: int, bias: Tensor | None = None) -> Tensor:
 
     `bias` (B, heads, L, L) is added before the softmax, to each B consecutive samples.
     """
-    q, k, v = qkv.mT.unflatten(2, (3, heads, -1)).permute(2, 0, 3, 1, 4)
+    q, k, v = qkv.mT.unflatten(2, (3, heads, -1)).permute(2, 0, 3, 1, 4).unbind()
     # Scale q here: PyTorch may scale q and k by the square root each, which rounds twice more.
-    q = q * q.shape[-1] ** -0.5
+    width = sizes(q)[-1] if is_traced() else q.shape[-1]  # in a trace, the power of a size is a float32
+    q = q * width**-0.5
     if bias is None:
         y = F.scaled_dot_product_attention(q, k, v, scale=1.0).transpose(1, 2)
     else:

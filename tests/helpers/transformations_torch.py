@@ -19,8 +19,8 @@ from torch.utils.checkpoint import checkpoint
 from transformations import ACTIVATIONS, CHANNELS, NETWORKS, Subject, Transformation
 
 
-def make(subject: Subject) -> nn.Module:
-    """Make the subject in evaluation mode and float64, with parameters off their initial values."""
+def make(subject: Subject, dtype: torch.dtype = torch.float64) -> nn.Module:
+    """Make the subject in evaluation mode, with parameters off their initial values."""
     torch.manual_seed(7)
     if subject.act:
         module: nn.Module = acon_torch.create(subject.name, subject.act, 7, **subject.options)
@@ -32,7 +32,7 @@ def make(subject: Subject) -> nn.Module:
         for name, buffer in module.named_buffers():
             if name.endswith(("running_mean", "running_var")):
                 buffer.add_(0.3 * torch.rand(buffer.shape))
-    return module.double().eval()
+    return (module.double() if dtype == torch.float64 else module).eval()
 
 
 def images(subject: Subject, batch: int = 3, wider: int = 0) -> Tensor:
@@ -111,7 +111,7 @@ def fx_symbolic_trace(subject: Subject) -> None:
         for batch in (3, CHANNELS):
             agree(derived(traced, images(subject, batch), traced), derived(whole, images(subject, batch), whole))
         assert dict(traced.named_parameters()).keys() == dict(whole.named_parameters()).keys()
-        copied = pickle.loads(pickle.dumps(traced))  # noqa: S301
+        copied = pickle.loads(pickle.dumps(traced))
         agree(copied(images(subject)), whole(images(subject)))
 
 
@@ -131,8 +131,8 @@ def jit_trace(subject: Subject) -> None:
 def fake_tensors(subject: Subject) -> None:
     expected = make(subject)(images(subject)).shape
     with FakeTensorMode():
-        module = make(subject)
-        y = module(images(subject))
+        module = make(subject, torch.float32)
+        y = module(images(subject).float())
         y.sum().backward()
     assert y.shape == expected
     assert all(parameter.grad.shape == parameter.shape for parameter in module.parameters())
@@ -230,7 +230,7 @@ def copies(subject: Subject) -> None:
     buffer.seek(0)
     made = (
         copy.deepcopy(module),
-        pickle.loads(pickle.dumps(module)),  # noqa: S301
+        pickle.loads(pickle.dumps(module)),
         torch.load(buffer, weights_only=False),
         torch.optim.swa_utils.AveragedModel(module).module,
     )
@@ -363,11 +363,15 @@ TRANSFORMATIONS = (
         on=FEW,
     ),
     Transformation(
-        "`torch.export(strict=True)`", "values of a batch of as many images as there are channels", export_strict, on=ACTIVATIONS
+        "`torch.export(strict=True)`",
+        "values of a batch of as many images as there are channels",
+        export_strict,
+        on=ACTIVATIONS,
     ),
     Transformation('`make_fx(tracing_mode="symbolic")`', "values of another batch", make_fx_symbolic, on=ACTIVATIONS),
     Transformation(
-        "`torch.fx.symbolic_trace`", "alone and inside of a model, at two batch sizes; the traced module is pickled too",
+        "`torch.fx.symbolic_trace`",
+        "alone and inside of a model, at two batch sizes; the traced module is pickled too",
         fx_symbolic_trace,
     ),
     Transformation(
@@ -377,15 +381,17 @@ TRANSFORMATIONS = (
     Transformation(
         '`device="meta"`', "then `to_empty` and `reset_parameters` give the values of a new module", meta_device, on=ACTIVATIONS
     ),
-    Transformation("`torch.func.functional_call`, `grad`", "gradients at other parameters", functional_call),
+    Transformation("`torch.func.functional_call`, `grad`", "gradients at other parameters", functional_call, on=FEW),
     Transformation("`vmap` of `grad`", "the gradients of each sample", per_sample_gradients, on=ACTIVATIONS),
     Transformation("`vmap` over modules", "an ensemble by `stack_module_state`", ensembles, on=FEW),
     Transformation("`torch.func.jvp`", "forward mode beside reverse mode, in float64", forward_mode, on=ACTIVATIONS),
     Transformation("double backward", "beside finite differences, in float64", double_backward, on=ACTIVATIONS),
-    Transformation("`deepcopy`, `pickle`, `torch.save`", "of the whole module, and `AveragedModel`", copies),
+    Transformation("`deepcopy`, `pickle`, `torch.save`", "of the whole module, and `AveragedModel`", copies, on=FEW),
     Transformation("`DataParallel`", "replicas as it makes them, on the CPU", replicas, on=FEW),
-    Transformation("`DistributedDataParallel`", "gradients and running statistics in training, in one process", data_parallel, on=FEW),
-    Transformation("`torch.utils.checkpoint`", "reentrant and not", checkpointing),
+    Transformation(
+        "`DistributedDataParallel`", "gradients and running statistics in training, in one process", data_parallel, on=FEW
+    ),
+    Transformation("`torch.utils.checkpoint`", "reentrant and not", checkpointing, on=FEW),
     Transformation("saved-tensor hooks", "tensors that are packed, and `save_on_cpu`", saved_tensor_hooks, on=FEW),
     Transformation("`parametrize`, `weight_norm`", "of every parameter", parametrizations, on=ACTIVATIONS),
     Transformation("hooks of the state dict", "which rename its tensors; loaded with `assign=True`", state_hooks, on=FEW),
