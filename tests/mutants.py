@@ -297,6 +297,8 @@ MUTANTS = [
     Mutant("torch: statistics of another batch norm mixed up", TORCH_MODULES, "self.running_var.copy_(var)", "self.running_var.copy_(mean)", "torch", "tests/backends/test_torch_dtypes.py -k is_that_of_pytorch"),
     Mutant("torch: update_bn counts one batch", TORCH_MODULES, "1.0 / float(self.num_batches_tracked)", "1.0", "torch", "tests/backends/test_torch_dtypes.py -k is_that_of_pytorch"),
     Mutant("jax: an empty batch moves the statistics", JAX, " or x.size == 0", "", "jax", "tests/backends/test_dtypes.py -k empty"),
+    Mutant("doctor: gradients are not judged", "acon_core/surgery/doctor.py", "if made is None:", "if made is None and False:", "torch", "tests/backends/test_torch_doctor.py"),
+    Mutant("doctor: evaluation in place of training", "backends/acon_torch/surgery.py", "module.train(train)", "module.train(False)", "torch", "tests/backends/test_torch_doctor.py"),
     Mutant("jax: integers become floats", "backends/acon_jax/activations.py", "if not is_floating(x.dtype):", "if False:", "jax", "tests/backends/test_dtypes.py -k refuses"),
     Mutant("paddle: statistics of 16 bits", PADDLE, "mean = _mean(wide)", "mean = _mean(x).astype(wide.dtype)", "paddle", "tests/backends/test_dtypes.py -k 16_bit"),
     Mutant("torch: x and g swapped in compiled code", TORCH_KERNELS_FILE, "x, gates, g, list(needed)", "g, gates, x, list(needed)", "torch", f"{TORCH_KERNELS} compiled_code"),

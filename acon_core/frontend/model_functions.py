@@ -152,14 +152,15 @@ class ModelFunctions(Generic[M]):
         return module
 
     def doctor(self, module: M, *, channel_axis: int | None = None) -> Diagnosis:
-        """Check whether a module computes ACON-C, by nine exact identities.
+        """Check whether a module computes ACON-C: exact identities, gradients, and training.
 
         Parameters
         ----------
         module : $module
-            Any module with parameters or attributes `p1`, `p2` and `beta` of C elements each. They
-            are set to test values and restored afterwards. It is run in evaluation mode, in its own
-            dtype and on its own device.
+            Any module with parameters or attributes `p1`, `p2` and `beta` of C elements or one, or
+            a model that contains such modules: each is examined. They are set to test values and
+            restored afterwards. Without `beta`, it is generated: p1, p2 and the identity at that
+            beta are examined. Modules run in both modes, in their own dtype, on their own device.
         channel_axis : int, optional
             Axis of the channels in the input. The default is $channel_axis, the framework's
             convention.
@@ -168,12 +169,12 @@ class ModelFunctions(Generic[M]):
         -------
         Diagnosis
             Each identity with its error and the error that rounding explains; `healthy` if all
-            hold. Print it for a report.
+            hold; `mistake` names a known mistake. Print it for a report.
 
         Raises
         ------
         AconError
-            If the module has no such parameters or cannot be run.
+            If no module has such parameters or cannot be run.
 
         Examples
         --------

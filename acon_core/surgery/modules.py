@@ -49,6 +49,28 @@ class Observed:
     layers: Mapping[str, Layers] = field(default_factory=dict)
 
 
+@dataclass(frozen=True)
+class Probe:
+    """What a run of a module forward and backward showed.
+
+    Parameters
+    ----------
+    y : array
+        The output.
+    after : array
+        The input, after the run.
+    dx : array
+        Gradient of the input.
+    gates : dict from str to array
+        Gradient of each named parameter; None for what is no parameter or gets no gradient.
+    """
+
+    y: NDArray
+    after: NDArray
+    dx: NDArray
+    gates: dict[str, NDArray | None]
+
+
 @contextmanager
 def evaluation_mode(model: Any, parts: Iterable[Any]) -> Iterator[None]:
     """Run the body in evaluation mode, then restore the mode of every part.
@@ -121,6 +143,9 @@ class Modules(Protocol):
 
     def write(self, module: Any, name: str, array: NDArray) -> None:
         """Set a parameter or attribute of the module; its dtype and device stay."""
+
+    def probe(self, module: Any, x: NDArray, g: NDArray, names: tuple[str, ...], train: bool) -> Probe:
+        """Run a module forward and backward with the gradient `g` of its output; modes stay."""
 
     def run(self, module: Any, x: NDArray) -> NDArray:
         """Run a module on an array in the framework's layout, in evaluation, without gradients."""

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from acon_core import spec, surgery
 from acon_core.errors import AconError
-from acon_core.surgery import Layers, Observed
+from acon_core.surgery import Layers, Observed, Probe
 from acon_jax.activations import CLASSES, Activation
 from acon_jax.arrays import precision
 from acon_jax.build import BuildContext, make
@@ -142,6 +142,27 @@ class NnxModules:
                 value[...] = array
             else:
                 setattr(module, name, array)
+
+    def probe(self, module: Any, x: NDArray, g: NDArray, names: tuple[str, ...], train: bool) -> Probe:
+        with precision(x.dtype):
+            copy = nnx.merge(*nnx.split(module)) if isinstance(module, nnx.Module) else module
+            if isinstance(copy, nnx.Module):
+                copy.train() if train else copy.eval()
+            own = [name for name in names if isinstance(getattr(copy, name), nnx.Param)]
+
+            def call(x: Any, values: list[Any]) -> Any:
+                if not isinstance(copy, nnx.Module):
+                    return copy(x)
+                traced = nnx.merge(*nnx.split(copy))
+                for name, value in zip(own, values, strict=True):
+                    setattr(traced, name, nnx.Param(value))
+                return traced(x)
+
+            given = jnp.asarray(x)
+            y, pull = jax.vjp(call, given, [getattr(copy, name)[...] for name in own])
+            dx, found = pull(jnp.asarray(g, y.dtype))
+            gates = {**dict.fromkeys(names), **{name: np.array(each) for name, each in zip(own, found, strict=True)}}
+            return Probe(np.array(y), np.array(given), np.array(dx), gates)
 
     def run(self, module: Any, x: NDArray) -> NDArray:
         with precision(x.dtype):

@@ -14,12 +14,13 @@ import megengine.functional as F
 import megengine.module as M
 import numpy as np
 from megengine import Tensor
+from megengine.autodiff import GradManager
 from megengine.module.batchnorm import _BatchNorm
 from numpy.typing import NDArray
 
 from acon_core import spec, surgery
 from acon_core.spec import Node, Shape
-from acon_core.surgery import Observed, evaluation_mode
+from acon_core.surgery import Observed, Probe, evaluation_mode
 from acon_megengine.arrays import to_array
 from acon_megengine.build import BuildContext
 from acon_megengine.build import make as build_module
@@ -128,9 +129,30 @@ class MegEngineModules:
         else:
             setattr(module, name, array.astype(np.asarray(value).dtype))
 
+    def probe(self, module: M.Module, x: NDArray, g: NDArray, names: tuple[str, ...], train: bool) -> Probe:
+        own = {name: each for name, each in module.named_parameters() if name in names}
+        given = Tensor(x)
+        with evaluation_mode(module, module.modules()):
+            module.train(train)
+            values = [given, *own.values()]
+            with GradManager() as manager:
+                gradients: list[Any] = [None] * len(values)
+                for place, value in enumerate(values):
+                    manager.attach([value], callbacks=[partial(_keep, gradients, place)])
+                y = module(given)
+                manager.backward(y, Tensor(g))
+        dx, *rest = [None if each is None else to_array(each) for each in gradients]
+        gates = {**dict.fromkeys(names), **dict(zip(own, rest, strict=True))}
+        return Probe(to_array(y), to_array(given), np.zeros_like(x) if dx is None else dx, gates)
+
     def run(self, module: M.Module, x: NDArray) -> NDArray:
         with evaluation_mode(module, module.modules()):
             return to_array(module(Tensor(x)))
+
+
+def _keep(gradients: list[Any], place: int, _: Tensor, gradient: Tensor) -> Tensor:
+    gradients[place] = gradient
+    return gradient
 
 
 def _below(value: Any, path: str) -> Iterator[tuple[str, M.Module]]:

@@ -22,7 +22,7 @@ from acon_paddle.gradient import ensure, is_floating, keep_trace, upcast_half
 def _merged(x: Tensor, first: int) -> Tensor:
     """Merge the axes from `first` on. `flatten` does the same, without a second derivative."""
     kept, merged = x.shape[:first], x.shape[first:]
-    # -1 is a size that to_static leaves open, and 0 keeps it. Of an empty batch, Paddle knows neither.
+    # -1 is a size that to_static leaves open, and 0 keeps it. An empty batch has neither.
     return x.reshape([0 if size == -1 else size for size in kept] + [-1 if -1 in merged else math.prod(merged)])
 
 

@@ -13,7 +13,7 @@ from paddle import Tensor, _C_ops, nn
 
 from acon_core import spec, surgery
 from acon_core.spec import Node, Shape
-from acon_core.surgery import Observed, evaluation_mode
+from acon_core.surgery import Observed, Probe, evaluation_mode
 from acon_paddle import activations  # noqa: F401  (registers the rules of the activations)
 from acon_paddle.arrays import to_array, to_tensor
 from acon_paddle.build import BuildContext
@@ -115,6 +115,27 @@ class PaddleModules:
     def write(self, module: nn.Layer, name: str, array: NDArray) -> None:
         held = getattr(module, name)
         held.set_value(array.astype(held.numpy().dtype))
+
+    def probe(self, module: nn.Layer, x: NDArray, g: NDArray, names: tuple[str, ...], train: bool) -> Probe:
+        own = {name: each for name, each in module.named_parameters() if name in names}
+        frozen = {name: each.stop_gradient for name, each in own.items()}
+        leaf = to_tensor(x)
+        leaf.stop_gradient = False
+        with evaluation_mode(module, module.sublayers(include_self=True)):
+            if train:
+                module.train()
+            for each in own.values():
+                each.stop_gradient = False
+            try:
+                given = leaf.clone()
+                y = module(given)
+                found = paddle.grad(y, [leaf, *own.values()], to_tensor(g).astype(y.dtype), allow_unused=True)
+            finally:
+                for name, each in own.items():
+                    each.stop_gradient = frozen[name]
+        dx, *rest = [None if each is None else to_array(each) for each in found]
+        gates = {**dict.fromkeys(names), **dict(zip(own, rest, strict=True))}
+        return Probe(to_array(y), to_array(given), np.zeros_like(x) if dx is None else dx, gates)
 
     def run(self, module: nn.Layer, x: NDArray) -> NDArray:
         with paddle.no_grad(), evaluation_mode(module, module.sublayers(include_self=True)):

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from acon_core import spec, surgery
-from acon_core.surgery import Observed, evaluation_mode
+from acon_core.surgery import Observed, Probe, evaluation_mode
 from acon_torch import activations  # noqa: F401  (registers the rules of the activations)
 from acon_torch.arrays import to_array, to_tensor
 from acon_torch.build import BuildContext, make
@@ -112,6 +113,26 @@ class TorchModules:
     def write(self, module: nn.Module, name: str, array: NDArray) -> None:
         with torch.no_grad():
             getattr(module, name).copy_(to_tensor(array))
+
+    def probe(self, module: nn.Module, x: NDArray, g: NDArray, names: tuple[str, ...], train: bool) -> Probe:
+        own = {name: each for name, each in module.named_parameters() if name in names}
+        device = next((parameter.device for parameter in module.parameters()), None)
+        frozen = [each for each in own.values() if not each.requires_grad]
+        leaf = to_tensor(x).to(device).requires_grad_()
+        with torch.enable_grad(), evaluation_mode(module, module.modules()):
+            module.train(train)
+            for each in frozen:
+                each.requires_grad_()
+            try:
+                given = leaf.clone()
+                y = module(given)
+                found = torch.autograd.grad(y, [leaf, *own.values()], to_tensor(g).to(y), allow_unused=True)
+            finally:
+                for each in frozen:
+                    each.requires_grad_(False)
+        dx, *rest = [None if each is None else to_array(each) for each in found]
+        gates = {**dict.fromkeys(names), **dict(zip(own, rest, strict=True))}
+        return Probe(to_array(y), to_array(given), np.zeros_like(x) if dx is None else dx, gates)
 
     def run(self, module: nn.Module, x: NDArray) -> NDArray:
         device = next((parameter.device for parameter in module.parameters()), None)

@@ -121,7 +121,7 @@ def test_doctor_accepts_acon_and_restores_parameters(backend: Backend) -> None:
     before = model.state()
     found = package(backend).doctor(model.native)
     assert found.healthy, str(found)
-    assert len(found.findings) == 9
+    assert len(found.findings) == 15
     for path, value in model.state().items():
         np.testing.assert_array_equal(value, before[path])
 
