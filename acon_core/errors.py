@@ -103,6 +103,8 @@ def nearest(given: object, known: Iterable[str]) -> list[str]:
 
     Case, underscores and hyphens do not count. The part after the last slash may stand alone.
     """
+    if len(str(given)) > 64:  # no misspelling; of a hostile file, and the comparison takes squared time
+        return []
 
     def plain(name: str) -> str:
         return "".join(each for each in name.lower() if each not in "_- ")

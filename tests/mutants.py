@@ -178,7 +178,7 @@ MUTANTS = [
     Mutant("cli: an error of --json is a line", "acon_core/cli/__init__.py", "if as_json and not", "if False and not", "core", "tests/cli/test_json.py -k errors"),
     Mutant("cli: JSON has infinity", "acon_core/cli/output.py", "not math.isfinite(value)", "False", "core", "tests/cli/test_json.py -k fields"),
     Mutant("cli: FORCE_COLOR makes a pipe a terminal", "acon_core/cli/output.py", "disable=not on_terminal", "disable=not err.is_terminal", "core", "tests/cli/test_terminal.py -k colors"),
-    Mutant("cli: names cut to a width in a pipe", "acon_core/cli/output.py", "is_terminal(sys.stdout) else 10_000", "is_terminal(sys.stdout) else None", "core", "tests/cli/test_cli.py -k inspect"),
+    Mutant("cli: names cut to a width in a pipe", "acon_core/cli/output.py", "is_terminal(sys.stdout) else 1_000_000", "is_terminal(sys.stdout) else None", "core", "tests/cli/test_cli.py -k inspect"),
     Mutant("discovery: a stranger's entry point of our name used", "acon_core/discovery.py", "if not each.problem}", "}", "core", "tests/test_discovery.py -k taken"),
     Mutant("discovery: a broken package ends a command", "acon_core/discovery.py", "except (Exception, SystemExit) as error:", "except ImportError as error:", "core", "tests/test_discovery.py -k broken"),
     Mutant("conformance: what is not built fails", RUNNER, "except (SpecError, NotImplementedError) as error:", "except ZeroDivisionError as error:", "core", "tests/test_discovery.py -k unsupported"),

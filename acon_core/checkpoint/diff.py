@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from acon_core.checkpoint.codecs.arrays import little_endian_bytes
-from acon_core.checkpoint.codecs.text import escaped
+from acon_core.checkpoint.codecs.text import whole_name
 from acon_core.checkpoint.query import NetworkQuery
 from acon_core.checkpoint.reading import read_checkpoint, read_file
 from acon_core.errors import AconError
@@ -52,11 +52,11 @@ class Difference:
     def __str__(self) -> str:
         kinds = self.a if self.a == self.b else f"{self.a} vs {self.b}"
         if self.count is None:
-            return f"{escaped(self.name)}: {kinds}"
+            return f"{whole_name(self.name)}: {kinds}"
         largest = self.largest if isinstance(self.largest, int) else f"{self.largest or 0:.3g}"
         size = "some not finite" if self.largest is None else f"by up to {largest}"
         ulp = "" if self.ulp is None else f", {self.ulp} ulp"
-        return f"{escaped(self.name)}: {kinds}: {self.count} values differ, {size}{ulp}"
+        return f"{whole_name(self.name)}: {kinds}: {self.count} values differ, {size}{ulp}"
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from rich.text import Text
 from acon_core import spec
 from acon_core.checkpoint import NetworkQuery, read_file
 from acon_core.checkpoint import convert as convert_checkpoint
-from acon_core.checkpoint.codecs.text import escaped, printable
+from acon_core.checkpoint.codecs.text import printable, whole_name
 from acon_core.checkpoint.convert import Transform
 from acon_core.checkpoint.diff import diff as diff_checkpoints
 from acon_core.checkpoint.metadata import parse_input
@@ -99,7 +99,7 @@ def _print_content(fields: dict[str, Any], title: str, preprocessing: str | None
         for justify in ("left", "left", "left", "right"):
             shown.add_column(overflow="fold", justify=justify)
         for name, tensor in fields["tensors"].items():
-            shown.add_row(Text(escaped(name)), tensor["dtype"], str(tensor["shape"]), size(tensor["bytes"]))
+            shown.add_row(Text(whole_name(name)), tensor["dtype"], str(tensor["shape"]), size(tensor["bytes"]))
         table(shown)
     rows = {"file": fields["file"], "format": fields["format"], "network": title}
     if preprocessing:

@@ -70,7 +70,7 @@ def lines(*texts: object) -> None:
 def console() -> Console:
     """Return a console for tables. Where it is no terminal, it is as wide as the table is."""
     color = None if os.environ.get("NO_COLOR") else "auto"
-    wide = None if is_terminal(sys.stdout) else 10_000
+    wide = None if is_terminal(sys.stdout) else 1_000_000
     return Console(highlight=False, emoji=False, color_system=color, width=wide)  # type: ignore[arg-type]
 
 

@@ -18,6 +18,12 @@ def escaped(text: object) -> str:
     return "".join(each if each.isprintable() else ascii(each)[1:-1] for each in str(text))
 
 
+def whole_name(name: str) -> str:
+    """Format the name of a tensor as one line: whole, unless no program made it."""
+    shown = escaped(name)
+    return shown if len(shown) <= 800 else f"{shown[:800]}..."
+
+
 def format_names(keys: Iterable[object]) -> str:
     """Format names as a list, shortened to the first eight."""
     names = [f"{key!r:.60}" for key in islice(keys, 9)]

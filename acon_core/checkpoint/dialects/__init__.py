@@ -9,7 +9,7 @@ from acon_core.checkpoint.dialects.dialect import Dialect, Names
 from acon_core.checkpoint.dialects.paddleclas import paddleclas
 from acon_core.checkpoint.dialects.repact import repact, repact_reconstruct
 from acon_core.checkpoint.dialects.timm import timm
-from acon_core.errors import AconError, choices
+from acon_core.errors import AconError, meant
 
 DIALECTS = {dialect.name: dialect for dialect in (repact, repact_reconstruct, timm, paddleclas)}
 
@@ -25,7 +25,9 @@ WRAPPERS = {
 def dialect_named(name: str | None) -> Dialect | None:
     """Return the dialect of that name, and None for None. Raises AconError for an unknown name."""
     if name is not None and name not in DIALECTS:
-        raise AconError(f"--dialect {printable(name)}: no such dialect; {choices(name, DIALECTS)}")
+        known = "; ".join(f"{each.name} ({each.description})" for each in DIALECTS.values())
+        hint = meant(name, DIALECTS)
+        raise AconError(f"--dialect {printable(name)}: no such dialect; {hint and f'{hint} '}expected one of {known}")
     return DIALECTS[name] if name else None
 
 
