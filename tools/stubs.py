@@ -27,7 +27,10 @@ STANDARD = (
     "from os import PathLike",
     "from typing import Any, Literal",
 )
-CORE = ("from acon_core.spec import Node", "from acon_core.surgery import Diagnosis, GradientBounds, Replacements")
+CORE = (
+    "from acon_core.spec import Node",
+    "from acon_core.surgery import Diagnosis, GradientBounds, Replacements, Value, Where",
+)
 
 
 def annotation_of(kind: type[Activation] | None, parameter: inspect.Parameter) -> str:

@@ -6,8 +6,7 @@ from collections.abc import Mapping
 from typing import Any, Generic, TypeVar
 
 from acon_core import surgery
-from acon_core.spec.node import Node
-from acon_core.surgery import Diagnosis, GradientBounds, Modules, Replacements
+from acon_core.surgery import Diagnosis, GradientBounds, Modules, Replacements, Value, Where
 
 M = TypeVar("M")
 
@@ -20,11 +19,12 @@ class ModelFunctions(Generic[M]):
     def replace_activations(
         self,
         model: M,
-        replacements: Mapping[str, str | Node],
+        replacements: Mapping[Any, Value],
         example: Any,
         *,
-        channel_axis: int | None = None,
-        beta: float = 100.0,
+        channel_axis: int | Mapping[str, int] | None = None,
+        beta: float | None = None,
+        where: Where = None,
     ) -> Replacements:
         """Replace activations of a model in place, preserving its function where possible.
 
@@ -32,38 +32,46 @@ class ModelFunctions(Generic[M]):
         ----------
         model : $module
             Any model. $sites
-        replacements : mapping from str to str or Node
-            Old activations to new ones. An old name matches any options, or those that it states:
-            ``"gelu(approximate=tanh)"``.
-        example : $tensor or tuple
-            An input, or a tuple of arguments. The model is run on it once, in evaluation mode and
-            without gradients, to find the number of channels at each place. Modes and running
+        replacements : mapping
+            Old activations to new ones. A key is a name, which matches any options, or those that
+            it states (``"gelu(approximate=tanh)"``); a class of modules; or a function of path and
+            module that says whether it matches. ``"swish"`` matches SiLU too. A value is a name, a
+            spec, or a function of the number of channels that returns one of these or a module.
+        example : $tensor, tuple or dict
+            An input, a tuple of arguments, or a dictionary of keyword arguments. The model is run
+            on it, in evaluation mode and without gradients, before and after. Modes and running
             statistics do not change.
-        channel_axis : int, optional
-            Axis of the channels in the inputs of the activations. The default is $channel_axis, the
-            framework's convention.$axis_of_tokens
+        channel_axis : int or mapping from str to int, optional
+            Axis of the channels in the inputs of the activations, for all or by path. $found_axis
         beta : float, optional
-            The beta of ACON where it replaces ReLU or PReLU.
+            The beta of ACON where it replaces ReLU or PReLU. The default is 100 divided by the root
+            mean square of the inputs that the example gives at each place.
+        where : str, iterable of str or callable, optional
+            The places to replace at: patterns of paths, ``"layer4.*"``, or a function of the path.
 
         Returns
         -------
         Replacements
-            What was done at each place, why the rest was kept, and the calls of functions, such as
-            ``relu(x)``, that cannot be replaced. Print it for a report.
+            What was done at each place, why the rest was kept, the calls of functions, such as
+            ``relu(x)``, that could not be replaced, the wanted names that met nothing, and the
+            change of the output. Print it for a report.
 
         Raises
         ------
         SpecError
             If a name does not exist.
         AconError
-            If the model is itself an activation, or if `channel_axis` or `beta` is invalid.
+            If the model is itself an activation or cannot be changed, if `channel_axis` or `beta`
+            is invalid, or if the channel axis of a place is unknown.
 
         Notes
         -----
         SiLU becomes ACON, and identity, ReLU, PReLU and HardSwish become RepAct, exactly. ReLU and
         PReLU become ACON with an error of at most 0.2785 / `beta`. Other activations start at their
         own initial values. New modules take over dtype, device and mode. Their parameters are new:
-        create the optimizer afterwards.
+        create the optimizer afterwards. A module that is called at several places, or that has
+        several paths, becomes several. Where a method of a module has to call another module for
+        it, this module gets a subclass of its class with that call changed.
 
         Examples
         --------
@@ -74,8 +82,9 @@ class ModelFunctions(Generic[M]):
         >>> [(site.old, site.new, site.channels) for site in done.replaced]
         [('relu', 'acon_c', 8)]
         """
-        axis = self.modules.channel_axis if channel_axis is None else channel_axis
-        return surgery.replace_activations(self.modules, model, replacements, example, channel_axis=axis, beta=beta)
+        return surgery.replace_activations(
+            self.modules, model, replacements, example, channel_axis=channel_axis, beta=beta, where=where
+        )
 
     def fuse(self, model: M) -> M:
         """Replace every RepAct of a model by its exact closed form, for inference.

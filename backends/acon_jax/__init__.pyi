@@ -10,7 +10,7 @@ from flax import nnx
 from jax.typing import DTypeLike
 
 from acon_core.spec import Node
-from acon_core.surgery import Diagnosis, GradientBounds, Replacements
+from acon_core.surgery import Diagnosis, GradientBounds, Replacements, Value, Where
 from acon_jax.functional import acon as acon
 from acon_jax.functional import smooth_maximum as smooth_maximum
 
@@ -231,9 +231,10 @@ def load(
 def param_groups(model: nnx.Module, weight_decay: float) -> optax.GradientTransformation: ...
 def replace_activations(
     model: nnx.Module,
-    replacements: Mapping[str, str | Node],
+    replacements: Mapping[Any, Value],
     example: Any,
     *,
-    channel_axis: int | None = ...,
-    beta: float = ...,
+    channel_axis: int | Mapping[str, int] | None = ...,
+    beta: float | None = ...,
+    where: Where = ...,
 ) -> Replacements: ...

@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import math
-import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+import copy
+from collections.abc import Iterator, Mapping
 from functools import partial
-from operator import itemgetter
 from typing import Any
 
 import jax
@@ -17,35 +13,25 @@ import numpy as np
 import optax
 from flax import nnx
 from flax.traverse_util import unflatten_dict
-from jax.extend.core import ClosedJaxpr, Jaxpr
 from numpy.typing import NDArray
 
 from acon_core import spec, surgery
 from acon_core.errors import AconError
-from acon_core.surgery import Layers, Observed, Probe
+from acon_core.surgery import Observed, Probe
 from acon_jax.activations import CLASSES, Activation
 from acon_jax.arrays import precision
 from acon_jax.build import BuildContext, make
 from acon_jax.checkpoint.layout import layout
 from acon_jax.modules import Acon, Function, Graph
-from acon_jax.pointwise import ACTIVATION_FUNCTIONS, NATIVE_ACTIVATIONS
+from acon_jax.observe import observe
+from acon_jax.pointwise import NATIVE_ACTIVATIONS
+from acon_jax.stacked import Held, variables
 
-SCOPE = "acon_site_"
-MARK = "_acon_site"
 UNDECAYED = (*surgery.UNDECAYED_NAMES, "bias", "scale")
 """Names of parameters that never decay, whatever their shape."""
 
 OURS = {Acon, Function, Graph, *CLASSES.values()}
 """Our classes, by exact type: a user's subclass may compute something else."""
-
-
-@dataclass(frozen=True, eq=False)
-class Held:
-    """A function that a module holds as an attribute, `self.act = nnx.relu`: also a site."""
-
-    owner: nnx.Module
-    name: str
-    function: Callable[..., Any]
 
 
 def _node_of_function(function: Any) -> spec.Node | None:
@@ -58,7 +44,7 @@ def _node_of_function(function: Any) -> spec.Node | None:
         return None
 
 
-class NnxModules:
+class NnxModules(surgery.Modules):
     """`acon_core.surgery.Modules` for nnx."""
 
     layout = layout
@@ -81,7 +67,7 @@ class NnxModules:
 
     def make(self, node: spec.Node, state: Mapping[str, NDArray], old: Any, model: Any) -> nnx.Module:
         models = [each for each in (old, model) if isinstance(each, nnx.Module)]
-        values = (value[...] for each in models for _, value in _variables(each))
+        values = (value[...] for each in models for _, value in variables(each))
         like = next((value for value in values if jnp.issubdtype(value.dtype, jnp.floating)), np.zeros(0, np.float32))
         dtype = like.dtype
         # An array that is bound to no device goes with any other; one that is bound to one stays
@@ -103,27 +89,41 @@ class NnxModules:
         *parents, name = path.split(".")
         for parent in parents:
             model = getattr(model, parent)
-        setattr(model, name, nnx.data(module))  # where a plain function was, nnx expects static values
+        # Where a plain function was, nnx expects static values.
+        setattr(model, name, nnx.static(module.function) if isinstance(module, Held) else nnx.data(module))
 
-    def observe(self, model: Any, example: Any) -> Observed:
-        # Traced, not run: a copy of the model stands in for it, so that nothing of it can change,
-        # and its jaxpr holds every call of an activation function, however the model's code got
-        # hold of it.
-        graphdef, state = nnx.split(model)
-        inputs: dict[str, list[spec.Shape]] = {}
-        scopes: list[tuple[str, bool]] = []
-        inner: dict[str, list[spec.Shape]] = {}
-        arguments = example if type(example) is tuple else (example,)  # a NamedTuple is one argument
-        options = [index for index, each in enumerate(arguments, 1) if isinstance(each, bool | int | str)]
+    def unfit(self, model: Any) -> str:
+        if isinstance(model, nnx.Module):
+            return ""
+        kind = f"{type(model).__module__}.{type(model).__qualname__}"
+        if kind.startswith("flax.linen"):
+            return f"a {kind} holds no activations that could be replaced; write acon_jax.acon in its code, or use flax.nnx"
+        return f"expected a flax.nnx.Module, found a {kind}; give the module itself, before nnx.jit and the like"
 
-        def run(state: nnx.State, *arguments: Any) -> Any:
-            copy = nnx.merge(graphdef, state)
-            copy.eval()
-            with _recorded(self, copy, inputs, scopes, inner):
-                return copy(*arguments)
+    def leaf(self, module: Any) -> bool:
+        if not isinstance(module, nnx.Module) or type(module).__module__.partition(".")[0] in ("flax", __package__):
+            return False
+        return callable(module) and not jax.tree.leaves(nnx.state(module)) and len(list(self.sites(module))) == 1
 
-        closed = jax.make_jaxpr(run, static_argnums=options)(state, *arguments)
-        return Observed(inputs, list(_functional(closed.jaxpr, scopes, "")), _stacked_layers(dict(self.sites(model)), inner))
+    def copy(self, site: Any) -> Any:
+        if isinstance(site, Held):
+            return Held(site.owner, site.name, site.function)
+        return copy.copy(site)
+
+    def remark(self, module: Any, model: Any) -> str:
+        flags = [] if next(_evaluation_flags(model), None) is not None else list(_evaluation_flags(module))
+        if not flags:
+            return ""
+        mode = "evaluation" if flags[0] else "training"
+        return f"in {mode} mode, since nothing in the model says which; call model.eval() or model.train()"
+
+    def settle(self, module: Any, old: Any, model: Any) -> Any:
+        if isinstance(module, nnx.Module) and next((flag for flag in _evaluation_flags(model)), False):
+            module.eval()
+        return module
+
+    def observe(self, model: Any, example: Any, as_used: bool = False) -> Observed:
+        return observe(self, model, example)
 
     def parameters(self, model: Any) -> Iterator[tuple[str, Any, bool]]:
         for path, variable in nnx.to_flat_state(nnx.state(model, nnx.Param)):
@@ -185,14 +185,8 @@ def _walk(module: nnx.Module, path: str, above: tuple[int, ...]) -> Iterator[tup
             yield spec.join(path, name), Held(module, name, value)
 
 
-def _variables(module: nnx.Module) -> Iterator[tuple[str, Any]]:
-    """All variables of a module by dotted path, random streams apart."""
-    for path, variable in nnx.to_flat_state(nnx.state(module, nnx.Not(nnx.RngState))):
-        yield ".".join(map(str, path)), variable
-
-
 def _arrays(module: nnx.Module) -> dict[str, NDArray]:
-    return {path: np.array(variable[...]) for path, variable in _variables(module)}
+    return {path: np.array(variable[...]) for path, variable in variables(module)}
 
 
 def _evaluation_flags(model: nnx.Module) -> Iterator[bool]:
@@ -201,143 +195,6 @@ def _evaluation_flags(model: nnx.Module) -> Iterator[bool]:
         for name in ("use_running_average", "deterministic"):
             if isinstance(flag := getattr(module, name, None), bool):
                 yield flag
-
-
-def _channels_last(shape: spec.Shape, axis: int) -> spec.Shape:
-    """Move the channels of a shape last. Our own modules may have them at any axis."""
-    sizes = list(shape)
-    last = [sizes.pop(axis)] if sizes else []
-    return (*sizes, *last)
-
-
-def _stacked_layers(sites: Mapping[str, Any], inner: Mapping[str, list[spec.Shape]]) -> dict[str, Layers]:
-    """Return the layers of every site that a scan or vmap divides, by the shapes inside it.
-
-    A site without variables is divided as the module is that holds it, or else as others in that.
-    """
-    variables = {path: [variable.shape for _, variable in _variables(sites[path])] for path in inner}
-    calls = {path: (outside[0], inside[0]) for path, inside in inner.items() if (outside := variables[path])}
-    found = {}
-    for path, site in sites.items():
-        holder = path.rpartition(".")[0]
-        near = [path, holder, *(other for other in calls if other.startswith(f"{holder}." if holder else ""))]
-        whole, part = next((calls[other] for other in near if other in calls), ((), ()))
-        if whole != part:
-            leading = whole[: len(whole) - len(part)]
-            found[path] = Layers(
-                partial(_unstacked, path, site, (*leading, *part) == whole, leading), partial(_stacked, leading)
-            )
-    return found
-
-
-def _unstacked(path: str, site: Any, in_front: bool, leading: spec.Shape) -> list[Any]:
-    if not in_front:
-        raise AconError(f"replace_activations: {path}: expected layers that are stacked along the first axis, found another")
-    if isinstance(site, Held):
-        return [site] * math.prod(leading)
-    graphdef, state = nnx.split(site)
-    return [nnx.merge(graphdef, jax.tree.map(itemgetter(index), state)) for index in np.ndindex(leading)]
-
-
-def _stacked(leading: spec.Shape, made: Sequence[nnx.Module]) -> nnx.Module:
-    graphdef, states = nnx.split(made[0])[0], [nnx.state(each) for each in made]
-
-    def stack(*values: jax.Array) -> jax.Array:
-        with precision(values[0].dtype):
-            return jnp.stack(values).reshape(*leading, *values[0].shape)
-
-    return nnx.merge(graphdef, jax.tree.map(stack, *states))
-
-
-def _key(site: Any) -> Any:
-    # In a transformation, such as nnx.scan, a module is another object, which has the same marks.
-    return (id(site.owner), site.name) if isinstance(site, Held) else vars(site).get(MARK)
-
-
-@contextmanager
-def _recorded(
-    modules: NnxModules,
-    model: nnx.Module,
-    inputs: dict[str, list[spec.Shape]],
-    scopes: list[tuple[str, bool]],
-    inner: dict[str, list[spec.Shape]],
-) -> Iterator[None]:
-    """Note every call of a site in `inputs`, and trace it under a scope that counts `scopes`.
-
-    An entry of `scopes` is the path of the site, and whether its spec is known. `inner` gets the
-    shapes of a module's variables in a call.
-    """
-    paths: dict[Any, list[str]] = {}
-    running: list[Any] = []
-
-    def noted(key: Any, known: bool, axis: int, call: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        if running and running[-1] == key:  # a class that calls its parent's
-            return call(*args, **kwargs)
-        shapes = [np.shape(value) for value in (*args, *kwargs.values()) if isinstance(value, jax.Array)]
-        running.append(key)
-        scopes.append((paths[key][0], known))
-        try:
-            with jax.named_scope(f"{SCOPE}{len(scopes) - 1}"):
-                result = call(*args, **kwargs)
-        finally:
-            running.pop()
-        for path in paths[key]:
-            inputs.setdefault(path, []).extend(_channels_last(shape, axis) for shape in shapes[:1])
-        return result
-
-    def replaced(call: Callable[..., Any]) -> Callable[..., Any]:
-        def noted_call(self: Any, *args: Any, **kwargs: Any) -> Any:
-            if _key(self) not in paths:
-                return call(self, *args, **kwargs)
-            axis = self._channel_axis if isinstance(self, Activation) else -1
-            for path in paths[_key(self)]:
-                inner[path] = [variable.shape for _, variable in _variables(self)]
-            return noted(_key(self), modules.node(self) is not None, axis, partial(call, self), *args, **kwargs)
-
-        return noted_call
-
-    sites = list(modules.sites(model))
-    for path, site in sites:
-        if isinstance(site, nnx.Module) and _key(site) is None:
-            setattr(site, MARK, path)
-        paths.setdefault(_key(site), []).append(path)
-        if isinstance(site, Held):  # of the copy
-            setattr(site.owner, site.name, partial(noted, _key(site), True, -1, site.function))
-    # Python looks `__call__` up in the class.
-    kinds = {type(site) for _, site in sites if isinstance(site, nnx.Module) and callable(site)}
-    own = {kind: vars(kind).get("__call__") for kind in kinds}
-    calls = {kind: kind.__call__ for kind in kinds}
-    try:
-        for kind, call in calls.items():
-            kind.__call__ = replaced(call)
-        yield
-    finally:
-        for kind, call in own.items():
-            if call is None:
-                del kind.__call__
-            else:
-                kind.__call__ = call
-
-
-def _functional(jaxpr: Any, scopes: list[tuple[str, bool]], outer: str) -> Iterator[str]:
-    """Yield the activation calls in a jaxpr, in order, that no site with a known spec explains."""
-    for equation in jaxpr.eqns:
-        found = re.findall(rf"{SCOPE}(\d+)", str(equation.source_info.name_stack))
-        inner = found[-1] if found else outer
-        path, known = scopes[int(inner)] if inner else ("", False)
-        name = "sigmoid" if equation.primitive.name == "logistic" else equation.params.get("name")
-        if known:
-            continue
-        if name in ACTIVATION_FUNCTIONS or name == "sigmoid":
-            yield f"{name} in {path or 'the model'}"
-            continue
-        for value in jax.tree.leaves(list(equation.params.values()), is_leaf=_is_jaxpr):
-            if _is_jaxpr(value):
-                yield from _functional(getattr(value, "jaxpr", value), scopes, inner)
-
-
-def _is_jaxpr(value: Any) -> bool:
-    return isinstance(value, ClosedJaxpr | Jaxpr)
 
 
 def decay_of(model: nnx.Module, weight_decay: float) -> optax.GradientTransformation:

@@ -8,7 +8,7 @@ import megengine
 from megengine import module as M
 
 from acon_core.spec import Node
-from acon_core.surgery import Diagnosis, GradientBounds, Replacements
+from acon_core.surgery import Diagnosis, GradientBounds, Replacements, Value, Where
 from acon_megengine.functional import acon as acon
 from acon_megengine.functional import smooth_maximum as smooth_maximum
 
@@ -179,9 +179,10 @@ def load(
 def param_groups(model: M.Module, weight_decay: float) -> list[dict[str, Any]]: ...
 def replace_activations(
     model: M.Module,
-    replacements: Mapping[str, str | Node],
+    replacements: Mapping[Any, Value],
     example: Any,
     *,
-    channel_axis: int | None = ...,
-    beta: float = ...,
+    channel_axis: int | Mapping[str, int] | None = ...,
+    beta: float | None = ...,
+    where: Where = ...,
 ) -> Replacements: ...

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack
+import copy
+from collections.abc import Iterator, Mapping
 from functools import partial
 from itertools import chain
 from typing import Any
-from unittest.mock import patch
 
-import megengine.functional as F
 import megengine.module as M
 import numpy as np
 from megengine import Tensor
@@ -19,26 +16,27 @@ from megengine.module.batchnorm import _BatchNorm
 from numpy.typing import NDArray
 
 from acon_core import spec, surgery
-from acon_core.spec import Node, Shape
-from acon_core.surgery import Observed, Probe, evaluation_mode
+from acon_core.spec import Node
+from acon_core.surgery import Observed, Probe, evaluation_mode, put
 from acon_megengine.arrays import to_array
 from acon_megengine.build import BuildContext
 from acon_megengine.build import make as build_module
 from acon_megengine.checkpoint.layout import layout as megengine_layout
-from acon_megengine.pointwise import ACTIVATION_FUNCTIONS, NATIVE_ACTIVATIONS
+from acon_megengine.observe import HOMES, observe
+from acon_megengine.pointwise import NATIVE_ACTIVATIONS
 
 UNDECAYED = (_BatchNorm, M.LayerNorm, M.GroupNorm, M.InstanceNorm, M.GeneralNorm, M.PReLU)
 """Modules of MegEngine whose parameters never decay, whatever their shape."""
 
-HOMES = ("megengine", __name__.partition(".")[0])
-"""Packages whose classes and calls are known: a subclass may compute something else."""
+_HOOKS = ("_forward_pre_hooks", "_forward_hooks")
 
 
-class MegEngineModules:
+class MegEngineModules(surgery.Modules):
     """`acon_core.surgery.Modules` for MegEngine."""
 
     layout = megengine_layout
     channel_axis = 1
+    shows_axes = True
 
     def sites(self, model: M.Module) -> Iterator[tuple[str, M.Module]]:
         yield from _below(model, "")
@@ -62,55 +60,39 @@ class MegEngineModules:
             for path, param in spec.named_params(node).items()
         }
         made.load_state_dict(dict(self.layout.to_native(node, narrow)))
-        known = next(chain(old.parameters(), model.parameters()), None)
-        for tensor in made.tensors() if known is not None else ():
-            tensor._reset(tensor.astype(known.dtype).to(known.device))
-        made.train(old.training)
-        return made
+        return self.settle(made, old, model)
 
     def replace(self, model: M.Module, path: str, module: M.Module) -> None:
-        _put(model, path.split("."), module)
+        put(model, path.split("."), module)
 
-    def observe(self, model: M.Module, example: Any) -> Observed:
-        inputs: dict[str, list[Shape]] = {}
-        functional: list[str] = []
-        running: list[str] = []
-        paths: dict[int, list[str]] = {}
-        modules = dict(self.sites(model))
-        for path, module in modules.items():
-            paths.setdefault(id(module), []).append(path)
+    def unfit(self, model: M.Module) -> str:
+        for path, module in self.sites(model):
+            if type(module).__module__.startswith("megengine.traced_module"):
+                return f"{path or 'the model'} is a traced module, which cannot be changed; replace before trace_module"
+        return ""
 
-        own_call = M.Module.__call__
+    def copy(self, site: M.Module) -> M.Module:
+        made = copy.copy(site)
+        made._name = made._short_name = None  # MegEngine warns where a module gets a second name
+        return made
 
-        def enter(module: M.Module, *args: Any, **kwargs: Any) -> Any:
-            # Hooks of MegEngine do not see keyword arguments.
-            if id(module) not in paths:
-                return own_call(module, *args, **kwargs)
-            given = next(chain(args, kwargs.values()), None)
-            for path in paths[id(module)] if isinstance(given, Tensor) else ():
-                inputs.setdefault(path, []).append(given._tuple_shape)
-            running.append(paths[id(module)][0])
-            try:
-                return own_call(module, *args, **kwargs)
-            finally:
-                running.pop()
+    def leaf(self, module: M.Module) -> bool:
+        home = type(module).__module__.partition(".")[0]
+        return home not in HOMES and next(module.children(), None) is None and not module.state_dict()
 
-        def call(function: Callable[..., Any], name: str, *args: Any, **kwargs: Any) -> Any:
-            # Calls from MegEngine's modules and ours belong to a site.
-            caller = sys._getframe(1).f_globals.get("__name__", "")
-            if caller.partition(".")[0] not in HOMES:
-                functional.append(f"{name} in {running[-1] if running else ''}")
-            return function(*args, **kwargs)
+    def adopt(self, module: M.Module, old: M.Module) -> None:
+        for name in _HOOKS:  # the handles of hooks remove them from these dictionaries
+            setattr(module, name, getattr(old, name))
 
-        with evaluation_mode(model, model.modules()), ExitStack() as stack:
-            stack.enter_context(patch.object(M.Module, "__call__", enter))
-            for name in ACTIVATION_FUNCTIONS:
-                own = getattr(F, name)
-                for namespace in (F, F.nn, F.elemwise):
-                    if getattr(namespace, name, None) is own:
-                        stack.enter_context(patch.object(namespace, name, partial(call, own, name)))
-            model(*example) if isinstance(example, tuple) else model(example)
-        return Observed(inputs, functional)
+    def settle(self, module: M.Module, old: M.Module, model: M.Module) -> M.Module:
+        known = next(chain(old.parameters(), model.parameters()), None)
+        for tensor in module.tensors() if known is not None else ():
+            tensor._reset(tensor.astype(known.dtype).to(known.device))
+        module.train(old.training)
+        return module
+
+    def observe(self, model: M.Module, example: Any, as_used: bool = False) -> Observed:
+        return observe(self, model, example)
 
     def parameters(self, model: M.Module) -> Iterator[tuple[str, Any, bool]]:
         for path, parameter, owner in model.named_parameters(with_parent=True):
@@ -167,22 +149,6 @@ def _below(value: Any, path: str) -> Iterator[tuple[str, M.Module]]:
     for name, part in parts:
         if isinstance(part, M.Module | dict | list | tuple):
             yield from _below(part, spec.join(path, str(name)))
-
-
-def _put(holder: Any, names: Sequence[str], module: M.Module) -> Any:
-    """Put a module where the names lead and return the holder; tuples are replaced."""
-    if not names:
-        return module
-    name, *rest = names
-    if isinstance(holder, tuple):
-        at = int(name)
-        return (*holder[:at], _put(holder[at], rest, module), *holder[at + 1 :])
-    if isinstance(holder, list | dict):
-        key = int(name) if isinstance(holder, list) else name
-        holder[key] = _put(holder[key], rest, module)
-    else:
-        setattr(holder, name, _put(getattr(holder, name), rest, module))
-    return holder
 
 
 modules = MegEngineModules()

@@ -8,7 +8,7 @@ import paddle
 from paddle import nn
 
 from acon_core.spec import Node
-from acon_core.surgery import Diagnosis, GradientBounds, Replacements
+from acon_core.surgery import Diagnosis, GradientBounds, Replacements, Value, Where
 from acon_paddle.functional import acon as acon
 from acon_paddle.functional import smooth_maximum as smooth_maximum
 
@@ -192,9 +192,10 @@ def load(
 def param_groups(model: nn.Layer, weight_decay: float) -> list[dict[str, Any]]: ...
 def replace_activations(
     model: nn.Layer,
-    replacements: Mapping[str, str | Node],
+    replacements: Mapping[Any, Value],
     example: Any,
     *,
-    channel_axis: int | None = ...,
-    beta: float = ...,
+    channel_axis: int | Mapping[str, int] | None = ...,
+    beta: float | None = ...,
+    where: Where = ...,
 ) -> Replacements: ...

@@ -2,24 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
 import paddle
 from numpy.typing import NDArray
-from paddle import Tensor, _C_ops, nn
+from paddle import Tensor, nn
 
 from acon_core import spec, surgery
-from acon_core.spec import Node, Shape
-from acon_core.surgery import Observed, Probe, evaluation_mode
+from acon_core.spec import Node
+from acon_core.surgery import Observed, Probe, evaluation_mode, held, put
 from acon_paddle import activations  # noqa: F401  (registers the rules of the activations)
 from acon_paddle.arrays import to_array, to_tensor
 from acon_paddle.build import BuildContext
 from acon_paddle.build import make as build_layer
 from acon_paddle.checkpoint.layout import layout
-from acon_paddle.pointwise import ACTIVATION_FUNCTIONS, NATIVE_ACTIVATIONS
+from acon_paddle.observe import observe
+from acon_paddle.pointwise import NATIVE_ACTIVATIONS
 
 UNDECAYED = (
     nn.layer.norm._BatchNormBase, nn.layer.norm._InstanceNormBase, nn.BatchNorm, nn.GroupNorm, nn.LayerNorm, nn.SpectralNorm,
@@ -27,11 +27,34 @@ UNDECAYED = (
 """Layers of Paddle whose parameters never decay, whatever their shape."""
 
 
-class PaddleModules:
+_OWN_ATTRIBUTES = set(vars(nn.Layer()))
+_HOOKS = ("_forward_pre_hooks", "_forward_post_hooks")
+
+
+class InPlace(nn.Layer):
+    """An activation that writes its result into its input, as `F.relu_` does.
+
+    Parameters
+    ----------
+    activation : nn.Layer
+        The activation.
+    """
+
+    def __init__(self, activation: nn.Layer) -> None:
+        super().__init__()
+        self.activation = activation
+
+    def forward(self, x: Tensor) -> Tensor:
+        # The activation keeps what it is given for the backward pass.
+        return paddle.assign(self.activation(x.clone()), x)
+
+
+class PaddleModules(surgery.Modules):
     """`acon_core.surgery.Modules` for Paddle."""
 
     layout = layout
     channel_axis = 1
+    shows_axes = True
 
     def sites(self, model: nn.Layer) -> Iterator[tuple[str, nn.Layer]]:
         yield "", model
@@ -68,37 +91,50 @@ class PaddleModules:
             parameter.stop_gradient = frozen.get(name, bool(frozen) and all(frozen.values()))
         return layer
 
+    def adopt(self, module: nn.Layer, old: nn.Layer) -> None:
+        for name in _HOOKS:  # the handles of hooks remove them from these dictionaries
+            setattr(module, name, getattr(old, name))
+
+    def settle(self, module: nn.Layer, old: nn.Layer, model: nn.Layer) -> nn.Layer:
+        floats = [each for each in (*old.parameters(), *model.parameters()) if each.is_floating_point()]
+        if floats:
+            module.to(device=floats[0].place, dtype=str(floats[0].dtype).rpartition(".")[2])
+        module.train() if old.training else module.eval()
+        return module
+
     def replace(self, model: nn.Layer, path: str, module: nn.Layer) -> None:
-        parent, _, name = path.rpartition(".")
-        dict(self.sites(model))[parent]._sub_layers[name] = module
+        put(model, path.split("."), module)
 
-    def observe(self, model: nn.Layer, example: Any) -> Observed:
-        paths: dict[int, list[str]] = {}
+    def references(self, model: nn.Layer) -> Iterator[tuple[str, nn.Layer]]:
+        sites = dict(self.sites(model))
+        registered = {id(layer) for layer in sites.values()}
+        for path, layer in sites.items():
+            for name, value in vars(layer).items():
+                if name not in _OWN_ATTRIBUTES:
+                    for below, found in held(nn.Layer, value, spec.join(path, name)):
+                        parts = [("", found)] if id(found) in registered else self.sites(found)
+                        yield from ((spec.join(below, part) if part else below, each) for part, each in parts)
+
+    def unfit(self, model: nn.Layer) -> str:
         for path, layer in self.sites(model):
-            paths.setdefault(id(layer), []).append(path)
-        inputs: dict[str, list[Shape]] = {}
-        functional: list[str] = []
-        running: list[nn.Layer] = []
+            where = path or "the model"
+            if isinstance(layer, paddle.jit.TranslatedLayer):
+                return f"{where} was loaded with paddle.jit.load and cannot be changed; replace before paddle.jit.save"
+            if type(layer.forward).__name__.endswith("StaticFunction"):
+                return f"{where} is compiled; replace the activations of the original model, then call paddle.jit.to_static"
+        return ""
 
-        @contextmanager
-        def ran(layer: nn.Layer, *given: Any) -> Iterator[None]:
-            running.append(layer)
-            if given and isinstance(given[0], Tensor):
-                for path in paths.get(id(layer), ()):
-                    inputs.setdefault(path, []).append(tuple(given[0].shape))
-            try:
-                yield
-            finally:
-                running.pop()
+    def leaf(self, module: nn.Layer) -> bool:
+        home = type(module).__module__.partition(".")[0]
+        return home not in ("paddle", "acon_paddle") and not module._sub_layers and not module.state_dict()
 
-        def called(operator: str) -> None:
-            if all(self.node(layer) is None for layer in running):
-                where = next((paths[id(layer)][0] for layer in reversed(running) if id(layer) in paths), "")
-                functional.append(f"{operator} in {where or 'the model'}")
+    def writing(self, module: nn.Layer) -> nn.Layer:
+        made = InPlace(module)
+        made.train() if module.training else made.eval()
+        return made
 
-        with paddle.no_grad(), evaluation_mode(model, model.sublayers(include_self=True)), _followed(ran), _watched(called):
-            model(*example) if isinstance(example, tuple) else model(example)
-        return Observed(inputs, functional)
+    def observe(self, model: nn.Layer, example: Any, as_used: bool = False) -> Observed:
+        return observe(self, model, example)
 
     def parameters(self, model: nn.Layer) -> Iterator[tuple[str, Tensor, bool]]:
         layers = model.sublayers(include_self=True)
@@ -140,45 +176,6 @@ class PaddleModules:
     def run(self, module: nn.Layer, x: NDArray) -> NDArray:
         with paddle.no_grad(), evaluation_mode(module, module.sublayers(include_self=True)):
             return to_array(module(to_tensor(x)))
-
-
-@contextmanager
-def _followed(ran: Callable[..., AbstractContextManager[None]]) -> Iterator[None]:
-    """Enter `ran(layer, *inputs)` around every call. Older hooks do not see keyword arguments."""
-    kept = nn.Layer.__call__
-
-    def call(layer: nn.Layer, *given: Any, **named: Any) -> Any:
-        with ran(layer, *given, *named.values()):
-            return kept(layer, *given, **named)
-
-    nn.Layer.__call__ = call
-    try:
-        yield
-    finally:
-        nn.Layer.__call__ = kept
-
-
-@contextmanager
-def _watched(called: Callable[[str], None]) -> Iterator[None]:
-    """Call `called` with the name of every activation operator that runs, in place or not."""
-    kept = {
-        name: getattr(_C_ops, name) for each in ACTIVATION_FUNCTIONS for name in (each, f"{each}_") if hasattr(_C_ops, name)
-    }
-
-    def telling(name: str, operator: Callable[..., Any]) -> Callable[..., Any]:
-        def run(*args: Any, **options: Any) -> Any:
-            called(name)
-            return operator(*args, **options)
-
-        return run
-
-    try:
-        for name, operator in kept.items():
-            setattr(_C_ops, name, telling(name.rstrip("_"), operator))
-        yield
-    finally:
-        for name, operator in kept.items():
-            setattr(_C_ops, name, operator)
 
 
 modules = PaddleModules()

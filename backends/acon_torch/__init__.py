@@ -12,7 +12,7 @@ FRAMEWORK = Framework(
     weight="nn.Parameter",
     channel_axis=1,
     zeros="torch.zeros({})",
-    call="def forward(self, x: torch.Tensor) -> torch.Tensor: ...",
+    call="def forward(self, input: torch.Tensor) -> torch.Tensor: ...",
     added=(
         AddedParameter("dtype", "torch.dtype | None", "Dtype of the parameters. The default is PyTorch's."),
         AddedParameter("device", "torch.device | str | None", "Device of the parameters. The default is PyTorch's."),
@@ -25,7 +25,9 @@ FRAMEWORK = Framework(
         "model": "nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU())",
         "optimizer": "optimizer = torch.optim.SGD(param_groups(model, 4e-5), lr=0.1, momentum=0.9)",
         "dtypes": "``float32``, ``float64``, ``float16`` or ``bfloat16``",
-        "sites": "Modules of this package and of `torch.nn` are replaced, not subclasses of them.",
+        "sites": "Modules of this package and of `torch.nn` are replaced, calls of functions of\nPyTorch, and "
+        "modules of other packages without parameters that compute a\nknown function.",
+        "found_axis": "The default is the axis that\nthe layer has which the input comes from, such as 1 after a convolution.",
     },
     notes={
         "": _SAVES_INPUT,

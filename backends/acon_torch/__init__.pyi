@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from acon_core.spec import Node
-from acon_core.surgery import Diagnosis, GradientBounds, Replacements
+from acon_core.surgery import Diagnosis, GradientBounds, Replacements, Value, Where
 from acon_torch.functional import acon as acon
 from acon_torch.functional import smooth_maximum as smooth_maximum
 from acon_torch.lazy_modules import lazy as lazy
@@ -52,7 +52,7 @@ class PReLU(nn.Module):
         device: torch.device | str | None = ...,
         path: str = ...,
     ) -> None: ...
-    def forward(self, x: torch.Tensor) -> torch.Tensor: ...
+    def forward(self, input: torch.Tensor) -> torch.Tensor: ...
 
 class Swish(nn.Module):
     weight: nn.Parameter
@@ -63,7 +63,7 @@ class Swish(nn.Module):
         device: torch.device | str | None = ...,
         path: str = ...,
     ) -> None: ...
-    def forward(self, x: torch.Tensor) -> torch.Tensor: ...
+    def forward(self, input: torch.Tensor) -> torch.Tensor: ...
 
 class AReLU(nn.Module):
     alpha: nn.Parameter
@@ -75,7 +75,7 @@ class AReLU(nn.Module):
         device: torch.device | str | None = ...,
         path: str = ...,
     ) -> None: ...
-    def forward(self, x: torch.Tensor) -> torch.Tensor: ...
+    def forward(self, input: torch.Tensor) -> torch.Tensor: ...
 
 class DyReLU(nn.Module):
     def __init__(
@@ -89,7 +89,7 @@ class DyReLU(nn.Module):
         device: torch.device | str | None = ...,
         path: str = ...,
     ) -> None: ...
-    def forward(self, x: torch.Tensor) -> torch.Tensor: ...
+    def forward(self, input: torch.Tensor) -> torch.Tensor: ...
 
 class FReLU(nn.Module):
     def __init__(
@@ -101,7 +101,7 @@ class FReLU(nn.Module):
         device: torch.device | str | None = ...,
         path: str = ...,
     ) -> None: ...
-    def forward(self, x: torch.Tensor) -> torch.Tensor: ...
+    def forward(self, input: torch.Tensor) -> torch.Tensor: ...
 
 class AconA(nn.Module):
     beta: nn.Parameter
@@ -114,7 +114,7 @@ class AconA(nn.Module):
         device: torch.device | str | None = ...,
         path: str = ...,
     ) -> None: ...
-    def forward(self, x: torch.Tensor) -> torch.Tensor: ...
+    def forward(self, input: torch.Tensor) -> torch.Tensor: ...
 
 class AconB(nn.Module):
     p2: nn.Parameter
@@ -128,7 +128,7 @@ class AconB(nn.Module):
         device: torch.device | str | None = ...,
         path: str = ...,
     ) -> None: ...
-    def forward(self, x: torch.Tensor) -> torch.Tensor: ...
+    def forward(self, input: torch.Tensor) -> torch.Tensor: ...
 
 class AconC(nn.Module):
     p1: nn.Parameter
@@ -145,7 +145,7 @@ class AconC(nn.Module):
         device: torch.device | str | None = ...,
         path: str = ...,
     ) -> None: ...
-    def forward(self, x: torch.Tensor) -> torch.Tensor: ...
+    def forward(self, input: torch.Tensor) -> torch.Tensor: ...
 
 class MetaAconC(nn.Module):
     p1: nn.Parameter
@@ -165,7 +165,7 @@ class MetaAconC(nn.Module):
         device: torch.device | str | None = ...,
         path: str = ...,
     ) -> None: ...
-    def forward(self, x: torch.Tensor) -> torch.Tensor: ...
+    def forward(self, input: torch.Tensor) -> torch.Tensor: ...
 
 class AconFReLU(nn.Module):
     def __init__(
@@ -178,7 +178,7 @@ class AconFReLU(nn.Module):
         device: torch.device | str | None = ...,
         path: str = ...,
     ) -> None: ...
-    def forward(self, x: torch.Tensor) -> torch.Tensor: ...
+    def forward(self, input: torch.Tensor) -> torch.Tensor: ...
 
 class RepAct(nn.Module):
     weights: nn.Parameter
@@ -191,7 +191,7 @@ class RepAct(nn.Module):
         device: torch.device | str | None = ...,
         path: str = ...,
     ) -> None: ...
-    def forward(self, x: torch.Tensor) -> torch.Tensor: ...
+    def forward(self, input: torch.Tensor) -> torch.Tensor: ...
 
 class FusedRepAct(nn.Module):
     identity: nn.Parameter
@@ -205,7 +205,7 @@ class FusedRepAct(nn.Module):
         device: torch.device | str | None = ...,
         path: str = ...,
     ) -> None: ...
-    def forward(self, x: torch.Tensor) -> torch.Tensor: ...
+    def forward(self, input: torch.Tensor) -> torch.Tensor: ...
 
 def activation(
     name: str,
@@ -250,9 +250,10 @@ def load(
 def param_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]: ...
 def replace_activations(
     model: nn.Module,
-    replacements: Mapping[str, str | Node],
+    replacements: Mapping[Any, Value],
     example: Any,
     *,
-    channel_axis: int | None = ...,
-    beta: float = ...,
+    channel_axis: int | Mapping[str, int] | None = ...,
+    beta: float | None = ...,
+    where: Where = ...,
 ) -> Replacements: ...

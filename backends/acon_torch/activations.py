@@ -41,14 +41,14 @@ class Activation(FromSpec, Graph):
         layers = any(True for child in self.children() for _ in child.parameters())
         return super().__repr__() if layers else f"{self._get_name()}({self.extra_repr()})"
 
-    def forward(self, x: Tensor) -> Tensor:
-        if has_proxies(x):
-            return self.run(x) if is_root(self, x) else record(self, x)
-        spec.check_input(self.spec, sizes(x))
+    def forward(self, input: Tensor) -> Tensor:  # the name that it has in PyTorch's activations
+        if has_proxies(input):
+            return self.run(input) if is_root(self, input) else record(self, input)
+        spec.check_input(self.spec, sizes(input))
         # Between several functions, 16-bit values would be rounded, and could overflow.
         if not self.has_steps:
-            return self.run(x)
-        return self.run(upcast_half(x)[0]).to(x.dtype)
+            return self.run(input)
+        return self.run(upcast_half(input)[0]).to(input.dtype)
 
     forward.__annotations__ = Graph.forward.__annotations__
 

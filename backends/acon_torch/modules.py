@@ -120,7 +120,8 @@ class Function(nn.Module):
         super().__init__()
         self.spec, self.function, self.options = node, function, options
 
-    def forward(self, *values: Tensor) -> Any:
+    def forward(self, input: Tensor, *more: Tensor) -> Any:
+        values = (input, *more)
         if has_proxies(*values):
             return record_function(self, self.function, values, self.options)
         if not values[0].is_floating_point():

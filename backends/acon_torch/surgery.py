@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -9,40 +10,63 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.overrides import TorchFunctionMode
+from torch.nn import functional as F
 
 from acon_core import spec, surgery
-from acon_core.surgery import Observed, Probe, evaluation_mode
+from acon_core.surgery import Observed, Probe, evaluation_mode, held, put
 from acon_torch import activations  # noqa: F401  (registers the rules of the activations)
 from acon_torch.arrays import to_array, to_tensor
 from acon_torch.build import BuildContext, make
 from acon_torch.checkpoint.layout import layout
-from acon_torch.pointwise import ACTIVATION_FUNCTIONS, NATIVE_ACTIVATIONS
+from acon_torch.observe import observe
+from acon_torch.pointwise import NATIVE_ACTIVATIONS
 
 UNDECAYED = (nn.modules.batchnorm._NormBase, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm)
 """Modules of PyTorch whose parameters never decay, whatever their shape."""
 
+_OWN_ATTRIBUTES = set(vars(nn.Module()))
+_HOOKS = (
+    "_forward_hooks", "_forward_hooks_with_kwargs", "_forward_hooks_always_called", "_forward_pre_hooks",
+    "_forward_pre_hooks_with_kwargs", "_backward_hooks", "_backward_pre_hooks", "_is_full_backward_hook",
+)  # fmt: skip
 
-class _Calls(TorchFunctionMode):
-    """Record the calls of activation functions that do not come from a module with a known spec."""
 
-    def __init__(self) -> None:
+class _Pure(nn.Module):
+    """A module that leaves its input as it is."""
+
+    def __init__(self, site: nn.Module) -> None:
         super().__init__()
-        self.running: list[tuple[str, bool]] = []
-        self.found: dict[str, None] = {}
+        self.site = site
 
-    def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        name = getattr(function, "__name__", "").rstrip("_")
-        if name in ACTIVATION_FUNCTIONS and not any(explained for _, explained in self.running):
-            self.found[f"{name} in {self.running[-1][0]}"] = None
-        return function(*args, **(kwargs or {}))
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        args = tuple(each.clone() if isinstance(each, Tensor) else each for each in args)
+        return self.site(*args, **{name: each.clone() if isinstance(each, Tensor) else each for name, each in kwargs.items()})
 
 
-class TorchModules:
+class InPlace(nn.Module):
+    """An activation that writes its result into its input, as `nn.ReLU(inplace=True)` does.
+
+    Parameters
+    ----------
+    activation : nn.Module
+        The activation.
+    """
+
+    def __init__(self, activation: nn.Module) -> None:
+        super().__init__()
+        self.activation = activation
+
+    def forward(self, input: Tensor) -> Tensor:
+        # The activation keeps what it is given for the backward pass.
+        return input.copy_(self.activation(input.clone()))
+
+
+class TorchModules(surgery.Modules):
     """`acon_core.surgery.Modules` for PyTorch."""
 
     layout = layout
     channel_axis = 1
+    shows_axes = True
 
     def sites(self, model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
         return model.named_modules(remove_duplicate=False)
@@ -66,38 +90,59 @@ class TorchModules:
         module.load_state_dict({path: to_tensor(array).to(own[path].dtype) for path, array in values.items()})
         return module.to(example.device).train(old.training).requires_grad_(not frozen)
 
+    def adopt(self, module: nn.Module, old: nn.Module) -> None:
+        for name in _HOOKS:  # the handles of hooks remove them from these dictionaries
+            setattr(module, name, getattr(old, name))
+
+    def settle(self, module: nn.Module, old: nn.Module, model: nn.Module) -> nn.Module:
+        tensors = (each for part in (old, model) for each in (*part.parameters(), *part.buffers()) if each.is_floating_point())
+        example = next(tensors, torch.empty(0))
+        return module.to(example.device, example.dtype).train(old.training)
+
     def replace(self, model: nn.Module, path: str, module: nn.Module) -> None:
         parent, _, name = path.rpartition(".")
-        setattr(model.get_submodule(parent), name, module)
+        put(model, path.split("."), module)
+        if path in dict(model.named_modules(remove_duplicate=False)):
+            _mend_fast_path(model, model.get_submodule(parent), type(module) in (nn.ReLU, nn.GELU) and name == "activation")
 
-    def observe(self, model: nn.Module, example: Any) -> Observed:
-        paths: dict[nn.Module, list[str]] = {}
-        for path, module in self.sites(model):
-            paths.setdefault(module, []).append(path)
-        inputs: dict[str, list[spec.Shape]] = {}
-        calls = _Calls()
-        hooks = []
+    def remove(self, owner: nn.Module, name: str) -> None:
+        delattr(owner, name)
 
-        def enter(module: nn.Module, positional: tuple[Any, ...], named: dict[str, Any]) -> None:
-            values = (*positional, *named.values())
-            calls.running.append((paths[module][0] or type(module).__name__, self.node(module) is not None))
-            if values and isinstance(values[0], Tensor):
-                for path in paths[module]:
-                    inputs.setdefault(path, []).append(tuple(values[0].shape))
+    def references(self, model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
+        registered = {id(module) for module in model.modules()}
+        for path, module in model.named_modules():
+            for name, value in vars(module).items():
+                if name not in _OWN_ATTRIBUTES:
+                    for below, found in held(nn.Module, value, spec.join(path, name)):
+                        parts = [("", found)] if id(found) in registered else found.named_modules()
+                        yield from ((spec.join(below, part) if part else below, each) for part, each in parts)
 
-        def leave(module: nn.Module, values: Any, made: Any) -> None:
-            calls.running.pop()
+    def unfit(self, model: nn.Module) -> str:
+        for path, module in model.named_modules():
+            where = path or "the model"
+            if isinstance(module, torch.jit.ScriptModule):
+                return f"{where} is a TorchScript module, which cannot be changed; replace before torch.jit.script or trace"
+            if type(module).__name__ == "OptimizedModule" or getattr(module, "_compiled_call_impl", None) is not None:
+                return f"{where} is compiled; replace the activations of the original model, then call torch.compile"
+        return ""
 
-        for module in paths:
-            hooks.append(module.register_forward_pre_hook(enter, with_kwargs=True))
-            hooks.append(module.register_forward_hook(leave, always_call=True))
-        try:
-            with torch.no_grad(), evaluation_mode(model, model.modules()), calls:
-                model(*example) if isinstance(example, tuple) else model(example)
-        finally:
-            for hook in hooks:
-                hook.remove()
-        return Observed(inputs, list(calls.found))
+    def leaf(self, module: nn.Module) -> bool:
+        home = type(module).__module__.split(".")[0]
+        own = next(module.children(), None) is None and not module.state_dict() and next(module.parameters(), None) is None
+        return own and home not in ("torch", __package__)
+
+    def copy(self, site: nn.Module) -> nn.Module:
+        made = copy.copy(site)
+        return made
+
+    def pure(self, site: nn.Module) -> nn.Module:
+        return _Pure(site)
+
+    def writing(self, module: nn.Module) -> nn.Module:
+        return InPlace(module).train(module.training)
+
+    def observe(self, model: nn.Module, example: Any, as_used: bool = False) -> Observed:
+        return observe(self, model, example, as_used)
 
     def parameters(self, model: nn.Module) -> Iterator[tuple[str, nn.Parameter, bool]]:
         norms = {id(each) for module in model.modules() if isinstance(module, UNDECAYED) for each in module.parameters(False)}
@@ -105,7 +150,8 @@ class TorchModules:
             if parameter.requires_grad:
                 name = path.rpartition(".")[2]
                 exempt = "bias" in name or name in surgery.UNDECAYED_NAMES or id(parameter) in norms
-                yield path, parameter, parameter.ndim >= 2 and not exempt
+                matrix = isinstance(parameter, nn.UninitializedParameter) or parameter.ndim >= 2
+                yield path, parameter, matrix and not exempt
 
     def read(self, module: nn.Module, name: str) -> NDArray:
         return to_array(getattr(module, name))
@@ -138,6 +184,17 @@ class TorchModules:
         device = next((parameter.device for parameter in module.parameters()), None)
         with torch.no_grad(), evaluation_mode(module, module.modules()):
             return to_array(module(to_tensor(x).to(device)))
+
+
+def _mend_fast_path(model: nn.Module, layer: nn.Module, fits: bool) -> None:
+    """Let PyTorch's transformer use its fused kernels only with the activations they have."""
+    if not isinstance(layer, nn.TransformerEncoderLayer):
+        return
+    own = {nn.ReLU: 1, nn.GELU: 2}.get(type(layer.activation), {F.relu: 1, F.gelu: 2}.get(layer.activation, 0))
+    layer.activation_relu_or_gelu = own if fits else 0
+    for encoder in model.modules():
+        if isinstance(encoder, nn.TransformerEncoder) and encoder.use_nested_tensor and not fits:
+            encoder.use_nested_tensor = layer not in encoder.layers
 
 
 modules = TorchModules()

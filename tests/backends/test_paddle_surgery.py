@@ -86,12 +86,10 @@ def test_replace_activations() -> None:
     done = acon_paddle.replace_activations(model, {"silu": "acon_c", "prelu": "acon_b", "leaky_relu": "acon_c"}, x, beta=1e5)
     assert modes[:5] == [layer.training for layer in model.sublayers()][:5]
     assert sorted(site.path for site in done.replaced) == [
-        "blocks.0.act", "blocks.0.body.2", "blocks.1.act", "blocks.1.body.2", "head.3",
+        "blocks.0.act", "blocks.0.body.2", "blocks.0.silu", "blocks.1.act", "blocks.1.body.2", "blocks.1.silu", "head.3",
     ]  # fmt: skip
     assert not done.kept
-    assert sorted(done.functional) == [
-        "relu in the model", "sigmoid in blocks.0", "sigmoid in blocks.1", "silu in blocks.0", "silu in blocks.1",
-    ]  # fmt: skip
+    assert not done.functional  # silu(x) became a layer, and nobody asked for sigmoid
     assert isinstance(model.blocks[0].body[2], acon_paddle.AconC)
     assert model.blocks[0].act is not model.blocks[1].act
     assert model.head[3].p1.shape == [1, 7, 1, 1]
@@ -198,7 +196,7 @@ def test_new_layers_inherit_dtype_mode_and_frozen_state() -> None:
     model = nn.LayerList([nn.Linear(6, 6), double, frozen, nn.ReLU(), acon_paddle.RepAct(), acon_paddle.RepAct(), half])
     for parameter in model[4].parameters():
         parameter.stop_gradient = True
-    model.forward = lambda x: [each(x.astype("float64") if each is double else x) for each in model]
+    model.forward = lambda x: [each(x.astype("float64") if at == 1 else x) for at, each in enumerate(model)]
     acon_paddle.replace_activations(model, {"prelu": "acon_c", "relu": "acon_b"}, paddle.ones([2, 6]))
     assert [str(model[index].beta.dtype) for index in (1, 2, 3)] == ["paddle.float64", "paddle.float32", "paddle.float32"]
     assert [model[index].training for index in (1, 2, 3)] == [True, False, True]
@@ -253,11 +251,14 @@ def test_keyword_and_multiple_inputs() -> None:
 
     call = nn.Layer.__call__
     model = Model()
-    done = acon_paddle.replace_activations(model, {"relu": "acon_c"}, (paddle.ones([2, 6, 3]), paddle.ones([2, 6, 3])))
+    inputs = {"a": paddle.ones([2, 6, 3]), "b": paddle.ones([2, 6, 3])}
+    with pytest.raises(AconError, match=r"the channel axis is not known of act with inputs such as \(2, 6, 3\)"):
+        acon_paddle.replace_activations(model, {"relu": "acon_c"}, inputs)
+    done = acon_paddle.replace_activations(model, {"relu": "acon_c"}, inputs, channel_axis=1)
     assert nn.Layer.__call__ is call
-    assert [(site.path, site.channels, site.calls) for site in done.replaced] == [("act", 6, 2)]
+    assert [(site.path, site.channels, site.calls) for site in done.replaced] == [("act", 6, 1), ("act_2", 6, 1)]
     assert [site.path for site in done.kept] == ["other"]
-    assert list(done.functional) == ["silu in the model"]
+    assert not done.functional  # nobody asked for silu
 
 
 def test_weight_decay_default_rule() -> None:

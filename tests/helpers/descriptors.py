@@ -77,7 +77,7 @@ FUNCTIONS = {
     "create": "(name, act=None, num_classes=None, *, features=(), **options)",
     "load": "(path, network=None, act=None, dialect=None, features=(), *, num_classes=None, in_channels=None, "
     "key='', strip_prefix=(), ignore=(), format=None, **options)",
-    "replace_activations": "(model, replacements, example, *, channel_axis=None, beta=100.0)",
+    "replace_activations": "(model, replacements, example, *, channel_axis=None, beta=None, where=None)",
     "param_groups": "(model, weight_decay)",
     "fuse": "(model)",
     "fold": "(model)",
