@@ -13,7 +13,7 @@ from acon_core.surgery.rewrite import Place, find_place, place_in
 from acon_core.surgery.wanted import Value, Where
 
 __all__ = [
-    "UNDECAYED_NAMES", "Call", "Diagnosis", "Feeding", "FunctionCall", "GradientBounds", "Layers", "Modules", "Observed",
-    "Place", "Probe", "Replacements", "Site", "Value", "Where", "decays", "doctor", "evaluation_mode", "find_place", "fold", "fuse",
-    "gradient_bounds", "held", "param_groups", "place_in", "put", "replace_activations",
+    "UNDECAYED_NAMES", "Call", "Diagnosis", "Feeding", "FunctionCall", "GradientBounds", "Layers", "Modules",
+    "Observed", "Place", "Probe", "Replacements", "Site", "Value", "Where", "decays", "doctor", "evaluation_mode",
+    "find_place", "fold", "fuse", "gradient_bounds", "held", "param_groups", "place_in", "put", "replace_activations",
 ]  # fmt: skip
