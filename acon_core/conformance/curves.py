@@ -78,13 +78,14 @@ class Run:
 # The bounds are what rounding explains. A loss is a mean of 16 terms near 2, each with one or two
 # roundings of 1e-7 at the first step. The error stays of this size until a ReLU's input is so
 # close to 0 that rounding decides its sign. That changes a loss by 1e-4 to 1e-2, as does a
-# relative change of the parameters by 2^-22 in float64. Of a few seeds, these are some for which
-# it happens late. TFNet amplifies errors: from its published initial values, with any learning
+# relative change of the parameters by 2^-22 in float64. The seed of Meta-ACON's run is one for
+# which sixteen such changes stay within the bounds; a test repeats three. For ACON-C's, nine of
+# twelve do, and no seed of 40 did better. TFNet amplifies errors: from its published initial values, with any learning
 # rate of 1e-7 or more, a relative change of the parameters by 2^-24 changes the float64 loss by
 # 0.2 after ten steps. So its run starts from trained weights, with a small learning rate.
 RUNS = (
     Run("acon/dcn", "acon_c", replace(RECIPE, rate=0.002), (1e-6, 1e-6, 2e-6)),
-    Run("acon/dcn", "meta_acon", RECIPE, (1e-6, 1e-6, 6e-6), seed=2),
+    Run("acon/dcn", "meta_acon", replace(RECIPE, rate=0.004), (1e-6, 1e-6, 2e-6), seed=24),
     Run("acon/tfnet_0_5", "acon_frelu", replace(RECIPE, rate=1e-6), (1e-5, 1e-4, 3e-4), checkpoint="tfnet_0.5.pth.tar"),
 )
 
