@@ -5,7 +5,6 @@ from __future__ import annotations
 import shlex
 
 import pytest
-
 from mutants import MUTANTS, ROOT, Mutant
 
 
@@ -13,4 +12,5 @@ from mutants import MUTANTS, ROOT, Mutant
 def test_row_names_one_place_and_tests(mutant: Mutant) -> None:
     assert (ROOT / mutant.file).read_text().count(mutant.old) == 1
     paths = [word.partition("::")[0] for word in shlex.split(mutant.tests) if word.startswith("tests/")]
-    assert paths and all((ROOT / path).exists() for path in paths)
+    assert paths
+    assert all((ROOT / path).exists() for path in paths)
