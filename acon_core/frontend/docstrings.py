@@ -65,7 +65,7 @@ def completed(docstring: str | None, framework: Framework) -> str:
         "module": framework.module,
         "tensor": framework.tensor,
         "channel_axis": str(framework.channel_axis),
-        "found_axis": f"The default is {framework.channel_axis}, the framework's convention.",
+        "found_axis": f"{framework.channel_axis}, the framework's convention",
         "images": "(N, 3, H, W)" if channels_first else "(N, H, W, 3)",
         "maps": "(N, C, H', W')" if channels_first else "(N, H', W', C)",
         "image": framework.zeros.format(image),

@@ -83,16 +83,20 @@ class Replacements:
         return tuple(site for site in self.sites if site.kept)
 
     @property
+    def preserves(self) -> bool:
+        """Whether every new activation starts as the old one."""
+        return bool(self.replaced) and all(site.bound is not None for site in self.replaced)
+
+    @property
     def warnings(self) -> tuple[str, ...]:
         """What the reader should look at: wanted activations not met, a changed output."""
         found = [f"{name} met nothing; the model has {self.has or 'no activation'}" for name in self.unmet]
-        preserved = [site for site in self.replaced if site.bound is not None]
-        if self.change is not None and self.change > WARN_ABOVE and len(preserved) == len(self.replaced):
+        if self.change is not None and self.change > WARN_ABOVE and self.preserves:
             found.append(f"the output changed by {100 * self.change:.2g} %; a larger beta is closer to the old function")
         return tuple(found)
 
     def __str__(self) -> str:
         calls = [f"{call}: a functional call; make it a module to have it replaced" for call in self.functional]
-        change = [] if self.change is None else [f"output changed by {100 * self.change:.2g} %"]
+        change = [] if self.change is None or not self.preserves else [f"output changed by {100 * self.change:.2g} %"]
         total = ", ".join([f"{len(self.replaced)} replaced, {len(self.kept) + len(calls)} not", *change])
         return "\n".join([*map(str, self.sites), *calls, *(f"warning: {each}" for each in self.warnings), total])

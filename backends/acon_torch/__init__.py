@@ -25,9 +25,8 @@ FRAMEWORK = Framework(
         "model": "nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU())",
         "optimizer": "optimizer = torch.optim.SGD(param_groups(model, 4e-5), lr=0.1, momentum=0.9)",
         "dtypes": "``float32``, ``float64``, ``float16`` or ``bfloat16``",
-        "sites": "Modules of this package and of `torch.nn` are replaced, calls of functions of\nPyTorch, and "
-        "modules of other packages without parameters that compute a\nknown function.",
-        "found_axis": "The default is the axis that\nthe layer has which the input comes from, such as 1 after a convolution.",
+        "sites": "Modules and functions of PyTorch are replaced, and what computes the same.",
+        "found_axis": "the axis of the layer that the input comes from, such as 1 after a convolution",
     },
     notes={
         "": _SAVES_INPUT,
