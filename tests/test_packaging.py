@@ -49,7 +49,7 @@ def test_nothing_here_unpickles() -> None:
         for path in (ROOT / folder).rglob("*.py"):
             assert not imports(path) & {"pickle", "cPickle", "dill", "cloudpickle", "shelve", "joblib"}, path
             names = {node.id for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Name)}
-            # Surgery compiles methods of classes that run already, with other calls in them; of no file.
+            # Surgery compiles methods of classes that run already, with other calls; no file.
             own = {"compile"} if path == ROOT / "acon_core" / "surgery" / "rewrite.py" else set()
             assert not (names & {"eval", "exec", "compile"}) - own, path
 

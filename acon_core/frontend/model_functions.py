@@ -42,7 +42,7 @@ class ModelFunctions(Generic[M]):
             on it, in evaluation mode and without gradients, before and after. Modes and running
             statistics do not change.
         channel_axis : int or mapping from str to int, optional
-            Axis of the channels in the inputs of the activations, for all or by path. The default is
+            Axis of the channels in the inputs of the activations, for all or by path. The default:
             $found_axis.
         beta : float, optional
             The beta of ACON where it replaces ReLU or PReLU. The default is 100 divided by the root

@@ -225,10 +225,11 @@ class Plan:
                 continue
             calls = [function.call for function in functions if function.call is not None]
             ambiguous = place is not None and len([key for key in groups if key[2] == place]) > 1
-            if place is None or node is None or ambiguous or self._modules.node(self._paths[place.owner]) is not None:
+            # A method of a site that is held outside of the modules runs the function of the site.
+            owner = self._paths.get(place.owner) if place else None
+            if place is None or owner is None or node is None or ambiguous or self._modules.node(owner) is not None:
                 self.functional.append(str(functions[0]))
                 continue
-            owner = self._paths[place.owner]
             attribute = self._name(owner, name)
             edit = Edit(place.method, place.call, attribute, True)
             site = Site(
