@@ -46,8 +46,8 @@ TIMM = {
 }  # fmt: skip
 PADDLE = {
     "alexnet": 224, "vgg11": 64, "resnet18": 64, "resnet50": 64, "mobilenet_v1": 64, "mobilenet_v2": 64,
-    "mobilenet_v3_small": 64, "shufflenet_v2_x0_25": 64, "squeezenet1_1": 96, "densenet121": 64, "googlenet": 96,
-    "inception_v3": 96, "LeNet": 28,
+    "mobilenet_v3_small": 64, "shufflenet_v2_x0_25": 64, "squeezenet1_1": 96, "densenet121": 64, "googlenet": 224,
+    "inception_v3": 299, "LeNet": 28,
 }  # fmt: skip
 
 
@@ -73,13 +73,12 @@ def replaced(package: Any, model: Any, example: Any, tokens: bool) -> Any:
 
 
 def attempt(row: Row, column: str, step: Callable[[], Any]) -> bool:
-    """Set a column to the result of a step, or to the first line of its error."""
+    """Set a column to the result of a step, or to the last line of its error."""
     try:
         setattr(row, column, step())
-    except Exception as error:
-        setattr(
-            row, column, f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error).strip() else ''}"[:160]
-        )
+    except Exception as error:  # the page shows whatever failed
+        lines = str(error).strip().splitlines() or [""]
+        setattr(row, column, f"{type(error).__name__}: {lines[-1].strip()}"[:120])
         return False
     return True
 
@@ -372,12 +371,16 @@ def page(rows: list[Row]) -> str:
     lines = [
         "# Models that people have",
         "",
+        "<!-- Made by tools/model_table.py. -->",
+        "",
         "`replace_activations` on models of torchvision, timm and Paddle, and on small ones for Flax and",
         "MegEngine. [tools/model_table.py](../tools/model_table.py) makes this page and has the models.",
         "Weights are random. ReLU, ReLU6, SiLU, GELU and leaky ReLU become ACON-C, HardSwish becomes RepAct.",
         "*Output* is the change of the output in evaluation, relative to its norm: GELU and ReLU6 have no",
         "exact equivalent. *Trains*: every parameter of a new activation has a finite gradient. *Exports*:",
-        "`torch.export`, `paddle.jit.save`, `jax.export`, MegEngine's `dump`.",
+        "`torch.export`, `paddle.jit.save`, `jax.export`, MegEngine's `dump`. Paddle does not convert code of",
+        "its own package, which `paddle.vision` is, so it cannot export a new gradient there; in a model of",
+        "one's own it can, see [export.md](export.md).",
         "",
         "| package | model | replaced | output | trains | exports |",
         "|---|---|--:|--:|---|---|",

@@ -84,11 +84,11 @@ class Changes:
 
             def restore() -> None:
                 set_class(owner, kind)
-                if not job.before:
+                if not job.before and hasattr(owner, name):
                     modules.remove(owner, name)
 
-            self._undo.append(restore)
             rewrite(owner, (job.edit,))
+            self._undo.append(restore)
 
 
 def relative_change(before: Sequence[NDArray] | None, after: Sequence[NDArray] | None) -> float | None:

@@ -278,7 +278,8 @@ def _edited(function: FunctionType, edits: tuple[Edit, ...]) -> FunctionType:
     numbers = [number[id(call)] for call in _calls(tree)]
     # In a class, for private names; in a function, for the variables that the method closes over.
     closed = ", ".join(name for name in function.__code__.co_freevars if name != "__class__")
-    kind = function.__qualname__.split(".")[-2] if "." in function.__qualname__ else "Module"
+    holder = function.__qualname__.rpartition(".")[0].rpartition(".")[2]
+    kind = holder if holder.isidentifier() else "Module"
     body = textwrap.indent(ast.unparse(ast.fix_missing_locations(tree)), " " * 8)
     text = f"def scope({closed}):\n    class {kind}:\n{body}\n"
     file = f"<{function.__qualname__}, calls replaced, {zlib.crc32(text.encode()):08x}>"

@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
-from jax.extend.core import ClosedJaxpr, Jaxpr, Literal
+from jax.extend.core import ClosedJaxpr, Jaxpr, Literal, Var
 
 from acon_core import spec
 from acon_core.surgery import Call, FunctionCall, Modules, Observed, Place, find_place, place_in
@@ -61,7 +61,8 @@ def observe(modules: Modules, model: Any, example: Any) -> Observed:
     arrays = [leaves[at] for at in dynamic]
     closed = jax.make_jaxpr(partial(run, traced))(state, *arrays)
     layers = stacked_layers(sites, traced.inner)
-    functions = [_outside(each, layers) for each in traced.functions(closed.jaxpr, sites)]
+    found = [(_outside(each, layers), x) for each, x in traced.functions(closed.jaxpr, sites)]
+    functions = [function for function, _ in found]
     outputs = None
     if not any(isinstance(array, jax.ShapeDtypeStruct) for array in arrays):
         arrays = [jnp.asarray(each) if isinstance(each, np.ndarray) else each for each in arrays]
@@ -69,6 +70,7 @@ def observe(modules: Modules, model: Any, example: Any) -> Observed:
             output = run(record, state, *arrays)
         floats = (leaf for leaf in jax.tree.leaves(output) if hasattr(leaf, "dtype"))
         outputs = [np.asarray(leaf) for leaf in floats if jnp.issubdtype(leaf.dtype, jnp.floating)]
+        functions = _with_scales(closed, jax.tree.leaves((state, *arrays)), found)
     # A scan runs its layers one by one there.
     calls = traced.calls | {path: made for path, made in record.calls.items() if path not in layers}
     for path in layers.keys() & calls.keys():
@@ -80,6 +82,18 @@ def _outside(function: FunctionCall, layers: Mapping[str, Any]) -> FunctionCall:
     """Leave a call in stacked layers where it is."""
     stacked = any(f"{function.where}.".startswith(f"{path}.") for path in layers)
     return FunctionCall(function.name, function.where) if stacked else function
+
+
+def _with_scales(closed: ClosedJaxpr, values: list[Any], found: list[tuple[FunctionCall, Any]]) -> list[FunctionCall]:
+    """Return the calls with the scales of their inputs, where the program as a whole has them."""
+    inputs = [x for _, x in found if isinstance(x, Var)]
+    program = closed.jaxpr.replace(outvars=inputs, debug_info=closed.jaxpr.debug_info.with_unknown_names())
+    arrays = iter(jax.core.eval_jaxpr(program, closed.consts, *values))
+    functions = []
+    for function, x in found:
+        scale = _scale(next(arrays)) if isinstance(x, Var) else None
+        functions.append(replace(function, call=replace(function.call, scale=scale)) if function.call else function)
+    return functions
 
 
 class _Record:
@@ -170,8 +184,11 @@ class _Record:
             self.calls.setdefault(path, []).extend(calls)
         return result
 
-    def functions(self, jaxpr: Any, sites: Mapping[str, Any], outer: str = "") -> Iterator[FunctionCall]:
-        """Yield the activation calls in a jaxpr, in order, that no known site explains."""
+    def functions(self, jaxpr: Any, sites: Mapping[str, Any], outer: str = "") -> Iterator[tuple[FunctionCall, Any]]:
+        """Yield the activation calls in a jaxpr, in order, that no known site explains.
+
+        With each comes the variable that is its input; None inside of another call.
+        """
         for equation in jaxpr.eqns:
             found = re.findall(rf"{SCOPE}(\d+)", str(equation.source_info.name_stack))
             inner = found[-1] if found else outer
@@ -182,11 +199,12 @@ class _Record:
             if name:
                 x = equation.invars[0].aval
                 call = Call(x.shape, place=_place(equation, sites.get(path), path))
-                yield FunctionCall(name, path, node, call)
+                yield FunctionCall(name, path, node, call), equation.invars[0]
                 continue
             for value in jax.tree.leaves(list(equation.params.values()), is_leaf=_is_jaxpr):
                 if _is_jaxpr(value):
-                    yield from self.functions(getattr(value, "jaxpr", value), sites, inner)
+                    for function, _ in self.functions(getattr(value, "jaxpr", value), sites, inner):
+                        yield function, None
 
 
 def _scale(x: jax.Array) -> float | None:
