@@ -78,7 +78,8 @@ def attempt(row: Row, column: str, step: Callable[[], Any]) -> bool:
         setattr(row, column, step())
     except Exception as error:  # the page shows whatever failed
         lines = str(error).strip().splitlines() or [""]
-        setattr(row, column, f"{type(error).__name__}: {lines[-1].strip()}"[:120])
+        unconverted = "PyLayer.forward" in lines[-1]
+        setattr(row, column, "no: PyLayer in unconverted code" if unconverted else f"{type(error).__name__}: {lines[-1]}"[:120])
         return False
     return True
 
