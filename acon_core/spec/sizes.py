@@ -17,8 +17,8 @@ OPEN = -1
 
 def extent_fits(found: int, *expected: int) -> bool:
     """Return whether a size may be one of those that are expected."""
-    # Not `found in expected`: for torch.compile (2.13), a size that it has fixed is in no tuple.
-    return found == OPEN or any(found == size or size == OPEN for size in expected)
+    # Not `in` alone: for torch.compile (2.13), a size that it has fixed is in no tuple.
+    return found in expected or found == OPEN or any(found == size or size == OPEN for size in expected)
 
 
 def fits(found: Shape, expected: Shape) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
+from torch.fx import Proxy
 
 from acon_core import spec
 from acon_core.frontend.from_spec import FromSpec, define_classes
@@ -11,7 +12,7 @@ from acon_torch import FRAMEWORK
 from acon_torch.build import BuildContext, build, make
 from acon_torch.gradient import upcast_half
 from acon_torch.modules import Graph
-from acon_torch.tracing import has_proxies, is_root, record, sizes
+from acon_torch.tracing import is_root, record, sizes
 
 
 class Activation(FromSpec, Graph):
@@ -42,7 +43,7 @@ class Activation(FromSpec, Graph):
         return super().__repr__() if layers else f"{self._get_name()}({self.extra_repr()})"
 
     def forward(self, input: Tensor) -> Tensor:  # the name that it has in PyTorch's activations
-        if has_proxies(input):
+        if isinstance(input, Proxy):
             return self.run(input) if is_root(self, input) else record(self, input)
         spec.check_input(self.spec, sizes(input))
         # Between several functions, 16-bit values would be rounded, and could overflow.

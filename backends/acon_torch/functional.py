@@ -29,12 +29,15 @@ def _fixed_at(value: Gate, number: float) -> bool:
 
 def _acon(x: Tensor, p1: Gate, p2: Gate, beta: Tensor) -> Tensor:
     slope = p1 - p2
-    y = inplace((beta * slope) * x, "sigmoid")
+    z = (beta * slope) * x
+    if is_traced():  # PyTorch differentiates it, and keeps what the operations made
+        return (torch.sigmoid(z) * slope + p2) * x
+    y = z.sigmoid_()
     if not _fixed_at(slope, 1.0):
-        y = inplace(y, "mul", slope)
+        y = y.mul_(slope)
     if not _fixed_at(p2, 0.0):
-        y = inplace(y, "add", p2)
-    return inplace(y, "mul", x)
+        y = y.add_(p2)
+    return y.mul_(x)
 
 
 def _acon_pullback(needed: Sequence[bool], g: Tensor, x: Tensor, p1: Gate, p2: Gate, beta: Tensor) -> Terms:
@@ -145,7 +148,7 @@ _PRELU = KernelRule(_prelu, _prelu_pullback, "slopes")
 def prelu(x: Tensor, negative: Tensor, channel_axis: int = 1) -> Tensor:
     """Compute PReLU: x where x > 0, else `negative` times x."""
     check_floating("prelu", x)
-    if torch.is_autocast_enabled(x.device.type) and x.dtype is torch.float32:
+    if x.dtype is torch.float32 and not x.is_meta and torch.is_autocast_enabled(x.device.type):
         x = x.to(torch.get_autocast_dtype(x.device.type))  # as PyTorch's own PReLU
     return _PRELU(x, 1.0, negative, channel_axis=channel_axis)
 

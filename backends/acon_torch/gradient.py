@@ -46,7 +46,7 @@ def to_rank(gate: Gate, x: Tensor, channel_axis: int) -> Gate:
     own, given = sizes(gate), sizes(x)
     if channel_axis == 1 and len(given) == 4 and own == (1, given[1], 1, 1):
         return gate
-    if volume(own) == 1:
+    if own == (1,) or volume(own) == 1:
         return gate.reshape([1] * len(given))
     check_gate(own, given, channel_axis)
     if own == given or any(size != 1 for size in own[2:]):

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch._subclasses import FakeTensor
+from torch.fx import Proxy
 
 from acon_core import spec
 from acon_core.building import BuildContext
@@ -16,7 +17,7 @@ from acon_core.spec.sizes import OPEN
 from acon_torch.functional import acon
 from acon_torch.gradient import HALF, upcast_half
 from acon_torch.tokens import WindowAttention
-from acon_torch.tracing import call_as_leaf, has_proxies, record_function, sizes
+from acon_torch.tracing import call_as_leaf, record_function, sizes
 
 
 class Conv2d(nn.Conv2d):
@@ -122,7 +123,7 @@ class Function(nn.Module):
 
     def forward(self, input: Tensor, *more: Tensor) -> Any:
         values = (input, *more)
-        if has_proxies(*values):
+        if isinstance(values[0], Proxy):
             return record_function(self, self.function, values, self.options)
         if not values[0].is_floating_point():
             raise spec.dtype_error(self.spec, values[0].dtype)
@@ -235,7 +236,7 @@ class Graph(nn.Module):
         values: dict[str, Tensor] = dict(zip(graph.inputs, inputs, strict=True))
         for name in graph.params:
             values[name] = getattr(self, name)
-        traced = has_proxies(*inputs)
+        traced = isinstance(inputs[0], Proxy)
         if not traced and not inputs[0].is_floating_point():
             raise spec.dtype_error(self.spec, inputs[0].dtype)
         for step in graph.steps:

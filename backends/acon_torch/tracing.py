@@ -8,9 +8,13 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.compiler import is_dynamo_compiling
 from torch.fx import Proxy
 
 from acon_core.spec.sizes import OPEN
+
+# Their sizes are numbers, but in torch.jit.trace.
+_PLAIN = (Tensor, nn.Parameter)
 
 is_traced: Callable[[], object] = torch._C._get_tracing_state
 """Return something true in `torch.jit.trace`."""
@@ -21,13 +25,11 @@ def sizes(value: Tensor) -> tuple[int, ...]:
 
     Neither torch.compile, torch.export nor fake tensors get a guard on such a size.
     """
-    if torch.compiler.is_compiling():
+    if is_dynamo_compiling():
         return _known_sizes(value)
-    shape = value.shape
-    for size in shape:
-        if type(size) is not int:
-            return _traced_sizes(value)
-    return shape
+    if type(value) in _PLAIN and not is_traced():
+        return value.shape
+    return _traced_sizes(value)
 
 
 def _known_sizes(value: Tensor) -> tuple[int, ...]:
@@ -46,11 +48,6 @@ def _traced_sizes(value: Tensor) -> tuple[int, ...]:
         return tuple(value.shape)
     finally:
         torch._C._set_tracing_state(state)
-
-
-def has_proxies(*values: Any) -> bool:
-    """Return whether `torch.fx` traces: values are then names, without shape and dtype."""
-    return any(isinstance(value, Proxy) for value in values)
 
 
 def _tracer(values: Sequence[Any]) -> Any:
