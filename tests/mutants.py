@@ -77,6 +77,7 @@ OTHERS = "tests/networks/test_published_networks.py"
 EAGER = "tests/backends/test_conformance.py -k eager"
 TORCH_KERNELS = "tests/backends/test_torch_kernels.py -k"
 PADDLE_GRADIENTS = "tests/backends/test_paddle_gradients.py"
+REPLACE_TORCH = "tests/backends/test_torch_replace.py"
 STACKED = "tests/backends/test_jax_stacked.py"
 JAX_KERNELS = "tests/backends/test_jax_kernels.py"
 
@@ -255,6 +256,10 @@ MUTANTS = [
     Mutant("jax: a constant gate taken as an operand", "backends/acon_jax/kernels.py", "sum(constant is None and 1 << k", "sum(1 << k", "jax", f"{JAX_KERNELS} -k fixed"),
     Mutant("jax: a call of the library in a program that XLA divides", "backends/acon_jax/kernels.py", "return alone and not", "return not", "jax", f"{JAX_KERNELS} -k devices"),
     Mutant("jax: a call of the library in an exported program", "backends/acon_jax/kernels.py", "return alone and not module.lowering_parameters.for_export", "return alone", "jax", f"{JAX_KERNELS} -k exported"),
+    Mutant("surgery: beta grows with the scale of the inputs", "acon_core/surgery/plan.py", "SHARPNESS / scale if", "SHARPNESS * scale if", "torch", REPLACE_TORCH),
+    Mutant("surgery: old functions at the new places not compared", "acon_core/surgery/replace.py", "    if _agree(plan, before, seen):", "    if True:", "torch", REPLACE_TORCH),
+    Mutant("surgery: the first call is rewritten", "acon_core/surgery/rewrite.py", "call = calls[edit.call]", "call = calls[0]", "torch", REPLACE_TORCH),
+    Mutant("surgery: all arguments of a function go to its module", "acon_core/surgery/rewrite.py", "(call.args or named or method)[:1], []", "call.args, call.keywords", "torch", REPLACE_TORCH),
     Mutant("surgery: stacked layers are all the first", "backends/acon_jax/stacked.py", "itemgetter(index), state)", "itemgetter((0,) * len(index)), state)", "jax", STACKED),
     Mutant("surgery: stacked layers start with the same random values", "acon_core/surgery/plan.py", "part, beta, seed + 15485863 * at)", "part, beta, seed)", "jax", STACKED),
     Mutant("jax: gradients of equal gates not summed over devices", "backends/acon_jax/gradient.py", "len(set(map(_mesh_axes, arrays))) == 1", "True", "jax", f"{JAX_KERNELS} -k devices"),

@@ -80,7 +80,8 @@ class Site:
     def run(self, *arguments: object, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
         path = os.pathsep.join(filter(None, (str(self.folder), os.environ.get("PYTHONPATH"))))
         command = [sys.executable, "-m", "acon_core", *map(str, arguments)]
-        env = os.environ | {"PYTHONPATH": path}
+        # PyTorch reads all entry points by itself, and a broken file of them stops its import.
+        env = os.environ | {"PYTHONPATH": path, "TORCH_DEVICE_BACKEND_AUTOLOAD": "0"}
         return subprocess.run(command, capture_output=True, text=True, check=False, env=env, cwd=cwd)
 
     def backends(self) -> dict[str, list[dict[str, object]]]:

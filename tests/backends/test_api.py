@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import inspect
 import re
+import subprocess
+import sys
 from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
@@ -13,7 +15,7 @@ import pytest
 from descriptors import DESCRIPTORS, FRAMEWORK_OPTIONS, SIGNATURES
 from native_modules import run
 
-from acon_core import backends, spec
+from acon_core import backends, kernels, spec
 from acon_core.backends import Backend
 from acon_core.checkpoint import metadata
 from acon_core.checkpoint.formats import format_named
@@ -124,3 +126,9 @@ def test_load_with_network_options(backend: Backend, tmp_path: Path, format: str
     np.testing.assert_array_equal(wide, expected)
     with pytest.raises(SpecError, match="'dilation' is not an option"):
         load(path, dilation=2)
+
+
+def test_list_backends_says_the_path(backend: Backend) -> None:
+    listed = subprocess.run([sys.executable, "-m", "acon_core", "list", "backends"], capture_output=True, text=True, check=True)
+    lines = dict(line.split(maxsplit=1) for line in listed.stdout.splitlines())
+    assert lines[backend.name] == kernels.status()

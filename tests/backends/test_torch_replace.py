@@ -112,7 +112,8 @@ def test_in_place_sites_write_in_place_where_it_shows() -> None:
 
     model = nn.Sequential(nn.Conv2d(3, 4, 1), Block())
     before = model(X).detach()
-    acon_torch.replace_activations(model, {"silu": "acon_c"}, X)
+    done = acon_torch.replace_activations(model, {"silu": "acon_c"}, X)
+    assert [(site.path, site.note) for site in done.replaced] == [("1.body.0", "writes in place")]
     after = model(X)
     torch.testing.assert_close(after, before)
     after.sum().backward()
@@ -130,6 +131,23 @@ def test_the_fast_path_of_transformers_is_left(activation: Any) -> None:
     with torch.no_grad():
         model.get_submodule(done.replaced[0].path).p1.fill_(-3.0)
         torch.testing.assert_close(model(x), torch.enable_grad()(model)(x).detach())
+
+
+def test_a_function_call_loses_its_options() -> None:
+    import acon_torch
+
+    class Functional(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv = nn.Conv2d(3, 4, 1)
+
+        def forward(self, x: Any) -> Any:
+            return F.leaky_relu(self.conv(x), 0.3)
+
+    model = Functional()
+    before = model(X).detach()
+    assert len(acon_torch.replace_activations(model, {"leaky_relu": "repact"}, X).replaced) == 1
+    torch.testing.assert_close(model(X), before)
 
 
 def test_references_outside_of_attributes_are_reported() -> None:

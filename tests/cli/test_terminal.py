@@ -154,7 +154,7 @@ def test_near_misses(folder: Path, arguments: list[str], suggested: str) -> None
     assert (done.returncode, done.stdout) == (2, "")
     (line,) = done.stderr.splitlines()
     assert suggested in line
-    assert len(line) < 300
+    assert len(line) < 400
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])

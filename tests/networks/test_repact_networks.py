@@ -281,7 +281,7 @@ def test_any_input_size_and_class_count(name: str, size: tuple[int, int]) -> Non
     [
         (VIT, {"image_size": 200}, "expected an image_size that is a multiple of 16, found 200"),
         (VIT, {"depth": 0}, "expected at least one block, found depth 0"),
-        (SWIN, {"depths": (2, 2, 6)}, r"expected 4 depths, each at least 1, found \(2, 2, 6\)"),
+        (SWIN, {"depths": (2, 2, 6), "num_heads": (3, 6, 12, 24)}, r"expected 4 depths, each at least 1, found \(2, 2, 6\)"),
         (SWIN, {"depths": (2, 0, 6, 2)}, "expected 4 depths"),
         (VIT, {"num_classes": 0}, "vit_base: expected at least one class, found 0"),
         ("repact/mobilenet_v3_small", {"num_classes": 0}, "mobilenet_v3: expected at least one class"),

@@ -49,7 +49,9 @@ def test_deterministic_bytes(tmp_path: Path, name: str) -> None:
 @pytest.mark.parametrize("name", ALL)
 def test_sniff(tmp_path: Path, name: str) -> None:
     module(name).write(tmp_path / "a", state(name))
-    assert [other for other in ALL if module(other).sniff(tmp_path / "a")] == [name]
+    # A bare pickle of NumPy arrays may be a script's Paddle file: names and shapes decide later.
+    also = ["paddle"] if name == "megengine" else []
+    assert [other for other in ALL if module(other).sniff(tmp_path / "a")] == [name, *also]
     for content in (b"<!DOCTYPE html><html>", b"version https://git-lfs.github.com/spec/v1\n", b"\x00" * 64, b"{}", b"\x80"):
         (tmp_path / "b").write_bytes(content)
         assert not module(name).sniff(tmp_path / "b") or (name, content) == ("jax", b"\x80")
