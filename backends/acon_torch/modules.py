@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -82,8 +83,12 @@ class BatchNorm(nn.BatchNorm2d):
         return (empty * weight + bias).to(empty.dtype)
 
     def _check_input_dim(self, input: Tensor) -> None:
-        if self.training and OPEN not in sizes(input) and input.numel() == input.shape[1]:
-            raise OneValuePerChannelError.at(self.path, tuple(input.shape))
+        if not self.training:
+            return
+        # PyTorch decides on the same product, also where a tracer leaves sizes open.
+        shape = input.shape if OPEN in sizes(input) else sizes(input)
+        if shape[0] * math.prod(shape[2:]) == 1:
+            raise OneValuePerChannelError.at(self.path, tuple(shape))
 
 
 class LayerNorm(nn.LayerNorm):
