@@ -77,7 +77,8 @@ class FromSpec:
         try:
             return _shared_node(self.kind, *values, **options)  # type: ignore[arg-type]
         except TypeError:  # an argument that cannot be hashed, or one that the spec does not have
-            self._bind(values, options)
+            taken = dict.fromkeys(each.name for each in self.framework.added)  # by `__init__`, out of the options
+            self._bind(values, taken | options)
             return self.kind(*values, **options)
 
     def _bind(self, values: tuple[Any, ...], options: dict[str, Any]) -> None:
@@ -86,9 +87,8 @@ class FromSpec:
         for option in options:
             if option not in known:
                 raise TypeError(f"{name}: {option!r} is not an option; {choices(option, known)}")
-        required = dict.fromkeys(self._required - {"channels"})  # what `__init__` has taken out
         try:
-            self._signature.bind(*values, **{**required, **options})
+            self._signature.bind(*values, **options)
         except TypeError as error:
             raise TypeError(f"{name}: {error}; it takes {', '.join(known)}") from None
 
