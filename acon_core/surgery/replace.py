@@ -73,13 +73,16 @@ def replace_activations(
         before = modules.observe(model, example)
     plan = Plan(modules, model, wanted, before, channel_axis, beta)
     change = _carry_out(modules, model, example, plan, before) if plan.jobs else None
-    return Replacements(
-        tuple(plan.sites()), tuple(dict.fromkeys(plan.functional)), tuple(plan.unmet), plan.has if plan.unmet else "", change
-    )
+    functional = tuple(dict.fromkeys(plan.functional))
+    has = plan.has if plan.unmet else ""
+    return Replacements(tuple(plan.sites()), functional, tuple(plan.unmet), has, change, plan.unchecked)
 
 
 def _carry_out(modules: Modules, model: Any, example: Any, plan: Plan, before: Observed) -> float | None:
-    """Change the model and return by how much its output changed. What fails is taken back."""
+    """Change the model and return by how much its output changed, if that says something.
+
+    What fails is taken back.
+    """
     changes = Changes(modules, model)
     try:
         # The old functions at the new places compute what the model did, or the places are wrong.
@@ -92,7 +95,9 @@ def _carry_out(modules: Modules, model: Any, example: Any, plan: Plan, before: O
         reason = ""
         if dead:
             reason = f"in use, the model computes {', '.join(job.path for job in dead)} in another way than in its modules"
-        elif change is not None and change > plan.tolerance and all(job.bound == 0.0 for job in plan.jobs):
+        elif (
+            change is not None and change > plan.tolerance and not plan.unchecked and all(job.bound == 0.0 for job in plan.jobs)
+        ):
             reason = f"the output changed by {100 * change:.2g} %, which it should not"
         if reason:
             _give_up(plan, changes, reason)
@@ -100,7 +105,7 @@ def _carry_out(modules: Modules, model: Any, example: Any, plan: Plan, before: O
     except BaseException:
         changes.undo()
         raise
-    return change
+    return None if plan.unchecked else change
 
 
 def _settle_places(modules: Modules, model: Any, example: Any, plan: Plan, before: Observed, changes: Changes) -> None:
@@ -124,7 +129,7 @@ def _settle_places(modules: Modules, model: Any, example: Any, plan: Plan, befor
             return
     changes.undo()
     if not _agree(plan, before, modules.observe(model, example)):
-        plan.unchecked = "its output differs from run to run"
+        plan.unchecked = "it differs from run to run"
         changes.put_all(plan.jobs, writing=True)
         return
     # Find those that change it, one by one.

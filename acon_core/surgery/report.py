@@ -66,6 +66,8 @@ class Replacements:
         The activations that the model has, if one was not met.
     change : float or None
         Change of the model's output on the example, relative to its norm; None if unknown.
+    unchecked : str
+        Why the output was not compared; "" if it was, or if nothing was replaced.
     """
 
     sites: tuple[Site, ...]
@@ -73,6 +75,7 @@ class Replacements:
     unmet: tuple[str, ...] = ()
     has: str = ""
     change: float | None = None
+    unchecked: str = ""
 
     @property
     def replaced(self) -> tuple[Site, ...]:
@@ -93,6 +96,8 @@ class Replacements:
         found = [f"{name} met nothing; the model has {self.has or 'no activation'}" for name in self.unmet]
         if self.change is not None and self.change > WARN_ABOVE and self.preserves:
             found.append(f"the output changed by {100 * self.change:.2g} %; a larger beta is closer to the old function")
+        if self.unchecked:
+            found.append(f"the output was not compared: {self.unchecked}")
         return tuple(found)
 
     def __str__(self) -> str:

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator
 from functools import partial
-from itertools import chain
+from types import FrameType
 from typing import Any
-from unittest.mock import patch
 
 import megengine.functional as F
 import megengine.module as M
@@ -16,10 +14,10 @@ import numpy as np
 from megengine import Tensor
 from megengine.module.batchnorm import _BatchNorm
 from megengine.module.conv import _ConvNd
-from numpy.typing import NDArray
 
 from acon_core import spec
-from acon_core.surgery import Call, Feeding, FunctionCall, Modules, Observed, evaluation_mode, find_place
+from acon_core.surgery import Feeding, Modules, Observed, evaluation_mode
+from acon_core.surgery.watch import Watch, call_with, patched, tensors
 from acon_megengine.arrays import to_array
 from acon_megengine.pointwise import ACTIVATION_FUNCTIONS
 
@@ -46,96 +44,72 @@ _SECOND = (_ConvNd, M.GroupNorm, M.InstanceNorm)
 def observe(modules: Modules, model: M.Module, example: Any) -> Observed:
     """Run a model once; see `acon_core.surgery.Modules.observe`."""
     run = _Run(modules, model)
-    with evaluation_mode(model, model.modules()), ExitStack() as stack:
-        run.watch(stack)
-        if isinstance(example, Mapping):
-            output = model(**example)
-        else:
-            output = model(*example) if isinstance(example, tuple) else model(example)
-    return Observed(run.calls, run.functions, list(_floats(output)))
+    with evaluation_mode(model, model.modules()), patched(*run.changes()):
+        output = call_with(model, example)
+    arrays = [to_array(each) for each in tensors(Tensor, output)]
+    return Observed(run.calls, run.functions, [each for each in arrays if np.issubdtype(each.dtype, np.floating)])
 
 
-class _Run:
-    """Record the calls of sites, and of activation functions that no known site explains."""
+class _Run(Watch):
+    """`acon_core.surgery.Watch` for MegEngine."""
+
+    tensor = Tensor
 
     def __init__(self, modules: Modules, model: M.Module) -> None:
-        self._modules = modules
-        self._paths: dict[int, list[str]] = {}
-        self._kept = list(modules.sites(model))
-        for path, module in self._kept:
-            self._paths.setdefault(id(module), []).append(path)
-        self._owners = {key: paths[0] for key, paths in self._paths.items()}
-        self._running: list[str] = []
+        super().__init__(modules, model)
         self._feeding = Feeding()
-        self.calls: dict[str, list[Call]] = {}
-        self.functions: list[FunctionCall] = []
 
-    def watch(self, stack: ExitStack) -> None:
-        """Record every call until the stack is closed. Hooks do not see keyword arguments."""
+    def changes(self) -> Iterator[tuple[Any, str, Any]]:
+        """Yield what is to be patched for a run. Hooks do not see keyword arguments."""
         own, transpose = M.Module.__call__, Tensor.transpose
 
         def call(module: M.Module, *args: Any, **kwargs: Any) -> Any:
-            return self._module(own, sys._getframe(1), module, args, kwargs)
+            return self.module(own, sys._getframe(1), module, args, kwargs)
 
         def moved(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-            result = function(*args, **kwargs)
             self._feeding.forget()
-            return result
+            return function(*args, **kwargs)
 
-        stack.enter_context(patch.object(M.Module, "__call__", call))
-        stack.enter_context(patch.object(Tensor, "transpose", lambda *args, **kwargs: moved(transpose, *args, **kwargs)))
-        stack.enter_context(patch.object(F, "transpose", partial(moved, F.transpose)))
+        yield M.Module, "__call__", call
+        yield Tensor, "transpose", lambda *args, **kwargs: moved(transpose, *args, **kwargs)
+        yield F, "transpose", partial(moved, F.transpose)
         for name in ACTIVATION_FUNCTIONS:
             function = getattr(F, name)
             for namespace in (F, F.nn, F.elemwise):
                 if getattr(namespace, name, None) is function:
-                    stack.enter_context(patch.object(namespace, name, partial(self._function, function, name)))
+                    yield namespace, name, partial(self._function, function, name)
 
-    def _module(self, own: Any, frame: Any, module: M.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        paths, node = self._paths.get(id(module)), self._modules.node(module)
-        inner = isinstance(node, spec.Graph)
-        site = (node is not None and not inner) or self._modules.leaf(module)
-        value = next(chain(args, kwargs.values()), None)
-        call = self._noted(value, frame, site) if isinstance(value, Tensor) and (paths or site) else None
-        where = self._running[-1] if self._running else ""
-        self._running.append(paths[0] if paths else where)
-        try:
-            result = own(module, *args, **kwargs)
-        finally:
-            self._running.pop()
-        if call is not None:
-            for path in paths or ():
-                self.calls.setdefault(path, []).append(call)
-            outside = frame.f_globals.get("__name__", "").partition(".")[0] not in HOMES
-            if paths is None and node is not None and not inner and not spec.named_params(node) and outside:
-                # A module that no part of the model holds is as good as a function.
-                self.functions.append(FunctionCall(spec.activation_name(node).partition("(")[0], where, node, call))
+    def shape(self, x: Tensor) -> spec.Shape:
+        shape: spec.Shape = x._tuple_shape
+        return shape
+
+    def scale(self, x: Tensor) -> float | None:
+        values = to_array(x).astype(np.float64)
+        return float(np.sqrt(np.mean(values**2))) if values.size else None
+
+    def axis(self, x: Tensor) -> int | None:
+        return self._feeding.axis_of(x._tuple_shape)
+
+    def returned(self, module: M.Module, result: Any) -> None:
         first = result[0] if isinstance(result, list | tuple) and result else result
         axis = _axis(module, first.ndim) if isinstance(first, Tensor) and first.ndim else None
         if axis is not None:
             self._feeding.layer(first._tuple_shape, axis)
-        return result
+
+    def is_explained(self, frame: FrameType) -> bool:
+        # Calls from MegEngine's modules and ours belong to a site.
+        return frame.f_globals.get("__name__", "").partition(".")[0] in HOMES
 
     def _function(self, function: Callable[..., Any], name: str, *args: Any, **kwargs: Any) -> Any:
-        # Calls from MegEngine's modules and ours belong to a site.
         frame = sys._getframe(1)
-        if frame.f_globals.get("__name__", "").partition(".")[0] not in HOMES:
-            x, *options = (*args, *kwargs.values())
-            named = dict(list(kwargs.items())[0 if args else 1 :])
-            plain = not any(isinstance(each, Tensor) for each in options)
-            node = _NODES[name](*args[1:], **named) if plain and name in _NODES else None
-            known = name if node is None else spec.activation_name(node).partition("(")[0]
-            where = self._running[-1] if self._running else ""
-            self.functions.append(FunctionCall(known, where, node, self._noted(x, frame, True)))
-        return function(*args, **kwargs)
-
-    def _noted(self, x: Tensor, frame: Any, site: bool) -> Call:
-        shape = x._tuple_shape
-        if not site:
-            return Call(shape)
-        values = to_array(x).astype(np.float64)
-        scale = float(np.sqrt(np.mean(values**2))) if values.size else None
-        return Call(shape, scale, self._feeding.axis_of(shape), find_place(frame, self._owners))
+        if self.is_explained(frame):
+            return function(*args, **kwargs)
+        x, *options = (*args, *kwargs.values())
+        named = dict(list(kwargs.items())[0 if args else 1 :])
+        plain = not any(isinstance(each, Tensor) for each in options)
+        node = _NODES[name](*args[1:], **named) if plain and name in _NODES else None
+        known = name if node is None else spec.activation_name(node).partition("(")[0]
+        return self.function(known, node, frame, x, partial(function, *args, **kwargs))
 
 
 def _axis(module: M.Module, rank: int) -> int | None:
@@ -147,17 +121,3 @@ def _axis(module: M.Module, rank: int) -> int | None:
     if isinstance(module, _BatchNorm):
         return rank - 1 if getattr(module, "param_dim", "") == "dim_111c" else 1
     return 1 if isinstance(module, _SECOND) and rank > 1 else None
-
-
-def _floats(value: Any) -> Iterator[NDArray]:
-    """Yield the arrays of floats in the output of a model."""
-    if isinstance(value, Tensor):
-        array = to_array(value)
-        if np.issubdtype(array.dtype, np.floating):
-            yield array
-    elif isinstance(value, Mapping):
-        for each in value.values():
-            yield from _floats(each)
-    elif isinstance(value, list | tuple):
-        for each in value:
-            yield from _floats(each)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -81,8 +80,7 @@ class TorchModules(surgery.Modules):
         return dict(layout.to_canonical(node, {path: to_array(tensor) for path, tensor in module.state_dict().items()})[0])
 
     def make(self, node: spec.Node, state: Mapping[str, NDArray], old: nn.Module, model: nn.Module) -> nn.Module:
-        tensors = (each for part in (old, model) for each in (*part.parameters(), *part.buffers()) if each.is_floating_point())
-        example = next(tensors, torch.empty(0))
+        example = _example(old, model)
         frozen = {parameter.requires_grad for parameter in old.parameters()} == {False}
         module = make(node, BuildContext(example.dtype))
         own = module.state_dict()
@@ -95,8 +93,7 @@ class TorchModules(surgery.Modules):
             setattr(module, name, getattr(old, name))
 
     def settle(self, module: nn.Module, old: nn.Module, model: nn.Module) -> nn.Module:
-        tensors = (each for part in (old, model) for each in (*part.parameters(), *part.buffers()) if each.is_floating_point())
-        example = next(tensors, torch.empty(0))
+        example = _example(old, model)
         return module.to(example.device, example.dtype).train(old.training)
 
     def replace(self, model: nn.Module, path: str, module: nn.Module) -> None:
@@ -104,9 +101,6 @@ class TorchModules(surgery.Modules):
         put(model, path.split("."), module)
         if path in dict(model.named_modules(remove_duplicate=False)):
             _mend_fast_path(model, model.get_submodule(parent), type(module) in (nn.ReLU, nn.GELU) and name == "activation")
-
-    def remove(self, owner: nn.Module, name: str) -> None:
-        delattr(owner, name)
 
     def references(self, model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
         registered = {id(module) for module in model.modules()}
@@ -130,10 +124,6 @@ class TorchModules(surgery.Modules):
         home = type(module).__module__.split(".")[0]
         own = next(module.children(), None) is None and not module.state_dict() and next(module.parameters(), None) is None
         return own and home not in ("torch", __package__)
-
-    def copy(self, site: nn.Module) -> nn.Module:
-        made = copy.copy(site)
-        return made
 
     def pure(self, site: nn.Module) -> nn.Module:
         return _Pure(site)
@@ -184,6 +174,12 @@ class TorchModules(surgery.Modules):
         device = next((parameter.device for parameter in module.parameters()), None)
         with torch.no_grad(), evaluation_mode(module, module.modules()):
             return to_array(module(to_tensor(x).to(device)))
+
+
+def _example(old: nn.Module, model: nn.Module) -> Tensor:
+    """Return a tensor with the dtype and the device of a module, or else of the model."""
+    tensors = (each for part in (old, model) for each in (*part.parameters(), *part.buffers()) if each.is_floating_point())
+    return next(tensors, torch.empty(0))
 
 
 def _mend_fast_path(model: nn.Module, layer: nn.Module, fits: bool) -> None:

@@ -133,6 +133,24 @@ def test_the_fast_path_of_transformers_is_left(activation: Any) -> None:
         torch.testing.assert_close(model(x), torch.enable_grad()(model)(x).detach())
 
 
+def test_a_model_of_random_output_is_replaced_and_the_report_says_so() -> None:
+    import acon_torch
+
+    class Noisy(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv, self.act, self.random = nn.Conv2d(3, 4, 1), nn.SiLU(), torch.Generator().manual_seed(1)
+
+        def forward(self, x: Any) -> Any:
+            y = self.act(self.conv(x))
+            return y + torch.randn(y.shape, generator=self.random)
+
+    done = acon_torch.replace_activations(Noisy(), {"silu": "acon_c"}, X)
+    assert [site.path for site in done.replaced] == ["act"]
+    assert done.change is None
+    assert done.warnings == ("the output was not compared: it differs from run to run",)
+
+
 def test_a_function_call_loses_its_options() -> None:
     import acon_torch
 
