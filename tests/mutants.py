@@ -220,7 +220,7 @@ MUTANTS = [
     Mutant("others: torch.compile's prefix not removed", "acon_core/checkpoint/dialects/__init__.py", '"_orig_mod": "torch.compile"', '"_mod": "torch.compile"', "core", f"{OTHERS} -k wrappers"),
     Mutant("names: any module named module removed", "acon_core/checkpoint/names.py", "== count}", ">= count}", "core", "tests/checkpoint/test_names.py -k only_wrappers"),
     Mutant("names: thop's counters kept", "acon_core/checkpoint/names.py", 'BOOKKEEPING = {"total_ops": "thop", ', 'BOOKKEEPING = {', "core", "tests/checkpoint/test_names.py -k bookkeeping"),
-    Mutant("reading: formats of one encoding not compared", READING, "        for rival, again in _read_as(rivals, path, query):\n            _check", "        for rival, again in ():\n            _check", "core", "tests/checkpoint/test_names.py -k ambiguous"),
+    Mutant("reading: formats of one encoding not compared", READING, "        for rival, again in read_as(rivals, path, query):\n            _check", "        for rival, again in ():\n            _check", "core", "tests/checkpoint/test_names.py -k ambiguous"),
     Mutant("state dict: an average beside it ignored", "acon_core/checkpoint/codecs/state_dict.py", "or (usual and averages)", "", "core", "tests/checkpoint/codecs/test_state_dict.py -k single"),
     Mutant("unpickler: a call of any name is plain", UNPICKLER, "Instance(callee, plain=False)", "Instance(callee)", "core", "tests/checkpoint/codecs/test_pickled_module.py -k inert"),
     Mutant("torch: open sizes are fixed", "backends/acon_torch/tracing.py", "int(size) if has_static_value(size) else OPEN", "int(size)", "torch", "tests/backends/test_transformations.py -k export_open_batch-DyReLU"),

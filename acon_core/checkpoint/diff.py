@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 
 from acon_core.checkpoint.codecs.arrays import little_endian_bytes
 from acon_core.checkpoint.codecs.text import whole_name
+from acon_core.checkpoint.files import read_file
 from acon_core.checkpoint.query import NetworkQuery
-from acon_core.checkpoint.reading import read_checkpoint, read_file
+from acon_core.checkpoint.reading import read_checkpoint
 from acon_core.errors import AconError
 from acon_core.tensors import LazyTensor, LazyTensors, lazy_items
 

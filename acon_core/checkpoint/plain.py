@@ -7,10 +7,11 @@ from dataclasses import replace
 from pathlib import Path
 
 from acon_core.checkpoint.codecs.codec import CheckpointFile
+from acon_core.checkpoint.files import read_as_named
 from acon_core.checkpoint.formats import Format
 from acon_core.checkpoint.names import strip_wrappers
 from acon_core.checkpoint.query import NetworkQuery
-from acon_core.checkpoint.reading import Checkpoint, identify, read_as_named
+from acon_core.checkpoint.reading import Checkpoint, identify
 from acon_core.checkpoint.recognise import OWN_NETWORK
 from acon_core.errors import UnknownNetworkError
 from acon_core.networks import Network

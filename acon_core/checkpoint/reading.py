@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import inspect
 import os
 import warnings
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,12 +15,13 @@ from numpy.typing import NDArray
 
 from acon_core.checkpoint.codecs.codec import CheckpointFile
 from acon_core.checkpoint.codecs.text import printable
-from acon_core.checkpoint.formats import Format, format_named, sniff
+from acon_core.checkpoint.files import formats_of, read_as, read_file
+from acon_core.checkpoint.formats import Format
 from acon_core.checkpoint.metadata import apply_metadata_input, complete
-from acon_core.checkpoint.names import groups, select, strip_wrappers, usual_prefix, without_bookkeeping
+from acon_core.checkpoint.names import groups, select, usual_prefix, without_bookkeeping
 from acon_core.checkpoint.query import NetworkQuery
 from acon_core.checkpoint.recognise import OWN_NETWORK, fits, recognise
-from acon_core.errors import AconError, CheckpointError, SpecError, UnknownNetworkError
+from acon_core.errors import AconError, SpecError, UnknownNetworkError
 from acon_core.networks import Network
 from acon_core.networks.sizes import unseen
 from acon_core.random import Stream
@@ -148,84 +148,6 @@ class Checkpoint:
         return {path: array if table[path].integer else array.astype(dtype) for path, array in self.state.items()}
 
 
-def read_file(path: str | os.PathLike[str], query: NetworkQuery = NetworkQuery()) -> tuple[Format, CheckpointFile]:
-    """Read a file by its content, whatever its name. No code in the file is executed.
-
-    Parameters
-    ----------
-    path : path-like
-        A checkpoint of any format in `formats`.
-    query : NetworkQuery
-        Which tensors of the file: its `key`, `strip_prefix`, `ignore` and `format`.
-
-    Returns
-    -------
-    format : Format
-        The format, without a dialect. If several formats share the encoding, that whose names the
-        tensors have, or the first of them.
-    file : CheckpointFile
-        The tensors under the names in the file, without those of wrapper modules.
-
-    Raises
-    ------
-    AconError
-        If there is no such file, or no tensor that the query asks for.
-    CheckpointError
-        If the file is unsafe, corrupt, of no known format, or holds several state dicts.
-    """
-    format, file = read_as_named(path, query)
-    return format, strip_wrappers(file)
-
-
-def read_as_named(path: str | os.PathLike[str], query: NetworkQuery = NetworkQuery()) -> tuple[Format, CheckpointFile]:
-    """Read a file as `read_file` does, with the names of wrapper modules."""
-    path = Path(path)
-    try:
-        path.stat()
-    except (OSError, ValueError) as error:  # a NUL in a path is a ValueError
-        raise AconError(f"{printable(str(path))}: no such file, or it is not accessible: {error}") from error
-    first, *others = _formats_of(path, query)
-    format, file = first, _read(first, path, query.key)
-    for other in others:
-        if not _has_statistics(first, file.tensors) and _has_statistics(other, file.tensors):
-            format, file = other, _read(other, path, query.key)
-            break
-    return format, _selected(path, file, query)
-
-
-def _read(format: Format, path: Path, key: str) -> CheckpointFile:
-    """Read with the format's codec; one without dicts in its files need not take a key."""
-    if not key or "key" in inspect.signature(format.codec.read).parameters:
-        return format.codec.read(path, key) if key else format.codec.read(path)
-    return format.codec.read(path).under(key, path)
-
-
-def _selected(path: Path, file: CheckpointFile, query: NetworkQuery) -> CheckpointFile:
-    try:
-        return select(file, query.strip_prefix, query.ignore)
-    except AconError as error:
-        raise error.with_message(f"{path}: {error}") from None
-
-
-def _formats_of(path: Path, query: NetworkQuery) -> list[Format]:
-    """Return the formats that a file's content matches, or that of them which the query names."""
-    matches = sniff(path)
-    if query.format is None:
-        return matches
-    format_named(query.format, "--format")
-    chosen = [each for each in matches if each.name == query.format]
-    if not chosen:
-        names = " or ".join(each.name for each in matches)
-        raise CheckpointError("unsupported", f"{path}: --format {query.format}: it is not; its content is of format {names}")
-    return chosen
-
-
-def _has_statistics(format: Format, names: Iterable[str]) -> bool:
-    """Whether some tensors have the format's name for the running mean of a BatchNorm."""
-    slot = format.layout.slots(BatchNorm(1))["running_mean"]
-    return slot is not None and any(f".{name}".endswith(f".{slot.name}") for name in names)
-
-
 def read_network(
     path: str | os.PathLike[str],
     network: str | None = None,
@@ -340,27 +262,20 @@ def identify(path: Path, format: Format, file: CheckpointFile, query: NetworkQue
     If other formats share the encoding of the file, they are tried too. Raises AconError if the
     weights of one network would be others in another format.
     """
-    rivals = [] if format.codec.IS_DIRECTORY else [each for each in _formats_of(path, query) if each.name != format.name]
+    rivals = [] if format.codec.IS_DIRECTORY else [each for each in formats_of(path, query) if each.name != format.name]
     try:
         try:
             found = _identify(path, format, file, query)
         except UnknownNetworkError as error:
-            for rival, again in _read_as(rivals, path, query):
+            for rival, again in read_as(rivals, path, query):
                 with suppress(UnknownNetworkError):
                     return _identify(path, rival, again, query)
             raise error from None
-        for rival, again in _read_as(rivals, path, query):
+        for rival, again in read_as(rivals, path, query):
             _check_same_weights(found, rival, again)
     except AconError as error:
         raise error.with_message(f"{path}: {str(error).removeprefix(f'{path}: ')}") from None
     return found
-
-
-def _read_as(formats: Iterable[Format], path: Path, query: NetworkQuery) -> Iterator[tuple[Format, CheckpointFile]]:
-    """Read a file in each of the formats that can."""
-    for format in formats:
-        with suppress(CheckpointError):
-            yield format, strip_wrappers(_selected(path, _read(format, path, query.key), query))
 
 
 def _check_same_weights(found: Checkpoint, rival: Format, file: CheckpointFile) -> None:

@@ -76,7 +76,7 @@ class PaddleModules(surgery.Modules):
         return dict(layout.to_canonical(node, arrays)[0])
 
     def make(self, node: Node, state: Mapping[str, NDArray], old: nn.Layer, model: nn.Layer) -> nn.Layer:
-        floats = [each for each in (*old.parameters(), *model.parameters()) if each.is_floating_point()]
+        floats = _floats(old, model)
         dtype = str(floats[0].dtype).rpartition(".")[2] if floats else paddle.get_default_dtype()
         layer = build_layer(node, BuildContext(dtype))
         integers = {path for path, param in spec.named_params(node).items() if param.integer}
@@ -96,7 +96,7 @@ class PaddleModules(surgery.Modules):
             setattr(module, name, getattr(old, name))
 
     def settle(self, module: nn.Layer, old: nn.Layer, model: nn.Layer) -> nn.Layer:
-        floats = [each for each in (*old.parameters(), *model.parameters()) if each.is_floating_point()]
+        floats = _floats(old, model)
         if floats:
             module.to(device=floats[0].place, dtype=str(floats[0].dtype).rpartition(".")[2])
         module.train() if old.training else module.eval()
@@ -176,6 +176,11 @@ class PaddleModules(surgery.Modules):
     def run(self, module: nn.Layer, x: NDArray) -> NDArray:
         with paddle.no_grad(), evaluation_mode(module, module.sublayers(include_self=True)):
             return to_array(module(to_tensor(x)))
+
+
+def _floats(old: nn.Layer, model: nn.Layer) -> list[Tensor]:
+    """Return the parameters that show dtype and device: of a layer, then of the model."""
+    return [each for each in (*old.parameters(), *model.parameters()) if each.is_floating_point()]
 
 
 modules = PaddleModules()
