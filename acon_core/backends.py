@@ -15,8 +15,8 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from acon_core.discovery import Registration, refused, usable
-from acon_core.errors import BackendError, StateError, choices
+from acon_core.discovery import registered, usable
+from acon_core.errors import BackendError, StateError
 from acon_core.spec.node import Node, named_params
 from acon_core.tensors import check_names, lazy_items
 from acon_core.training import Batch, Recipe
@@ -268,48 +268,6 @@ def packages() -> dict[str, str]:
         that is refused, such as a second one of the same name, is not among them.
     """
     return {name: each.package for name, each in usable().items()}
-
-
-def registered(name: str) -> Registration:
-    """Return the registration of a backend.
-
-    Parameters
-    ----------
-    name : str
-        The name of the backend.
-
-    Returns
-    -------
-    Registration
-        Where the backend comes from.
-
-    Raises
-    ------
-    BackendError
-        If there is no such backend, or its entry point is refused.
-    """
-    known = usable()
-    if name in known:
-        return known[name]
-    if (other := refused(name)) is not None:
-        raise BackendError(f"backend {name!r} is refused: {other.problem}")
-    raise BackendError(f"backend {name!r} is not known; {choices(name, known)}")
-
-
-def is_own(name: str | None) -> bool:
-    """Say whether this project registers a backend.
-
-    Parameters
-    ----------
-    name : str, optional
-        The name of a backend; None stands for the core.
-
-    Returns
-    -------
-    bool
-        False for a backend of another distribution.
-    """
-    return name is None or registered(name).own
 
 
 def import_module(name: str, module: str) -> ModuleType:

@@ -18,7 +18,7 @@ from importlib.metadata import Distribution, distributions
 from types import ModuleType
 from typing import Any
 
-from acon_core.errors import BackendError
+from acon_core.errors import BackendError, choices
 
 ENTRY_POINT_GROUP = "acon.backends"
 OWN_DISTRIBUTION = "acon-ports"
@@ -136,20 +136,47 @@ def usable() -> dict[str, Registration]:
     return {each.name: each for each in registrations() if not each.problem}
 
 
-def refused(name: str) -> Registration | None:
-    """Return a refused registration of this name, None if there is none.
+def registered(name: str) -> Registration:
+    """Return the registration of a backend.
 
     Parameters
     ----------
     name : str
-        The name of a backend.
+        The name of the backend.
 
     Returns
     -------
-    Registration or None
-        The first one.
+    Registration
+        Where the backend comes from.
+
+    Raises
+    ------
+    BackendError
+        If there is no such backend, or its entry point is refused.
     """
-    return next((each for each in registrations() if each.name == name and each.problem), None)
+    known = usable()
+    if name in known:
+        return known[name]
+    problem = next((each.problem for each in registrations() if each.name == name), "")
+    if problem:
+        raise BackendError(f"backend {name!r} is refused: {problem}")
+    raise BackendError(f"backend {name!r} is not known; {choices(name, known)}")
+
+
+def is_own(name: str | None) -> bool:
+    """Say whether this project registers a backend.
+
+    Parameters
+    ----------
+    name : str, optional
+        The name of a backend; None stands for the core.
+
+    Returns
+    -------
+    bool
+        False for a backend of another distribution.
+    """
+    return name is None or registered(name).own
 
 
 def _clash(registration: Registration, owners: list[str]) -> str:

@@ -9,7 +9,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from acon_core import backends
+from acon_core import backends, discovery
 from acon_core.checkpoint.codecs import npz_file, safetensors_file, sharded
 from acon_core.checkpoint.codecs.codec import Codec
 from acon_core.checkpoint.dialects import Dialect
@@ -155,7 +155,7 @@ def sniff(path: Path) -> list[Format]:
             if each.codec.sniff(path):
                 matches.append(each)
         except Exception as error:
-            if backends.is_own(each.backend):
+            if discovery.is_own(each.backend):
                 raise
             failed.append(f"; format {each.name} could not say: {type(error).__name__}: {error}")
     if not matches:

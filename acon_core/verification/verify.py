@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from acon_core import backends
+from acon_core import backends, discovery
 from acon_core.checkpoint import Checkpoint, NetworkQuery, metadata
 from acon_core.checkpoint.codecs import safetensors_file
 from acon_core.checkpoint.formats import Format, formats
@@ -107,7 +107,7 @@ def verify(checkpoint: Checkpoint, written: Path, format: Format) -> list[str]:
         for backend in (name for name in backends.packages() if name in known):
             python = interpreter(backend)
             if python is None:
-                needed = backends.registered(backend).python_needed()
+                needed = discovery.registered(backend).python_needed()
                 hint = f" (needs Python {needed}: name one with ACON_PYTHON_{backend.upper()})" if needed else ""
                 missing.append(f"{backend}{hint}")
                 continue
@@ -115,7 +115,7 @@ def verify(checkpoint: Checkpoint, written: Path, format: Format) -> list[str]:
                 notes.append(_compare(written, backend, _run(python, backend, written, folder, network), expected))
             except AconError as error:
                 # A stranger's backend has no say about files that are not its own.
-                if backends.is_own(backend) or format.backend == backend:
+                if discovery.is_own(backend) or format.backend == backend:
                     raise
                 notes.append(f"not verified by the backend {backend}: {error}")
     return [*notes, f"not available, so not run: {', '.join(missing)}"] if missing else notes
