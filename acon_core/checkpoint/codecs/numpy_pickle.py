@@ -13,9 +13,16 @@ import numpy as np
 
 from acon_core.checkpoint.codecs.arrays import lazy_view, little_endian_bytes, view
 from acon_core.checkpoint.codecs.limits import Budget
+from acon_core.checkpoint.codecs.pickle_values import (
+    NAME_ONLY,
+    PLACEHOLDER,
+    Constructor,
+    GlobalName,
+    GlobalTable,
+    set_item,
+)
 from acon_core.checkpoint.codecs.strict_json import decode_metadata, encode_metadata
 from acon_core.checkpoint.codecs.text import ErrorPrefix
-from acon_core.checkpoint.codecs.unpickler import NAME_ONLY, PLACEHOLDER, Constructor, GlobalName, GlobalTable, set_item
 from acon_core.errors import CheckpointError
 from acon_core.tensors import LazyTensor
 

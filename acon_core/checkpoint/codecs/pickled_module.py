@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 from acon_core.checkpoint.codecs import limits
+from acon_core.checkpoint.codecs.pickle_values import Instance, OtherKey
 from acon_core.checkpoint.codecs.state_dict import FoundState, StateKinds, find_state, no_state_error
 from acon_core.checkpoint.codecs.text import ErrorPrefix, format_names
-from acon_core.checkpoint.codecs.unpickler import Instance, OtherKey, Unpickled
+from acon_core.checkpoint.codecs.unpickler import Unpickled
 from acon_core.errors import CheckpointError
 
 

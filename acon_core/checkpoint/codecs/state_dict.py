@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from acon_core.checkpoint.codecs.pickle_values import Instance
 from acon_core.checkpoint.codecs.text import format_names, printable
-from acon_core.checkpoint.codecs.unpickler import Instance
 from acon_core.errors import CheckpointError
 
 STATE_KEYS = ("state_dict", "model_state_dict", "model_state", "model", "net", "network", "params")

@@ -7,76 +7,26 @@ for it, and a name that is not in the table is refused. Bytes are slices of the 
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable
 from typing import Any, NamedTuple, NoReturn
 
 from acon_core.checkpoint.codecs import limits
 from acon_core.checkpoint.codecs.pickle_reader import PickleReader, corrupt, decode_text
+from acon_core.checkpoint.codecs.pickle_values import (
+    INSTANCE,
+    NAME_ONLY,
+    Constructor,
+    GlobalName,
+    GlobalTable,
+    Instance,
+    OtherKey,
+    PersistentLoad,
+    Placeholder,
+    is_foreign,
+    key_text,
+    set_item,
+)
 from acon_core.errors import CheckpointError
-
-
-@dataclass(frozen=True)
-class GlobalName:
-    """What the opcode GLOBAL pushes: a module's name and a name in it, as text."""
-
-    module: str
-    name: str
-
-    def __str__(self) -> str:
-        return f"{self.module}.{self.name}"[:200]
-
-
-class Placeholder:
-    """A value that a checkpoint contains and no reader looks at, such as a `torch.device`."""
-
-
-@dataclass(eq=False, repr=False)
-class Instance:
-    """An object of a class that is not in the table: the name of the class, and its state.
-
-    A `plain` object was made without arguments, and has a dict as its state and no items. Of any
-    other only the name is kept.
-    """
-
-    name: GlobalName
-    state: dict[Any, Any] | None = None
-    plain: bool = True
-
-
-@dataclass(frozen=True)
-class OtherKey:
-    """A dict key that no state dict has, such as a tuple, as text: Python hashes text at random.
-
-    Otherwise a file could contain keys of equal hashes, and inserting n of those takes time of
-    order n**2.
-    """
-
-    text: str
-    is_object: bool = False
-
-    def __repr__(self) -> str:
-        return self.text
-
-
-@dataclass(frozen=True)
-class Constructor:
-    """What replaces a global: `reduce` makes a value from arguments, `build` sets its state.
-
-    Without `reduce` the name may occur, as `numpy.ndarray` does, but not be called. The opcode
-    BUILD accepts only values whose constructor has `build`. Both functions raise CheckpointError
-    for arguments that no checkpoint contains.
-    """
-
-    reduce: Callable[[tuple[Any, ...]], object] | None = None
-    build: Callable[[Any, Any], None] | None = None
-
-
-GlobalTable = Mapping[tuple[str, str], Constructor]  # by module and name
-PersistentLoad = Callable[[object], object]
-NAME_ONLY = Constructor()
-PLACEHOLDER = Constructor(lambda args: Placeholder(), lambda value, state: None)
 
 
 class Unpickled(NamedTuple):
@@ -261,7 +211,7 @@ class _Machine(PickleReader):
         """Return text and small integers as they are, and any other key as an `OtherKey`."""
         if type(key) is str or (type(key) is int and 0 <= key < 1 << 31):
             return key
-        return OtherKey(_key_text(key, self.key_budget), is_object=type(key) is Instance)
+        return OtherKey(key_text(key, self.key_budget), is_object=type(key) is Instance)
 
     def takes_items(self) -> bool:
         """Whether the value at the top is an object, such as of a subclass of dict, not a dict."""
@@ -281,7 +231,7 @@ class _Machine(PickleReader):
             _unsafe("a global whose name is not text")
         pushed = GlobalName(module, name)
         if (module, name) not in self.table:
-            if not (self.allow_foreign and _is_foreign(module, name)):
+            if not (self.allow_foreign and is_foreign(module, name)):
                 _unsafe(f"global {str(pushed)!r} is not allowed in this format")
             self.foreign_globals[str(pushed)] = None
         self.globals_seen[str(pushed)] = None
@@ -292,7 +242,7 @@ class _Machine(PickleReader):
         if type(callee) is not GlobalName or type(args) is not tuple:
             _unsafe(f"a call of a {type(callee).__name__} with a {type(args).__name__}")
         if (callee.module, callee.name) not in self.table:
-            self.push_made(Instance(callee, plain=False), _INSTANCE)
+            self.push_made(Instance(callee, plain=False), INSTANCE)
             return
         constructor = self.table[callee.module, callee.name]
         if constructor.reduce is None:
@@ -307,7 +257,7 @@ class _Machine(PickleReader):
     def new_object(self) -> None:
         callee, args = self.last(2)
         if type(callee) is GlobalName and (callee.module, callee.name) not in self.table and type(args) is tuple and not args:
-            self.push_made(Instance(callee), _INSTANCE)
+            self.push_made(Instance(callee), INSTANCE)
             return
         self.stack += [callee, args]
         self.reduce()
@@ -325,57 +275,6 @@ class _Machine(PickleReader):
         if self.persistent_load is None:
             _unsafe("a persistent id, which this format does not have")
         self.push(self.persistent_load(value))
-
-
-def set_item(target: dict[Any, Any], key: object, value: object) -> None:
-    """Add an item to a dict, whose key must be new, and text or an integer from 0 to 2**31 - 1."""
-    # Hashing any other key may recurse into a deeply nested tuple.
-    if type(key) not in (str, int, OtherKey):
-        corrupt(f"expected text or an integer as a dict key, found a {type(key).__name__}")
-    # Large integers can have equal hashes, and inserting n of those takes time of order n**2.
-    if type(key) is int and not 0 <= key < 1 << 31:
-        corrupt(f"expected text or a small integer as a dict key, found the number {key:.6g}")
-    if key in target:
-        corrupt(f"the key {key!r:.80} occurs twice in a dict")
-    target[key] = value
-
-
-def _is_foreign(module: str, name: str) -> bool:
-    """Whether a global can be a class of a library or a script outside the standard library."""
-    # A dotted name would be a path of attributes.
-    identifiers = all(part.isidentifier() for part in (*module.split("."), name))
-    return identifiers and module.partition(".")[0] not in _STANDARD_LIBRARY
-
-
-def _key_text(key: object, budget: list[int], depth: int = 0) -> str:
-    """Return a dict key as text, which is equal for equal keys. Raises CheckpointError."""
-    budget[0] -= 1 + (len(key) if isinstance(key, str | memoryview) else 0)
-    if budget[0] < 0 or depth > limits.LIMITS.depth:
-        corrupt("its dict keys are too long, too many, or nested too deep")
-    if type(key) is tuple:
-        return f"({', '.join(_key_text(each, budget, depth + 1) for each in key)})"
-    if type(key) is memoryview:
-        return repr(bytes(key))
-    if type(key) is int and abs(key) >= 1 << 60:
-        corrupt(f"expected text or a small integer as a dict key, found the number {key:.6g}")
-    if type(key) in (list, dict):
-        corrupt(f"expected a value that can be a dict key, found a {type(key).__name__}")
-    return repr(key) if type(key) in (str, int, float, bool, type(None)) else f"<{type(key).__name__} {budget[0]}>"
-
-
-def _instance_state(instance: Instance, state: object) -> None:
-    if type(state) is tuple and len(state) == 2 and state[1] is None:
-        state = {} if state[0] is None else state[0]  # second are the values of `__slots__`
-    special = type(state) is dict and any(type(key) is str and key[:2] == key[-2:] == "__" for key in state)
-    if type(state) is not dict or special or instance.state is not None:
-        instance.plain = False
-        return
-    instance.state = state
-
-
-_INSTANCE = Constructor(build=_instance_state)
-_PYTHON_2_LIBRARY = "__builtin__ copy_reg cPickle cStringIO StringIO commands popen2 urllib2 new sets"
-_STANDARD_LIBRARY = {*sys.stdlib_module_names, *_PYTHON_2_LIBRARY.split()}
 
 
 def _refuse_opcode(opcode: int) -> NoReturn:

@@ -12,7 +12,7 @@ import numpy as np
 
 from acon_core.checkpoint.codecs import limits
 from acon_core.checkpoint.codecs.arrays import concatenated, lazy_view, little_endian_bytes, view
-from acon_core.checkpoint.codecs.unpickler import set_item
+from acon_core.checkpoint.codecs.pickle_values import set_item
 from acon_core.errors import CheckpointError
 from acon_core.tensors import LazyTensor
 

@@ -12,17 +12,10 @@ from acon_core.checkpoint.codecs.atomic_write import atomic_write
 from acon_core.checkpoint.codecs.codec import CheckpointFile, check_writable
 from acon_core.checkpoint.codecs.mapped_file import ends_contain, map_file
 from acon_core.checkpoint.codecs.numpy_pickle import NUMPY_GLOBALS, PickledArray, read_metadata, to_lazy_tensors, write_pickle
+from acon_core.checkpoint.codecs.pickle_values import NAME_ONLY, PLACEHOLDER, Constructor, GlobalTable
 from acon_core.checkpoint.codecs.pickled_module import load_state
 from acon_core.checkpoint.codecs.text import format_names
-from acon_core.checkpoint.codecs.unpickler import (
-    NAME_ONLY,
-    PLACEHOLDER,
-    Constructor,
-    GlobalTable,
-    Unpickled,
-    load,
-    looks_like_pickle,
-)
+from acon_core.checkpoint.codecs.unpickler import Unpickled, load, looks_like_pickle
 from acon_core.errors import CheckpointError
 from acon_core.tensors import LazyTensor, LazyTensors, lazy_items
 from acon_megengine.checkpoint.pickled_module import PickledTensor, flatten, is_module, module_members

@@ -7,8 +7,8 @@ from dataclasses import dataclass, replace
 
 from acon_core.checkpoint.codecs import limits
 from acon_core.checkpoint.codecs.numpy_pickle import PickledArray
+from acon_core.checkpoint.codecs.pickle_values import Instance
 from acon_core.checkpoint.codecs.pickled_module import ModuleMembers, NameBudget
-from acon_core.checkpoint.codecs.unpickler import Instance
 from acon_core.errors import CheckpointError
 from acon_core.tensors import LazyTensor
 

@@ -23,9 +23,10 @@ from acon_core.checkpoint.codecs.numpy_pickle import (
     to_lazy_tensors,
     write_pickle,
 )
+from acon_core.checkpoint.codecs.pickle_values import Constructor, GlobalTable
 from acon_core.checkpoint.codecs.pickled_module import load_state
 from acon_core.checkpoint.codecs.text import ErrorPrefix, printable
-from acon_core.checkpoint.codecs.unpickler import Constructor, GlobalTable, Unpickled, load, looks_like_pickle
+from acon_core.checkpoint.codecs.unpickler import Unpickled, load, looks_like_pickle
 from acon_core.errors import CheckpointError
 from acon_core.tensors import LazyTensor, LazyTensors, lazy_items
 

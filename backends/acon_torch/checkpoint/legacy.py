@@ -15,8 +15,9 @@ from acon_core.checkpoint.codecs.atomic_write import atomic_write
 from acon_core.checkpoint.codecs.codec import CheckpointFile, check_writable
 from acon_core.checkpoint.codecs.mapped_file import map_file
 from acon_core.checkpoint.codecs.numpy_pickle import text_opcode
+from acon_core.checkpoint.codecs.pickle_values import GlobalTable, PersistentLoad
 from acon_core.checkpoint.codecs.text import printable
-from acon_core.checkpoint.codecs.unpickler import GlobalTable, PersistentLoad, Unpickled, load
+from acon_core.checkpoint.codecs.unpickler import Unpickled, load
 from acon_core.errors import CheckpointError
 from acon_core.tensors import lazy_items
 from acon_torch.checkpoint.pickled_module import read_state_dict

@@ -7,9 +7,10 @@ from pathlib import Path
 
 from acon_core.checkpoint.codecs.codec import CheckpointFile
 from acon_core.checkpoint.codecs.limits import Budget
+from acon_core.checkpoint.codecs.pickle_values import Instance
 from acon_core.checkpoint.codecs.pickled_module import ModuleMembers, NameBudget, load_state
 from acon_core.checkpoint.codecs.text import ErrorPrefix, printable
-from acon_core.checkpoint.codecs.unpickler import Instance, Unpickled
+from acon_core.checkpoint.codecs.unpickler import Unpickled
 from acon_core.errors import CheckpointError
 from acon_core.tensors import LazyTensors
 from acon_torch.checkpoint.pickled_tensors import PickledTensor, UnsupportedTensor

@@ -12,8 +12,7 @@ import numpy as np
 from acon_core.checkpoint.codecs.arrays import as_native_contiguous, lazy_view, view
 from acon_core.checkpoint.codecs.limits import Budget
 from acon_core.checkpoint.codecs.numpy_pickle import NUMPY_GLOBALS, int_opcode, text_opcode, tuple_opcodes
-from acon_core.checkpoint.codecs.text import printable
-from acon_core.checkpoint.codecs.unpickler import (
+from acon_core.checkpoint.codecs.pickle_values import (
     NAME_ONLY,
     PLACEHOLDER,
     Constructor,
@@ -22,6 +21,7 @@ from acon_core.checkpoint.codecs.unpickler import (
     Instance,
     Placeholder,
 )
+from acon_core.checkpoint.codecs.text import printable
 from acon_core.errors import CheckpointError
 from acon_core.tensors import LazyTensor
 

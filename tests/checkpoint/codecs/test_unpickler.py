@@ -12,7 +12,8 @@ from attacks import Attack
 from checkpoint_samples import limited, module
 from hostile_pickles import PADDLE, PROGRAMS, array, cut, dense, named, payloads, state, text
 
-from acon_core.checkpoint.codecs.unpickler import Constructor, load
+from acon_core.checkpoint.codecs.pickle_values import Constructor
+from acon_core.checkpoint.codecs.unpickler import load
 from acon_core.errors import CheckpointError
 
 PICKLES = ["megengine", "paddle"]
