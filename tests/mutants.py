@@ -212,7 +212,7 @@ MUTANTS = [
     Mutant("acon_c shared: one parameter per channel", ACON, "size = 1 if self.shared else self.width", "size = self.width", "core", REPACT),
     Mutant("others: shift where one window covers the image", "acon_core/networks/swin.py", "shift = 0 if covered else", "shift = 1 if covered else", "core", f"{OTHERS} -k function"),
     Mutant("others: HardSwish one block early", "acon_core/networks/sources/torchvision.py", '"small": 3', '"small": 2', "core", f"{OTHERS} -k function"),
-    Mutant("others: torchvision's stride on the first 1x1", "acon_core/networks/sources/torchvision.py", "False, 3, False, *sizes)", "False, 1, False, *sizes)", "core", f"{OTHERS} -k function"),
+    Mutant("others: torchvision's stride on the first 1x1", "acon_core/networks/sources/torchvision.py", "bias=False, stride_on=3,", "bias=False, stride_on=1,", "core", f"{OTHERS} -k function"),
     Mutant("others: PaddleClas's first block without projection", "acon_core/networks/sources/paddleclas.py", "project_first=True", "project_first=False", "core", f"{OTHERS} -k names"),
     Mutant("others: running index of blocks not increased", "acon_core/checkpoint/dialects/dialect.py", "matches[pattern] += 1", "matches[pattern] += 0", "core", f"{OTHERS} -k names"),
     Mutant("others: timm's index buffer required", "acon_core/checkpoint/dialects/timm.py", 'absent=("layers', 'absent=("nowhere', "core", f"{OTHERS} -k names"),

@@ -36,8 +36,10 @@ def torchvision_resnet(
     Learning"; pytorch/vision, torchvision/models/resnet.py.
     """
     published = ReLU() if act is None else act
-    sizes = (groups, width_per_group, repeats, cifar_stem)
-    network = resnet(depth, published, num_classes, replace_stride_with_dilation, False, 3, False, *sizes)
+    network = resnet(
+        depth, published, num_classes, replace_stride_with_dilation, bias=False, stride_on=3,
+        groups=groups, width_per_group=width_per_group, repeats=repeats, cifar_stem=cifar_stem,
+    )  # fmt: skip
     return as_published_by("torchvision", network, act, f"He et al. 2016 (ResNet); {SOURCE}", input=IMAGENET_INPUT)
 
 
